@@ -167,12 +167,14 @@ const (
 
 // Notice is something that the log must remember about a table, in order with its rows.
 type Notice struct {
-	Kind     NoticeKind `json:"kind"`
-	Table    string     `json:"table"` // Subject form
-	Position string     `json:"position,omitempty"`
-	Reason   string     `json:"reason,omitempty"`
-	Cure     string     `json:"cure,omitempty"`
-	Time     time.Time  `json:"time"`
+	Kind NoticeKind `json:"kind"`
+	// Code is stable, for scripts: why ("route", "structure", "statement", "xa", …).
+	Code     string    `json:"code,omitempty"`
+	Table    string    `json:"table"` // Subject form
+	Position string    `json:"position,omitempty"`
+	Reason   string    `json:"reason,omitempty"`
+	Cure     string    `json:"cure,omitempty"`
+	Time     time.Time `json:"time"`
 }
 
 // SchemaChange is the content of an OpSchema event.

@@ -1,0 +1,102 @@
+package ingest
+
+import (
+	"fmt"
+	"path"
+	"strings"
+
+	"github.com/leat-cdc/leat/schemas"
+)
+
+// Routes says which columns route a table's rows and in which key space, by `schema.table` glob; the first
+// that matches wins.
+type Routes struct {
+	Keys   []KeyRoute
+	Spaces []SpaceRoute
+}
+
+// KeyRoute: rows of the tables that match are routed by these columns.
+type KeyRoute struct {
+	Table   string
+	Columns []string
+}
+
+// SpaceRoute: the tables that match live in this key space.
+type SpaceRoute struct{ Table, Space string }
+
+// RouteError: a table cannot be routed as configured.
+type RouteError struct {
+	Table, What, Cure string
+}
+
+// Error names the table, what is wrong and the cure.
+func (e *RouteError) Error() string { return fmt.Sprintf("table %s: %s; %s", e.Table, e.What, e.Cure) }
+
+// Check returns the *RouteError that the routes give for a table, nil when it can be routed.
+func (r Routes) Check(t *schemas.Table) error {
+	c := *t
+	return r.apply(&c)
+}
+
+// apply sets Routing and KeySpace.
+func (r Routes) apply(t *schemas.Table) error {
+	name := t.Schema + "." + t.Name
+	t.Routing, t.KeySpace = t.Identity, name
+	for _, s := range r.Spaces {
+		if matches(s.Table, name) {
+			t.KeySpace = s.Space
+			break
+		}
+	}
+	for _, k := range r.Keys {
+		if !matches(k.Table, name) {
+			continue
+		}
+		t.Routing = nil
+		for _, col := range k.Columns {
+			i := t.Column(col)
+			if i < 0 {
+				return &RouteError{name, fmt.Sprintf("the routing column %q does not exist", col), "name one of its columns under keys: " + columnNames(t)}
+			}
+			t.Routing = append(t.Routing, i)
+		}
+		break
+	}
+	return r.inBefore(t, name)
+}
+
+// inBefore checks that the routing columns stand in every before image: else a delete or a move cannot be
+// routed.
+func (r Routes) inBefore(t *schemas.Table, name string) error {
+	if t.FullBefore {
+		return nil
+	}
+	for _, c := range t.Routing {
+		found := false
+		for _, i := range t.Identity {
+			found = found || i == c
+		}
+		if found {
+			continue
+		}
+		cure := fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY FULL;", name)
+		if t.Wire == schemas.WireBinlog {
+			cure = "SET PERSIST binlog_row_image = 'FULL';"
+		}
+		return &RouteError{name, fmt.Sprintf("the routing column %q is not in the before images", t.Columns[c].Name), cure}
+	}
+	return nil
+}
+
+func matches(glob, name string) bool {
+	ok, _ := path.Match(glob, name)
+	return ok
+}
+
+func columnNames(t *schemas.Table) string {
+	names := make([]string, len(t.Columns))
+	for i := range t.Columns {
+		names[i] = t.Columns[i].Name
+	}
+	return strings.Join(names, ", ")
+}
