@@ -1,0 +1,50 @@
+// Package lint holds the import policy of the project as data; its test reads it.
+package lint
+
+// Rule allows the packages under Of to import the packages under May, and no others of this module.
+// The longest Of that is a prefix of a package is its rule. A package may always
+// import the part it stands in (pipeline/record and below).
+type Rule struct {
+	Of  string
+	May []string
+	Why string
+}
+
+// Policy: imports point down four floors and never up. "." means the package itself without its children.
+var Policy = []Rule{
+	{"schemas", nil, "floor 1: the words for shapes import the standard library only"},
+	{"schemas/cell", []string{"schemas/."}, "typed values know shapes, nothing else"},
+	{"schemas/envelope", nil, "generated code stands alone"},
+	{"pipeline/.", []string{"schemas"}, "floor 2: words and seams import no machinery"},
+	{"pipeline/partition", []string{"pipeline/.", "schemas"}, "pure: imports none of its siblings"},
+	{"pipeline/record", []string{"pipeline/.", "schemas"}, "pure: imports none of its siblings"},
+	{"pipeline/disklog", []string{"pipeline/.", "schemas", "pipeline/record"}, "a log knows its record format, not who writes or reads it"},
+	{"pipeline/filter", []string{"pipeline/.", "schemas"}, "compiles to a func over a row, whoever calls it"},
+	{"pipeline/state", []string{"pipeline/.", "schemas"}, "a store knows no machinery"},
+	{"pipeline/ingest", []string{"pipeline/.", "schemas", "pipeline/partition"}, "ingest and deliver meet only in the log"},
+	{"pipeline/deliver", []string{"pipeline/.", "schemas", "pipeline/partition", "pipeline/filter", "pipeline/state"}, "ingest and deliver meet only in the log"},
+	{"pipeline/engine", []string{"pipeline", "schemas"}, "owns the goroutines, so it may know every part of the pipeline"},
+	{"pipeline/pipetest", []string{"pipeline/.", "schemas"}, "fakes and suites know the seams only"},
+	{"sources", []string{"pipeline/.", "schemas"}, "floor 3: a source knows the seams only"},
+	{"sinks", []string{"pipeline/.", "schemas", "sinks/encode"}, "floor 3: a sink knows the seams and the encoders"},
+	{"cmd/leat", []string{"schemas", "pipeline", "sources", "sinks", "internal/servers", "cmd/leat"}, "floor 4: puts the parts together"},
+	{"internal/servers", []string{"internal/servers"}, "throw-away databases for tests, demo and bench know nothing of Leat"},
+	{"bench", []string{"schemas", "pipeline", "sources", "sinks", "internal/servers", "cmd/leat"}, "measures from outside"},
+}
+
+// Only says who alone may import a package.
+var Only = map[string][]string{
+	"pipeline/engine":  {"cmd/leat", "bench"},
+	"internal/servers": {"cmd/leat", "bench", "internal/servers"},
+}
+
+// Banned are imports of other modules, by the folders where they may not stand.
+var Banned = map[string][]string{
+	"pipeline":  {"net/http", "github.com/prometheus/", "github.com/goccy/go-yaml", "github.com/rs/zerolog", "github.com/spf13/"},
+	"schemas/.": {"github.com/", "golang.org/", "google.golang.org/"},
+	"sources":   {"github.com/prometheus/", "github.com/goccy/go-yaml", "github.com/rs/zerolog"},
+	"sinks":     {"github.com/prometheus/", "github.com/goccy/go-yaml", "github.com/rs/zerolog"},
+}
+
+// BannedNames are package names that say nothing.
+var BannedNames = []string{"util", "utils", "common", "helper", "helpers", "model", "models", "types", "misc"}
