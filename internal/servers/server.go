@@ -1,0 +1,309 @@
+// Package servers starts throw-away database servers: real PostgreSQL, MySQL and MariaDB for
+// tests, benches and the demo, without containers and without touching the machine's packages.
+//
+// Words used here:
+//
+//   - Cache: the folder in which server programs and initialised data folders ("templates") are
+//     kept between runs; see [CacheDir]. Each entry is made once, under a lock between processes.
+//   - Folder: what one running server owns (data, log, certificates), in the system's temporary
+//     folder. It is locked by the process that made it; folders of dead processes are removed
+//     whenever a server is started.
+//   - Given server: one named by the environment, used instead of an own one; see [Given].
+//
+// A server never outlives the process that started it: on Linux the kernel ends it even after
+// kill -9 of that process, elsewhere the next start does.
+//
+// The programs come from where their makers' packagers publish them: PostgreSQL through
+// github.com/fergusstrange/embedded-postgres, MySQL and MariaDB as Debian packages that are unpacked,
+// with their own C library, into the cache. Only the latter need Debian's apt; nothing needs root.
+// PostgreSQL refuses to run as root, so root's servers run as the user nobody.
+package servers
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Kind is a family of database servers.
+type Kind string
+
+// The kinds of servers.
+const (
+	KindPostgres Kind = "postgres"
+	KindMySQL    Kind = "mysql"
+	KindMariaDB  Kind = "mariadb"
+)
+
+// ErrGiven is returned by what only works on a server that this package started.
+var ErrGiven = errors.New("the server was given by the environment and is not ours to stop or restart")
+
+// startTimeout bounds one start, crash recovery included.
+const startTimeout = 90 * time.Second
+
+// Server is one running server. Its fields do not change after it was returned; its methods may be
+// called by several goroutines.
+type Server struct {
+	Kind    Kind
+	Version string // as the server names it, e.g. "18.6"
+	URL     string // superuser's, on the default database; contains the password if there is one
+	Port    int    // on 127.0.0.1
+	Dir     string // the server's folder; "" for a given server
+	DataDir string
+	LogFile string
+	BinDir  string // its programs; run them through Command
+	Certs   *Certs // nil without TLS
+
+	tmpl   launch
+	folder *folder
+	loader []string // put before a program of BinDir, e.g. its own dynamic loader
+
+	mu   sync.Mutex
+	proc *process // nil while stopped
+}
+
+// launch says how to run a server's program.
+type launch struct {
+	args  []string
+	as    *identity // nil: as ourselves
+	clean os.Signal // asks for a shutdown that flushes
+	quick os.Signal // ends it at once, data no longer wanted
+	death os.Signal // sent by the kernel when we die
+}
+
+// Stop ends the server without flushing and removes its folder. It is not an error to stop twice;
+// a given server is left as it is.
+func (s *Server) Stop(ctx context.Context) error {
+	if s.folder == nil {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.end(ctx, s.tmpl.quick); err != nil {
+		return err
+	}
+	return s.folder.remove()
+}
+
+// Shutdown ends the server cleanly and keeps its folder for Restart. When ctx ends first the server
+// is killed.
+func (s *Server) Shutdown(ctx context.Context) error {
+	if s.folder == nil {
+		return fmt.Errorf("shut down %s: %w", s.Kind, ErrGiven)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.end(ctx, s.tmpl.clean)
+}
+
+// Kill ends the server by SIGKILL, as a crash would, and keeps its folder for Restart.
+func (s *Server) Kill() error {
+	if s.folder == nil {
+		return fmt.Errorf("kill %s: %w", s.Kind, ErrGiven)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.end(context.Background(), os.Kill)
+}
+
+// Restart starts the server again on the same port and data, after a clean shutdown if it still
+// runs, and returns when it answers.
+func (s *Server) Restart(ctx context.Context) error {
+	if s.folder == nil {
+		return fmt.Errorf("restart %s: %w", s.Kind, ErrGiven)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.end(ctx, s.tmpl.clean); err != nil {
+		return err
+	}
+	return s.start(ctx)
+}
+
+// Pid is the server's process, 0 while it is stopped or given.
+func (s *Server) Pid() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.proc == nil {
+		return 0
+	}
+	return s.proc.pid()
+}
+
+// end sends sig and waits; s.mu is held. The server is killed when ctx ends.
+func (s *Server) end(ctx context.Context, sig os.Signal) error {
+	if s.proc == nil {
+		return nil
+	}
+	if err := s.proc.end(ctx, sig); err != nil {
+		return fmt.Errorf("stop %s: %w", s.Kind, err)
+	}
+	s.proc = nil
+	return nil
+}
+
+// start runs the program and waits until it answers; s.mu is held or s not yet shared.
+func (s *Server) start(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	for {
+		mark := s.logSize()
+		p, err := startProcess(s.folder, s.LogFile, s.tmpl)
+		if err != nil {
+			return fmt.Errorf("start %s: %w", s.Kind, err)
+		}
+		err = s.ready(ctx, p)
+		if err == nil {
+			s.proc = p
+			return nil
+		}
+		// The parents of the backends we killed are gone, but PostgreSQL waits for the last of them.
+		said := s.logFrom(mark)
+		if errors.Is(err, errExited) && ctx.Err() == nil &&
+			(strings.Contains(said, "pre-existing shared memory block") || strings.Contains(said, "lock file \"postmaster.pid\" already exists")) {
+			if pause(ctx, 50*time.Millisecond) == nil {
+				continue
+			}
+		}
+		_ = p.end(ctx, os.Kill)
+		if portTaken(said) {
+			return errPortTaken
+		}
+		return fmt.Errorf("start %s: %w; the end of its log:\n%s", s.Kind, err, tail(said, 2000))
+	}
+}
+
+var (
+	errExited    = errors.New("it ended while starting")
+	errPortTaken = errors.New("the port was taken by another process")
+)
+
+func portTaken(log string) bool {
+	return strings.Contains(log, "Address already in use") || strings.Contains(log, "another postmaster already running on port") ||
+		strings.Contains(log, "port is already in use")
+}
+
+// ready polls until the server answers.
+func (s *Server) ready(ctx context.Context, p *process) error {
+	// A stranger on our port may take a connection and never answer: do not wait for it when p has ended.
+	ctx, cancel := context.WithCancel(ctx)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		select {
+		case <-p.done:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	defer func() { cancel(); <-watched }()
+	var last error
+	for {
+		if p.ended() {
+			return fmt.Errorf("%w (%v)", errExited, p.err)
+		}
+		try, cancel := context.WithTimeout(ctx, 5*time.Second)
+		last = s.ping(try)
+		cancel()
+		if last == nil {
+			return nil
+		}
+		if err := pause(ctx, 20*time.Millisecond); err != nil && !p.ended() {
+			return fmt.Errorf("it does not answer: %w (%w)", last, err)
+		}
+	}
+}
+
+// firstStart finds a free port, lets prepare write what depends on it and starts the server. Another
+// process may take the port in between, then it is tried with another one.
+func (s *Server) firstStart(ctx context.Context, prepare func(port int)) error {
+	var err error
+	for range 5 {
+		if s.Port, err = freePort(); err != nil {
+			return err
+		}
+		prepare(s.Port)
+		if err = s.start(ctx); !errors.Is(err, errPortTaken) {
+			return err
+		}
+	}
+	return fmt.Errorf("start %s on port %d: %w", s.Kind, s.Port, err)
+}
+
+// DatabaseURL is the superuser's URL of the database called name.
+func (s *Server) DatabaseURL(name string) string {
+	u, err := url.Parse(s.URL)
+	if err != nil { // was parsed before: cannot be
+		return s.URL
+	}
+	u.Path = "/" + name
+	return u.String()
+}
+
+func (s *Server) logSize() int64 {
+	if st, err := os.Stat(s.LogFile); err == nil {
+		return st.Size()
+	}
+	return 0
+}
+
+func (s *Server) logFrom(at int64) string {
+	b, err := os.ReadFile(s.LogFile)
+	if err != nil || at > int64(len(b)) {
+		return ""
+	}
+	return string(bytes.TrimSpace(b[at:]))
+}
+
+func tail(s string, n int) string {
+	if len(s) > n {
+		return "…" + s[len(s)-n:]
+	}
+	return s
+}
+
+// pause waits d or until ctx ends.
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-t.C:
+		return nil
+	}
+}
+
+// fail removes what a start that failed has made.
+func (s *Server) fail(err error) (*Server, error) {
+	if stopErr := s.Stop(context.Background()); stopErr != nil {
+		err = errors.Join(err, stopErr)
+	}
+	return nil, err
+}
+
+// newServer makes the server's folder and copies the template's data into it.
+func newServer(kind Kind, template string, as *identity) (*Server, error) {
+	f, err := newFolder(string(kind))
+	if err != nil {
+		return nil, fmt.Errorf("make a folder for %s: %w", kind, err)
+	}
+	s := &Server{
+		Kind: kind, Dir: f.path, folder: f,
+		DataDir: filepath.Join(f.path, "data"), LogFile: filepath.Join(f.path, "log"),
+	}
+	if err := copyTree(s.DataDir, filepath.Join(template, "data"), as); err != nil {
+		return s.fail(fmt.Errorf("copy the data of an empty %s: %w", kind, err))
+	}
+	return s, nil
+}
+
+func itoa(n int) string { return strconv.Itoa(n) }

@@ -1,0 +1,204 @@
+// Package servertest gives tests real databases: one server for all tests of a process (or the one the
+// environment names, see [servers.Given]), and in it a database of each test's own.
+//
+// A package that uses it has
+//
+//	func TestMain(m *testing.M) { os.Exit(servertest.Main(m)) }
+package servertest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/leat-cdc/leat/internal/servers"
+)
+
+// Database is a test's own, empty database on a server that other tests use as well. Binlogs and the WAL are
+// shared with them.
+type Database struct {
+	Server *servers.Server // do not stop it: that is what the Exclusive functions are for
+	Name   string
+	URL    string // the superuser's, on this database
+}
+
+// running is a server shared by the tests of this process.
+type running struct {
+	once   sync.Once
+	server *servers.Server
+	err    error
+}
+
+var (
+	mu      sync.Mutex
+	shared  = map[string]*running{}
+	lastSeq atomic.Uint32
+)
+
+// Main runs the tests, stops the servers and looks for leaked goroutines; it returns the process's
+// exit code.
+func Main(m *testing.M, leaks ...goleak.Option) int {
+	code := m.Run()
+	if err := stopAll(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = max(code, 1)
+	}
+	if code == 0 {
+		if err := goleak.Find(leaks...); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
+	return code
+}
+
+// IgnoreServers lets goleak.VerifyNone within a test pass over the goroutines that wait for servers.
+func IgnoreServers() goleak.Option {
+	return goleak.IgnoreAnyFunction("github.com/leat-cdc/leat/internal/servers.(*process).run")
+}
+
+func stopAll() error {
+	mu.Lock()
+	defer mu.Unlock()
+	var err error
+	for _, r := range shared {
+		if r.server != nil {
+			err = errors.Join(err, r.server.Stop(context.Background()))
+		}
+	}
+	clear(shared)
+	return err
+}
+
+// Postgres returns a fresh database on a PostgreSQL started with o (without fsync) and shared with all tests
+// that ask for the same; its replication slots and itself are dropped when t ends. Of a server given by
+// the environment only the version is known, so it serves when o names nothing else.
+func Postgres(t testing.TB, o servers.PostgresOptions) *Database {
+	t.Helper()
+	o = relaxed(o)
+	plain := o.Params == nil && o.Password == "" && !o.TLS && !o.ClientCert && o.HBA == nil
+	return database(t, servers.KindPostgres, o.Version, plain, fmt.Sprintf("postgres %+v", o), func(say func(string)) (*servers.Server, error) {
+		o.Params, o.Say = withRoom(o.Params), say
+		return servers.Postgres(context.Background(), o)
+	})
+}
+
+// MySQL is like Postgres; a given server serves when o has no Params.
+func MySQL(t testing.TB, o servers.MySQLOptions) *Database {
+	t.Helper()
+	o.NoSync, o.Say = true, nil
+	return database(t, servers.KindMySQL, 0, o.Params == nil, fmt.Sprintf("mysql %+v", o), func(say func(string)) (*servers.Server, error) {
+		o.Say = say
+		return servers.MySQL(context.Background(), o)
+	})
+}
+
+// MariaDB is like MySQL.
+func MariaDB(t testing.TB, o servers.MySQLOptions) *Database {
+	t.Helper()
+	o.NoSync, o.Say = true, nil
+	return database(t, servers.KindMariaDB, 0, o.Params == nil, fmt.Sprintf("mariadb %+v", o), func(say func(string)) (*servers.Server, error) {
+		o.Say = say
+		return servers.MariaDB(context.Background(), o)
+	})
+}
+
+// ExclusivePostgres starts a server for t alone, to be killed and restarted at will. It is always an own
+// one, never a given one, and stopped when t ends.
+func ExclusivePostgres(t testing.TB, o servers.PostgresOptions) *servers.Server {
+	t.Helper()
+	o = relaxed(o)
+	o.Say = say(t)
+	return exclusive(t, func() (*servers.Server, error) { return servers.Postgres(t.Context(), o) })
+}
+
+// ExclusiveMySQL is like ExclusivePostgres.
+func ExclusiveMySQL(t testing.TB, o servers.MySQLOptions) *servers.Server {
+	t.Helper()
+	o.NoSync, o.Say = true, say(t)
+	return exclusive(t, func() (*servers.Server, error) { return servers.MySQL(t.Context(), o) })
+}
+
+// ExclusiveMariaDB is like ExclusivePostgres.
+func ExclusiveMariaDB(t testing.TB, o servers.MySQLOptions) *servers.Server {
+	t.Helper()
+	o.NoSync, o.Say = true, say(t)
+	return exclusive(t, func() (*servers.Server, error) { return servers.MariaDB(t.Context(), o) })
+}
+
+func exclusive(t testing.TB, start func() (*servers.Server, error)) *servers.Server {
+	t.Helper()
+	s, err := start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Stop(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+func database(t testing.TB, kind servers.Kind, version int, plain bool, key string, start func(say func(string)) (*servers.Server, error)) *Database {
+	t.Helper()
+	var s *servers.Server
+	if plain {
+		s = servers.Given(kind, version)
+	}
+	if s == nil {
+		mu.Lock()
+		r := shared[key]
+		if r == nil {
+			r = &running{}
+			shared[key] = r
+		}
+		mu.Unlock()
+		r.once.Do(func() { r.server, r.err = start(say(t)) })
+		if r.err != nil {
+			t.Fatal(r.err)
+		}
+		s = r.server
+	}
+	// unlike any other of this and of parallel test processes
+	name := fmt.Sprintf("leat_%d_%d", os.Getpid(), lastSeq.Add(1))
+	url, err := s.CreateDatabase(t.Context(), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		if err := s.DropDatabase(ctx, name); err != nil {
+			t.Error(err)
+		}
+	})
+	return &Database{Server: s, Name: name, URL: url}
+}
+
+// relaxed makes equal wishes equal, so that they share a server.
+func relaxed(o servers.PostgresOptions) servers.PostgresOptions {
+	if o.Version == 0 {
+		o.Version = servers.DefaultPostgres
+	}
+	o.NoSync, o.Say = true, nil
+	return o
+}
+
+// withRoom lets many parallel tests have slots and connections of one server.
+func withRoom(params map[string]string) map[string]string {
+	all := servers.TestParams()
+	for k, v := range params {
+		all[k] = v
+	}
+	return all
+}
+
+func say(t testing.TB) func(string) { return func(s string) { t.Log(s) } }

@@ -1,0 +1,19 @@
+//go:build unix && !linux
+
+package servers
+
+import (
+	"os"
+	"syscall"
+)
+
+// childAttr: no death signal here; the next start ends what a dead process left.
+func childAttr(as *identity, _ os.Signal) *syscall.SysProcAttr {
+	a := &syscall.SysProcAttr{Setpgid: true}
+	if as != nil {
+		a.Credential = &syscall.Credential{Uid: uint32(as.uid), Gid: uint32(as.gid)}
+	}
+	return a
+}
+
+func mayReadAll() bool { return false }

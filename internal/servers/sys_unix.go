@@ -1,0 +1,55 @@
+//go:build unix
+
+package servers
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// signalQuit is PostgreSQL's immediate shutdown.
+const signalQuit, signalTerm = syscall.SIGQUIT, syscall.SIGTERM
+
+// tryLock takes the file's lock unless another open file has it. It goes with the file's closing.
+func tryLock(f *os.File) (bool, error) {
+	err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("lock %s: %w", f.Name(), err)
+	}
+	return true, nil
+}
+
+// ownedByUs guards against a folder that another user put in our place.
+func ownedByUs(dir string) error {
+	st, err := os.Lstat(dir)
+	if err != nil {
+		return err
+	}
+	if sys, ok := st.Sys().(*syscall.Stat_t); !st.IsDir() || !ok || int(sys.Uid) != os.Geteuid() {
+		return fmt.Errorf("%s is not a folder of ours: remove it or set TMPDIR to another folder", dir)
+	}
+	return nil
+}
+
+// capabilities reads CapEff of /proc/PID/status.
+func capabilities(status []byte) uint64 {
+	for line := range bytes.Lines(status) {
+		if v, ok := bytes.CutPrefix(line, []byte("CapEff:")); ok {
+			n, err := strconv.ParseUint(string(bytes.TrimSpace(v)), 16, 64)
+			if err != nil {
+				return 0
+			}
+			return n
+		}
+	}
+	return 0
+}
