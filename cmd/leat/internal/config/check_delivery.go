@@ -1,0 +1,165 @@
+package config
+
+import (
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+func itoa(i int) string { return strconv.Itoa(i) }
+
+func (c *checker) subscription(path string, s *Subscription) {
+	if p := path + ".source"; s.Source != "" && c.ok(p) && c.cfg.Sources[s.Source] == nil && c.doc.paths["sources."+s.Source] == nil {
+		known := sortedKeys(c.cfg.Sources)
+		cure := didYouMean(s.Source, known)
+		if n := c.doc.paths[p]; n != nil && n.ref {
+			cure = "known: " + strings.Join(known, ", ")
+			c.fail(p, cure, "there is no source of the name that %s gives", quote(n))
+		} else {
+			c.fail(p, cure, "there is no source %q", s.Source)
+		}
+	}
+	for _, t := range sortedKeys(s.Columns) {
+		c.columns(join(path+".columns", t), s.Columns[t])
+	}
+	c.deliver(path+".deliver", s.Deliver)
+	if s.Retry.Max < s.Retry.Initial && c.ok(path+".retry") {
+		c.fail(path+".retry.max", "max is the longest wait, initial the first", "%s.retry.max is smaller than initial", path)
+	}
+	if s.Batch.Bytes > c.cfg.Memory && c.ok(path+".batch.bytes") && c.ok("memory") {
+		c.fail(path+".batch.bytes", "make it smaller, or memory larger", "%s.batch.bytes is more than memory (%s)", path, c.cfg.Memory)
+	}
+	if w := s.Deliver.Webhook; w != nil && c.ok(path+".batch.wait") && c.ok(path+".resolved") && s.Resolved > 0 && s.Batch.Wait > s.Resolved {
+		c.fail(path+".batch.wait", "a delivery cannot wait longer than the next leat.resolved", "%s.batch.wait is longer than resolved", path)
+	}
+}
+
+func (c *checker) deliver(path string, s Deliver) {
+	n := c.doc.paths[path]
+	if n == nil || n.kind != kindMap && n.kind != kindNull {
+		return // reported already
+	}
+	const cure = "exactly one of: webhook, pull, file, stdout; make one subscription for each"
+	if len(n.keys) > 1 {
+		c.doc.fail(n.keys[1], path, path+" names more than one way to deliver", cure)
+	}
+	if len(n.keys) == 0 && !n.failed {
+		c.fail(path, cure, "%s names no way to deliver", path)
+	}
+	if s.Webhook != nil {
+		c.webhook(path+".webhook", s.Webhook)
+	}
+}
+
+func (c *checker) webhook(path string, w *Webhook) {
+	p := path + ".url"
+	u := w.URL.Parsed()
+	if u == nil || !c.ok(p) {
+		return
+	}
+	if u.Scheme != "http" && u.Scheme != "https" {
+		c.fail(p, "want https://host/path", "%s is not an http or https URL", p)
+		return
+	}
+	if u.Fragment != "" {
+		c.fail(p, "remove what begins with #", "%s has a fragment, which is never sent", p)
+	}
+	c.destination(p, u)
+	if !c.ok(path + ".fatal") {
+		return
+	}
+	for i, st := range w.Fatal {
+		f := path + ".fatal." + itoa(i)
+		if slices.Contains([]int{401, 403, 404, 408, 410, 413, 429}, st) {
+			c.fail(f, "of these statuses 4xx that speak of an event may be fatal, like 400, 409, 422", "%s: %d speaks of the endpoint or of the pace, not of an event", f, st)
+		}
+	}
+}
+
+// destination checks what can be known of the address before it is resolved.
+func (c *checker) destination(path string, u *url.URL) {
+	if !c.ok("egress") || !c.ok("listen") {
+		return
+	}
+	host := u.Hostname()
+	allow := strings.Join(c.cfg.Egress.Allow, ", ")
+	a, err := netip.ParseAddr(host)
+	switch {
+	case err == nil && !c.cfg.Egress.Permits(a):
+		cure := "allow its network in egress: allow: [" + allow + ", " + addressClass(a) + "]"
+		if addressClass(a) == "" {
+			cure = "link-local, metadata, multicast and unspecified addresses are never allowed"
+		}
+		c.fail(path, cure, "%s goes to an address that egress forbids (allowed: %s)", path, allow)
+	case err == nil && u.Scheme == "http" && !insidePlain(a):
+		c.fail(path, "use https", "%s is plain http to a public address; the events would travel in the clear", path)
+	case err != nil && loopbackHost(host) && !c.cfg.Egress.Permits(netip.MustParseAddr("127.0.0.1")):
+		c.fail(path, "add loopback to egress: allow", "%s goes to an address that egress forbids (allowed: %s)", path, allow)
+	case err != nil && u.Scheme == "http" && !loopbackHost(host) && !c.cfg.Egress.inside():
+		// The name may only resolve to what egress allows: public ones, and
+		// there plain http may not go.
+		c.fail(path, "use https; or, for a host in your own network, add private to egress: allow", "%s is plain http to a host that can only be public (egress allows: %s)", path, allow)
+	}
+}
+
+// inside says whether anything but public and loopback addresses is allowed.
+func (e Egress) inside() bool {
+	return slices.ContainsFunc(e.Allow, func(s string) bool { return s != "public" && s != "loopback" })
+}
+
+// insidePlain says whether plain http may go to the address.
+func insidePlain(a netip.Addr) bool { a = a.Unmap(); return a.IsLoopback() || a.IsPrivate() }
+
+// addressClass is public, private or loopback, or "" for what is never allowed.
+func addressClass(a netip.Addr) string {
+	a = a.Unmap()
+	switch {
+	case never(a):
+		return ""
+	case a.IsLoopback():
+		return "loopback"
+	case a.IsPrivate(), sharedSpace.Contains(a):
+		return "private"
+	}
+	return "public"
+}
+
+var (
+	sharedSpace = netip.MustParsePrefix("100.64.0.0/10") // RFC 6598: carriers' and overlay networks
+	nat64       = netip.MustParsePrefix("64:ff9b::/96")  // RFC 6052: an IPv4 address inside
+	never4      = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("240.0.0.0/4"),
+		netip.MustParsePrefix("100.100.100.200/32"), // metadata service of one provider, within the shared space
+		netip.MustParsePrefix("fd00:ec2::254/128"),  // and of another, within the private IPv6 space
+	}
+)
+
+func never(a netip.Addr) bool {
+	if nat64.Contains(a) {
+		b := a.As16()
+		return addressClass(netip.AddrFrom4([4]byte(b[12:]))) != "public"
+	}
+	return !a.IsValid() || a.IsUnspecified() || a.IsMulticast() || a.IsLinkLocalUnicast() ||
+		slices.ContainsFunc(never4, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
+// Permits says whether a webhook may go to the address. It is to be asked at
+// dial time, of the address that is dialed: a name may resolve differently the
+// next time.
+func (e Egress) Permits(a netip.Addr) bool {
+	a = a.Unmap().WithZone("")
+	class := addressClass(a)
+	if class == "" {
+		return false
+	}
+	for _, s := range e.Allow {
+		if s == class {
+			return true
+		}
+		if p, err := netip.ParsePrefix(s); err == nil && p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}

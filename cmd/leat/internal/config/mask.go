@@ -1,0 +1,183 @@
+package config
+
+import (
+	"regexp"
+	"sort"
+	"strings"
+	"unicode/utf8"
+)
+
+// Mask stands in the place of a secret in everything that is printed.
+const Mask = "********"
+
+var (
+	// secretKey finds fields whose value is not shown, whatever stands there,
+	// also where the name is none of ours.
+	secretKey = regexp.MustCompile(`(?i)secret|passw|pwd|credential|authorization|headers|private_?key|api_?key|access_?key|token`)
+	// secretText finds what is a secret by its looks: the password of a URL
+	// (also of one that lost its @), webhook secrets, secret query parameters.
+	secretText = []*regexp.Regexp{
+		regexp.MustCompile(`://[^\s:/@"']*:(\S+)@`),
+		regexp.MustCompile(`:([^\s/]\S*)@`),
+		regexp.MustCompile(`://[^\s:/@"'\[]+:([0-9]*[^\s0-9/?#"'@][^\s"'@]*)`),
+		regexp.MustCompile(`(wh(?:sec|sk)_[^\s"',}\]]+)`),
+		regexp.MustCompile(`(?i)[?&][a-z_-]*(?:token|secret|passw|pwd|key|sig|auth)[a-z_-]*=([^&\s"'#]+)`),
+	}
+	reference = regexp.MustCompile(`^(?:\$\{[A-Za-z_][A-Za-z0-9_]*(?::-\*{8})?\})+$`)
+)
+
+// span is a stretch of characters of one line that is not shown.
+type span struct{ from, to int }
+
+// secretKeyName says whether the value of a field of this name is a secret, a
+// misspelt name included.
+func secretKeyName(name string) bool {
+	if name == "tokens" {
+		return false
+	}
+	return secretKey.MatchString(name) || distance(name, "secret") <= 2 || distance(name, "headers") <= 2
+}
+
+// secretSpans finds what must not be shown of a line.
+func (d *document) secretSpans(line int) []span {
+	text := d.lines[line-1]
+	spans := textSpans(text)
+	if d.root == nil || d.broken {
+		return append(spans, d.brokenSpans(line)...)
+	}
+	for i, n := range d.order {
+		if !n.secret || n.line > line || n.kind == kindMap || n.kind == kindSeq || harmless(n.raw) {
+			continue
+		}
+		if _, ok := scalarEnd(d.lines[n.line-1], n); ok && n.line < line {
+			continue
+		}
+		endLine, endCol := len(d.lines)+1, 1
+		if i+1 < len(d.order) {
+			endLine, endCol = d.order[i+1].line, d.order[i+1].col
+		}
+		if n.line == line {
+			if to, ok := scalarEnd(text, n); ok {
+				spans = append(spans, span{n.col - 1, to})
+				continue
+			}
+		}
+		s := span{0, utf8.RuneCountInString(text)}
+		if n.line == line {
+			s.from = n.col - 1
+		}
+		if endLine == line {
+			s.to = endCol - 1
+		}
+		if endLine >= line {
+			spans = append(spans, s)
+		}
+	}
+	return spans
+}
+
+// harmless says whether a secret's text only names where the secret is.
+func harmless(raw string) bool {
+	return reference.MatchString(raw) || strings.HasPrefix(raw, "file:") && !strings.ContainsAny(raw, "\n")
+}
+
+// scalarEnd finds the end of a scalar that stands on one line.
+func scalarEnd(line string, n *node) (int, bool) {
+	r := []rune(line)
+	if n.col < 1 || n.col > len(r) {
+		return 0, false
+	}
+	rest := r[n.col-1:]
+	for _, q := range []string{n.raw, `"` + n.raw + `"`, "'" + n.raw + "'"} {
+		if q != "" && strings.HasPrefix(string(rest), q) {
+			return n.col - 1 + utf8.RuneCountInString(q), true
+		}
+	}
+	return 0, false
+}
+
+// brokenSpans masks by names only: of a file that is no YAML there is no tree.
+// A line is hidden when its own key or one that it stands under is a secret's.
+func (d *document) brokenSpans(line int) []span {
+	indent := func(s string) int { return len(s) - len(strings.TrimLeft(s, " \t-")) }
+	depth := indent(d.lines[line-1])
+	for i := line - 1; i >= 0; i-- {
+		text := d.lines[i]
+		if i < line-1 && (strings.TrimSpace(text) == "" || indent(text) >= depth) {
+			continue
+		}
+		depth = min(depth, indent(text))
+		for at, word := range keyWords(text) {
+			if !secretKeyName(word.name) {
+				continue
+			}
+			if i == line-1 {
+				return []span{{word.end, utf8.RuneCountInString(text)}}
+			}
+			if at == len(keyWords(text))-1 {
+				return []span{{0, utf8.RuneCountInString(d.lines[line-1])}}
+			}
+		}
+	}
+	return nil
+}
+
+type keyWord struct {
+	name string
+	end  int
+}
+
+var keyPattern = regexp.MustCompile(`([A-Za-z_][A-Za-z0-9_-]*)["']?\s*[:=]?`)
+
+func keyWords(line string) []keyWord {
+	var out []keyWord
+	for _, m := range keyPattern.FindAllStringSubmatchIndex(line, -1) {
+		out = append(out, keyWord{line[m[2]:m[3]], utf8.RuneCountInString(line[:m[1]])})
+	}
+	return out
+}
+
+func textSpans(text string) []span {
+	var spans []span
+	for _, re := range secretText {
+		for _, m := range re.FindAllStringSubmatchIndex(text, -1) {
+			if !reference.MatchString(text[m[2]:m[3]]) {
+				spans = append(spans, span{utf8.RuneCountInString(text[:m[2]]), utf8.RuneCountInString(text[:m[3]])})
+			}
+		}
+	}
+	return spans
+}
+
+// maskSpans replaces the spans of a line by the mask and moves the caret along.
+func maskSpans(line []rune, caret int, spans []span) (string, int) {
+	sort.Slice(spans, func(i, j int) bool { return spans[i].from < spans[j].from })
+	var b []rune
+	at, out := 0, caret
+	for k := 0; k < len(spans); {
+		from, to := max(spans[k].from, at), spans[k].to
+		for k++; k < len(spans) && spans[k].from <= to; k++ {
+			to = max(to, spans[k].to)
+		}
+		to = min(to, len(line))
+		if from >= to {
+			continue
+		}
+		b = append(b, line[at:from]...)
+		switch {
+		case caret >= to:
+			out += len(Mask) - (to - from)
+		case caret > from:
+			out = len(b)
+		}
+		b = append(b, []rune(Mask)...)
+		at = to
+	}
+	return string(append(b, line[at:]...)), out
+}
+
+// maskText masks what looks like a secret in any text.
+func maskText(s string) string {
+	out, _ := maskSpans([]rune(s), 0, textSpans(s))
+	return out
+}

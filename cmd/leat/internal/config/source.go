@@ -1,0 +1,67 @@
+package config
+
+// Source is one database to read: postgres or mysql (MariaDB too).
+type Source struct {
+	// A PostgreSQL database, 15 or later, read by logical replication.
+	Postgres *Postgres `json:"postgres"`
+	// A MySQL or MariaDB server, read by its binlog. The flavor is detected.
+	MySQL *MySQL `json:"mysql"`
+	// Globs over schema.table (MySQL: database.table): `*` is any run of
+	// characters but a dot, `?` one; a leading `!` takes tables out. A table
+	// created later that matches joins by itself. Default: all.
+	Tables []string `json:"tables" default:"*.*" form:"glob"`
+	// Columns that enter the log, by table: names, or names to leave out with a
+	// leading `!`. Default: all.
+	Columns map[string][]string `json:"columns" keys:"table" form:"column"`
+	// Routing key, by table: the columns whose values decide order and range.
+	// Default: primary key, else the replica identity index, else the whole
+	// table is one key.
+	Keys map[string][]string `json:"keys" keys:"table" form:"plain"`
+	// Tables of one key space share order per key. Default: one per table.
+	KeySpace map[string]string `json:"key_space" keys:"table" form:"name"`
+	// Where reading begins the first time: now, earliest, an LSN, a GTID set, or
+	// file:position. An existing slot goes on from where it stands.
+	Start Start `json:"start" default:"now"`
+	// Whether the rows that are already there are copied first.
+	Snapshot Snapshot `json:"snapshot"`
+	// What the database may be asked to bear.
+	Load *SourceLoad `json:"load"`
+}
+
+// Postgres is a PostgreSQL database.
+type Postgres struct {
+	// postgres://user:password@host:port/database?sslmode=…; in the user and
+	// password part the value of a ${NAME} needs no percent-encoding. A role
+	// with REPLICATION is needed. TLS files in it are relative to this file.
+	URL URL `json:"url" need:"true"`
+	// Replication slot. Default: leat_<source>.
+	Slot string `json:"slot" form:"pg_slot"`
+	// Publication. Default: leat_<source>.
+	Publication string `json:"publication" form:"pg_name"`
+	// Whether slot and publication are created when missing.
+	Create bool `json:"create" default:"true"`
+}
+
+// MySQL is a MySQL or MariaDB server.
+type MySQL struct {
+	// mysql://user:password@host:port/; in the user and password part the value
+	// of a ${NAME} needs no percent-encoding.
+	URL URL `json:"url" need:"true"`
+	// Id towards the server, unlike that of all its other replicas. Default:
+	// derived from the name of the source.
+	ServerID uint32 `json:"server_id" min:"1" max:"4294967295"`
+}
+
+// Snapshot of the rows that are already there.
+type Snapshot struct {
+	// none, or initial: copy all rows when the source is new.
+	Mode string `json:"mode" default:"none" enum:"none|initial"`
+}
+
+// SourceLoad is what the database may be asked to bear before reading slows down.
+type SourceLoad struct {
+	// Most active sessions of the database.
+	MaxActive int `json:"max_active" default:"8" min:"1" max:"100000"`
+	// Most lag of its replicas.
+	MaxReplicaLag Duration `json:"max_replica_lag" default:"10s" min:"100ms" max:"1d"`
+}

@@ -1,0 +1,137 @@
+package config
+
+// Subscription says who gets which changes of a source, and how.
+type Subscription struct {
+	// Name of the source.
+	Source string `json:"source" need:"true" form:"name"`
+	// Globs over schema.table, as in sources. Default: all tables of the source.
+	Tables []string `json:"tables" form:"glob"`
+	// CEL expression over op, table, key, before, after, tx, time. Default: every event.
+	Filter string `json:"filter"`
+	// Columns to send, by table: names, or names to leave out with a leading
+	// `!`. Default: all.
+	Columns map[string][]string `json:"columns" keys:"table" form:"column"`
+	// Where delivery begins when the subscription is new: earliest, latest,
+	// snapshot, {offset: N} or {time: T}. Later changes of it change nothing.
+	From From `json:"from" default:"earliest"`
+	// Order of delivery: per key, source (one total order), or none.
+	Order string `json:"order" default:"key" enum:"key|source|none"`
+	// Which subscriptions go first when not all can.
+	Priority string `json:"priority" default:"normal" enum:"critical|high|normal|low"`
+	// How events get there. Exactly one of webhook, pull, file, stdout.
+	Deliver Deliver `json:"deliver" need:"true"`
+	// How many events go in one delivery.
+	Batch Batch `json:"batch"`
+	// How fast events may go.
+	Flow Flow `json:"flow"`
+	// What happens after a failure.
+	Retry Retry `json:"retry"`
+	// When retries are used up: park the key (later events of it wait), skip
+	// the event (it is kept as a dead letter), or block.
+	Exhausted string `json:"exhausted" default:"block" enum:"park|skip|block"`
+	// When delivery falls behind retention: hold (keep the log up to its size,
+	// then skip, loudly), skip, or snapshot.
+	Laggard string `json:"laggard" default:"hold" enum:"snapshot|hold|skip"`
+	// How often leat.resolved events are sent; 100ms to 1h. Default: off.
+	Resolved Duration `json:"resolved" off:"true" min:"100ms" max:"1h"`
+	// How values are written as JSON.
+	JSON JSON `json:"json"`
+}
+
+// Deliver is the sink of a subscription: exactly one of its fields.
+type Deliver struct {
+	// POST to an HTTP endpoint, signed as Standard Webhooks say.
+	Webhook *Webhook `json:"webhook"`
+	// Clients fetch over the API.
+	Pull *Pull `json:"pull"`
+	// JSON lines in a file.
+	File *File `json:"file"`
+	// JSON lines on standard output.
+	Stdout *Stdout `json:"stdout"`
+}
+
+// Kind is the name of the sink that is set: "webhook", "pull", "file" or "stdout".
+func (d Deliver) Kind() string {
+	switch {
+	case d.Webhook != nil:
+		return "webhook"
+	case d.Pull != nil:
+		return "pull"
+	case d.File != nil:
+		return "file"
+	case d.Stdout != nil:
+		return "stdout"
+	}
+	return ""
+}
+
+// Webhook is an HTTP endpoint.
+type Webhook struct {
+	// https://…; plain http only to loopback and private addresses.
+	URL URL `json:"url" need:"true"`
+	// whsec_ + base64 (HMAC) or whsk_ + base64 (Ed25519); a list while rotating.
+	Secret Secrets `json:"secret" need:"true"`
+	// How long the endpoint may take, 1s to 10m.
+	Timeout Duration `json:"timeout" default:"15s" min:"1s" max:"10m"`
+	// Additional request headers. Their values are treated as secrets.
+	Headers map[string]Secret `json:"headers" keys:"header"`
+	// Statuses that make an event a dead letter at once, 400 to 499.
+	Fatal []int `json:"fatal" default:"422" min:"400" max:"499"`
+	// Form of the body: json (CloudEvents structured).
+	Encoding string `json:"encoding" default:"json" enum:"json"`
+}
+
+// Pull lets clients fetch over the API.
+type Pull struct {
+	// How long a client may hold events before they go to another, 1s to 1h.
+	Lease Duration `json:"lease" default:"30s" min:"1s" max:"1h"`
+}
+
+// File is a file of JSON lines.
+type File struct {
+	// The file. Relative paths are relative to the folder of this config.
+	Path string `json:"path" form:"path" need:"true"`
+	// Size at which the file is renamed and a new one begun. At least 64KiB.
+	Rotate Size `json:"rotate" default:"100MiB" min:"64KiB" max:"16TiB"`
+	// How many renamed files are kept; 0 keeps all.
+	Keep int `json:"keep" default:"0" min:"0" max:"1000000"`
+}
+
+// Stdout is the standard output of the server.
+type Stdout struct{}
+
+// Batch bounds one delivery. What is reached first ends it.
+type Batch struct {
+	// Most events in one delivery, 1 to 100000.
+	Events int `json:"events" default:"100" min:"1" max:"100000"`
+	// Most bytes in one delivery, 1KiB to 64MiB; one larger event goes alone.
+	Bytes Size `json:"bytes" default:"1MiB" min:"1KiB" max:"64MiB"`
+	// How long to wait for a delivery to fill, at most 1m.
+	Wait Duration `json:"wait" default:"0s" min:"0s" max:"1m"`
+}
+
+// Flow bounds the speed.
+type Flow struct {
+	// Most requests at once, 1 to 10000.
+	MaxInFlight int `json:"max_in_flight" default:"64" min:"1" max:"10000"`
+	// Most events per second. Default: none.
+	Rate float64 `json:"rate" min:"0.01" max:"1e9"`
+}
+
+// Retry says how a failed event is tried again: after initial, doubling to max.
+type Retry struct {
+	// First wait, 10ms to 1h.
+	Initial Duration `json:"initial" default:"1s" min:"10ms" max:"1h"`
+	// Longest wait, at least initial, at most 1d.
+	Max Duration `json:"max" default:"10m" min:"10ms" max:"1d"`
+	// Tries in all, 1 to 1000.
+	Attempts int `json:"attempts" default:"12" min:"1" max:"1000"`
+	// Age of the first try after which no more is made, 1s to 365d.
+	Age Duration `json:"age" default:"24h" min:"1s" max:"365d"`
+}
+
+// JSON says how values are written as JSON.
+type JSON struct {
+	// 64-bit integers as number (every digit) or as string.
+	Int64 string `json:"int64" default:"number" enum:"number|string"`
+}

@@ -1,0 +1,97 @@
+package config
+
+import (
+	"path"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// unsupported lists what interface and schema know and this version lacks: it
+// is refused, never accepted and ignored. To lift one, delete its line.
+// Sinks without a struct in Deliver need one as well.
+var unsupported = []struct {
+	path   string   // one * for each name or number
+	values []string // the words refused; nil: the field as such
+	cure   string
+	warn   bool // accepted, since it does no harm, but said
+}{
+	{path: "log.backend", values: []string{"kafka"}, cure: "use disk"},
+	{path: "sources.*.snapshot.mode", values: []string{"initial"}, cure: "use none"},
+	{path: "sources.*.load", cure: "remove it"},
+	{path: "subscriptions.*.from", values: []string{"snapshot"}, cure: "use earliest, latest, {offset: N} or {time: T}"},
+	{path: "subscriptions.*.laggard", values: []string{"snapshot"}, cure: "use hold or skip"},
+	{path: "subscriptions.*.exhausted", values: []string{"park"}, cure: "use block (the default of this version) or skip"},
+	{path: "subscriptions.*.priority", values: []string{"critical", "high", "low"}, cure: "use normal"},
+	{path: "subscriptions.*.deliver.kafka", cure: "use webhook, pull, file or stdout"},
+	{path: "subscriptions.*.deliver.search", cure: "use webhook, pull, file or stdout"},
+	{path: "subscriptions.*.deliver.parquet", cure: "use webhook, pull, file or stdout"},
+	{path: "subscriptions.*.deliver.lambda", cure: "use webhook, pull, file or stdout"},
+	{path: "tokens.*.roles.*", values: []string{"publish"}, cure: "the role allows nothing yet", warn: true},
+}
+
+// refuseUnsupported reports what of the table stands in the file, and returns
+// the warnings.
+func (d *document) refuseUnsupported() (warnings Errors) {
+	var walk func(n *node, key *node, at, pattern string)
+	walk = func(n, key *node, at, pattern string) {
+		for _, u := range unsupported {
+			if match, _ := path.Match(strings.ReplaceAll(u.path, ".", "/"), pattern); !match || n.failed {
+				continue
+			}
+			switch {
+			case u.values == nil:
+				d.fail(key, at, at+" is not supported by this version", u.cure)
+			case n.kind != kindString || n.open || !slices.Contains(u.values, n.text):
+				continue
+			case u.warn:
+				warnings = append(warnings, d.errorAt(n, at, at+": "+n.text+" is not supported by this version", u.cure))
+				continue
+			default:
+				d.fail(n, at, at+": "+n.text+" is not supported by this version", u.cure)
+			}
+			n.failed = true
+		}
+		for i, v := range n.items {
+			switch {
+			case n.kind == kindSeq:
+				k := strconv.Itoa(i)
+				walk(v, v, join(at, k), pattern+"/"+k)
+			case pattern == "":
+				walk(v, n.keys[i], n.keys[i].raw, n.keys[i].raw)
+			default:
+				walk(v, n.keys[i], join(at, n.keys[i].raw), pattern+"/"+strings.ReplaceAll(n.keys[i].raw, "/", "_"))
+			}
+		}
+	}
+	walk(d.root, d.root, "", "")
+	return warnings
+}
+
+// supported leaves out of words what the table refuses at a path.
+func supported(at string, words []string) []string {
+	for _, u := range unsupported {
+		if match, _ := path.Match(strings.ReplaceAll(u.path, ".", "/"), strings.ReplaceAll(at, ".", "/")); match && !u.warn {
+			words = slices.DeleteFunc(slices.Clone(words), func(w string) bool { return slices.Contains(u.values, w) })
+		}
+	}
+	return words
+}
+
+// unsupportedAt says, for the schema, what is refused at a path with a * for
+// each name.
+func unsupportedAt(at string) string {
+	for _, u := range unsupported {
+		if u.path != at || u.warn {
+			continue
+		}
+		if u.values == nil {
+			return "Not supported by this version."
+		}
+		return "Not supported by this version: " + strings.Join(u.values, ", ") + "."
+	}
+	return ""
+}
+
+func reflectOf(p any) reflect.Value { return reflect.ValueOf(p).Elem() }
