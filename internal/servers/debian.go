@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 )
@@ -63,4 +64,20 @@ func debian(ctx context.Context, entry, suite, say, pkg string, tellTo func(stri
 // run is the command line of a program of the tree.
 func (r *debianRoot) run(program string, args ...string) []string {
 	return append(append(append([]string{}, r.loader...), filepath.Join(r.dir, program)), args...)
+}
+
+// PostgresCommand is one of PostgreSQL's client programs ("pg_recvlogical", "psql", "pg_dump"), ready to run:
+// the embedded servers have none. They are DefaultPostgres's, from Debian's packages, and talk to older
+// and newer servers as well. The first use downloads them (about 30 MB); that works on Debian only.
+func PostgresCommand(ctx context.Context, say func(string), name string, args ...string) (*exec.Cmd, error) {
+	pkg := "postgresql-client-" + itoa(DefaultPostgres)
+	root, err := debian(ctx, pkg, "trixie", "PostgreSQL's client programs (30 MB)", pkg, say)
+	if err != nil {
+		return nil, err
+	}
+	s := Server{
+		Kind: KindPostgres, Version: itoa(DefaultPostgres), loader: root.loader,
+		BinDir: filepath.Join(root.dir, "usr/lib/postgresql", itoa(DefaultPostgres), "bin"),
+	}
+	return s.Command(ctx, name, args...)
 }

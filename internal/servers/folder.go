@@ -28,6 +28,11 @@ func newFolder(prefix string) (*folder, error) {
 	if err := ownedByUs(base); err != nil {
 		return nil, err
 	}
+	// A server reports its data folder without links; ready compares it.
+	base, err := filepath.EvalSymlinks(base)
+	if err != nil {
+		return nil, err
+	}
 	if err := enterable(base, unprivileged()); err != nil {
 		return nil, err
 	}

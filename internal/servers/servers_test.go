@@ -291,6 +291,12 @@ func TestCommand(t *testing.T) {
 	if err != nil || !strings.Contains(string(out), "mariadb-binlog") {
 		t.Errorf("%v: %s", err, out)
 	}
+	cmd, err = PostgresCommand(t.Context(), nil, "pg_recvlogical", "--version")
+	must(t, err)
+	out, err = cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), fmt.Sprintf("pg_recvlogical (PostgreSQL) %d.", DefaultPostgres)) {
+		t.Errorf("%v: %s", err, out)
+	}
 	if _, err := s.Command(t.Context(), "nothing-like-it"); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a program that is not there: %v", err)
 	}

@@ -1,0 +1,76 @@
+# `make` alone prints what there is. Everything needs Go and nothing else, except that MySQL and MariaDB for
+# the tests come as Debian packages (unpacked into the cache, no root needed); elsewhere name servers
+# by LEAT_TEST_MYSQL_URL and LEAT_TEST_MARIADB_URL.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+
+GO ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+# The race detector needs a C compiler on most systems.
+RACE ?= $(shell command -v "$$($(GO) env CC)" >/dev/null 2>&1 && echo -race)
+SERVERS := bin/servers
+DEMO_FLAGS ?=
+BENCH_FLAGS ?=
+TEST_FLAGS ?=
+FUZZTIME ?= 10s
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## bin/leat
+	$(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/leat ./cmd/leat
+
+.PHONY: demo
+demo: build ## a throw-away PostgreSQL, three subscribers, live rates (DEMO_FLAGS="--seconds 20")
+	./bin/leat demo $(DEMO_FLAGS)
+
+.PHONY: servers
+servers: # the databases of tests and benches
+	@$(GO) build -o $(SERVERS) ./internal/servers/cmd/servers
+
+.PHONY: test
+test: format servers ## everything, on real PostgreSQL, MySQL and MariaDB (TEST_FLAGS for go test)
+	@[ -n "$(RACE)" ] || echo "note: no C compiler here, so the tests run without the race detector" >&2
+	$(GO) vet $(RACE) ./...
+	$(SERVERS) run -- $(GO) test $(RACE) -p 2 -timeout 11m $(TEST_FLAGS) ./...
+
+.PHONY: test-short
+test-short: servers ## without the race detector and what is long
+	$(SERVERS) run -postgres 17 -- $(GO) test -short $(TEST_FLAGS) ./...
+
+.PHONY: fuzz
+fuzz: ## every fuzz test for FUZZTIME (10s)
+	@for pkg in $$($(GO) list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./...); do \
+	  dir=$$($(GO) list -f '{{.Dir}}' "$$pkg"); \
+	  for f in $$( (grep -ohE '^func Fuzz[A-Za-z0-9_]+' "$$dir"/*_test.go || true) | cut -c6-); do \
+	    echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) "$$pkg"; \
+	  done; \
+	done
+
+.PHONY: bench
+bench: ## Leat beside the databases' own clients, on this machine (BENCH_FLAGS)
+	$(GO) run ./bench $(BENCH_FLAGS)
+
+.PHONY: format
+format: # fails when gofmt would change a file
+	@out=$$(gofmt -l .); \
+	if [ -n "$$out" ]; then echo "not formatted, run gofmt -w on:" >&2; echo "$$out" >&2; exit 1; fi
+
+.PHONY: lint
+lint: format ## gofmt, go vet (here and for other systems), generated code is fresh
+	$(GO) vet ./...
+	GOOS=darwin CGO_ENABLED=0 $(GO) vet ./...
+	tools/generate.sh --check
+
+.PHONY: generate
+generate: ## Go code from schemas/envelope's .proto files
+	tools/generate.sh
+
+.PHONY: clean
+clean: ## remove bin (the cache of servers stays: LEAT_CACHE)
+	rm -rf bin
