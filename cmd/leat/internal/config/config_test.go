@@ -29,6 +29,9 @@ func env(name string) (string, bool) {
 const goodSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYqrTwjUPD8="
 
 var testOptions = Options{Env: env, Dir: "/etc/leat", ReadFile: func(p string) ([]byte, error) {
+	if p == "/etc/leat/mysql-url" {
+		return []byte("mysql://leat:pw@db/"), nil
+	}
 	if p == "/run/secrets/hook" || p == "/etc/leat/secrets/hook" {
 		return []byte(goodSecret + "\n"), nil
 	}

@@ -157,11 +157,12 @@ func (d *decoder) structure(n *node, path string, v reflect.Value) {
 	if n.kind == kindMap {
 		for i, k := range n.keys {
 			f, ok := byName[k.raw]
-			switch p := join(path, k.raw); {
+			switch p := join(path, k.name()); {
 			case k.failed, n.items[i].failed:
 			case ok:
 				d.value(n.items[i], p, v.FieldByIndex(f.Index), f.Tag)
 			default:
+				n.items[i].hide() // it may be a secret under a misspelt name
 				d.unknown(k, path, names)
 			}
 		}
@@ -214,7 +215,7 @@ func (d *decoder) unknown(k *node, path string, names []string) {
 	if len(names) == 0 {
 		cure = "it has no fields: write {}"
 	}
-	d.doc.fail(k, join(path, k.raw), "unknown field "+quoteKey(k)+in, cure)
+	d.doc.fail(k, join(path, k.name()), "unknown field "+quoteKey(k)+in, cure)
 }
 
 func (d *decoder) mapping(n *node, path string, v reflect.Value, tag reflect.StructTag) {
@@ -227,7 +228,7 @@ func (d *decoder) mapping(n *node, path string, v reflect.Value, tag reflect.Str
 	}
 	v.Set(reflect.MakeMap(v.Type()))
 	for i, k := range n.keys {
-		p := join(path, k.raw)
+		p := join(path, k.name())
 		if pr := forms[tag.Get("keys")](k.raw); pr != nil {
 			d.doc.fail(k, p, quoteKey(k)+" in "+d.label(path)+" "+pr.msg, pr.cure)
 			continue

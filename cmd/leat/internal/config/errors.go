@@ -80,6 +80,9 @@ func (d *document) fail(n *node, path, msg, cure string) {
 }
 
 func (d *document) sorted() Errors {
+	for _, e := range d.errs { // by now it is known what is to be masked
+		e.line, e.caret = d.excerpt(e.Line, e.Col)
+	}
 	sort.SliceStable(d.errs, func(i, j int) bool {
 		a, b := d.errs[i], d.errs[j]
 		if a.Line != b.Line {

@@ -61,7 +61,7 @@ func (d *document) expandNode(n *node, path string, opts Options) {
 	for i, v := range n.items {
 		key := fmt.Sprint(i)
 		if n.kind == kindMap {
-			key = n.keys[i].raw
+			key = n.keys[i].name()
 		}
 		d.expandNode(v, join(path, key), opts)
 	}

@@ -1,9 +1,11 @@
 package config
 
 import (
+	"reflect"
 	"regexp"
 	"sort"
 	"strings"
+	"sync"
 	"unicode/utf8"
 )
 
@@ -96,46 +98,53 @@ func scalarEnd(line string, n *node) (int, bool) {
 	return 0, false
 }
 
-// brokenSpans masks by names only: of a file that is no YAML there is no tree.
-// A line is hidden when its own key or one that it stands under is a secret's.
+// brokenSpans masks a line of a file that is no YAML. There is no tree to say
+// what belongs to what, and indentation is what may be broken: once a secret's
+// name has occurred, every word that is not one of our fields is masked.
 func (d *document) brokenSpans(line int) []span {
-	indent := func(s string) int { return len(s) - len(strings.TrimLeft(s, " \t-")) }
-	depth := indent(d.lines[line-1])
-	for i := line - 1; i >= 0; i-- {
-		text := d.lines[i]
-		if i < line-1 && (strings.TrimSpace(text) == "" || indent(text) >= depth) {
-			continue
+	found := false
+	for _, text := range d.lines[:line] {
+		for _, word := range keyPattern.FindAllString(text, -1) {
+			found = found || secretKeyName(word)
 		}
-		depth = min(depth, indent(text))
-		for at, word := range keyWords(text) {
-			if !secretKeyName(word.name) {
-				continue
-			}
-			if i == line-1 {
-				return []span{{word.end, utf8.RuneCountInString(text)}}
-			}
-			if at == len(keyWords(text))-1 {
-				return []span{{0, utf8.RuneCountInString(d.lines[line-1])}}
+	}
+	if !found {
+		return nil
+	}
+	text, known := d.lines[line-1], fieldNames()
+	var spans []span
+	for _, m := range wordPattern.FindAllStringIndex(text, -1) {
+		if !known[text[m[0]:m[1]]] {
+			spans = append(spans, span{utf8.RuneCountInString(text[:m[0]]), utf8.RuneCountInString(text[:m[1]])})
+		}
+	}
+	return spans
+}
+
+var (
+	keyPattern  = regexp.MustCompile(`[A-Za-z_][A-Za-z0-9_]*`)
+	wordPattern = regexp.MustCompile("[^\\s{}\\[\\],:\"'#|>&!]+")
+)
+
+// fieldNames are the names of all fields that a file may hold.
+var fieldNames = sync.OnceValue(func() map[string]bool {
+	out := map[string]bool{"-": true, "*": true}
+	var walk func(t reflect.Type)
+	walk = func(t reflect.Type) {
+		switch t.Kind() {
+		case reflect.Pointer, reflect.Map, reflect.Slice:
+			walk(t.Elem())
+		case reflect.Struct:
+			names, byName := fields(t)
+			for _, n := range names {
+				out[n] = true
+				walk(byName[n].Type)
 			}
 		}
 	}
-	return nil
-}
-
-type keyWord struct {
-	name string
-	end  int
-}
-
-var keyPattern = regexp.MustCompile(`([A-Za-z_][A-Za-z0-9_-]*)["']?\s*[:=]?`)
-
-func keyWords(line string) []keyWord {
-	var out []keyWord
-	for _, m := range keyPattern.FindAllStringSubmatchIndex(line, -1) {
-		out = append(out, keyWord{line[m[2]:m[3]], utf8.RuneCountInString(line[:m[1]])})
-	}
+	walk(reflect.TypeFor[Config]())
 	return out
-}
+})
 
 func textSpans(text string) []span {
 	var spans []span

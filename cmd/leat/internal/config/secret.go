@@ -131,7 +131,9 @@ func (d *decoder) resolveSecret(n *node, path string) (s Secret, ok bool) {
 			d.doc.fail(n, path, d.label(path)+" is masked", "this is the output of config show: put the secret back, as ${NAME} or file:PATH")
 			return s, false
 		}
-		raw = value
+		if !n.ref {
+			raw = value
+		}
 	}
 	return hide(hidden{value: value, raw: raw}), true
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"regexp"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -42,6 +43,22 @@ type node struct {
 	secret    bool   // not to be shown
 	keys      []*node
 	items     []*node // values of a mapping, elements of a list
+}
+
+// hide keeps a value out of everything that is printed.
+func (n *node) hide() {
+	n.secret = true
+	for _, v := range n.items {
+		v.hide()
+	}
+}
+
+// name is the text of a key in a path.
+func (n *node) name() string {
+	if n.secret {
+		return Mask
+	}
+	return n.raw
 }
 
 func (n *node) get(key string) *node {
@@ -157,7 +174,8 @@ func (d *document) syntax(err error) {
 	n, msg := &node{line: 1, col: 1}, "the file cannot be read as YAML"
 	var ye yaml.Error
 	if errors.As(err, &ye) {
-		msg = "not YAML: " + maskText(ye.GetMessage())
+		said, _, _ := strings.Cut(ye.GetMessage(), `: "`)
+		msg = "not YAML: " + quotedText.ReplaceAllString(said, "…")
 		if t := ye.GetToken(); t != nil && t.Position != nil {
 			n.line, n.col = d.clamp(t.Position)
 		}
@@ -173,6 +191,10 @@ func (d *document) syntax(err error) {
 	}
 	d.fail(n, "", msg, cure)
 }
+
+// quotedText is what the library quotes of the file; in single quotes it has
+// single characters only.
+var quotedText = regexp.MustCompile(`"[^"]*"?`)
 
 func (d *document) clamp(p *token.Position) (line, col int) {
 	line = min(max(p.Line, 1), len(d.lines))
@@ -226,7 +248,10 @@ func (d *document) convert(a ast.Node, path string, secret bool) *node {
 		n.raw = a.GetToken().Value
 	case *ast.TagNode:
 		d.refuse(n, path, "a YAML tag", `a text that begins with ! needs quotes: "!public.tmp_*"`)
-	case *ast.AliasNode, *ast.AnchorNode:
+	case *ast.AliasNode:
+		d.refuse(n, path, "a YAML anchor or alias", `write the value out; a text that begins with * or & needs quotes: "*.*"`)
+		n.secret = secret
+	case *ast.AnchorNode:
 		d.refuse(n, path, "a YAML anchor or alias", `write the value out; a text that begins with * or & needs quotes: "*.*"`)
 	default:
 		d.refuse(n, path, "this form of YAML", "write a plain value, a list or a mapping")
@@ -248,7 +273,6 @@ func (d *document) mapping(n *node, values []*ast.MappingValueNode, path string,
 	seen := map[string]*node{}
 	for _, mv := range values {
 		k := d.place(mv.Key)
-		k.kind, k.secret = kindString, secret && !strings.HasSuffix(path, ".headers")
 		switch key := mv.Key.(type) {
 		case *ast.StringNode:
 			k.raw = key.Value
@@ -259,9 +283,12 @@ func (d *document) mapping(n *node, values []*ast.MappingValueNode, path string,
 			d.fail(k, path, "this key is not supported here", "a key is a plain word, like data or tables")
 			k.failed = true
 		}
-		k.text = k.raw
+		k.kind, k.text = kindString, k.raw
+		// The names of headers may be shown; of other things below a secret's
+		// name, and of what cannot be a header, nothing may.
+		k.secret = secret && !(strings.HasSuffix(path, ".headers") && headerText.MatchString(k.raw))
 		d.order = append(d.order, k)
-		p := join(path, k.raw)
+		p := join(path, k.name())
 		v := d.convert(mv.Value, p, secret || secretKeyName(k.raw))
 		if !k.failed {
 			if first := seen[k.raw]; first != nil {

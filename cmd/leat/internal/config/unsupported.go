@@ -61,7 +61,7 @@ func (d *document) refuseUnsupported() (warnings Errors) {
 			case pattern == "":
 				walk(v, n.keys[i], n.keys[i].raw, n.keys[i].raw)
 			default:
-				walk(v, n.keys[i], join(at, n.keys[i].raw), pattern+"/"+strings.ReplaceAll(n.keys[i].raw, "/", "_"))
+				walk(v, n.keys[i], join(at, n.keys[i].name()), pattern+"/"+strings.ReplaceAll(n.keys[i].raw, "/", "_"))
 			}
 		}
 	}

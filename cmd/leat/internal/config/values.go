@@ -89,12 +89,13 @@ func (s Size) String() string {
 	if s == 0 {
 		return "0B"
 	}
+	best := sizeUnits[len(sizeUnits)-1]
 	for _, u := range sizeUnits {
-		if int64(s)%u.size == 0 {
-			return strconv.FormatInt(int64(s)/u.size, 10) + u.name
+		if int64(s)%u.size == 0 && u.size > best.size {
+			best = u
 		}
 	}
-	return strconv.FormatInt(int64(s), 10) + "B"
+	return strconv.FormatInt(int64(s)/best.size, 10) + best.name
 }
 
 var sizeText = regexp.MustCompile(`^(\d+(?:\.\d+)?)([A-Za-z]+)$`)
@@ -201,7 +202,7 @@ func (f *From) decodeNode(d *decoder, n *node, path string) {
 		d.doc.fail(n, path, "from wants exactly one of offset and time", "write {offset: N} or {time: 2026-11-21T10:15:30Z}")
 		return
 	}
-	key, v, p := n.keys[0], n.items[0], join(path, n.keys[0].raw)
+	key, v, p := n.keys[0], n.items[0], join(path, n.keys[0].name())
 	switch key.raw {
 	case "offset":
 		f.Kind = FromOffset
