@@ -1,0 +1,123 @@
+package encode
+
+import (
+	"github.com/leat-cdc/leat/pipeline"
+)
+
+// Gathered is a Delivery's events, encoded. Reused by the caller; valid until the next Gather or Release,
+// and no longer than the Delivery.
+type Gathered struct {
+	// Parts hold the events one behind the other; they alias memory shared with others: never write.
+	Parts [][]byte
+	// Ends says where each event of the Delivery ends, counted over all Parts; one with an error is empty.
+	Ends []uint32
+	// Size is the sum of the Parts.
+	Size int
+	// Errs are the events that cannot be sent, in order.
+	Errs []*EventError
+
+	own []byte
+	run int // index into Parts of the part that own is growing, -1 if none
+}
+
+// Release gives the memory back. The Gathered may be used again.
+func (g *Gathered) Release() {
+	buffers.put(g.own)
+	g.own = nil
+	g.reset()
+}
+
+func (g *Gathered) reset() {
+	clear(g.Parts)
+	clear(g.Errs)
+	g.Parts, g.Ends, g.Errs, g.Size, g.own, g.run = g.Parts[:0], g.Ends[:0], g.Errs[:0], 0, g.own[:0], -1
+}
+
+// Gather encodes the Delivery's events into g, taking what others encoded already and leaving to others
+// what it encodes, where that is most of a chunk.
+func (e *Encoder) Gather(d *pipeline.Delivery, g *Gathered) {
+	g.reset()
+	st := e.state()
+	defer e.release(st)
+	if g.own == nil {
+		g.own = buffers.get(4096)
+	}
+	for i := range d.Runs {
+		r := &d.Runs[i]
+		if r.As != pipeline.OpNone {
+			e.direct(g, st, r.Batch, int(r.From), int(r.To), r.As)
+			continue
+		}
+		e.gatherRun(g, st, r)
+	}
+}
+
+func (e *Encoder) gatherRun(g *Gathered, st *state, r *pipeline.Run) {
+	b := r.Batch
+	f := e.fragmentsOfBatch(b)
+	if f == nil {
+		e.direct(g, st, b, int(r.From), int(r.To), pipeline.OpNone)
+		return
+	}
+	for from := int(r.From); from < int(r.To); {
+		n := from / chunkEvents
+		first, last := n*chunkEvents, min((n+1)*chunkEvents, len(b.Events))
+		to := min(last, int(r.To))
+		var c *chunk
+		if f.chunks[n].ready.Load() || (to-from)*2 >= last-first {
+			c = e.chunk(f, b, n, st)
+		}
+		if c == nil {
+			e.direct(g, st, b, from, to, pipeline.OpNone)
+		} else {
+			g.take(c, from-first, to-first, first)
+		}
+		from = to
+	}
+}
+
+// take adds events [from, to) of a chunk whose first event is the batch's event first.
+func (g *Gathered) take(c *chunk, from, to, first int) {
+	start := c.start(from)
+	base := len(g.Ends)
+	for _, end := range c.ends[from:to] {
+		g.Ends = append(g.Ends, uint32(g.Size)+end-start)
+	}
+	for _, ee := range c.errs {
+		if at := ee.Event - first; at >= from && at < to {
+			g.Errs = append(g.Errs, &EventError{Event: base + at - from, Column: ee.Column, Err: ee.Err})
+		}
+	}
+	if part := c.buf[start:c.ends[to-1]]; len(part) > 0 {
+		g.Parts = append(g.Parts, part)
+		g.Size += len(part)
+		g.run = -1
+	}
+}
+
+// direct encodes events [from, to) into the Delivery's own memory.
+func (e *Encoder) direct(g *Gathered, st *state, b *pipeline.Batch, from, to int, as pipeline.Op) {
+	start := len(g.own)
+	if g.run >= 0 { // go on with the part that ends here
+		start -= len(g.Parts[g.run])
+		g.Size -= len(g.Parts[g.run])
+		g.Parts = g.Parts[:g.run]
+	}
+	base := g.Size - start
+	for i := from; i < to; i++ {
+		out, err := st.append(g.own, b, i, as)
+		g.own = out
+		if err != nil {
+			ee := err.(*EventError)
+			ee.Event = len(g.Ends)
+			g.Errs = append(g.Errs, ee)
+		}
+		g.Ends = append(g.Ends, uint32(base+len(g.own)))
+	}
+	g.run = -1
+	if len(g.own) > start {
+		g.Parts = append(g.Parts, g.own[start:])
+		g.Size += len(g.own) - start
+		g.run = len(g.Parts) - 1
+	}
+}
