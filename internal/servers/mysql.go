@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -186,12 +187,7 @@ func (s *Server) startMySQL(ctx context.Context, root *debianRoot, base []string
 
 func mysqlArgs(base []string, port int, params map[string]string) []string {
 	args := append(slices.Clone(base), "--port="+itoa(port))
-	names := make([]string, 0, len(params))
-	for k := range params {
-		names = append(names, k)
-	}
-	slices.Sort(names)
-	for _, k := range names {
+	for _, k := range slices.Sorted(maps.Keys(params)) {
 		if params[k] == "" {
 			args = append(args, "--"+k)
 		} else {

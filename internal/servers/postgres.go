@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -45,12 +46,7 @@ var postgresReleases = map[int]string{15: "15.19.0", 16: "16.15.0", 17: "17.11.0
 
 // PostgresVersions are the major versions that can be started, ascending.
 func PostgresVersions() []int {
-	v := make([]int, 0, len(postgresReleases))
-	for major := range postgresReleases {
-		v = append(v, major)
-	}
-	slices.Sort(v)
-	return v
+	return slices.Sorted(maps.Keys(postgresReleases))
 }
 
 // postgresParams: logical decoding, enough slots for tests side by side, nothing but loopback TCP.
@@ -101,9 +97,7 @@ func Postgres(ctx context.Context, o PostgresOptions) (*Server, error) {
 		params["ssl"], params["ssl_ca_file"] = "on", s.Certs.CA
 		params["ssl_cert_file"], params["ssl_key_file"] = s.Certs.ServerCert, s.Certs.ServerKey
 	}
-	for k, v := range o.Params {
-		params[k] = v
-	}
+	maps.Copy(params, o.Params)
 	if err := s.startPostgres(ctx, o, params, as); err != nil {
 		return s.fail(err)
 	}
@@ -146,12 +140,7 @@ func (s *Server) startPostgres(ctx context.Context, o PostgresOptions, params ma
 
 func postgresArgs(s *Server, port int, params map[string]string) []string {
 	args := []string{filepath.Join(s.BinDir, "postgres"), "-D", s.DataDir, "-p", itoa(port)}
-	names := make([]string, 0, len(params))
-	for k := range params {
-		names = append(names, k)
-	}
-	slices.Sort(names)
-	for _, k := range names {
+	for _, k := range slices.Sorted(maps.Keys(params)) {
 		args = append(args, "-c", k+"="+params[k])
 	}
 	return args
