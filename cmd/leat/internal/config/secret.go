@@ -219,8 +219,8 @@ func (u *URL) decodeNode(d *decoder, n *node, path string) {
 	if !ok {
 		return
 	}
-	if d.Open(path) {
-		u.Secret = s
+	if d.Open(path) || d.opts.Masked && strings.Contains(s.in().value, Mask) {
+		u.Secret = s // nothing to be judged
 		return
 	}
 	// The library's errors quote the URL, and with it the password.
