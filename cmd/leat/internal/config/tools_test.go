@@ -258,3 +258,10 @@ func TestHostile(t *testing.T) {
 		}
 	}
 }
+
+func TestPermitsMapped(t *testing.T) {
+	e := Egress{Allow: []string{"10.0.0.0/8"}}
+	if !e.Permits(netip.MustParseAddr("::ffff:10.0.0.1")) || e.Permits(netip.MustParseAddr("8.8.8.8")) {
+		t.Error("an IPv4 address in IPv6 form is the same address")
+	}
+}
