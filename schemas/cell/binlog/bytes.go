@@ -204,12 +204,12 @@ func decodeINET6(v *cell.Value, raw []byte, s *cell.Scratch) error {
 	start, size := longestZeros(&a)
 	mapped := start == 0 && (size == 6 || size == 5 && a[10] == 0xff && a[11] == 0xff)
 	for i := 0; i < 8; i++ {
-		if size > 1 && i == start {
+		if size > 0 && i == start {
 			s.Buf = append(s.Buf, ':', ':')
 			i += size - 1
 			continue
 		}
-		if i > 0 && (size <= 1 || i != start+size) {
+		if i > 0 && (size == 0 || i != start+size) {
 			s.Buf = append(s.Buf, ':')
 		}
 		if mapped && i == 6 {
