@@ -1,0 +1,5 @@
+//go:build !linux
+
+package disklog
+
+func (f osFile) WriteVec(pieces [][]byte, off int64) error { return writeEach(f, pieces, off) }

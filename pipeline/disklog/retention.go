@@ -1,0 +1,160 @@
+package disklog
+
+import (
+	"errors"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/leat-cdc/leat/pipeline"
+)
+
+// Floor tells retention that offsets at or above o are still wanted. Never blocks.
+func (l *Log) Floor(o pipeline.Offset) {
+	l.mu.Lock()
+	moved := !l.mu.floored || o != l.mu.floor
+	l.mu.floor, l.mu.floored = o, true
+	l.mu.Unlock()
+	if moved && l.opt.Retention.Age > 0 {
+		poke(l.prepare)
+	}
+}
+
+// retain removes what retention lets go, oldest first; each removal is durable before the next, so that
+// no hole can be left by a crash.
+func (l *Log) retain() {
+	for {
+		l.mu.Lock()
+		n := l.expired()
+		if n == 0 || l.mu.failed != nil {
+			l.mu.Unlock()
+			return
+		}
+		ids := l.onlyBefore(l.mu.segs[n].seq)
+		if len(ids) > 0 {
+			if !l.mu.relogging {
+				l.mu.relogging = true
+				l.mu.queue = append(l.mu.queue, item{relog: ids})
+			}
+			l.mu.Unlock()
+			poke(l.work)
+			return // the writer calls again when they are durable
+		}
+		gone := slices.Clone(l.mu.segs[:n])
+		l.mu.segs = slices.Clone(l.mu.segs[n:])
+		l.mu.Unlock()
+		for _, s := range gone {
+			if err := l.retire(s); err != nil {
+				l.opt.Observer.Warned("log of "+l.opt.Source, "an old segment could not be removed: "+err.Error(), "remove it by hand while leat is stopped, or free the folder's rights")
+				return
+			}
+		}
+	}
+}
+
+// expired returns how many of the oldest segments may go. l.mu is held.
+func (l *Log) expired() int {
+	segs := l.mu.segs
+	var total int64
+	for _, s := range segs {
+		total += s.size
+	}
+	n := 0
+	for n < len(segs)-1 && (l.tooLarge(total) || l.tooOld(segs[n], segs[n+1])) {
+		total -= segs[n].size
+		n++
+	}
+	if n == 0 {
+		return 0
+	}
+	// What stays must not need chunks of what goes: a transaction goes as a whole. Under the size quota more
+	// goes then; by age less.
+	for {
+		need := l.firstNeeded(n)
+		if need >= segs[n].seq {
+			return n
+		}
+		if l.opt.Retention.Size > 0 && l.sizeFrom(int(need-segs[0].seq)) > l.opt.Retention.Size {
+			if n++; n >= len(segs) {
+				return int(need - segs[0].seq)
+			}
+			continue
+		}
+		if n = int(need - segs[0].seq); n <= 0 {
+			return 0
+		}
+	}
+}
+
+// sizeFrom is how large the log is from its i-th segment on. l.mu is held.
+func (l *Log) sizeFrom(i int) (total int64) {
+	for _, s := range l.mu.segs[max(i, 0):] {
+		total += s.size
+	}
+	return total
+}
+
+// firstNeeded is the lowest segment that the n-th and later ones read chunks from. l.mu is held.
+func (l *Log) firstNeeded(n int) uint64 {
+	need := l.mu.segs[n].seq
+	for _, s := range l.mu.segs[n:] {
+		need = min(need, s.index.Needs)
+	}
+	if l.mu.openMin > 0 {
+		need = min(need, l.mu.openMin)
+	}
+	return max(need, l.mu.segs[0].seq)
+}
+
+func (l *Log) tooLarge(total int64) bool {
+	return l.opt.Retention.Size > 0 && total > l.opt.Retention.Size
+}
+
+func (l *Log) tooOld(s, next *segment) bool {
+	if l.opt.Retention.Age <= 0 || !l.mu.floored || s.index.Next > l.mu.floor {
+		return false
+	}
+	limit := l.opt.Now().Add(-l.opt.Retention.Age).UnixMicro()
+	return next.head.Created <= limit && s.index.Newest <= limit
+}
+
+// onlyBefore lists tables whose newest version is described in full only in segments before seq. l.mu is held.
+func (l *Log) onlyBefore(seq uint64) (ids []uint32) {
+	for id, a := range l.mu.shapes {
+		if at, _ := split(a); at < seq {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// retire removes a segment's file, or keeps it to be written again when nobody reads it.
+func (l *Log) retire(s *segment) error {
+	l.mu.Lock()
+	keep := s.refs == 0 && len(l.mu.spares) == 0 && s.size >= l.opt.SegmentSize/2
+	l.mu.Unlock()
+	if !keep {
+		return errors.Join(l.opt.FS.Remove(s.name), l.opt.FS.SyncDir(l.opt.Dir))
+	}
+	name := filepath.Join(l.opt.Dir, spareName+segName(s.seq))
+	if err := errors.Join(l.opt.FS.Rename(s.name, name), l.opt.FS.SyncDir(l.opt.Dir)); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	l.mu.spares = append(l.mu.spares, spare{name: name, size: s.size})
+	l.mu.Unlock()
+	return nil
+}
+
+// Aged returns when the oldest event kept was committed; zero when there is none.
+func (l *Log) Aged() time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range l.mu.segs {
+		if s.index.timed {
+			return time.UnixMicro(s.index.Oldest).UTC()
+		}
+	}
+	return time.Time{}
+}

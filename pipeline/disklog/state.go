@@ -1,0 +1,243 @@
+package disklog
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/pipeline/record"
+	"github.com/leat-cdc/leat/schemas"
+)
+
+// registry interns table versions: one pointer per version, however it came in.
+type registry struct {
+	mu     sync.RWMutex
+	tables map[versionKey]*schemas.Table
+}
+
+func newRegistry() *registry { return &registry{tables: map[versionKey]*schemas.Table{}} }
+
+func (r *registry) get(id, version uint32) *schemas.Table {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.tables[versionKey{id, version}]
+}
+
+// intern returns the pointer that stands for t's version: the first one seen.
+func (r *registry) intern(t *schemas.Table) *schemas.Table {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	k := versionKey{t.ID, t.Version}
+	if old, ok := r.tables[k]; ok {
+		return old
+	}
+	r.tables[k] = t
+	return t
+}
+
+// known is the newest version of a table.
+type known struct {
+	table *schemas.Table
+	// address of its newest schema block.
+	address uint64
+}
+
+// openTx is a transaction whose commit is not there yet.
+type openTx struct {
+	chunks []*chunk
+}
+
+// chunk is one written chunk of an open transaction. batch is nil when memory ran short.
+type chunk struct {
+	record.Chunk
+	tables []*schemas.Table
+	batch  *pipeline.Batch
+	size   int64
+}
+
+// state is what the log's content amounts to at its end: built by recovery, carried on by the writer.
+type state struct {
+	next    pipeline.Offset
+	ticket  uint64
+	last    pipeline.Position
+	notices []pipeline.Notice
+	tables  map[uint32]known
+	open    map[string]*openTx
+}
+
+func newState() *state { return &state{tables: map[uint32]known{}, open: map[string]*openTx{}} }
+
+// notice keeps what is in force: a quarantine until it is released, the newest gap of each table.
+func (st *state) notice(n pipeline.Notice) {
+	st.notices = slices.DeleteFunc(slices.Clone(st.notices), func(o pipeline.Notice) bool {
+		if o.Table != n.Table {
+			return false
+		}
+		return o.Kind == n.Kind || n.Kind == pipeline.NoticeReleased && o.Kind == pipeline.NoticeQuarantined
+	})
+	if n.Kind != pipeline.NoticeReleased {
+		st.notices = append(st.notices, n)
+	}
+}
+
+// schema notes a schema block.
+func (st *state) schema(t *schemas.Table, at uint64) {
+	if k, ok := st.tables[t.ID]; !ok || t.Version >= k.table.Version {
+		st.tables[t.ID] = known{table: t, address: at}
+	}
+}
+
+// tx returns the open transaction of that name, making it.
+func (st *state) tx(open string) *openTx {
+	t := st.open[open]
+	if t == nil {
+		t = new(openTx)
+		st.open[open] = t
+	}
+	return t
+}
+
+// catalog is the state as the record that begins a segment.
+func (st *state) catalog() *record.Catalog {
+	c := &record.Catalog{Notices: st.notices, Counter: st.last.Counter, Token: st.last.Token, Ticket: st.ticket}
+	for _, k := range st.tables {
+		c.Tables = append(c.Tables, record.CatalogTable{ID: k.table.ID, Version: k.table.Version, Hash: k.table.ShapeHash(),
+			Subject: k.table.Subject(), Address: k.address})
+	}
+	slices.SortFunc(c.Tables, func(a, b record.CatalogTable) int { return int(int64(a.ID) - int64(b.ID)) })
+	return c
+}
+
+// replay applies the blocks of a segment, in order, to a state and the segment's index.
+type replay struct {
+	st     *state
+	seg    *segment
+	index  *index
+	tables *registry
+	// load reads a schema block that a catalog points to.
+	load   func(address uint64) (*schemas.Table, error)
+	batch  *pipeline.Batch
+	chunks []record.Chunk
+	first  bool // the first block was seen
+	// opening is the low half of the epoch in force.
+	opening uint32
+}
+
+func (r *replay) resolve(id, version uint32) *schemas.Table { return r.tables.get(id, version) }
+
+// block applies one block. A *record.InvalidError says that its content contradicts what came before.
+func (r *replay) block(h *record.Header, block []byte, off int64) error {
+	payload := block[h.Length : h.Length+h.Payload]
+	if !r.first && h.Kind != record.KindCatalog {
+		return &record.InvalidError{What: fmt.Sprintf("the segment begins with a %s block, not with its catalog", h.Kind)}
+	}
+	if h.Base < r.st.next || h.Base > r.st.next && h.Kind != record.KindEpoch && h.Kind != record.KindChunk && r.first {
+		return &record.InvalidError{What: fmt.Sprintf("offset %d where %d follows", h.Base, r.st.next)}
+	}
+	r.st.ticket = max(r.st.ticket, h.Ticket)
+	switch h.Kind {
+	case record.KindCatalog:
+		r.first = true
+		return r.catalog(payload, h)
+	case record.KindSchema:
+		t, err := record.DecodeSchema(payload)
+		if err != nil {
+			return err
+		}
+		r.st.schema(r.tables.intern(t), h.Address)
+		r.index.schema(t.ID, t.Version, off)
+	case record.KindEpoch:
+		clear(r.st.open) // what was open when the log ended is sent again by the source
+		e, err := record.DecodeEpoch(payload)
+		if err != nil {
+			return err
+		}
+		r.opening, r.st.next = uint32(e.Epoch), h.Base
+	case record.KindRows, record.KindChunk, record.KindCommit, record.KindAbort:
+		return r.batchBlock(h, block, off)
+	case record.KindProof, record.KindFooter:
+	default:
+		return &record.InvalidError{What: fmt.Sprintf("a %s block, which format %d does not have", h.Kind, record.Version)}
+	}
+	return nil
+}
+
+func (r *replay) catalog(payload []byte, h *record.Header) error {
+	c, err := record.DecodeCatalog(payload)
+	if err != nil {
+		return err
+	}
+	r.st.ticket = max(r.st.ticket, c.Ticket)
+	r.st.next = h.Base
+	r.st.last = pipeline.Position{Counter: c.Counter, Token: c.Token}
+	r.st.notices = c.Notices
+	for _, ct := range c.Tables {
+		t := r.tables.get(ct.ID, ct.Version)
+		if t == nil {
+			if t, err = r.load(ct.Address); err != nil {
+				return fmt.Errorf("read schema of %s: %w", ct.Subject, err)
+			}
+			if t.ID != ct.ID || t.Version != ct.Version {
+				return &record.InvalidError{What: "the catalog points to another table's schema than " + ct.Subject}
+			}
+			t = r.tables.intern(t)
+		}
+		r.st.tables[ct.ID] = known{table: t, address: ct.Address}
+	}
+	return nil
+}
+
+func (r *replay) batchBlock(h *record.Header, block []byte, off int64) error {
+	var err error
+	if r.chunks, err = record.Decode(block, h, r.batch, r.resolve, r.chunks); err != nil {
+		return err
+	}
+	b := r.batch
+	for _, t := range b.Tables {
+		if _, ok := r.index.at[versionKey{t.ID, t.Version}]; !ok {
+			return &record.InvalidError{What: fmt.Sprintf("table %s version %d is used before its schema in the segment", t.Subject(), t.Version)}
+		}
+	}
+	if h.Kind == record.KindChunk {
+		tx := r.st.tx(b.Open)
+		tx.chunks = append(tx.chunks, &chunk{Chunk: record.Chunk{Address: h.Address, Events: h.Events}, tables: append([]*schemas.Table(nil), b.Tables...)})
+		return nil
+	}
+	if h.Kind == record.KindAbort {
+		delete(r.st.open, b.Open)
+		return nil
+	}
+	r.index.add(h, off)
+	for _, t := range b.Tables {
+		r.index.touch(t.ID, h)
+	}
+	if h.Kind == record.KindCommit {
+		if tx := r.st.open[b.Open]; tx != nil {
+			commitIndex(r.index, tx, h)
+		} else if len(r.chunks) > 0 {
+			seq, _ := split(r.chunks[0].Address)
+			r.index.Needs = min(r.index.Needs, seq)
+		}
+		delete(r.st.open, b.Open)
+	}
+	r.st.next = h.Base + pipeline.Offset(h.Events)
+	if !b.End.Zero() {
+		r.st.last = b.End
+	}
+	for _, n := range b.Notices {
+		r.st.notice(n)
+	}
+	return nil
+}
+
+// commitIndex notes what a commit's chunks hold.
+func commitIndex(x *index, tx *openTx, h *record.Header) {
+	for _, c := range tx.chunks {
+		seq, _ := split(c.Address)
+		x.Needs = min(x.Needs, seq)
+		for _, t := range c.tables {
+			x.touch(t.ID, h)
+		}
+	}
+}
