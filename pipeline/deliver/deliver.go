@@ -1,0 +1,273 @@
+// Package deliver runs a subscription: reader → filter → lanes → sink → ack frontier → cursor.
+//
+// Terms. An item is what one batch of the log holds for the subscription. A lane orders events: equal
+// keys never overtake one another. A key is held while an earlier event of it has failed or is waited
+// for; its later events queue behind. A unit is what is retried together. The frontier is what is done;
+// the cursor is the frontier on disk.
+//
+// Start at [Subscription.Run] (run.go: commands, pauses, one session after another), then session.run (the
+// loop that owns all state of a session), dispatch.go (what goes out), settle.go (what came back), retry.go
+// (what of it is tried again), outage.go (the endpoint as a whole), reader.go and saver.go (the two
+// other goroutines).
+//
+// A pause, a seek, a stop and a crash end a session; the next one begins from the cursor: there is one
+// way to begin, and it is used all the time.
+package deliver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/pipeline/filter"
+)
+
+// Order says what keeps its order.
+type Order uint8
+
+const (
+	// OrderKey: events of one key are delivered in commit order, at most one Delivery of a key at a time.
+	OrderKey Order = iota
+	// OrderSource: all events in log order.
+	OrderSource
+	// OrderNone: no order.
+	OrderNone
+)
+
+// Exhausted says what happens when an event's attempts are spent.
+type Exhausted uint8
+
+const (
+	// ExhaustedBlock: the subscription delivers nothing but that event, every Retry.Max, until it is
+	// taken or refused for good, or a person seeks past it.
+	ExhaustedBlock Exhausted = iota
+	// ExhaustedSkip: it becomes a dead letter and its key goes on.
+	ExhaustedSkip
+)
+
+// Laggard says what happens when retention has removed what was not read yet.
+type Laggard uint8
+
+const (
+	// LaggardHold: the log was kept as long as the quota allowed (that is the engine's part); what is
+	// gone is listed as skipped, loudly.
+	LaggardHold Laggard = iota
+	// LaggardSkip: what is gone is listed as skipped.
+	LaggardSkip
+)
+
+// Start says where a new subscription begins, or where a seek goes. The zero Start is the oldest offset
+// that the log keeps.
+type Start struct {
+	Latest bool
+	Offset pipeline.Offset
+	Time   time.Time
+}
+
+// Batch bounds a Delivery.
+type Batch struct {
+	// Events, default 100; Bytes of keys and row images, default 1 MiB (a single larger event goes alone).
+	Events, Bytes int
+	// Wait for a Delivery to fill; default 0: what is ready goes.
+	Wait time.Duration
+}
+
+// Retry is the policy for what failed and may succeed later.
+type Retry struct {
+	// Initial wait, doubling up to Max, jittered by 20 %. Defaults 1 s, 10 min.
+	Initial, Max time.Duration
+	// Attempts of an event, default 12, and Age since its first failure, default 24 h.
+	Attempts int
+	Age      time.Duration
+}
+
+// Skip is a stretch that was left out on purpose.
+type Skip struct {
+	Subscription string
+	Ranges       []pipeline.OffsetRange
+	Reason       string
+	Time         time.Time
+}
+
+// Store keeps what a subscription must not forget besides its cursor. What it returned from is durable.
+// Putting the same dead letter or state again replaces it.
+type Store interface {
+	PutDeadLetters(ctx context.Context, d []pipeline.DeadLetter) error
+	PutSkip(ctx context.Context, s Skip) error
+	// Paused returns whether the subscription is paused, and why.
+	Paused(ctx context.Context, subscription string) (paused bool, reason string, err error)
+	SetPaused(ctx context.Context, subscription string, paused bool, reason string) error
+}
+
+// Config of a subscription.
+type Config struct {
+	// Name of the subscription and of its source; required, as are Log, Cursors, Store and Sink.
+	Name, Source string
+	Log          pipeline.Log
+	Cursors      pipeline.Cursors
+	Store        Store
+	Sink         pipeline.Sink
+	// Filter; nil = everything.
+	Filter *filter.Program
+	// From is read once: when there is no cursor yet.
+	From  Start
+	Order Order
+	// MaxInFlight Deliveries at once, default 64 (OrderSource with an ordinary sink: 1).
+	MaxInFlight int
+	Batch       Batch
+	Retry       Retry
+	Exhausted   Exhausted
+	Laggard     Laggard
+	// Timeout sets Delivery.Deadline; 0 = none.
+	Timeout time.Duration
+	// Grace that Deliveries get to end when the subscription stops or pauses; default 10 s.
+	Grace time.Duration
+	// Resolved is the shortest time between two leat.resolved events; 0 = none.
+	Resolved time.Duration
+	// Budget of batches held (read ahead, in flight, held back), in bytes; reading waits at it, so that
+	// at most one more batch is held. Default 16 MiB.
+	Budget int64
+	// Render makes a dead letter's JSON and its key's; nil = none is kept.
+	Render func(b *pipeline.Batch, event int, as pipeline.Op) (eventJSON []byte, keyJSON string)
+	// Rand returns numbers in [0, 1) for jitter; default math/rand.
+	Rand     func() float64
+	Observer pipeline.Observer
+}
+
+func (c Config) filled() (Config, error) {
+	var missing []string
+	for name, absent := range map[string]bool{"Name": c.Name == "", "Source": c.Source == "", "Log": c.Log == nil,
+		"Cursors": c.Cursors == nil, "Store": c.Store == nil, "Sink": c.Sink == nil} {
+		if absent {
+			missing = append(missing, name)
+		}
+	}
+	if len(missing) > 0 {
+		return c, fmt.Errorf("subscription %q: config lacks %v", c.Name, missing)
+	}
+	if c.MaxInFlight < 0 || c.Batch.Events < 0 || c.Batch.Bytes < 0 || c.Batch.Wait < 0 || c.Retry.Attempts < 0 || c.Budget < 0 {
+		return c, fmt.Errorf("subscription %q: a limit is negative", c.Name)
+	}
+	_, ordered := c.Sink.(pipeline.Ordered)
+	def(&c.MaxInFlight, 64)
+	if c.Order == OrderSource && !ordered {
+		c.MaxInFlight = 1
+	}
+	def(&c.Batch.Events, 100)
+	def(&c.Batch.Bytes, 1<<20)
+	def(&c.Retry.Initial, time.Second)
+	def(&c.Retry.Max, 10*time.Minute)
+	def(&c.Retry.Attempts, 12)
+	def(&c.Retry.Age, 24*time.Hour)
+	def(&c.Grace, 10*time.Second)
+	def(&c.Budget, 16<<20)
+	if c.Rand == nil {
+		c.Rand = rand.Float64
+	}
+	c.Observer = c.Observer.Fill()
+	return c, nil
+}
+
+func def[T comparable](p *T, v T) {
+	var zero T
+	if *p == zero {
+		*p = v
+	}
+}
+
+// States of a subscription. Each but running ends by itself or by what its Reason names.
+const (
+	// StateRunning: nothing is wrong.
+	StateRunning = "running"
+	// StateRetrying: some keys failed and are tried again at Status.Until.
+	StateRetrying = "retrying"
+	// StateWaiting: the endpoint is unavailable; it is probed at Status.Until.
+	StateWaiting = "waiting"
+	// StateBlocked: an event's attempts are spent; it is tried again at Status.Until.
+	StateBlocked = "blocked"
+	// StatePaused: until Resume.
+	StatePaused = "paused"
+	// StateStopped: cannot run (Reason has the cure); until Seek, or Run has not begun or has ended.
+	StateStopped = "stopped"
+)
+
+// Status of a subscription at a moment.
+type Status struct {
+	State, Reason string
+	// Until is when what State waits for is tried again; zero when that is no matter of time.
+	Until time.Time
+	// Low: everything below is done. Read: everything below was read. Next: the end of the log.
+	Low, Read, Next pipeline.Offset
+	// Persisted is the Low on disk; Resolved the highest offset told to the subscriber.
+	Persisted, Resolved pipeline.Offset
+	// InFlight Deliveries; Open events (given out or held, and not done); Held keys; Buffered bytes.
+	InFlight, Open, Held int
+	Buffered             int64
+	// Delivered events, Failed Deliveries and Dead letters since New.
+	Delivered, Failed, Dead uint64
+	// Commit time of the newest event delivered; zero when none was.
+	Commit time.Time
+	// SaveError is why the cursor could not be saved last; empty when it was.
+	SaveError string
+}
+
+// Subscription delivers a log's events to one sink.
+type Subscription struct {
+	cfg       Config
+	commands  chan command
+	running   atomic.Bool
+	persisted atomic.Uint64
+	hasCursor atomic.Bool
+	dead      atomic.Uint64
+
+	mu     sync.Mutex
+	status Status
+	done   chan struct{} // closed when the current Run ends; nil before the first
+}
+
+// New checks the configuration. It reads and starts nothing: see Run.
+func New(c Config) (*Subscription, error) {
+	c, err := c.filled()
+	if err != nil {
+		return nil, err
+	}
+	return &Subscription{cfg: c, commands: make(chan command), status: Status{State: StateStopped, Reason: "not started"}}, nil
+}
+
+// ErrNotRunning: commands need Run.
+var ErrNotRunning = errors.New("subscription is not running")
+
+// Status never blocks.
+func (s *Subscription) Status() Status {
+	s.mu.Lock()
+	st := s.status
+	s.mu.Unlock()
+	_, st.Next = s.cfg.Log.Bounds()
+	st.Persisted = pipeline.Offset(s.persisted.Load())
+	return st
+}
+
+// Progress returns the offset below which the subscription will never read again, even after a crash:
+// retention may take what lies below. ok is false until a cursor is known.
+func (s *Subscription) Progress() (o pipeline.Offset, ok bool) {
+	if !s.hasCursor.Load() {
+		return 0, false
+	}
+	return pipeline.Offset(s.persisted.Load()), true
+}
+
+// setState tells status and observer about a change of state.
+func (s *Subscription) setState(state, reason string, until time.Time) {
+	s.mu.Lock()
+	changed := s.status.State != state || s.status.Reason != reason
+	s.status.State, s.status.Reason, s.status.Until = state, reason, until
+	s.mu.Unlock()
+	if changed {
+		s.cfg.Observer.SubscriptionState(s.cfg.Name, state, reason)
+	}
+}

@@ -1,0 +1,295 @@
+package deliver
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"sort"
+	"sync"
+	"time"
+
+	"github.com/leat-cdc/leat/pipeline"
+)
+
+// delivery is a Delivery with what the session knows about it.
+type delivery struct {
+	pipeline.Delivery
+	items []*item // of Runs
+	slots []uint32
+	bits  []uint64 // windowed: the slots of its events that have not settled
+	units []*unit  // retries that it carries
+	// stage counts how often exactly these events have failed as a whole.
+	stage   int
+	back    bool // it returned
+	settled []uint64
+	keys    []*heldKey // scratch of settle
+	unsure  int
+	last    pipeline.Offset // of the last event added; sorted while it grows
+	mixed   bool            // events are not in order of offset yet
+
+	sent     time.Time
+	took     time.Duration
+	outcomes pipeline.Outcomes
+	err      error
+}
+
+var deliveries = sync.Pool{New: func() any { return new(delivery) }}
+
+func (s *session) newDelivery() *delivery {
+	d := deliveries.Get().(*delivery)
+	d.Subscription, d.Source, d.Attempt = s.cfg.Name, s.cfg.Source, 1
+	if s.lanes.windowed {
+		words := int(s.lanes.mask+1) / 64
+		d.bits = slices.Grow(d.bits[:0], words)[:words]
+		clear(d.bits)
+	}
+	return d
+}
+
+func (d *delivery) recycle() {
+	clear(d.Runs)
+	clear(d.items)
+	clear(d.units)
+	clear(d.keys)
+	*d = delivery{Delivery: pipeline.Delivery{Runs: d.Runs[:0]}, items: d.items[:0], slots: d.slots[:0], bits: d.bits[:0],
+		units: d.units[:0], settled: d.settled[:0], keys: d.keys[:0]}
+	deliveries.Put(d)
+}
+
+// fits reports whether n more bytes may go with d; a first event always does.
+func (s *session) fits(d *delivery, n int) bool {
+	return d.Events == 0 || d.Events < s.cfg.Batch.Events && d.Bytes+n <= s.maxBytes
+}
+
+// add appends one event.
+func (d *delivery) add(e entry, bytes int) {
+	o := e.offset()
+	d.mixed = d.mixed || d.Events > 0 && o < d.last
+	d.last = o
+	d.Events++
+	d.Bytes += bytes
+	if n := len(d.Runs); n > 0 {
+		if r := &d.Runs[n-1]; r.Batch == e.it.batch && r.To == e.ev && r.As == e.as {
+			r.To++
+			return
+		}
+	}
+	d.addRun(e.it, pipeline.Run{Batch: e.it.batch, From: e.ev, To: e.ev + 1, As: e.as})
+}
+
+func (d *delivery) addRun(it *item, r pipeline.Run) {
+	d.Runs = append(d.Runs, r)
+	d.items = append(d.items, it)
+}
+
+// Len, Less, Swap sort runs by offset, with their items.
+func (d *delivery) Len() int { return len(d.Runs) }
+func (d *delivery) Less(i, j int) bool {
+	return cmp.Less(d.Runs[i].Batch.Offset(int(d.Runs[i].From)), d.Runs[j].Batch.Offset(int(d.Runs[j].From)))
+}
+func (d *delivery) Swap(i, j int) {
+	d.Runs[i], d.Runs[j] = d.Runs[j], d.Runs[i]
+	d.items[i], d.items[j] = d.items[j], d.items[i]
+}
+
+// dispatch sends what may go now.
+func (s *session) dispatch(ctx context.Context, now time.Time) {
+	for s.inflight < s.cfg.MaxInFlight {
+		d := s.next(now)
+		if d == nil {
+			return
+		}
+		s.send(ctx, d, now)
+	}
+}
+
+// next cuts the next Delivery, nil when there is nothing to send.
+func (s *session) next(now time.Time) *delivery {
+	if !s.outage.permits(now) {
+		return nil
+	}
+	d := s.newDelivery()
+	s.takeUnits(d, now)
+	if d.Events == 0 && s.blocked == 0 {
+		s.takeSlots(d)
+		if s.lanes.order != OrderSource || len(s.held.keys) == 0 {
+			s.takeStream(d, now)
+		}
+	}
+	if d.Events == 0 {
+		s.lanes.release(d)
+		d.recycle()
+		return nil
+	}
+	return d
+}
+
+// takeSlots takes what queued in slots that are free again.
+func (s *session) takeSlots(d *delivery) {
+	l := &s.lanes
+	for {
+		n, ok := l.nextReady()
+		if !ok {
+			return
+		}
+		sl := &l.slots[n]
+		for {
+			e, ok := sl.pop()
+			if !ok {
+				break
+			}
+			bytes := eventBytes(e.event())
+			if !s.fits(d, bytes) {
+				sl.unpop(e)
+				break
+			}
+			if s.offer(d, n, e) {
+				d.add(e, bytes)
+			}
+		}
+		if sl.holder == nil && sl.head < len(sl.queue) { // d is full before the slot got a place in it
+			l.readyHead--
+			l.ready[l.readyHead] = n
+			return
+		}
+	}
+}
+
+// offer makes d the holder of the event's slot, unless the event's key is held: then the event joins
+// its key.
+func (s *session) offer(d *delivery, n uint32, e entry) bool {
+	hash := s.lanes.hash(e)
+	if s.lanes.heldIn[n] > 0 {
+		if k := s.held.keys[hash]; k != nil {
+			k.push(e)
+			return false
+		}
+	}
+	if s.waitsForPair(e) {
+		k := s.hold(hash, n)
+		k.push(e)
+		k.awaited = s.outstanding(d, hash, n)
+		s.held.queue(&unit{keys: []*heldKey{k}, mix: true})
+		return false
+	}
+	s.lanes.take(d, n)
+	return true
+}
+
+// waitsForPair: the insert half of a key change goes when its delete is done.
+func (s *session) waitsForPair(e entry) bool {
+	ev := e.event()
+	return ev.Flags&pipeline.FlagKeyChange != 0 && ev.Op == pipeline.OpInsert && s.lanes.order != OrderSource && !s.front.isDone(e.offset()-1)
+}
+
+// takeStream scans what was read, in log order, until d is full.
+func (s *session) takeStream(d *delivery, now time.Time) {
+	if s.lanes.barrier {
+		if s.open > 0 {
+			return
+		}
+		s.lanes.barrier = false
+	}
+	t := &s.stream
+	if due := t.due(s.cfg); t.ready < s.cfg.Batch.Events && now.Before(due) {
+		return
+	}
+	for !t.empty() && (d.Events == 0 || d.Events < s.cfg.Batch.Events) {
+		it, r := t.peek()
+		if !it.special && !s.lanes.exclusive && len(s.held.keys) == 0 {
+			if !s.takeRun(d, it, r) {
+				return
+			}
+			continue
+		}
+		e := entry{it, r.From, r.As}
+		bytes := eventBytes(e.event())
+		if !s.fits(d, bytes) {
+			return
+		}
+		if e.event().Op.Barrier() && s.lanes.order != OrderSource {
+			s.takeBarrier(d, e, bytes)
+			return
+		}
+		t.advance(1)
+		s.open++
+		n := s.lanes.slot(s.lanes.hash(e))
+		if s.lanes.admit(d, n, e) && s.offer(d, n, e) {
+			d.add(e, bytes)
+		}
+	}
+}
+
+// takeRun takes a stretch of events that needs no look at each key. False: d is full.
+func (s *session) takeRun(d *delivery, it *item, r pipeline.Run) bool {
+	events := it.batch.Events
+	to := r.From
+	for ; to < r.To; to++ {
+		n := eventBytes(&events[to])
+		if !s.fits(d, n) {
+			break
+		}
+		d.Events++
+		d.Bytes += n
+	}
+	if to == r.From {
+		return false
+	}
+	if s.lanes.windowed {
+		for i := r.From; i < to; i++ {
+			n := s.lanes.slot(s.lanes.hash(entry{it, i, r.As}))
+			d.bits[n/64] |= 1 << (n % 64)
+		}
+	}
+	s.stream.advance(to - r.From)
+	s.open += int(to - r.From)
+	d.last = it.batch.Offset(int(to - 1))
+	full := to < r.To
+	r.To = to
+	d.addRun(it, r)
+	return !full
+}
+
+// takeBarrier sends a table-wide event alone, once everything scanned before it is done, and lets
+// nothing pass it. Other tables of the subscription wait too: tables may share keys' order, and
+// such events are rare.
+func (s *session) takeBarrier(d *delivery, e entry, bytes int) {
+	if s.open > 0 || d.Events > 0 {
+		return
+	}
+	s.stream.advance(1)
+	s.open++
+	s.lanes.barrier = true
+	s.lanes.take(d, s.lanes.slot(s.lanes.hash(e)))
+	d.add(e, bytes)
+}
+
+// send starts the Delivery.
+func (s *session) send(ctx context.Context, d *delivery, now time.Time) {
+	if d.mixed {
+		sort.Sort(d)
+	}
+	s.number++
+	d.Number = s.number
+	first := d.Runs[0].Batch.Offset(int(d.Runs[0].From))
+	switch {
+	case d.Attempt > 1:
+		d.Reason = pipeline.ReasonRetry
+	case first < s.start.High:
+		d.Reason = pipeline.ReasonReclaim
+	}
+	if s.cfg.Timeout > 0 {
+		d.Deadline = now.Add(s.cfg.Timeout)
+	}
+	d.sent = now
+	s.inflight++
+	s.outage.sent(d)
+	if s.lanes.windowed {
+		s.lanes.window = append(s.lanes.window, d)
+	}
+	s.wg.Go(func() {
+		d.outcomes, d.err = s.cfg.Sink.Deliver(ctx, &d.Delivery)
+		d.took = time.Since(d.sent)
+		s.results <- d
+	})
+}

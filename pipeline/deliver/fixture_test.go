@@ -1,0 +1,196 @@
+package deliver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/pipeline/pipetest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const first = pipeline.Offset(1000)
+
+// memory is a Store and Cursors that outlives a Subscription, as state on disk does.
+type memory struct {
+	mu      sync.Mutex
+	cursors map[string]pipeline.Cursor
+	dead    map[pipeline.Offset]pipeline.DeadLetter
+	skips   []Skip
+	paused  map[string]string
+	saves   int
+	fail    error
+}
+
+func newMemory() *memory {
+	return &memory{cursors: map[string]pipeline.Cursor{}, dead: map[pipeline.Offset]pipeline.DeadLetter{}, paused: map[string]string{}}
+}
+
+func (m *memory) Load(_ context.Context, s string) (pipeline.Cursor, bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c, ok := m.cursors[s]
+	return c, ok, m.fail
+}
+
+func (m *memory) Save(_ context.Context, s string, c pipeline.Cursor) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.fail != nil {
+		return m.fail
+	}
+	if old, ok := m.cursors[s]; ok && old.Log == c.Log && (c.Low < old.Low || c.Resolved < old.Resolved) {
+		return fmt.Errorf("cursor goes back: %v after %v", c, old)
+	}
+	m.saves++
+	m.cursors[s] = c
+	return nil
+}
+
+func (m *memory) PutDeadLetters(_ context.Context, ds []pipeline.DeadLetter) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.fail != nil {
+		return m.fail
+	}
+	for _, d := range ds {
+		m.dead[d.Offset] = d
+	}
+	return nil
+}
+
+func (m *memory) PutSkip(_ context.Context, s Skip) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.fail != nil {
+		return m.fail
+	}
+	m.skips = append(m.skips, s)
+	return nil
+}
+
+func (m *memory) Paused(_ context.Context, s string) (bool, string, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r, ok := m.paused[s]
+	return ok, r, m.fail
+}
+
+func (m *memory) SetPaused(_ context.Context, s string, p bool, reason string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if delete(m.paused, s); p {
+		m.paused[s] = reason
+	}
+	return m.fail
+}
+
+func (m *memory) cursor(s string) pipeline.Cursor {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.cursors[s]
+}
+
+func (m *memory) setFail(err error) { m.mu.Lock(); m.fail = err; m.mu.Unlock() }
+
+var table = pipetest.FilesTable("files")
+
+// change is one event of a test: its key, or a table-wide event, or the half of a key change.
+type change struct {
+	key  uint64
+	op   pipeline.Op
+	pair bool
+}
+
+func batchOf(at time.Time, changes ...change) *pipeline.Batch {
+	b := pipeline.NewBatch()
+	b.Read = at
+	b.Txs = append(b.Txs, pipeline.Tx{ID: b.PutString("7"), Position: b.PutString("0/7"), Time: at.UnixMicro(), Ends: true})
+	ti, _ := b.TableIndex(table)
+	for _, c := range changes {
+		e := pipeline.Event{Op: c.op, Table: ti, Hash: c.key, Before: pipeline.Nowhere, After: pipeline.Nowhere}
+		if c.op == pipeline.OpNone {
+			e.Op = pipeline.OpUpdate
+		}
+		e.Key = b.PutString(fmt.Sprintf("key-%d", c.key))
+		if c.pair {
+			e.Flags = pipeline.FlagKeyChange
+		}
+		b.Events = append(b.Events, e)
+	}
+	return b
+}
+
+func keys(ks ...uint64) []change {
+	out := make([]change, len(ks))
+	for i, k := range ks {
+		out[i].key = k
+	}
+	return out
+}
+
+func appendTo(t testing.TB, l pipeline.Log, changes ...change) {
+	t.Helper()
+	if _, err := l.Append(context.Background(), batchOf(time.Now(), changes...)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// ordered marks a sink.
+type ordered struct{ pipeline.Sink }
+
+func (ordered) Ordered() {}
+
+type run struct {
+	*Subscription
+	t    *testing.T
+	stop context.CancelFunc
+	done chan error
+}
+
+// start runs a subscription until the test or stop ends it; inside synctest only.
+func start(t *testing.T, c Config) *run {
+	t.Helper()
+	s, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &run{s, t, cancel, make(chan error, 1)}
+	go func() { r.done <- s.Run(ctx) }()
+	synctest.Wait()
+	return r
+}
+
+func (r *run) end() {
+	r.t.Helper()
+	r.stop()
+	if err := <-r.done; err != nil && !errors.Is(err, context.Canceled) {
+		r.t.Fatal(err)
+	}
+}
+
+func config(l pipeline.Log, m *memory, sink pipeline.Sink) Config {
+	r := rand.New(rand.NewPCG(1, 2))
+	return Config{Name: "sub", Source: "files", Log: l, Cursors: m, Store: m, Sink: sink, Rand: r.Float64,
+		Render: func(b *pipeline.Batch, i int, _ pipeline.Op) ([]byte, string) {
+			return []byte(fmt.Sprintf(`{"offset":%d}`, b.Offset(i))), string(b.Bytes(b.Events[i].Key))
+		}}
+}
+
+func offsets(ds []pipetest.Delivered) []pipeline.Offset {
+	var out []pipeline.Offset
+	for _, d := range ds {
+		out = append(out, d.Offset)
+	}
+	return out
+}

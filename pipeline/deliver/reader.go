@@ -1,0 +1,293 @@
+package deliver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/pipeline/filter"
+)
+
+// item is what one batch of the log holds for the subscription: the stretch of offsets up to next, of
+// which runs are to be delivered. It belongs to the session's loop once sent.
+type item struct {
+	batch *pipeline.Batch // nil when nothing is to be delivered
+	runs  []pipeline.Run
+	next  pipeline.Offset
+	size  int64
+	id    uint64 // of its stretch of the frontier
+	left  int    // events of runs that are not done
+	// special: it holds barriers or key changes, which need a look at each event.
+	special bool
+
+	before, after *item // in the session's list of live items
+}
+
+// itemList is an intrusive list, so that any of thousands of small items leaves it at once.
+type itemList struct{ first, last *item }
+
+func (l *itemList) add(it *item) {
+	it.before = l.last
+	if l.last != nil {
+		l.last.after = it
+	} else {
+		l.first = it
+	}
+	l.last = it
+}
+
+func (l *itemList) remove(it *item) {
+	if it.before != nil {
+		it.before.after = it.after
+	} else {
+		l.first = it.after
+	}
+	if it.after != nil {
+		it.after.before = it.before
+	} else {
+		l.last = it.before
+	}
+	it.before, it.after = nil, nil
+}
+
+var items = sync.Pool{New: func() any { return new(item) }}
+
+// release gives back the batch and its share of the budget.
+func (it *item) release(b *budget) {
+	if it.batch != nil {
+		it.batch.Release()
+		b.give(it.size)
+	}
+	clear(it.runs)
+	*it = item{runs: it.runs[:0]}
+	items.Put(it)
+}
+
+// budget bounds the memory of batches held. A batch is counted once, whatever waits for it.
+type budget struct {
+	max  int64
+	used atomic.Int64
+	free chan struct{} // wakes the one who waits
+}
+
+func newBudget(max int64) *budget { return &budget{max: max, free: make(chan struct{}, 1)} }
+
+// wait returns once less than the budget is used: so at most one batch is taken beyond it.
+func (b *budget) wait(ctx context.Context) error {
+	for b.used.Load() >= b.max {
+		select {
+		case <-b.free:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+func (b *budget) take(n int64) { b.used.Add(n) }
+
+func (b *budget) give(n int64) {
+	b.used.Add(-n)
+	select {
+	case b.free <- struct{}{}:
+	default:
+	}
+}
+
+// reader is the goroutine that reads the log ahead of the loop, filters, and waits at the budget.
+type reader struct {
+	cfg    *Config
+	filter *filter.Filter
+	budget *budget
+	out    chan *item
+	dead   *atomic.Uint64
+	// Of what lies below high, only pending is still to be delivered.
+	pos, high pipeline.Offset
+	pending   []pipeline.OffsetRange
+	fails     []filter.Failure
+}
+
+// run reads until ctx ends or reading cannot go on.
+func (r *reader) run(ctx context.Context) error {
+	for {
+		err := r.read(ctx)
+		var gone *pipeline.TruncatedError
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.As(err, &gone):
+			if err := r.skip(ctx, gone.Oldest); err != nil {
+				return err
+			}
+		case errors.Is(err, pipeline.ErrBeyondTail):
+			_, next := r.cfg.Log.Bounds()
+			return beyond(r.cfg, r.pos, next)
+		default:
+			return fmt.Errorf("read the log: %w", err)
+		}
+	}
+}
+
+func (r *reader) read(ctx context.Context) error {
+	lr, err := r.cfg.Log.Read(r.pos)
+	if err != nil {
+		return err
+	}
+	defer lr.Close()
+	for {
+		if err := r.budget.wait(ctx); err != nil {
+			return err
+		}
+		b, err := lr.Next(ctx)
+		if err != nil {
+			return err
+		}
+		if b.Next() <= r.pos || len(b.Events) == 0 {
+			b.Release()
+			continue
+		}
+		if err := r.hand(ctx, b); err != nil {
+			return err
+		}
+	}
+}
+
+// hand makes an item of the batch, whose reference it takes over, and sends it.
+func (r *reader) hand(ctx context.Context, b *pipeline.Batch) error {
+	it := items.Get().(*item)
+	it.next = b.Next()
+	r.fails = r.fails[:0]
+	r.each(b, func(from, to int) {
+		if r.filter != nil {
+			it.runs, r.fails = r.filter.Select(b, from, to, it.runs, r.fails)
+		} else {
+			it.runs = append(it.runs, pipeline.Run{Batch: b, From: uint32(from), To: uint32(to)})
+		}
+	})
+	if err := r.bury(ctx, b); err != nil {
+		b.Release()
+		return err
+	}
+	for _, run := range it.runs {
+		it.left += int(run.To - run.From)
+		for i := run.From; i < run.To; i++ {
+			e := &b.Events[i]
+			it.special = it.special || e.Flags&pipeline.FlagKeyChange != 0 || e.Op.Barrier()
+		}
+	}
+	if it.left == 0 {
+		b.Release()
+	} else {
+		it.batch, it.size = b, int64(b.Size())
+		r.budget.take(it.size)
+	}
+	next := it.next
+	select {
+	case r.out <- it: // and from here on it is the loop's
+		r.pos = next
+		return nil
+	case <-ctx.Done():
+		it.release(r.budget)
+		return ctx.Err()
+	}
+}
+
+// each calls f for the parts of the batch that are still to be delivered.
+func (r *reader) each(b *pipeline.Batch, f func(from, to int)) {
+	from, to := max(r.pos, b.Base), b.Next()
+	for len(r.pending) > 0 && r.pending[0].To <= from {
+		r.pending = r.pending[1:]
+	}
+	for _, p := range r.pending {
+		if a, z := max(p.From, from), min(p.To, to); a < z {
+			f(int(a-b.Base), int(z-b.Base))
+		}
+	}
+	if from = max(from, r.high); from < to {
+		f(int(from-b.Base), int(to-b.Base))
+	}
+}
+
+// bury stores what the filter failed on; until it is durable reading waits.
+func (r *reader) bury(ctx context.Context, b *pipeline.Batch) error {
+	if len(r.fails) == 0 {
+		return nil
+	}
+	letters := make([]pipeline.DeadLetter, 0, len(r.fails))
+	for _, f := range r.fails {
+		letters = append(letters, deadLetter(r.cfg, b, int(f.Index), pipeline.OpNone, "filter: "+f.Reason, nil))
+	}
+	err := r.persist(ctx, "store dead letters", func() error { return r.cfg.Store.PutDeadLetters(ctx, letters) })
+	if err != nil {
+		return err
+	}
+	r.dead.Add(uint64(len(letters)))
+	for _, l := range letters {
+		r.cfg.Observer.DeadLettered(r.cfg.Name, l)
+	}
+	return nil
+}
+
+// skip lists what retention took and goes on behind it. Both laggard policies end here: with hold the
+// engine kept the log up to the quota first, and it is an alarm.
+func (r *reader) skip(ctx context.Context, oldest pipeline.Offset) error {
+	var lost []pipeline.OffsetRange
+	lost = clip(r.pending, r.pos, oldest)
+	if from := max(r.pos, r.high); from < oldest {
+		lost = append(lost, pipeline.OffsetRange{From: from, To: oldest})
+	}
+	if len(lost) > 0 {
+		s := Skip{Subscription: r.cfg.Name, Ranges: lost, Reason: "retention removed it before it was delivered", Time: time.Now()}
+		if err := r.persist(ctx, "list what is skipped", func() error { return r.cfg.Store.PutSkip(ctx, s) }); err != nil {
+			return err
+		}
+		cure := "bring the rows by a backfill; give the log more retention (log.retention), or the subscriber more capacity"
+		r.cfg.Observer.Warned("subscription "+r.cfg.Name, fmt.Sprintf("offsets %d to %d were removed by retention before they were delivered: skipped and listed", lost[0].From, oldest-1), cure)
+	}
+	it := items.Get().(*item)
+	it.next = oldest
+	select {
+	case r.out <- it:
+		r.pos = oldest
+		return nil
+	case <-ctx.Done():
+		it.release(r.budget)
+		return ctx.Err()
+	}
+}
+
+// persist tries until it succeeds or ctx ends: state that cannot be written stops reading, it does not
+// lose anything.
+func (r *reader) persist(ctx context.Context, what string, f func() error) error {
+	for wait := time.Second; ; wait = min(2*wait, time.Minute) {
+		err := f()
+		if err == nil || ctx.Err() != nil {
+			return ctx.Err()
+		}
+		r.cfg.Observer.Warned("subscription "+r.cfg.Name, fmt.Sprintf("%s: %v; tried again in %s", what, err, wait), "see that the data folder has space and can be written")
+		t := time.NewTimer(wait)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return ctx.Err()
+		}
+	}
+}
+
+// deadLetter describes an event that is given up on.
+func deadLetter(c *Config, b *pipeline.Batch, i int, as pipeline.Op, reason string, attempts []pipeline.Attempt) pipeline.DeadLetter {
+	d := pipeline.DeadLetter{Subscription: c.Name, ID: pipeline.EventID(c.Source, b.Offset(i)), Offset: b.Offset(i),
+		Key: append([]byte(nil), b.Bytes(b.Events[i].Key)...), Reason: reason, Attempts: attempts, Time: time.Now()}
+	if t := b.TableOf(i); t != nil {
+		d.Table = t.Subject()
+	}
+	if c.Render != nil {
+		d.Event, d.KeyJSON = c.Render(b, i, as)
+	}
+	return d
+}

@@ -1,0 +1,165 @@
+package deliver
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/leat-cdc/leat/pipeline"
+)
+
+const (
+	saveEvery      = time.Second
+	saveDeliveries = 1000
+	// maxPending ranges of a cursor; beyond it the last one covers the rest.
+	maxPending  = 4096
+	saveTimeout = 30 * time.Second
+)
+
+// saving is the loop's side of the saver: a goroutine that makes cursors durable. What is resolved is
+// told to the subscriber only once that is durable, so that it never goes back; a second goroutine
+// does that, so that a slow subscriber does not hold up the cursor.
+type saving struct {
+	sub        *Subscription
+	dirty      bool
+	due        time.Time // when the cursor is to be saved; zero = nothing to save
+	deliveries int
+	busy       bool
+	last       pipeline.Cursor // handed to the saver last
+	warned     bool
+
+	resolver    pipeline.Resolver // nil = no resolved events
+	resolved    pipeline.Offset   // told, or about to be
+	resolvedAt  time.Time
+	resolvedDue time.Time
+
+	work  chan pipeline.Cursor
+	saved chan error
+	tell  chan pipeline.Offset
+	stop  context.CancelFunc
+	wg    sync.WaitGroup
+}
+
+func (v *saving) begin(s *Subscription, start pipeline.Cursor) {
+	v.sub, v.resolved, v.last = s, start.Resolved, start
+	if s.cfg.Resolved > 0 {
+		v.resolver, _ = s.cfg.Sink.(pipeline.Resolver)
+	}
+	v.work, v.saved, v.tell = make(chan pipeline.Cursor, 1), make(chan error, 1), make(chan pipeline.Offset, 1)
+	var ctx context.Context
+	ctx, v.stop = context.WithCancel(context.Background())
+	v.wg.Go(func() {
+		told := v.resolved
+		for c := range v.work {
+			err := v.store(c)
+			if err == nil && c.Resolved > told {
+				told = c.Resolved
+				select {
+				case <-v.tell: // an older one that nobody was told yet
+				default:
+				}
+				v.tell <- told
+			}
+			v.saved <- err
+		}
+		close(v.tell)
+	})
+	v.wg.Go(func() {
+		for o := range v.tell {
+			ctx, cancel := context.WithTimeout(ctx, saveTimeout)
+			_ = v.resolver.Resolve(ctx, o, time.Now()) // best effort: the next one says it all
+			cancel()
+		}
+	})
+}
+
+// store makes a cursor durable.
+func (v *saving) store(c pipeline.Cursor) error {
+	ctx, cancel := context.WithTimeout(context.Background(), saveTimeout)
+	defer cancel()
+	if err := v.sub.cfg.Cursors.Save(ctx, v.sub.cfg.Name, c); err != nil {
+		return fmt.Errorf("save the cursor: %w", err)
+	}
+	v.sub.persisted.Store(uint64(c.Low))
+	return nil
+}
+
+// finish saves a last time and joins.
+func (v *saving) finish(c pipeline.Cursor) error {
+	v.stop()
+	if v.busy {
+		v.noted(<-v.saved)
+	}
+	close(v.work)
+	v.wg.Wait()
+	if slices.Equal(c.Pending, v.last.Pending) && c.Low == v.last.Low && c.High == v.last.High && !v.dirty {
+		return nil
+	}
+	return v.store(c)
+}
+
+// noted takes the saver's answer.
+func (v *saving) noted(err error) {
+	v.busy = false
+	v.sub.mu.Lock()
+	v.sub.status.SaveError = ""
+	if err != nil {
+		v.sub.status.SaveError = err.Error()
+	} else {
+		v.sub.status.Resolved = v.last.Resolved
+	}
+	v.sub.mu.Unlock()
+	if err != nil {
+		v.dirty = true
+		if !v.warned {
+			v.sub.cfg.Observer.Warned("subscription "+v.sub.cfg.Name, err.Error()+"; delivery goes on and a crash would deliver more again", "see that the data folder has space and can be written")
+		}
+	}
+	v.warned = err != nil
+}
+
+// persist hands the cursor to the saver each second, or after many Deliveries.
+func (s *session) persist(now time.Time) {
+	v := &s.save
+	if v.dirty && v.due.IsZero() {
+		v.due = now.Add(s.saveInterval())
+	}
+	due := !v.due.IsZero() && (!now.Before(v.due) || v.deliveries >= saveDeliveries)
+	if v.busy || !due && (v.resolvedDue.IsZero() || now.Before(v.resolvedDue)) {
+		return
+	}
+	if s.lanes.windowed {
+		s.settleWindow(now)
+	}
+	c := s.cursor()
+	v.resolvedDue = time.Time{}
+	if v.resolver != nil && c.Low > v.resolved {
+		if next := v.resolvedAt.Add(s.cfg.Resolved); now.Before(next) {
+			v.resolvedDue = next
+		} else {
+			v.resolved, v.resolvedAt = c.Low, now
+		}
+	}
+	c.Resolved = v.resolved
+	v.work <- c
+	v.busy, v.dirty, v.due, v.deliveries, v.last = true, false, time.Time{}, 0, c
+}
+
+func (s *session) saveInterval() time.Duration {
+	if r := s.cfg.Resolved; r > 0 && r < saveEvery {
+		return r
+	}
+	return saveEvery
+}
+
+// cursor is the frontier as it is to be kept. What the cursor that this session began from says about
+// offsets that were not read again yet still holds.
+func (s *session) cursor() pipeline.Cursor {
+	low := s.front.low()
+	high := max(low, s.stream.pos, s.start.High)
+	pending := s.front.pending(high, maxPending)
+	pending = append(pending, clip(s.start.Pending, s.front.end, high)...)
+	return pipeline.Cursor{Log: s.start.Log, Low: low, High: high, Pending: pending, Resolved: s.save.resolved}
+}

@@ -1,0 +1,259 @@
+package deliver
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/leat-cdc/leat/pipeline"
+)
+
+// session is one run of a subscription from a cursor on. Its loop's goroutine owns every field; the
+// reader, the saver and the Deliveries are goroutines that only talk to it by channels.
+type session struct {
+	sub *Subscription
+	cfg *Config
+
+	budget  *budget
+	items   chan *item
+	results chan *delivery
+	wg      sync.WaitGroup // Deliveries
+
+	front  frontier
+	start  pipeline.Cursor
+	live   itemList // items that are not done
+	lanes  lanes
+	stream stream
+	held   heldKeys
+	outage outage
+	save   saving
+
+	open     int // events scanned (given out, deferred or held) and not done
+	inflight int
+	number   uint64 // of the last Delivery
+	blocked  int    // keys whose attempts are spent
+	maxBytes int    // of a Delivery: Config.Batch.Bytes, less after TooLarge
+	clean    int    // Deliveries since the last TooLarge
+	stopping bool
+	end      error // why the session ends by itself
+
+	delivered, failed uint64
+	commit            int64 // commit time of the newest event delivered
+}
+
+func newSession(s *Subscription, cur pipeline.Cursor) *session {
+	c := &s.cfg
+	_, ordered := c.Sink.(pipeline.Ordered)
+	return &session{
+		sub: s, cfg: c, start: cur, front: *newFrontier(cur.Low), maxBytes: c.Batch.Bytes,
+		budget: newBudget(c.Budget), items: make(chan *item, 64), results: make(chan *delivery, c.MaxInFlight),
+		lanes: newLanes(c, ordered), stream: stream{pos: cur.Low}, held: newHeldKeys(),
+	}
+}
+
+// run is the session's loop. It returns the cursor to go on from (exact, though perhaps not saved), and
+// what ended the session: ctx, a command that is still to be obeyed, or an error.
+func (s *session) run(ctx context.Context) (pipeline.Cursor, *command, error) {
+	readCtx, stopReader := context.WithCancel(ctx)
+	defer stopReader()
+	sendCtx, abandon := context.WithCancel(context.WithoutCancel(ctx))
+	defer abandon()
+	readErr := make(chan error, 1)
+	go func() { readErr <- s.reader().run(readCtx) }()
+	s.save.begin(s.sub, s.start)
+
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	var cmd *command
+	reading := true
+	for !s.stopping {
+		now := time.Now()
+		s.dispatch(sendCtx, now)
+		s.persist(now)
+		s.publish()
+		s.arm(timer, now)
+		select {
+		case it := <-s.items:
+			s.arrived(it)
+		case d := <-s.results:
+			s.returned(d, time.Now())
+		case err := <-s.save.saved:
+			s.save.noted(err)
+		case <-timer.C:
+		case c := <-s.sub.commands:
+			cmd, s.stopping = &c, true
+		case err := <-readErr:
+			reading, s.stopping, s.end = false, true, err
+		case <-ctx.Done():
+			s.stopping = true
+		}
+		s.drain()
+		if s.end != nil {
+			s.stopping = true
+		}
+	}
+	stopReader()
+	s.finish(abandon)
+	if reading {
+		<-readErr
+	}
+	cur, err := s.close()
+	if s.end == nil {
+		s.end = err
+	}
+	return cur, cmd, s.end
+}
+
+func (s *session) reader() *reader {
+	r := &reader{cfg: s.cfg, budget: s.budget, out: s.items, dead: &s.sub.dead, pos: s.start.Low,
+		high: max(s.start.Low, s.start.High), pending: s.start.Pending}
+	if s.cfg.Filter != nil {
+		r.filter = s.cfg.Filter.New()
+	}
+	return r
+}
+
+// drain takes what else is there, so that Deliveries grow under load.
+func (s *session) drain() {
+	for {
+		select {
+		case it := <-s.items:
+			s.arrived(it)
+		case d := <-s.results:
+			s.returned(d, time.Now())
+		default:
+			return
+		}
+	}
+}
+
+func (s *session) arrived(it *item) {
+	it.id = s.front.add(it.next)
+	s.save.dirty = true
+	if it.left == 0 {
+		s.front.mark(it.id, s.base(it), it.next)
+		if s.stream.empty() {
+			s.stream.pos = it.next
+		}
+		it.release(s.budget)
+		return
+	}
+	// What lies between the runs was not selected, or was done before.
+	at := s.base(it)
+	for _, r := range it.runs {
+		s.front.mark(it.id, at, r.Batch.Offset(int(r.From)))
+		at = r.Batch.Offset(int(r.To))
+	}
+	s.front.mark(it.id, at, it.next)
+	if s.stream.empty() {
+		s.stream.since = time.Now()
+	}
+	s.stream.push(it)
+	s.live.add(it)
+}
+
+// base is where the item's stretch of the frontier begins.
+func (s *session) base(it *item) pipeline.Offset {
+	return s.front.segs[s.front.head+int(it.id-s.front.first)].from
+}
+
+// done marks events [from, to) of the item and lets it go with its last one.
+func (s *session) done(it *item, from, to uint32) {
+	n := s.front.mark(it.id, it.batch.Offset(int(from)), it.batch.Offset(int(to)))
+	s.open -= n
+	it.left -= n
+	s.save.dirty = true
+	if it.left == 0 {
+		s.live.remove(it)
+		it.release(s.budget)
+	}
+}
+
+// arm sets the timer to the next moment at which something is due.
+func (s *session) arm(t *time.Timer, now time.Time) {
+	var next time.Time
+	for _, due := range [...]time.Time{s.save.due, s.save.resolvedDue, s.held.nextDue(), s.outage.due(), s.stream.due(s.cfg)} {
+		// What was due and could not go waits for something else than time.
+		if due.After(now) && (next.IsZero() || due.Before(next)) {
+			next = due
+		}
+	}
+	if next.IsZero() {
+		t.Stop()
+		return
+	}
+	t.Reset(next.Sub(now))
+}
+
+// finish lets the Deliveries in flight end: by themselves within the grace, then abandoned.
+func (s *session) finish(abandon func()) {
+	grace := time.NewTimer(s.cfg.Grace)
+	defer grace.Stop()
+	for s.inflight > 0 {
+		select {
+		case d := <-s.results:
+			s.returned(d, time.Now())
+		case it := <-s.items: // read again next time
+			it.release(s.budget)
+		case <-grace.C:
+			abandon()
+		}
+	}
+	s.wg.Wait()
+}
+
+// close saves the cursor and gives back all memory.
+func (s *session) close() (pipeline.Cursor, error) {
+	s.settleWindow(time.Now())
+	cur := s.cursor()
+	s.publish()
+	err := s.save.finish(cur)
+	for s.live.first != nil {
+		it := s.live.first
+		s.live.remove(it)
+		it.release(s.budget)
+	}
+	for {
+		select {
+		case it := <-s.items:
+			it.release(s.budget)
+		default:
+			return cur, err
+		}
+	}
+}
+
+// publish tells Status where the session stands.
+func (s *session) publish() {
+	state, reason, until := s.state()
+	sub := s.sub
+	sub.mu.Lock()
+	st := &sub.status
+	st.Low, st.Read = s.front.low(), s.front.end
+	st.InFlight, st.Open, st.Held, st.Buffered = s.inflight, s.open, len(s.held.keys), s.budget.used.Load()
+	st.Delivered += s.delivered
+	st.Failed += s.failed
+	st.Dead = sub.dead.Load()
+	if s.commit > 0 {
+		st.Commit = time.UnixMicro(s.commit).UTC()
+	}
+	same := st.State == state
+	st.Reason, st.Until = reason, until
+	sub.mu.Unlock()
+	s.delivered, s.failed = 0, 0
+	if !same {
+		sub.setState(state, reason, until)
+	}
+}
+
+func (s *session) state() (state, reason string, until time.Time) {
+	switch {
+	case s.blocked > 0:
+		return StateBlocked, s.held.note, s.held.nextDue()
+	case s.outage.on:
+		return StateWaiting, s.outage.reason, s.outage.until
+	case s.held.failing > 0:
+		return StateRetrying, s.held.note, s.held.nextDue()
+	}
+	return StateRunning, "", time.Time{}
+}
