@@ -1,0 +1,124 @@
+package api
+
+import (
+	"context"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
+)
+
+// admin is AdminService over the Backend.
+type admin struct {
+	b     Backend
+	write time.Duration
+}
+
+func answer[T any](m *T, err error) (*connect.Response[T], error) {
+	if err != nil {
+		return nil, connectError(err)
+	}
+	return connect.NewResponse(m), nil
+}
+
+// Status answers for one or all.
+func (a *admin) Status(ctx context.Context, r *connect.Request[leatv1.StatusRequest]) (*connect.Response[leatv1.StatusResponse], error) {
+	return answer(a.b.Status(ctx, r.Msg.GetName()))
+}
+
+// Plan compares.
+func (a *admin) Plan(ctx context.Context, r *connect.Request[leatv1.PlanRequest]) (*connect.Response[leatv1.PlanResponse], error) {
+	return answer(a.b.Plan(ctx, r.Msg))
+}
+
+// Apply carries out.
+func (a *admin) Apply(ctx context.Context, r *connect.Request[leatv1.ApplyRequest]) (*connect.Response[leatv1.ApplyResponse], error) {
+	return answer(a.b.Apply(ctx, r.Msg))
+}
+
+// Pause needs a name.
+func (a *admin) Pause(ctx context.Context, r *connect.Request[leatv1.PauseRequest]) (*connect.Response[leatv1.PauseResponse], error) {
+	if err := named("subscription", r.Msg.GetSubscription()); err != nil {
+		return nil, err
+	}
+	return answer(&leatv1.PauseResponse{}, a.b.Pause(ctx, r.Msg))
+}
+
+// Resume needs a name.
+func (a *admin) Resume(ctx context.Context, r *connect.Request[leatv1.ResumeRequest]) (*connect.Response[leatv1.ResumeResponse], error) {
+	if err := named("subscription", r.Msg.GetSubscription()); err != nil {
+		return nil, err
+	}
+	return answer(&leatv1.ResumeResponse{}, a.b.Resume(ctx, r.Msg))
+}
+
+// Seek needs a name and a place.
+func (a *admin) Seek(ctx context.Context, r *connect.Request[leatv1.SeekRequest]) (*connect.Response[leatv1.SeekResponse], error) {
+	if err := named("subscription", r.Msg.GetSubscription()); err != nil {
+		return nil, err
+	}
+	switch to := r.Msg.GetTo().(type) {
+	case nil:
+		return nil, connectError(Errorf(Invalid, "to is missing: latest, an offset or a time"))
+	case *leatv1.SeekRequest_Latest:
+		if !to.Latest {
+			return nil, connectError(Errorf(Invalid, "latest is false: give an offset or a time instead"))
+		}
+	case *leatv1.SeekRequest_Time:
+		if err := to.Time.CheckValid(); err != nil {
+			return nil, connectError(Errorf(Invalid, "time: %w", err))
+		}
+	}
+	return answer(a.b.Seek(ctx, r.Msg))
+}
+
+// Parked needs a name.
+func (a *admin) Parked(ctx context.Context, r *connect.Request[leatv1.ParkedRequest]) (*connect.Response[leatv1.ParkedResponse], error) {
+	if err := named("subscription", r.Msg.GetSubscription()); err != nil {
+		return nil, err
+	}
+	return answer(a.b.Parked(ctx, r.Msg))
+}
+
+// RemoveSource needs a name.
+func (a *admin) RemoveSource(ctx context.Context, r *connect.Request[leatv1.RemoveSourceRequest]) (*connect.Response[leatv1.RemoveSourceResponse], error) {
+	if err := named("source", r.Msg.GetName()); err != nil {
+		return nil, err
+	}
+	return answer(a.b.RemoveSource(ctx, r.Msg))
+}
+
+// Tail streams; a receiver that takes nothing for the write limit is disconnected.
+func (a *admin) Tail(ctx context.Context, r *connect.Request[leatv1.TailRequest], s *connect.ServerStream[leatv1.TailResponse]) error {
+	if r.Msg.GetName() == "" {
+		return connectError(Errorf(Invalid, "name is missing: a source or a subscription"))
+	}
+	if t, ok := r.Msg.GetFrom().(*leatv1.TailRequest_Time); ok {
+		if err := t.Time.CheckValid(); err != nil {
+			return connectError(Errorf(Invalid, "time: %w", err))
+		}
+	}
+	// The header goes out now: clients wait for it.
+	if err := s.Send(nil); err != nil {
+		return connectError(err)
+	}
+	c := controllerOf(ctx)
+	var m leatv1.TailResponse
+	return connectError(a.b.Tail(ctx, r.Msg, func(events [][]byte) error {
+		if c != nil {
+			if err := c.SetWriteDeadline(time.Now().Add(a.write)); err != nil {
+				return err
+			}
+		}
+		m.Events = events
+		return s.Send(&m)
+	}))
+}
+
+func named(what, name string) error {
+	if name == "" {
+		return connectError(Errorf(Invalid, "the name of the %s is missing", what))
+	}
+	return nil
+}

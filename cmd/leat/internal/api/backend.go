@@ -1,0 +1,57 @@
+package api
+
+import (
+	"context"
+
+	"github.com/leat-cdc/leat/schemas"
+	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
+)
+
+// Backend is what the API shows and changes. Its methods are called concurrently; ctx ends when the client
+// goes away, and for streams also when the server stops. [Actor] tells who calls, for the audit log of
+// what changes something (Apply, Pause, Resume, Seek without dry_run, RemoveSource).
+//
+// Errors reach the client as text, so they hold no secrets; those made by [Errorf] keep their kind, others
+// are internal errors.
+type Backend interface {
+	// Status of the named source or subscription; of all when name is empty.
+	Status(ctx context.Context, name string) (*leatv1.StatusResponse, error)
+	Plan(ctx context.Context, r *leatv1.PlanRequest) (*leatv1.PlanResponse, error)
+	Apply(ctx context.Context, r *leatv1.ApplyRequest) (*leatv1.ApplyResponse, error)
+	Pause(ctx context.Context, r *leatv1.PauseRequest) error
+	Resume(ctx context.Context, r *leatv1.ResumeRequest) error
+	Seek(ctx context.Context, r *leatv1.SeekRequest) (*leatv1.SeekResponse, error)
+	Parked(ctx context.Context, r *leatv1.ParkedRequest) (*leatv1.ParkedResponse, error)
+	RemoveSource(ctx context.Context, r *leatv1.RemoveSourceRequest) (*leatv1.RemoveSourceResponse, error)
+	// Tail calls send with events as CloudEvents JSON until ctx or the stream ends; nil = the end was
+	// reached (no_follow). The events may be used again once send returned; an error of send ends Tail.
+	Tail(ctx context.Context, r *leatv1.TailRequest, send func(events [][]byte) error) error
+	// Events calls send with what the subscription is to see, until ctx ends. It moves no cursor and holds
+	// nothing back. An error of kind [Gone] before the first send: the place asked for is older than
+	// retention. What send is given may be used again once it returned; its error ends Events.
+	Events(ctx context.Context, r EventsRequest, send func([]Event) error) error
+	// Ready reports whether every source streams and every subscription runs; else why not, a line each,
+	// which anyone may read: no secrets, no addresses.
+	Ready() (ok bool, why []string)
+	// Schema returns a version of a table's shape, as events name it in dataschema. Immutable.
+	Schema(source, table string, version uint32) (*schemas.Table, bool)
+}
+
+// EventsRequest asks for a view of a subscription's stream.
+type EventsRequest struct {
+	Subscription string
+	// After is the offset of the last event that the client has; nil: what comes from now on.
+	After *uint64
+	// Source is the source's name in the event id that After was taken from; empty when the client gave a
+	// bare offset. Another source than the subscription's is Invalid.
+	Source string
+}
+
+// Event of a view.
+type Event struct {
+	Offset uint64
+	// ID of the event; empty for leat.resolved, after which nobody resumes.
+	ID string
+	// JSON is the structured CloudEvent, in one line.
+	JSON []byte
+}
