@@ -1,0 +1,402 @@
+package postgres
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
+
+	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/schemas"
+	"github.com/leat-cdc/leat/sources/postgres/pgoutput"
+)
+
+// Stream is one replication connection.
+type Stream struct {
+	s       *Source
+	conn    net.Conn
+	catalog *catalog
+	gulps   *gulps
+	status  *status
+	watch   *watcher
+	frames  frames
+	dec     *pgoutput.Decoder
+	ctx     context.Context // of the Next that runs, for look-ups in the catalogue
+
+	// A position without events is handed out when due has come, at once when prompt is set.
+	due    time.Time
+	shown  time.Time // when the last batch with a position was handed out
+	prompt bool
+
+	deadline struct {
+		sync.Mutex
+		stop bool // the read that runs, and all later ones, are to return at once
+		at   time.Time
+	}
+	poked atomic.Bool // somebody wants the reader to look around
+	close sync.Once
+}
+
+var aLongTimeAgo = time.Unix(1, 0)
+
+// Open connects and starts the stream exactly behind after; see pipeline.Source.
+func (s *Source) Open(ctx context.Context, after pipeline.Position) (pipeline.Stream, error) {
+	c, err := s.catalog(ctx)
+	if err != nil {
+		return nil, err
+	}
+	st, err := s.open(ctx, c, after)
+	if err != nil {
+		c.close()
+		return nil, err
+	}
+	return st, nil
+}
+
+func (s *Source) open(ctx context.Context, c *catalog, after pipeline.Position) (*Stream, error) {
+	conn, srv, err := s.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	keep := false
+	defer func() {
+		if !keep {
+			closeConn(conn)
+		}
+	}()
+	slot, err := c.slot(ctx, s.cfg.Slot)
+	if err != nil {
+		return nil, err
+	}
+	if slot == nil && !after.Zero() { // before a publication is made for nothing
+		_, _, err := s.place(ctx, c, conn, srv, after)
+		return nil, err
+	}
+	// The publication first: it has to be there when what the slot reads is written.
+	made, err := s.ensurePublication(ctx, c, after.Zero())
+	if err != nil {
+		return nil, err
+	}
+	at, created, err := s.place(ctx, c, conn, srv, after)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := s.start(ctx, conn, at)
+	if err != nil {
+		return nil, err
+	}
+	keep = true
+	st := s.newStream(raw, c, srv, at, after)
+	if created {
+		made.joined = nil // nothing was to be read before
+	}
+	st.watch = s.watch(st, c, made)
+	return st, nil
+}
+
+// start sends START_REPLICATION and waits for the server's consent. The connection is ours from then on.
+func (s *Source) start(ctx context.Context, conn *pgconn.PgConn, at pglogrepl.LSN) (net.Conn, error) {
+	if err := conn.SyncConn(ctx); err != nil {
+		return nil, s.failure("start replication", err)
+	}
+	h, err := conn.Hijack()
+	if err != nil {
+		return nil, s.failure("start replication", err)
+	}
+	stop := context.AfterFunc(ctx, func() { _ = h.Conn.SetDeadline(aLongTimeAgo) })
+	defer stop()
+	err = func() error {
+		h.Frontend.Send(&pgproto3.Query{String: startReplication(s.cfg.Slot, s.cfg.Publication, at)})
+		if err := h.Frontend.Flush(); err != nil {
+			return err
+		}
+		return awaitCopy(h.Conn)
+	}()
+	if err == nil && !stop() {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		_ = h.Conn.Close()
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return nil, s.failure("start replication", err)
+	}
+	return h.Conn, nil
+}
+
+// awaitCopy reads, byte by byte of what it needs, up to the answer to START_REPLICATION: what stands behind
+// it belongs to the stream's own buffer.
+func awaitCopy(conn net.Conn) error {
+	for {
+		var head [5]byte
+		if _, err := readFull(conn, head[:]); err != nil {
+			return err
+		}
+		n := int(binary.BigEndian.Uint32(head[1:])) - 4
+		if n < 0 || n > 1<<20 {
+			return fmt.Errorf("answer 0x%02x of %d bytes", head[0], n)
+		}
+		body := make([]byte, n)
+		if _, err := readFull(conn, body); err != nil {
+			return err
+		}
+		switch head[0] {
+		case 'W': // CopyBothResponse
+			return nil
+		case 'E':
+			return serverError(body)
+		case 'N', 'S': // notices, parameters
+		default:
+			return fmt.Errorf("answer of unknown kind 0x%02x", head[0])
+		}
+	}
+}
+
+func serverError(body []byte) error {
+	var m pgproto3.ErrorResponse
+	if err := m.Decode(body); err != nil {
+		return fmt.Errorf("read the server's error: %w", err)
+	}
+	return pgconn.ErrorResponseToPgError(&m)
+}
+
+func (s *Source) newStream(conn net.Conn, c *catalog, srv *server, at pglogrepl.LSN, after pipeline.Position) *Stream {
+	interval := s.cfg.StatusInterval
+	if srv.senderTimeout > 0 {
+		interval = max(min(interval, srv.senderTimeout/4), 10*time.Millisecond)
+	}
+	st := &Stream{s: s, conn: conn, catalog: c, gulps: newGulps(conn, s.cfg.Pause), status: newStatus(conn, interval, at), ctx: context.Background()}
+	s.mu.Lock()
+	s.streams++
+	number := s.streams
+	s.mu.Unlock()
+	tok := token{system: srv.SystemID, timeline: srv.Timeline, slot: s.cfg.Slot}
+	known := map[string]*schemas.Table{}
+	if s.cfg.Known != nil {
+		for _, t := range s.cfg.Known() {
+			known[t.Subject()] = t
+		}
+	}
+	st.dec = pgoutput.NewDecoder(pgoutput.Options{
+		After: at, Counter: after.Counter, Known: known,
+		Token:      func(lsn pgoutput.LSN) string { t := tok; t.lsn = lsn; return t.String() },
+		Resolve:    func(rel *pgoutput.Relation) (pgoutput.Shape, error) { return s.resolve(st.ctx, c, rel) },
+		BatchBytes: s.cfg.BatchBytes, BatchEvents: s.cfg.BatchEvents,
+		Stream: strconv.FormatInt(time.Now().UnixNano(), 36) + "." + strconv.Itoa(number),
+	})
+	st.shown = time.Now()
+	st.prompt = after.Zero() // an empty log learns at once where it begins
+	return st
+}
+
+// Next returns what comes next; see pipeline.Stream.
+func (st *Stream) Next(ctx context.Context) (*pipeline.Batch, error) {
+	st.ctx = ctx
+	stop := context.AfterFunc(ctx, func() { st.interrupt(true) })
+	defer stop()
+	for {
+		if b := st.dec.Take(); b != nil {
+			if !b.End.Zero() {
+				st.shown = time.Now()
+			}
+			return b, nil
+		}
+		if err := st.parse(); err != nil {
+			return nil, st.fail(ctx, err)
+		}
+		if st.dec.Ready() {
+			continue
+		}
+		st.dec.Flush()
+		if st.dec.Ready() {
+			continue
+		}
+		st.look()
+		if st.dec.Ready() {
+			continue
+		}
+		if err := st.fill(ctx); err != nil {
+			return nil, st.fail(ctx, err)
+		}
+	}
+}
+
+// look makes a batch of what other goroutines left and of a position that is due.
+func (st *Stream) look() {
+	if st.poked.Swap(false) {
+		for _, n := range st.watch.collect() {
+			st.dec.Notice(n)
+		}
+	}
+	if st.prompt && time.Since(st.shown) >= min(hold, st.s.cfg.StatusInterval) || st.dec.Notices() ||
+		st.dec.Behind() && time.Since(st.shown) >= st.s.cfg.StatusInterval {
+		st.prompt = false
+		st.dec.Progress()
+	}
+}
+
+// parse takes messages from the buffer until a batch is ready or no whole message is left.
+func (st *Stream) parse() error {
+	for !st.dec.Ready() {
+		kind, body, ok, err := st.frames.next()
+		if err != nil || !ok {
+			return err
+		}
+		switch kind {
+		case 'd':
+			if err := st.copyData(body); err != nil {
+				return err
+			}
+		case 'E':
+			return serverError(body)
+		case 'c', 'C', 'Z':
+			return errors.New("the server ended the stream")
+		case 'N', 'S':
+		default:
+			return &pipeline.SourceError{Code: CodeProtocol, What: fmt.Sprintf("source %s: message of unknown kind 0x%02x", st.s.cfg.Name, kind)}
+		}
+	}
+	return nil
+}
+
+var errCopy = errors.New("a copy message ends too early")
+
+// copyData takes XLogData or a keepalive.
+// https://www.postgresql.org/docs/current/protocol-replication.html
+func (st *Stream) copyData(p []byte) error {
+	if len(p) >= 25 && p[0] == 'w' {
+		end := binary.BigEndian.Uint64(p[9:])
+		if end > st.status.received.Load() {
+			st.status.received.Store(end)
+		}
+		sent := int64(binary.BigEndian.Uint64(p[17:])) + pgoutput.EpochMicros
+		return st.dec.Message(p[25:], sent)
+	}
+	if len(p) < 18 || p[0] != 'k' {
+		return errCopy
+	}
+	end := binary.BigEndian.Uint64(p[1:])
+	if end > st.status.received.Load() {
+		st.status.received.Store(end)
+	}
+	st.dec.Advance(pglogrepl.LSN(end))
+	if p[17] != 0 {
+		if end > st.status.confirmed.Load() {
+			// A server that shuts down waits until we have confirmed everything.
+			st.status.asked.Store(true)
+			st.prompt = st.dec.Behind()
+		}
+		st.status.reply()
+	}
+	return nil
+}
+
+// fill reads more, until the time at which a position is due.
+func (st *Stream) fill(ctx context.Context) error {
+	var until time.Time
+	switch {
+	case st.prompt:
+		until = st.shown.Add(min(hold, st.s.cfg.StatusInterval))
+	case st.dec.Behind():
+		until = st.shown.Add(st.s.cfg.StatusInterval)
+	}
+	if err := st.readUntil(until); err != nil {
+		return err
+	}
+	n, err := st.gulps.read(st.frames.space())
+	st.frames.filled(n)
+	if n > 0 {
+		st.dec.Stamp(st.gulps.last)
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		st.deadline.Lock()
+		st.deadline.stop = false // the end of an earlier Next's context, which came too late for it
+		st.deadline.Unlock()
+		return nil
+	}
+	return err
+}
+
+// readUntil sets the time at which the read that follows gives up.
+func (st *Stream) readUntil(t time.Time) error {
+	d := &st.deadline
+	d.Lock()
+	defer d.Unlock()
+	if st.poked.Load() || d.stop {
+		t = aLongTimeAgo
+	}
+	if t.Equal(d.at) {
+		return nil
+	}
+	d.at = t
+	return st.conn.SetReadDeadline(t)
+}
+
+// interrupt makes the read that runs return; for good when stop is set.
+func (st *Stream) interrupt(stop bool) {
+	d := &st.deadline
+	d.Lock()
+	defer d.Unlock()
+	d.stop = d.stop || stop
+	d.at = aLongTimeAgo
+	_ = st.conn.SetReadDeadline(aLongTimeAgo) // fails on a closed connection, on which no read hangs
+}
+
+// poke makes the reader call look.
+func (st *Stream) poke() {
+	st.poked.Store(true)
+	st.interrupt(false)
+}
+
+// fail says what an error of the stream means.
+func (st *Stream) fail(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if p := st.status.failed.Load(); p != nil {
+		err = *p
+	}
+	return st.s.failure("read the stream", err)
+}
+
+// Confirm says that everything up to p is durable; see pipeline.Stream.
+func (st *Stream) Confirm(p pipeline.Position) { st.status.confirm(lsnOf(p.Token)) }
+
+// Close ends the connection and joins; see pipeline.Stream.
+func (st *Stream) Close() error {
+	st.close.Do(func() {
+		st.watch.close()
+		st.status.close()
+		_ = st.conn.SetWriteDeadline(time.Now().Add(time.Second))
+		_, _ = st.conn.Write([]byte{'c', 0, 0, 0, 4, 'X', 0, 0, 0, 4}) // CopyDone, Terminate: the slot is free sooner
+		_ = st.conn.Close()
+		st.catalog.close()
+		st.dec.Close()
+	})
+	return nil
+}
+
+func readFull(conn net.Conn, p []byte) (int, error) {
+	n := 0
+	for n < len(p) {
+		m, err := conn.Read(p[n:])
+		if n += m; err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
