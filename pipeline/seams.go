@@ -205,3 +205,11 @@ type Attempt struct {
 	Took   time.Duration `json:"took"`
 	Reason string        `json:"reason"`
 }
+
+// Skip is a stretch of a log that a subscription left out on purpose.
+type Skip struct {
+	Subscription string        `json:"subscription"`
+	Ranges       []OffsetRange `json:"ranges"`
+	Reason       string        `json:"reason"`
+	Time         time.Time     `json:"time"`
+}

@@ -1,0 +1,111 @@
+// Package state keeps what must outlive the process and is no event: cursors, pauses, dead letters, what was
+// skipped, which sources and subscriptions there are, and who changed what. One SQLite file, written ahead
+// and synced at each commit (journal_mode=WAL, synchronous=FULL): what a method returned from is durable.
+package state
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/pressly/goose/v3"
+	_ "modernc.org/sqlite" // the driver "sqlite": no cgo
+
+	"github.com/leat-cdc/leat/pipeline"
+)
+
+//go:embed migrations/*.sql
+var files embed.FS
+
+// Store is the state of one installation. Safe for concurrent use.
+type Store struct {
+	// SQLite takes one writer at a time: writes share one connection, so that they queue here instead of
+	// failing there; reads have their own.
+	write, read *sql.DB
+}
+
+var _ pipeline.Cursors = (*Store)(nil)
+
+// ErrNewer: the file was written by a newer version.
+var ErrNewer = errors.New("the state was written by a newer version of Leat; run that version, or restore a backup made before the upgrade")
+
+// Open opens the state in the file at path, makes it when it is not there and brings an older one up to
+// this version. ErrNewer.
+func Open(ctx context.Context, path string) (*Store, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fmt.Errorf("open the state: %w", err)
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600) // SQLite itself would make it readable to all
+	if err != nil {
+		return nil, fmt.Errorf("open the state: %w", err)
+	}
+	f.Close()
+	dsn := "file:" + (&url.URL{Path: path}).EscapedPath() + "?_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=busy_timeout(10000)&_pragma=foreign_keys(1)"
+	s := &Store{}
+	if s.write, err = sql.Open("sqlite", dsn+"&_txlock=immediate"); err != nil {
+		return nil, fmt.Errorf("open the state %s: %w", path, err)
+	}
+	s.write.SetMaxOpenConns(1)
+	if err := migrate(ctx, s.write); err != nil {
+		s.write.Close()
+		return nil, fmt.Errorf("open the state %s: %w", path, err)
+	}
+	if s.read, err = sql.Open("sqlite", dsn+"&_pragma=query_only(1)"); err != nil {
+		s.write.Close()
+		return nil, fmt.Errorf("open the state %s: %w", path, err)
+	}
+	s.read.SetMaxOpenConns(4)
+	return s, nil
+}
+
+func migrate(ctx context.Context, db *sql.DB) error {
+	dir, err := fs.Sub(files, "migrations")
+	if err != nil {
+		return err
+	}
+	p, err := goose.NewProvider(goose.DialectSQLite3, db, dir, goose.WithLogger(goose.NopLogger()))
+	if err != nil {
+		return err
+	}
+	have, err := p.GetDBVersion(ctx)
+	if err != nil {
+		return err
+	}
+	known := p.ListSources()
+	if newest := known[len(known)-1].Version; have > newest {
+		return fmt.Errorf("%w (its schema is %d, this version knows %d)", ErrNewer, have, newest)
+	}
+	_, err = p.Up(ctx)
+	return err
+}
+
+// Close closes the file. Idempotent.
+func (s *Store) Close() error { return errors.Join(s.read.Close(), s.write.Close()) }
+
+// Backup writes a copy of the state as it is at one moment to a new file. Writes wait for it.
+func (s *Store) Backup(ctx context.Context, path string) error {
+	if _, err := os.Stat(path); err == nil {
+		return fmt.Errorf("back up the state: %s exists already", path)
+	}
+	if _, err := s.write.ExecContext(ctx, "VACUUM INTO ?", path); err != nil {
+		return fmt.Errorf("back up the state to %s: %w", path, err)
+	}
+	return os.Chmod(path, 0o600)
+}
+
+func (s *Store) exec(ctx context.Context, doing, query string, args ...any) error {
+	if _, err := s.write.ExecContext(ctx, query, args...); err != nil {
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+	return nil
+}
+
+func micros(t time.Time) int64     { return t.UnixMicro() }
+func fromMicros(n int64) time.Time { return time.UnixMicro(n).UTC() }

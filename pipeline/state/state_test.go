@@ -1,0 +1,154 @@
+package state
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"reflect"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/pipeline/pipetest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func open(t *testing.T, path string) *Store {
+	t.Helper()
+	s, err := Open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestCursorsConform(t *testing.T) {
+	pipetest.TestCursors(t, func(t *testing.T) (pipeline.Cursors, func() pipeline.Cursors) {
+		path := filepath.Join(t.TempDir(), "a folder?#%", "state.db")
+		s := open(t, path)
+		return s, func() pipeline.Cursors {
+			check(t, s.Close())
+			return open(t, path)
+		}
+	})
+}
+
+func TestThePauseOutlivesTheProcess(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.db")
+	s := open(t, path)
+	check(t, s.SetPaused(t.Context(), "search", true, "index rebuild"))
+	check(t, s.PutSubscription(t.Context(), Subscription{Name: "search", Source: "files", Spec: "x"}))
+	check(t, s.Close())
+	s = open(t, path)
+	paused, why, err := s.Paused(t.Context(), "search")
+	if err != nil || !paused || why != "index rebuild" {
+		t.Fatalf("paused %v %q %v", paused, why, err)
+	}
+	all, err := s.Subscriptions(t.Context())
+	if err != nil || len(all) != 1 || all[0].Source != "files" || !all[0].Paused {
+		t.Fatalf("%+v %v", all, err)
+	}
+	if paused, _, err := s.Paused(t.Context(), "unknown"); err != nil || paused {
+		t.Fatalf("unknown: %v %v", paused, err)
+	}
+}
+
+func TestDeadLettersAndSkips(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "state.db"))
+	at := time.Date(2026, 11, 21, 10, 0, 0, 1000, time.UTC)
+	d := pipeline.DeadLetter{Subscription: "search", ID: "files-7", Offset: 7, Table: "public.files", Key: []byte{1}, KeyJSON: `{"id":1}`,
+		Reason: "422", Attempts: []pipeline.Attempt{{Time: at, Took: time.Second, Reason: "422"}}, Event: []byte("{}"), Time: at}
+	other := d
+	other.Offset, other.ID, other.Event = 9, "files-9", make([]byte, MaxEvent+1)
+	check(t, s.PutDeadLetters(t.Context(), []pipeline.DeadLetter{d, other}))
+	check(t, s.PutDeadLetters(t.Context(), []pipeline.DeadLetter{d}))
+	got, err := s.DeadLetters(t.Context(), "search", 0, 10, true)
+	check(t, err)
+	other.Event = nil
+	if !reflect.DeepEqual(got, []pipeline.DeadLetter{d, other}) {
+		t.Fatalf("%+v", got)
+	}
+	if got, _ := s.DeadLetters(t.Context(), "search", 7, 1, false); len(got) != 1 || got[0].Offset != 9 {
+		t.Fatalf("%+v", got)
+	}
+	if n, err := s.CountDeadLetters(t.Context(), "search"); n != 2 || err != nil {
+		t.Fatal(n, err)
+	}
+	skip := pipeline.Skip{Subscription: "search", Ranges: []pipeline.OffsetRange{{From: 1, To: 5}}, Reason: "seek", Time: at}
+	check(t, s.PutSkip(t.Context(), skip))
+	check(t, s.PutSkip(t.Context(), skip))
+	if got, err := s.Skips(t.Context(), "search", 10); err != nil || !reflect.DeepEqual(got, []pipeline.Skip{skip}) {
+		t.Fatalf("%+v %v", got, err)
+	}
+	check(t, s.DropSubscription(t.Context(), "search"))
+	if n, _ := s.CountDeadLetters(t.Context(), "search"); n != 0 {
+		t.Fatal("dead letters outlive their subscription")
+	}
+}
+
+func TestSourcesAndAudit(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "state.db"))
+	check(t, s.PutSource(t.Context(), Source{Name: "files", Log: "l1", Spec: "a"}))
+	check(t, s.PutSource(t.Context(), Source{Name: "files", Log: "l2", Spec: "b"}))
+	all, err := s.Sources(t.Context())
+	if err != nil || len(all) != 1 || all[0].Log != "l2" {
+		t.Fatalf("%+v %v", all, err)
+	}
+	check(t, s.DropSource(t.Context(), "files"))
+	e := Entry{Time: time.UnixMicro(5).UTC(), Actor: "ci", Action: "seek", Name: "search", Detail: "to 7"}
+	check(t, s.Audit(t.Context(), e))
+	if got, err := s.AuditLog(t.Context(), 5); err != nil || len(got) != 1 || got[0] != e {
+		t.Fatalf("%+v %v", got, err)
+	}
+}
+
+func TestANewerStateIsRefused(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.db")
+	s := open(t, path)
+	check(t, s.exec(t.Context(), "age", "INSERT INTO goose_db_version (version_id, is_applied) VALUES (99, 1)"))
+	check(t, s.Close())
+	if _, err := Open(t.Context(), path); !errors.Is(err, ErrNewer) {
+		t.Fatalf("got %v", err)
+	}
+}
+
+func TestBackupIsACopyOfOneMoment(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, filepath.Join(dir, "state.db"))
+	var all sync.WaitGroup
+	for n := range 4 {
+		all.Go(func() {
+			for i := range 20 {
+				if err := s.Save(t.Context(), string(rune('a'+n)), pipeline.Cursor{Log: "l", Low: pipeline.Offset(i)}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	check(t, s.Backup(t.Context(), filepath.Join(dir, "copy.db")))
+	all.Wait()
+	if s.Backup(t.Context(), filepath.Join(dir, "copy.db")) == nil {
+		t.Fatal("a backup overwrites what is there")
+	}
+	b := open(t, filepath.Join(dir, "copy.db"))
+	if _, err := b.Subscriptions(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range []string{"state.db", "copy.db"} {
+		if st, err := os.Stat(filepath.Join(dir, f)); err != nil || st.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v %v", f, st.Mode(), err)
+		}
+	}
+}
