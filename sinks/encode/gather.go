@@ -121,3 +121,18 @@ func (e *Encoder) direct(g *Gathered, st *state, b *pipeline.Batch, from, to int
 		g.run = len(g.Parts) - 1
 	}
 }
+
+// AppendRange appends the bytes [from, to) of all Parts to dst.
+func (g *Gathered) AppendRange(dst []byte, from, to int) []byte {
+	at := 0
+	for _, p := range g.Parts {
+		if at >= to {
+			break
+		}
+		if end := at + len(p); end > from {
+			dst = append(dst, p[max(from-at, 0):min(to-at, len(p))]...)
+		}
+		at += len(p)
+	}
+	return dst
+}
