@@ -1,0 +1,192 @@
+package statement
+
+import "strings"
+
+func (p *parser) create() Statement {
+	l := p.l
+	if l.accept("OR") {
+		l.accept("REPLACE")
+	}
+	s := Statement{Kind: Create}
+	for {
+		switch {
+		case l.accept("TEMPORARY"):
+			s.Temporary = true
+		case l.accept("ONLINE", "OFFLINE", "UNIQUE", "FULLTEXT", "SPATIAL", "VECTOR"):
+		case l.accept("TABLE"):
+			p.ifExists()
+			if n, ok := p.name(); ok {
+				s.Tables = append(s.Tables, n)
+			}
+			p.rest(&s)
+			return s
+		case l.accept("INDEX"):
+			return p.index()
+		default:
+			return Statement{}
+		}
+	}
+}
+
+// rest looks through a CREATE TABLE behind its name.
+func (p *parser) rest(s *Statement) {
+	for {
+		switch t := p.l.next(); {
+		case t.kind == end:
+			return
+		case t.is("SELECT"):
+			s.Rows = true // in row format the server writes the statement without it
+		case t.is("DEFAULT"):
+			s.Default = true
+		case t.is("START"):
+			if p.l.accept("TRANSACTION") && p.l.peek().kind == end {
+				s.Opens = true
+			}
+		}
+	}
+}
+
+// index reads CREATE|DROP INDEX … ON table.
+func (p *parser) index() Statement {
+	for {
+		switch t := p.l.next(); {
+		case t.kind == end:
+			return Statement{}
+		case t.is("ON"):
+			n, ok := p.name()
+			if !ok {
+				return Statement{}
+			}
+			return Statement{Kind: Alter, Tables: []Name{n}}
+		}
+	}
+}
+
+func (p *parser) alter() Statement {
+	l := p.l
+	for l.accept("ONLINE", "OFFLINE", "IGNORE") {
+	}
+	if !l.accept("TABLE") {
+		return Statement{}
+	}
+	p.ifExists()
+	n, ok := p.name()
+	if !ok {
+		return Statement{}
+	}
+	s := Statement{Kind: Alter, Tables: []Name{n}}
+	var before token
+	for {
+		t := l.next()
+		switch {
+		case t.kind == end:
+			return s
+		case t.punct('('):
+			p.skipColumns(&s)
+		case t.is("DEFAULT"):
+			s.Default = true
+		case t.is("RENAME"):
+			p.renameTo(&s)
+		case t.is("PARTITION", "PARTITIONING") && before.is("DROP", "TRUNCATE", "EXCHANGE", "CONVERT", "COALESCE", "DISCARD", "IMPORT"):
+			s.Rows = s.Rows || before.is("DROP", "TRUNCATE", "EXCHANGE", "CONVERT", "DISCARD", "IMPORT")
+		case t.is("TABLESPACE") && before.is("IMPORT", "DISCARD"):
+			s.Rows = true
+		case t.is("TABLE") && before.is("WITH", "TO", "CONVERT"): // of a partition exchanged or converted
+			if other, ok := p.name(); ok {
+				s.Tables, s.Rows = append(s.Tables, other), true
+			}
+		}
+		before = t
+	}
+}
+
+// skipColumns passes over parentheses and notes what matters in them.
+func (p *parser) skipColumns(s *Statement) {
+	for depth := 1; depth > 0; {
+		switch t := p.l.next(); {
+		case t.kind == end:
+			return
+		case t.punct('('):
+			depth++
+		case t.punct(')'):
+			depth--
+		case t.is("DEFAULT"):
+			s.Default = true
+		}
+	}
+}
+
+// renameTo reads what follows RENAME in an ALTER TABLE.
+func (p *parser) renameTo(s *Statement) {
+	if p.l.accept("COLUMN", "INDEX", "KEY") {
+		return
+	}
+	p.l.accept("TO", "AS")
+	p.l.acceptPunct('=')
+	if n, ok := p.name(); ok {
+		s.Taken = append(s.Taken, n)
+	}
+}
+
+func (p *parser) rename() Statement {
+	if !p.l.accept("TABLE", "TABLES") {
+		return Statement{}
+	}
+	p.ifExists()
+	s := Statement{Kind: Rename}
+	for {
+		from, ok := p.name()
+		if !ok {
+			return s
+		}
+		s.Tables = append(s.Tables, from)
+		for t := p.l.next(); !t.is("TO"); t = p.l.next() { // WAIT n, NOWAIT
+			if t.kind == end {
+				return s
+			}
+		}
+		to, ok := p.name()
+		if !ok {
+			return s
+		}
+		s.Taken = append(s.Taken, to)
+		if !p.l.acceptPunct(',') {
+			return s
+		}
+	}
+}
+
+func (p *parser) drop() Statement {
+	l := p.l
+	s := Statement{Kind: Drop}
+	for l.accept("TEMPORARY", "ONLINE", "OFFLINE") {
+		s.Temporary = true
+	}
+	switch {
+	case l.accept("TABLE", "TABLES"):
+		p.ifExists()
+		s.Tables = p.names(nil)
+		return s
+	case l.accept("DATABASE", "SCHEMA"):
+		p.ifExists()
+		if n, ok := p.name(); ok {
+			return Statement{Kind: DropSchema, Tables: []Name{{Schema: n.Table}}}
+		}
+	case l.accept("INDEX"):
+		return p.index()
+	}
+	return Statement{}
+}
+
+// Mentions tells whether the statement has the name anywhere, quoted or not, in any case.
+func Mentions(statement, name string, o Options) bool {
+	l := &lexer{s: statement, o: &o}
+	for {
+		switch t := l.next(); {
+		case t.kind == end:
+			return false
+		case t.named() && strings.EqualFold(t.text, name):
+			return true
+		}
+	}
+}

@@ -1,0 +1,231 @@
+package mysql
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/sources/mysql/internal/gtid"
+)
+
+// plan is how a stream begins.
+type plan struct {
+	at place
+	// until: the dump begins at the head of at.file, and what lies before this offset in it is only
+	// read for its GTIDs. 0: nothing is passed over.
+	until uint64
+	// fresh: nothing is durable yet, so the place where reading begins is to be made so at once.
+	fresh bool
+}
+
+// Open implements [pipeline.Source].
+func (s *Source) Open(ctx context.Context, after pipeline.Position) (pipeline.Stream, error) {
+	c, err := s.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	st, err := s.open(ctx, c, after)
+	if err != nil {
+		_ = c.Close()
+		return nil, err
+	}
+	return st, nil
+}
+
+func (s *Source) open(ctx context.Context, c *conn, after pipeline.Position) (*stream, error) {
+	v, vars, err := c.inspect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if !v.logBin {
+		return nil, errBinlogOff
+	}
+	s.warn(c, v, vars)
+	var p *plan
+	if after.Token == "" {
+		p, err = s.first(ctx, c, v)
+	} else {
+		p, err = s.resume(ctx, c, v, after.Token)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := c.register(ctx, v, s.cfg.ServerID, s.cfg.Name); err != nil {
+		return nil, err
+	}
+	if err := c.dump(ctx, s.cfg.ServerID, p); err != nil {
+		return nil, err
+	}
+	return newStream(s, c, v, p, after.Counter)
+}
+
+// warn tells what a person should know at once; Check tells the rest.
+func (s *Source) warn(c *conn, v *server, vars map[string]string) {
+	if !c.secure && !s.url.loopback() {
+		s.cfg.Observer.Warned("source "+s.cfg.Name, "the connection to the server is not encrypted", "put tls=required or tls=verify-full into the url")
+	}
+	if f := vars["binlog_format"]; f != "" && f != "ROW" {
+		s.cfg.Observer.Warned("source "+s.cfg.Name, "binlog_format is "+f+": tables changed by statements are quarantined", "SET GLOBAL binlog_format=ROW (MySQL: SET PERSIST)")
+	}
+}
+
+// dump starts the stream of events that the plan wants.
+func (c *conn) dump(ctx context.Context, id uint32, p *plan) error {
+	switch {
+	case !p.at.byGTID || p.until > 0:
+		pos := p.at.pos
+		if p.until > 0 {
+			pos = 4
+		}
+		return c.dumpFile(id, p.at.file, uint32(pos), 0)
+	case p.at.mariadb:
+		return c.dumpMaria(ctx, id, p.at.last)
+	}
+	return c.dumpGTID(id, p.at.set)
+}
+
+// first finds where reading begins when nothing is durable yet.
+func (s *Source) first(ctx context.Context, c *conn, v *server) (*plan, error) {
+	p := &plan{at: place{mariadb: v.mariadb, byGTID: v.gtids, server: v.identity()}, fresh: true}
+	if !v.gtids {
+		return p, s.firstFile(ctx, c, v, p)
+	}
+	var err error
+	text := s.start.text
+	switch s.start.kind {
+	case startFile:
+		p.at.file, p.until = s.start.file, s.start.pos
+		p.at.set, p.at.last = &gtid.Set{}, &gtid.MariaPos{}
+		return p, nil
+	case startEarliest:
+		if v.mariadb { // the head of the first file tells its GTIDs
+			p.at.file, err = c.firstBinlog(ctx)
+			p.at.last, p.until = &gtid.MariaPos{}, 4
+			return p, err
+		}
+		text, err = c.value(ctx, "SELECT @@global.gtid_purged")
+	case startNow:
+		sql := "SELECT @@global.gtid_executed"
+		if v.mariadb {
+			sql = "SELECT @@global.gtid_binlog_pos"
+		}
+		text, err = c.value(ctx, sql)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var perr error
+	if v.mariadb {
+		p.at.last, perr = gtid.ParseMaria(text)
+	} else {
+		p.at.set, perr = gtid.Parse(text)
+	}
+	if perr != nil {
+		return nil, stopped("start", fmt.Sprintf("start: the server is %s", v.name()), "give a GTID set of this server's kind", perr)
+	}
+	if s.start.kind == startGTID {
+		return p, c.holds(ctx, v, &p.at)
+	}
+	return p, nil
+}
+
+// firstFile is first where GTIDs are off.
+func (s *Source) firstFile(ctx context.Context, c *conn, v *server, p *plan) (err error) {
+	switch s.start.kind {
+	case startGTID:
+		return stopped("gtid_off", "start: a GTID set is given, but gtid_mode is not ON", "SET PERSIST gtid_mode=ON step by step on the server, or give FILE:OFFSET", nil)
+	case startEarliest:
+		p.at.file, err = c.firstBinlog(ctx)
+		p.at.pos = 4
+	case startNow:
+		p.at.file, p.at.pos, err = c.binlogEnd(ctx, v)
+	case startFile:
+		p.at.file, p.at.pos = s.start.file, s.start.pos
+	}
+	p.far()
+	return err
+}
+
+// far makes the plan read a file from its head where the offset is more than the dump command can say.
+func (p *plan) far() {
+	if p.at.pos > 1<<32-1 {
+		p.until = p.at.pos
+	}
+}
+
+// value runs a query that gives one value.
+func (c *conn) value(ctx context.Context, sql string) (string, error) {
+	row, err := c.row(ctx, sql)
+	if err != nil {
+		return "", err
+	}
+	return row[0], nil
+}
+
+// resume checks that the server can go on exactly behind the token.
+func (s *Source) resume(ctx context.Context, c *conn, v *server, token string) (*plan, error) {
+	at, err := parseToken(token)
+	if err != nil {
+		return nil, stopped("position_foreign", "resume", "the log belongs to another kind of source: remove the source's log (leat source remove NAME) and run it again", err)
+	}
+	if at.mariadb != v.mariadb {
+		return nil, stopped("server_changed", fmt.Sprintf("the server is %s now, our position is of another kind (%.100s)", v.name(), token), cureStartOver, nil)
+	}
+	p := &plan{at: *at}
+	if at.byGTID {
+		return p, c.holds(ctx, v, at)
+	}
+	if at.server != v.identity() {
+		return nil, stopped("server_changed", fmt.Sprintf("our position is file and offset on the server %s, this is %s: they mean nothing here", at.server, v.identity()),
+			"point the url at the server that it was, or: "+cureStartOver+"; with gtid_mode=ON a failover keeps the position", nil)
+	}
+	p.far()
+	return p, nil
+}
+
+// holds checks that the server has all transactions of the place, and still has all those behind it.
+func (c *conn) holds(ctx context.Context, v *server, at *place) error {
+	if v.mariadb {
+		return c.holdsMaria(ctx, at.last)
+	}
+	if !v.gtids {
+		return stopped("gtid_off", "gtid_mode is not ON any more, our position is a GTID set", "SET PERSIST gtid_mode=ON step by step on the server", nil)
+	}
+	ours := quote(at.set.String())
+	row, err := c.row(ctx, fmt.Sprintf("SELECT GTID_SUBTRACT(%[1]s, @@global.gtid_executed), GTID_SUBTRACT(@@global.gtid_purged, %[1]s)", ours))
+	if err != nil {
+		return err
+	}
+	if row[0] != "" {
+		return stopped("gtids_missing", "the server lacks transactions that we have: "+row[0], "point the url at the server that has them; where they are lost for good: "+cureStartOver, nil)
+	}
+	if row[1] != "" {
+		return stopped("binlog_purged", "the server no longer has the binlog of transactions that we lack: "+row[1],
+			cureStartOver+"; raise binlog_expire_logs_seconds so that it does not happen again", nil)
+	}
+	return nil
+}
+
+// holdsMaria compares our last GTIDs with the binlog's state. What was purged the server says itself
+// when the dump begins.
+func (c *conn) holdsMaria(ctx context.Context, at *gtid.MariaPos) error {
+	text, err := c.value(ctx, "SELECT @@global.gtid_binlog_state")
+	if err != nil {
+		return err
+	}
+	state, perr := gtid.ParseMariaState(text)
+	if perr != nil {
+		return transient("protocol", "read gtid_binlog_state", perr)
+	}
+	var missing gtid.MariaPos
+	for _, g := range at.Last {
+		if !slices.ContainsFunc(state, func(h gtid.Maria) bool { return h.Domain == g.Domain && h.Server == g.Server && h.Seq >= g.Seq }) {
+			missing.Set(g)
+		}
+	}
+	if len(missing.Last) > 0 {
+		return stopped("gtids_missing", "the server lacks transactions that we have: "+missing.String(), "point the url at the server that has them; where they are lost for good: "+cureStartOver, nil)
+	}
+	return nil
+}

@@ -1,0 +1,163 @@
+package mysql
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/leat-cdc/leat/pipeline"
+)
+
+// stream is one connection's worth of changes. Two goroutines: pump reads packets, run turns them into
+// batches. A batch is handed over as soon as Next waits for it, and grows until then.
+type stream struct {
+	conn *conn
+	out  chan *pipeline.Batch
+	done chan struct{} // closed by Close
+	over chan struct{} // closed by run when it ends, after err was set
+	err  error
+	wg   sync.WaitGroup
+
+	close sync.Once
+
+	mu        sync.Mutex
+	confirmed pipeline.Position // guarded by mu; the server is not told: binlogs are kept by age
+}
+
+var errClosed = errors.New("the stream was closed")
+
+func newStream(s *Source, c *conn, v *server, p *plan, counter uint64) (*stream, error) {
+	st := &stream{conn: c, out: make(chan *pipeline.Batch), done: make(chan struct{}), over: make(chan struct{})}
+	r, err := newReader(s, v, p, counter, st.hand)
+	if err != nil {
+		return nil, err
+	}
+	chunks, free := make(chan chunk, 2), make(chan []byte, 3)
+	for range cap(free) {
+		free <- make([]byte, 0, gulp)
+	}
+	st.wg.Go(func() { pump(c.raw, chunks, free, st.done) })
+	st.wg.Go(func() {
+		defer close(st.over)
+		defer r.close()
+		st.err = st.run(r, chunks, free, s.cfg.StatusInterval)
+	})
+	return st, nil
+}
+
+// hand gives a batch to Next, waiting for it.
+func (st *stream) hand(b *pipeline.Batch) error {
+	select {
+	case st.out <- b:
+		return nil
+	case <-st.done:
+		b.Release()
+		return errClosed
+	}
+}
+
+// run reads chunks into batches. What it holds is handed over when Next waits for it and no
+// transaction is open.
+func (st *stream) run(r *reader, chunks <-chan chunk, free chan<- []byte, status time.Duration) error {
+	tick := time.NewTicker(status)
+	defer tick.Stop()
+	due := r.fresh
+	for {
+		var out chan<- *pipeline.Batch
+		ready := r.ready(due)
+		if ready != nil {
+			out = st.out
+		}
+		select {
+		case out <- ready:
+			r.handed()
+			due = false
+		case ch, ok := <-chunks:
+			if !ok {
+				return r.failed(errClosed)
+			}
+			err := r.chunk(ch)
+			if err != nil {
+				return r.failed(err)
+			}
+			if cap(ch.buf) > keepGulp {
+				ch.buf = make([]byte, 0, gulp)
+			}
+			free <- ch.buf
+		case <-tick.C:
+			due = true
+			r.tick()
+		case <-st.done:
+			return errClosed
+		}
+	}
+}
+
+// chunk reads the events of one read of the connection.
+func (r *reader) chunk(ch chunk) error {
+	if r.b.Read.IsZero() {
+		r.b.Read = ch.read
+	}
+	r.read = ch.read
+	for b := ch.buf; len(b) > 0; {
+		event, rest, err := r.packets.next(b)
+		if errors.Is(err, io.EOF) {
+			err = transient("disconnected", "the server ended the stream", nil)
+		}
+		if err != nil {
+			return err
+		}
+		b = rest
+		if event == nil {
+			continue
+		}
+		if err := r.outer(event); err != nil {
+			return err
+		}
+	}
+	if ch.err != nil {
+		return readError(ch.err)
+	}
+	return nil
+}
+
+// Next implements [pipeline.Stream].
+func (st *stream) Next(ctx context.Context) (*pipeline.Batch, error) {
+	select {
+	case b := <-st.out:
+		return b, nil
+	case <-st.over:
+		return nil, st.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// Confirm implements [pipeline.Stream]. Nothing goes to the server: it keeps its binlogs by age and
+// size, not by what its replicas have read.
+func (st *stream) Confirm(p pipeline.Position) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if p.Counter > st.confirmed.Counter {
+		st.confirmed = p
+	}
+}
+
+// Confirmed is the last position that Confirm was told.
+func (st *stream) Confirmed() pipeline.Position {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.confirmed
+}
+
+// Close implements [pipeline.Stream].
+func (st *stream) Close() error {
+	st.close.Do(func() {
+		close(st.done)
+		_ = st.conn.raw.Close() // ends a blocked read; an error of it changes nothing
+	})
+	st.wg.Wait()
+	return nil
+}
