@@ -87,12 +87,7 @@ type Retry struct {
 }
 
 // Skip is a stretch that was left out on purpose.
-type Skip struct {
-	Subscription string
-	Ranges       []pipeline.OffsetRange
-	Reason       string
-	Time         time.Time
-}
+type Skip = pipeline.Skip
 
 // Store keeps what a subscription must not forget besides its cursor. What it returned from is durable.
 // Putting the same dead letter or state again replaces it.

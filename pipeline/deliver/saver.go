@@ -50,8 +50,8 @@ func (v *saving) begin(s *Subscription, start pipeline.Cursor) {
 	v.work, v.saved, v.tell = make(chan pipeline.Cursor, 1), make(chan error, 1), make(chan pipeline.Offset, 1)
 	var ctx context.Context
 	ctx, v.stop = context.WithCancel(context.Background())
+	told := start.Resolved
 	v.wg.Go(func() {
-		told := v.resolved
 		for c := range v.work {
 			err := v.store(c)
 			if err == nil && c.Resolved > told {

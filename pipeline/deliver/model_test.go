@@ -1,0 +1,359 @@
+package deliver
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/pipeline/pipetest"
+)
+
+// world is a subscriber that fails at random, and remembers what it is to remember.
+type world struct {
+	mu       sync.Mutex
+	rand     *rand.Rand
+	order    Order
+	ordered  bool
+	trouble  float64 // share of Deliveries that go wrong
+	poison   map[pipeline.Offset]bool
+	log      []seen
+	flying   map[string]int
+	overlap  string
+	resolved pipeline.Offset
+	back     string
+	epoch    int
+	out      map[uint64]*flight
+}
+
+// seen is one event of one Delivery.
+type seen struct {
+	epoch  int
+	number uint64
+	offset pipeline.Offset
+	key    string
+	ok     bool
+}
+
+// flight is a Delivery that is out; revoked are the keys of it that failed earlier, from an offset on.
+type flight struct {
+	events  []seen
+	revoked map[string]pipeline.Offset
+}
+
+func (w *world) key(b *pipeline.Batch, i int) string {
+	switch w.order {
+	case OrderSource:
+		return "all"
+	case OrderNone:
+		return fmt.Sprint(b.Offset(i))
+	default:
+		return string(b.Bytes(b.Events[i].Key))
+	}
+}
+
+// Deliver takes a random time and answers at random.
+func (w *world) Deliver(ctx context.Context, d *pipeline.Delivery) (pipeline.Outcomes, error) {
+	w.mu.Lock()
+	delay := time.Duration(w.rand.IntN(300)) * time.Millisecond
+	dice, class := w.rand.Float64(), w.rand.IntN(8)
+	in := map[string]bool{}
+	var events []seen
+	last := map[string]pipeline.Offset{}
+	_ = d.Each(func(_ int, b *pipeline.Batch, i int, _ pipeline.Op) error {
+		k := w.key(b, i)
+		if o, ok := last[k]; ok && o >= b.Offset(i) {
+			w.overlap = fmt.Sprintf("%d after %d within a Delivery", b.Offset(i), o)
+		}
+		last[k] = b.Offset(i)
+		in[k] = true
+		events = append(events, seen{w.epoch, d.Number, b.Offset(i), k, false})
+		return nil
+	})
+	if len(events) != d.Events {
+		w.overlap = fmt.Sprintf("Events says %d, there are %d", d.Events, len(events))
+	}
+	for k := range in {
+		if w.flying[k]++; w.flying[k] > 1 && !w.ordered {
+			w.overlap = "two Deliveries with key " + k
+		}
+	}
+	f := &flight{events, map[string]pipeline.Offset{}}
+	w.out[d.Number] = f
+	w.mu.Unlock()
+	t := time.NewTimer(delay)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for k := range in {
+		w.flying[k]--
+	}
+	delete(w.out, d.Number)
+	var out pipeline.Outcomes
+	err := ctx.Err()
+	if err == nil {
+		out, err = w.answer(d, events, dice, class)
+	}
+	if w.ordered && err == nil && len(out) == len(events) {
+		w.revoke(f, out)
+	}
+	for n := range events {
+		events[n].ok = err == nil && (out == nil || len(out) == len(events) && out[n].Class == pipeline.OK)
+		if w.ordered && !events[n].ok {
+			for _, other := range w.out {
+				other.revoke(events[n])
+			}
+		}
+	}
+	w.log = append(w.log, events...)
+	return out, err
+}
+
+func (f *flight) revoke(e seen) {
+	if at, ok := f.revoked[e.key]; !ok || e.offset < at {
+		f.revoked[e.key] = e.offset
+	}
+}
+
+// revoke keeps the contract of pipeline.Ordered: when an event failed, no later one of its key is taken.
+func (w *world) revoke(f *flight, out pipeline.Outcomes) {
+	for n, e := range f.events {
+		if at, ok := f.revoked[e.key]; ok && e.offset > at && out[n].Class == pipeline.OK {
+			out[n] = pipeline.Outcome{Class: pipeline.Retry, Reason: "an earlier event failed"}
+		}
+		if out[n].Class != pipeline.OK {
+			f.revoke(e)
+		}
+	}
+}
+
+func (w *world) answer(d *pipeline.Delivery, events []seen, dice float64, class int) (pipeline.Outcomes, error) {
+	bad := func(c pipeline.DeliveryClass) error { return &pipeline.DeliveryError{Class: c, Reason: "dice"} }
+	poisoned := slices.ContainsFunc(events, func(e seen) bool { return w.poison[e.offset] })
+	if dice < w.trouble {
+		switch class {
+		case 0, 1:
+			return nil, bad(pipeline.Retriable)
+		case 2:
+			return nil, bad(pipeline.Unavailable)
+		case 3:
+			if d.Events > 1 {
+				return nil, bad(pipeline.TooLarge)
+			}
+		case 4:
+			return pipeline.Outcomes{{Class: pipeline.Retry}, {}, {}}[:w.rand.IntN(2)*2+1], nil // often malformed
+		}
+	}
+	if poisoned && w.rand.IntN(2) == 0 {
+		return nil, bad(pipeline.Retriable)
+	}
+	out := make(pipeline.Outcomes, len(events))
+	for n, e := range events {
+		switch {
+		case w.poison[e.offset]:
+			out[n] = pipeline.Outcome{Class: pipeline.Retry, Reason: "poison"}
+		case dice < w.trouble && w.rand.IntN(3) == 0:
+			out[n] = pipeline.Outcome{Class: pipeline.Class(w.rand.IntN(3)) + pipeline.Retry, Delay: time.Duration(w.rand.IntN(2)) * time.Second, Reason: "dice"}
+			if out[n].Class == pipeline.Fatal && w.rand.IntN(4) > 0 {
+				out[n].Class = pipeline.Defer
+			}
+		}
+	}
+	return out, nil
+}
+
+func (w *world) Resolve(_ context.Context, o pipeline.Offset, _ time.Time) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if o <= w.resolved {
+		w.back = fmt.Sprintf("resolved %d after %d", o, w.resolved)
+	}
+	w.resolved = o
+	return nil
+}
+
+func (w *world) Close() error { return nil }
+
+// check looks for what must never be.
+func (w *world) check(total int, m *memory) error {
+	if w.overlap != "" {
+		return fmt.Errorf("%s", w.overlap)
+	}
+	if w.back != "" {
+		return fmt.Errorf("%s", w.back)
+	}
+	done := map[pipeline.Offset]bool{}
+	offsets := map[string][]pipeline.Offset{}
+	slices.SortStableFunc(w.log, func(a, b seen) int {
+		return cmp.Or(cmp.Compare(a.epoch, b.epoch), cmp.Compare(a.number, b.number))
+	})
+	for _, e := range w.log {
+		done[e.offset] = done[e.offset] || e.ok
+		if i, ok := slices.BinarySearch(offsets[e.key], e.offset); !ok {
+			offsets[e.key] = slices.Insert(offsets[e.key], i, e.offset)
+		}
+	}
+	for o := first; o < first+pipeline.Offset(total); o++ {
+		if _, dead := m.dead[o]; !done[o] && !dead {
+			return fmt.Errorf("offset %d was neither accepted nor dead-lettered", o)
+		}
+	}
+	return w.checkOrder(offsets, m)
+}
+
+// checkOrder: what is sent of a key begins anywhere at or before what was sent already, and goes on
+// from there without leaving anything out.
+func (w *world) checkOrder(offsets map[string][]pipeline.Offset, m *memory) error {
+	last := map[string]pipeline.Offset{}
+	for _, e := range w.log {
+		for _, o := range offsets[e.key] {
+			if _, dead := m.dead[o]; o > last[e.key] && o < e.offset && !dead {
+				return fmt.Errorf("key %s: %d was sent after %d, %d lies between: %v", e.key, e.offset, last[e.key], o, w.log)
+			}
+		}
+		last[e.key] = e.offset
+	}
+	for k, all := range offsets {
+		if _, dead := m.dead[all[len(all)-1]]; last[k] != all[len(all)-1] && !dead {
+			return fmt.Errorf("key %s ends with %d, its newest is %d", k, last[k], all[len(all)-1])
+		}
+	}
+	return nil
+}
+
+// plan is one random history.
+type plan struct {
+	seed             uint64
+	order            Order
+	ordered          bool
+	events, keys     int
+	batch, inFlight  int
+	trouble          float64
+	poison           int
+	crashes          int
+	barriers, pairs  bool
+	exhausted        Exhausted
+	wait             time.Duration
+	tinyBudget, skip bool
+}
+
+func drawPlan(t *rapid.T) plan {
+	return plan{
+		seed: rapid.Uint64().Draw(t, "seed"), order: Order(rapid.IntRange(0, 2).Draw(t, "order")), ordered: rapid.Bool().Draw(t, "ordered"),
+		events: rapid.IntRange(1, 120).Draw(t, "events"), keys: rapid.IntRange(1, 12).Draw(t, "keys"),
+		batch: rapid.IntRange(1, 12).Draw(t, "batch"), inFlight: rapid.IntRange(1, 6).Draw(t, "inFlight"),
+		trouble: float64(rapid.IntRange(0, 6).Draw(t, "trouble")) / 10, poison: rapid.IntRange(0, 3).Draw(t, "poison"),
+		crashes: rapid.IntRange(0, 3).Draw(t, "crashes"), barriers: rapid.Bool().Draw(t, "barriers"), pairs: rapid.Bool().Draw(t, "pairs"),
+		wait: time.Duration(rapid.IntRange(0, 1).Draw(t, "wait")) * 50 * time.Millisecond, tinyBudget: rapid.Bool().Draw(t, "tiny"),
+	}
+}
+
+// TestRandomHistories: whatever the subscriber answers and however often the process dies, every event is
+// accepted or a dead letter, keys keep their order, resolved never goes back, memory comes back.
+func TestRandomHistories(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		p := drawPlan(rt)
+		var err error
+		synctest.Test(t, func(t *testing.T) { err = simulate(t, p) })
+		if err != nil {
+			rt.Fatalf("%+v: %v", p, err)
+		}
+	})
+}
+
+func simulate(t *testing.T, p plan) error {
+	r := rand.New(rand.NewPCG(p.seed, 1))
+	w := &world{rand: rand.New(rand.NewPCG(p.seed, 2)), order: p.order, ordered: p.ordered, trouble: p.trouble,
+		poison: map[pipeline.Offset]bool{}, flying: map[string]int{}, out: map[uint64]*flight{}}
+	for range p.poison {
+		w.poison[first+pipeline.Offset(r.IntN(p.events))] = true
+	}
+	l, m := pipetest.NewMemoryLog("log", first), newMemory()
+	c := config(l, m, w)
+	if p.ordered {
+		c.Sink = orderedWorld{w}
+	}
+	c.Order, c.MaxInFlight, c.Batch = p.order, p.inFlight, Batch{Events: p.batch, Wait: p.wait}
+	c.Retry, c.Exhausted, c.Resolved = Retry{Initial: time.Second, Max: 10 * time.Second, Attempts: 5}, ExhaustedSkip, time.Second
+	if p.tinyBudget {
+		c.Budget = 1
+	}
+	total := 0
+	sub := start(t, c)
+	for total < p.events {
+		var changes []change
+		for range min(1+r.IntN(20), p.events-total) {
+			ch := change{key: uint64(r.IntN(p.keys))}
+			switch {
+			case p.barriers && r.IntN(20) == 0:
+				ch.op = pipeline.OpTruncate
+			case p.pairs && r.IntN(5) == 0 && total+len(changes)+2 <= p.events:
+				changes = append(changes, change{key: ch.key, op: pipeline.OpDelete, pair: true})
+				ch = change{key: uint64(r.IntN(p.keys)), op: pipeline.OpInsert, pair: true}
+			}
+			changes = append(changes, ch)
+		}
+		if len(changes) > p.events-total {
+			changes = changes[:p.events-total]
+		}
+		total += len(changes)
+		appendTo(t, l, changes...)
+		time.Sleep(time.Duration(r.IntN(2000)) * time.Millisecond) // virtual
+		if p.crashes > 0 && r.IntN(4) == 0 {
+			p.crashes--
+			sub = crash(sub, c, m, w, t)
+		}
+	}
+	deadline := time.Now().Add(24 * time.Hour)
+	for sub.Status().Low < first+pipeline.Offset(total) {
+		if time.Now().After(deadline) {
+			sub.end()
+			return fmt.Errorf("stuck: %+v", sub.Status())
+		}
+		time.Sleep(time.Second)
+	}
+	time.Sleep(3 * time.Second)
+	st := sub.Status()
+	sub.end()
+	if st.Open != 0 || st.Held != 0 || st.Buffered != 0 || st.InFlight != 0 || st.State != StateRunning {
+		return fmt.Errorf("not at rest: %+v", st)
+	}
+	if cur := m.cursor("sub"); cur.Low != first+pipeline.Offset(total) || cur.Resolved > cur.Low {
+		return fmt.Errorf("cursor %+v of %d", cur, total)
+	}
+	if w.resolved != first+pipeline.Offset(total) {
+		return fmt.Errorf("resolved %d of %d", w.resolved, total)
+	}
+	return w.check(total, m)
+}
+
+// crash loses what was not saved: the next Run sees the state of this moment.
+func crash(s *run, c Config, m *memory, w *world, t *testing.T) *run {
+	saved := m.cursor("sub")
+	m.setFail(fmt.Errorf("the process is dead"))
+	s.stop()
+	<-s.done
+	m.setFail(nil)
+	m.mu.Lock()
+	m.cursors["sub"] = saved
+	m.mu.Unlock()
+	w.epoch++
+	return start(t, c)
+}
+
+// orderedWorld marks the world's sink, and lets it be a Resolver still.
+type orderedWorld struct{ *world }
+
+func (orderedWorld) Ordered() {}
