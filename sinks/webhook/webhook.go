@@ -1,0 +1,308 @@
+// Package webhook posts events to an HTTP endpoint: CloudEvents JSON, signed as Standard Webhooks say.
+// https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
+package webhook
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/sinks/encode"
+)
+
+// Options of a Sink.
+type Options struct {
+	// URL of the endpoint. Plain http only reaches loopback and private addresses. User information in
+	// it is sent as Basic authorization.
+	URL string
+	// Secrets sign each request, all of them: several while rotating. At least one.
+	Secrets []Secret
+	// Timeout of one request; default 15 s. Delivery.Deadline ends it earlier.
+	Timeout time.Duration
+	// Headers to send beside ours; their values are secrets.
+	Headers map[string]string
+	// Fatal lists the statuses that make an event a dead letter at once; default 422.
+	Fatal []int
+	// MaxInFlight is how many connections are kept; default 64.
+	MaxInFlight int
+	// Source is the name of the events' source; Replay the job whose copies they are, or empty.
+	Source, Replay string
+	// Encoder of the events: encode.JSON with the Separator ','.
+	Encoder *encode.Encoder
+	// Permit says whether a connection to this address may be made; asked for the address that is dialed.
+	// Nil permits none. Link-local addresses are refused whatever it says.
+	Permit func(netip.Addr) bool
+	// Unordered: a failure of one event says nothing about the later ones of its key.
+	Unordered bool
+	// Transport is to be used as it is, for tests of TLS; nil = a guarded one.
+	transport *http.Transport
+}
+
+// Sink posts to one endpoint. Safe for concurrent use: as many requests at once as there are calls.
+type Sink struct {
+	o         Options
+	url       *url.URL
+	shown     string // the endpoint without secrets
+	transport *http.Transport
+	signers   []*signer
+	masks     []string
+	requests  sync.Pool
+}
+
+// New returns the sink of an endpoint. It connects to nothing.
+func New(o Options) (*Sink, error) {
+	u, err := url.Parse(o.URL)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return nil, errors.New("webhook url: want https://host/path") // url.Parse's error shows the URL
+	}
+	if len(o.Secrets) == 0 {
+		return nil, errors.New("webhook: no secret to sign with")
+	}
+	if o.Timeout <= 0 {
+		o.Timeout = 15 * time.Second
+	}
+	if o.MaxInFlight <= 0 {
+		o.MaxInFlight = 64
+	}
+	if o.Fatal == nil {
+		o.Fatal = []int{http.StatusUnprocessableEntity}
+	}
+	s := &Sink{o: o, url: u, shown: u.Scheme + "://" + u.Host + u.EscapedPath()}
+	for _, secret := range o.Secrets {
+		s.signers = append(s.signers, newSigner(secret))
+	}
+	for _, v := range o.Headers {
+		s.masks = append(s.masks, v)
+	}
+	if u.User != nil {
+		p, _ := u.User.Password()
+		s.masks = append(s.masks, p, u.User.String())
+	}
+	if u.RawQuery != "" {
+		s.masks = append(s.masks, u.RawQuery)
+	}
+	s.masks = slices.DeleteFunc(s.masks, func(m string) bool { return len(m) < 4 })
+	s.transport = o.transport
+	if s.transport == nil {
+		s.transport = newTransport(&o, u.Scheme == "http")
+	}
+	s.requests.New = func() any { return new(request) }
+	return s, nil
+}
+
+// Endpoint returns the URL without user information and query.
+func (s *Sink) Endpoint() string { return s.shown }
+
+// Close implements pipeline.Sink.
+func (s *Sink) Close() error {
+	s.transport.CloseIdleConnections()
+	return nil
+}
+
+// request is the memory of one Deliver.
+type request struct {
+	g       encode.Gathered
+	offsets []uint64
+	scratch []byte
+}
+
+// Deliver implements pipeline.Sink.
+func (s *Sink) Deliver(ctx context.Context, d *pipeline.Delivery) (pipeline.Outcomes, error) {
+	r := s.requests.Get().(*request)
+	defer s.requests.Put(r)
+	defer r.g.Release()
+	s.o.Encoder.Gather(d, &r.g)
+	r.collect(d)
+	if len(r.offsets) == 0 {
+		return s.withErrors(d, r, nil), nil
+	}
+	contentType := "application/cloudevents-batch+json"
+	var body [][]byte
+	if n := len(r.g.Parts); len(r.offsets) == 1 {
+		contentType = "application/cloudevents+json"
+		body = append(body, bytes.TrimSuffix(r.g.Parts[n-1], []byte{','}))
+	} else {
+		body = append(body, []byte{'['})
+		body = append(body, r.g.Parts...)
+		body[n] = bytes.TrimSuffix(body[n], []byte{','})
+		body = append(body, []byte{']'})
+	}
+	out, err := s.post(ctx, message{id: s.id(r), contentType: contentType, parts: body, attempt: d.Attempt, reason: d.Reason, deadline: d.Deadline}, r)
+	if err != nil {
+		return nil, err
+	}
+	if out != nil && len(r.g.Errs) > 0 { // back to the places within the Delivery
+		spread := make(pipeline.Outcomes, len(r.g.Ends))
+		n := 0
+		for i := range spread {
+			if r.sent(i) {
+				spread[i] = out[n]
+				n++
+			}
+		}
+		out = spread
+	}
+	out = s.withErrors(d, r, out)
+	if out != nil && !s.o.Unordered {
+		holdSuffix(d, out)
+	}
+	return out, nil
+}
+
+// sent reports whether event i of the Delivery stands in the body.
+func (r *request) sent(i int) bool {
+	if i == 0 {
+		return r.g.Ends[0] > 0
+	}
+	return r.g.Ends[i] > r.g.Ends[i-1]
+}
+
+// collect notes the offsets of what is sent.
+func (r *request) collect(d *pipeline.Delivery) {
+	r.offsets = r.offsets[:0]
+	n := 0
+	for i := range d.Runs {
+		run := &d.Runs[i]
+		for e := run.From; e < run.To; e++ {
+			if len(r.g.Errs) == 0 || r.sent(n) {
+				r.offsets = append(r.offsets, uint64(run.Batch.Offset(int(e))))
+			}
+			n++
+		}
+	}
+}
+
+// withErrors adds the events that cannot be encoded: they are fatal.
+func (s *Sink) withErrors(_ *pipeline.Delivery, r *request, out pipeline.Outcomes) pipeline.Outcomes {
+	if len(r.g.Errs) == 0 {
+		return out
+	}
+	if out == nil {
+		out = make(pipeline.Outcomes, len(r.g.Ends))
+	}
+	for _, ee := range r.g.Errs {
+		out[ee.Event] = pipeline.Outcome{Class: pipeline.Fatal, Reason: ee.Error()}
+	}
+	return out
+}
+
+// holdSuffix makes what follows a key's first failure a Retry: results after it do not count.
+func holdSuffix(d *pipeline.Delivery, out pipeline.Outcomes) {
+	failed := map[uint64]bool{}
+	n := 0
+	for i := range d.Runs {
+		run := &d.Runs[i]
+		for e := run.From; e < run.To; e++ {
+			hash := run.Batch.Events[e].Hash
+			switch {
+			case out[n].Class == pipeline.OK && failed[hash]:
+				out[n] = pipeline.Outcome{Class: pipeline.Retry, Reason: "an earlier event of the key failed"}
+			case out[n].Class != pipeline.OK:
+				failed[hash] = true
+			}
+			n++
+		}
+	}
+}
+
+// id is the webhook-id: the same for the same events only.
+func (s *Sink) id(r *request) string {
+	var b []byte
+	b = append(b, s.o.Source...)
+	if n := len(r.offsets); n == 1 {
+		b = strconv.AppendUint(append(b, '-'), r.offsets[0], 10)
+	} else {
+		r.scratch = r.scratch[:0]
+		for _, o := range r.offsets {
+			r.scratch = binary.BigEndian.AppendUint64(r.scratch, o)
+		}
+		b = strconv.AppendUint(append(b, '_'), r.offsets[0], 10)
+		b = strconv.AppendUint(append(b, '_'), r.offsets[n-1], 10)
+		b = fmt.Appendf(b, "_%08x", crc32.ChecksumIEEE(r.scratch))
+	}
+	if s.o.Replay != "" {
+		b = append(append(b, "_r"...), s.o.Replay...)
+	}
+	return string(b)
+}
+
+// Resolve implements pipeline.Resolver: it posts a leat.resolved event.
+func (s *Sink) Resolve(ctx context.Context, o pipeline.Offset, t time.Time) error {
+	r := &request{offsets: []uint64{uint64(o)}}
+	_, err := s.post(ctx, message{id: encode.ResolvedID(s.o.Source, o), contentType: "application/cloudevents+json",
+		parts: [][]byte{encode.Resolved(s.o.Source, o, t)}, attempt: 1}, r)
+	return err
+}
+
+// message is one request to make.
+type message struct {
+	id, contentType string
+	parts           [][]byte
+	attempt         int
+	reason          pipeline.Reason
+	deadline        time.Time
+}
+
+// post sends the message and reads the reply. Outcomes are per event sent, nil when all is done.
+func (s *Sink) post(ctx context.Context, m message, r *request) (pipeline.Outcomes, error) {
+	now := time.Now()
+	deadline := now.Add(s.o.Timeout)
+	if !m.deadline.IsZero() && m.deadline.Before(deadline) {
+		deadline = m.deadline
+	}
+	var open sync.WaitGroup
+	defer open.Wait() // the body's memory is not ours to keep
+	reqCtx, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
+	req := (&http.Request{Method: http.MethodPost, URL: s.url, Host: s.url.Host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: s.header(m, now, deadline)}).WithContext(reqCtx)
+	size := 0
+	for _, p := range m.parts {
+		size += len(p)
+	}
+	req.ContentLength = int64(size)
+	req.Body = newBody(m.parts, &open)
+	// A kept connection that the server closed meanwhile: once more on a fresh one.
+	req.GetBody = func() (io.ReadCloser, error) { return newBody(m.parts, &open), nil }
+	resp, err := s.transport.RoundTrip(req)
+	if err != nil {
+		return nil, s.failed(ctx, err, deadline.Sub(now))
+	}
+	return s.reply(ctx, resp, r.offsets, deadline.Sub(now))
+}
+
+func (s *Sink) header(m message, now, deadline time.Time) http.Header {
+	h := make(http.Header, 10+len(s.o.Headers))
+	for k, v := range s.o.Headers {
+		h.Set(k, v)
+	}
+	if s.url.User != nil {
+		p, _ := s.url.User.Password()
+		setBasic(h, s.url.User.Username(), p)
+	}
+	stamp := strconv.FormatInt(now.Unix(), 10)
+	set := func(k, v string) { h[k] = []string{v} } // keys are canonical already
+	set("Content-Type", m.contentType)
+	set("User-Agent", "leat")
+	set("Webhook-Id", m.id)
+	set("Webhook-Timestamp", stamp)
+	set("Webhook-Signature", signatures(s.signers, m.id, stamp, m.parts))
+	set("Delivery-Attempt", strconv.Itoa(max(m.attempt, 1)))
+	set("Delivery-Deadline", deadline.UTC().Format("2006-01-02T15:04:05.000Z07:00"))
+	set("Delivery-Reason", m.reason.String())
+	// Not sent when empty; says that the request may be made again on another connection.
+	h["Idempotency-Key"] = []string{}
+	return h
+}
