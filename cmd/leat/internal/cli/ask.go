@@ -1,0 +1,49 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// yesFlag is --yes of commands that ask before they do what cannot be undone.
+func yesFlag(cmd *cobra.Command, yes *bool) {
+	cmd.Flags().BoolVarP(yes, "yes", "y", false, "do not ask")
+}
+
+// confirm asks on stderr; word is what must be typed, empty for y. Without a terminal there is nobody to
+// ask: refused.
+func (a *app) confirm(ctx context.Context, yes bool, question, word string) error {
+	if yes {
+		return nil
+	}
+	if !a.interactive() {
+		return &failure{exitUsage, errors.New("nobody can be asked: this is no terminal"), "Give --yes if you are sure."}
+	}
+	if word == "" {
+		a.err.Printf("%s [y/N] ", question)
+	} else {
+		a.err.Printf("%s\nType %s to go on: ", question, word)
+	}
+	answer := make(chan string, 1)
+	go func() { // a read of a terminal cannot be interrupted: it ends with the process
+		line, err := bufio.NewReader(a.Stdin).ReadString('\n')
+		if err != nil {
+			line = ""
+		}
+		answer <- strings.TrimSpace(line)
+	}()
+	select {
+	case got := <-answer:
+		if got == word && word != "" || word == "" && (strings.EqualFold(got, "y") || strings.EqualFold(got, "yes")) {
+			return nil
+		}
+	case <-ctx.Done():
+		a.err.Printf("\n")
+	}
+	return fmt.Errorf("not confirmed: nothing was changed")
+}

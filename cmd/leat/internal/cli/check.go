@@ -1,0 +1,102 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/leat-cdc/leat/cmd/leat/internal/config"
+	"github.com/leat-cdc/leat/pipeline"
+)
+
+func (a *app) checkCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "check",
+		Short: "Is everything reachable, allowed and set? Each finding with its cure",
+		Long: "Reads leat.yaml, then looks at each source and sink: reachable, permissions, settings, replica\n" +
+			"identity against routing keys, cascades that the binlog does not show, retention. Changes nothing.\n" +
+			"Exit code 1 when something will not work, 2 when the file is wrong.",
+		Example: "  leat check\n  leat check --json | jq '.findings[] | select(.level == \"error\")'",
+		Args:    wants(),
+		RunE:    func(cmd *cobra.Command, _ []string) error { return a.check(cmd.Context()) },
+	}
+	a.jsonFlag(cmd)
+	return cmd
+}
+
+// checked is the document of check --json.
+type checked struct {
+	OK       bool               `json:"ok"`
+	Findings []pipeline.Finding `json:"findings"`
+}
+
+func (a *app) check(ctx context.Context) error {
+	if a.Check == nil {
+		return unsupported("leat check")
+	}
+	cfg, err := a.load(false)
+	if err == nil {
+		err = cfg.CheckRun()
+	}
+	if err != nil {
+		if list := configFindings(err, "error"); a.asJSON && list != nil {
+			if err := a.document(checked{Findings: list}); err != nil {
+				return err
+			}
+			return said(exitUsage)
+		}
+		return err
+	}
+	all := configFindings(cfg.Warnings(), "warning")
+	all = append(all, a.Check(ctx, cfg)...)
+	if err := ctx.Err(); err != nil {
+		return errors.New("check: interrupted")
+	}
+	bad := 0
+	for _, f := range all {
+		if f.Level == "error" {
+			bad++
+		}
+	}
+	switch {
+	case a.asJSON:
+		if all == nil {
+			all = []pipeline.Finding{}
+		}
+		if err := a.document(checked{OK: bad == 0, Findings: all}); err != nil {
+			return err
+		}
+	case len(all) == 0:
+		a.out.Printf("%s: %s, %s: all good\n", a.file(), plural(len(cfg.Sources), "source"), plural(len(cfg.Subscriptions), "subscription"))
+	default:
+		a.report(a.out, all)
+		a.out.Printf("\n%s: %s, %s in all\n", a.file(), plural(bad, "error"), plural(len(all), "finding"))
+	}
+	if bad > 0 {
+		return said(exitFailed)
+	}
+	return nil
+}
+
+// configFindings are a file's errors as findings; nil when err is no such error.
+func configFindings(err error, level string) []pipeline.Finding {
+	var list config.Errors
+	if one := (*config.Error)(nil); !errors.As(err, &list) && errors.As(err, &one) {
+		list = config.Errors{one}
+	}
+	var out []pipeline.Finding
+	for _, e := range list {
+		out = append(out, pipeline.Finding{Level: level, Code: "config",
+			Place: fmt.Sprintf("%s:%d:%d", e.File, e.Line, e.Col), What: e.Msg, Cure: e.Cure})
+	}
+	return out
+}
+
+func plural(n int, word string) string {
+	if n == 1 {
+		return "1 " + word
+	}
+	return fmt.Sprintf("%d %ss", n, word)
+}

@@ -1,0 +1,39 @@
+package cli
+
+import (
+	"slices"
+
+	"github.com/spf13/cobra"
+)
+
+// later are the commands that a later version will have: their names are taken, and they refuse.
+var later = []laterCommand{
+	{"top", "the status, live, full screen"},
+	{"explain", "what became of an event"},
+	{"throttle", "slow a source or subscription down"},
+	{"redrive", "send parked keys and dead letters again"},
+	{"discard", "give up on parked keys and dead letters"},
+	{"replay", "deliver a window of the log again"},
+	{"jobs", "replays and backfills under way"},
+	{"backfill", "bring the rows that are already there"},
+	{"ranges", "key ranges of a subscription"},
+	{"verify", "compare what was delivered with the source"},
+}
+
+type laterCommand struct{ name, short string }
+
+func (l laterCommand) command() *cobra.Command {
+	return &cobra.Command{
+		Use:                l.name,
+		Short:              l.short,
+		Long:               "leat " + l.name + ": " + l.short + ". Not supported by this version.",
+		Hidden:             true,
+		DisableFlagParsing: true, // its flags are not known yet, so they are not what is wrong
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if slices.Contains(args, "--help") || slices.Contains(args, "-h") {
+				return cmd.Help()
+			}
+			return unsupported("leat " + l.name)
+		},
+	}
+}

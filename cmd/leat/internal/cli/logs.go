@@ -1,0 +1,210 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/leat-cdc/leat/cmd/leat/internal/cli/screen"
+	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/pipeline/disklog"
+)
+
+func (a *app) logCommand() *cobra.Command {
+	cmd := group(&cobra.Command{Use: "log", Short: "The log on disk: what is in it, whether it is whole, its records"})
+	cmd.Long = "These commands read the data folder itself, also while the server runs, and change nothing."
+	var dir string
+	info := &cobra.Command{
+		Use:     "info [SOURCE]",
+		Short:   "What is in the log: offsets, times, sizes, tables",
+		Example: "  leat log info\n  leat log info files --json",
+		Args:    wants("[SOURCE]"),
+		RunE:    func(_ *cobra.Command, args []string) error { return a.logInfo(args, dir) },
+	}
+	for _, c := range []*cobra.Command{info} {
+		c.Flags().StringVar(&dir, "dir", "", "the log in `FOLDER`, instead of those of the data folder")
+		c.ValidArgsFunction = a.names(true, false)
+		a.jsonFlag(c)
+		cmd.AddCommand(c)
+	}
+	return cmd
+}
+
+// logFolder is one log to look at.
+type logFolder struct{ source, dir string }
+
+// logFolders are the logs that a command is about: that in dir, that of the source named, or all.
+func (a *app) logFolders(args []string, dir string) ([]logFolder, error) {
+	if dir != "" {
+		if len(args) > 0 {
+			return nil, &failure{code: exitUsage, err: errors.New("--dir and a source's name are two ways to say the same: give one")}
+		}
+		return []logFolder{{"", dir}}, nil
+	}
+	if a.LogDir == nil {
+		return nil, unsupported("leat log without --dir")
+	}
+	data, err := a.data()
+	if err != nil {
+		return nil, err
+	}
+	if len(args) > 0 {
+		if args[0] != plainName(args[0]) {
+			return nil, &failure{code: exitUsage, err: fmt.Errorf("%q is no name of a source", args[0])}
+		}
+		return []logFolder{{args[0], a.LogDir(data, args[0])}}, nil
+	}
+	entries, err := os.ReadDir(a.LogDir(data, ""))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("list the logs: %w", err)
+	}
+	var out []logFolder
+	for _, e := range entries {
+		if e.IsDir() {
+			out = append(out, logFolder{e.Name(), a.LogDir(data, e.Name())})
+		}
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("there is no log in %s yet", data)
+	}
+	return out, nil
+}
+
+// plainName is a name as sources have them; anything else could lead out of the data folder.
+func plainName(s string) string {
+	for _, r := range s {
+		if (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' {
+			return ""
+		}
+	}
+	return s
+}
+
+// The documents of log info --json.
+type logDoc struct {
+	Source   string       `json:"source"`
+	ID       string       `json:"log_id"`
+	Created  time.Time    `json:"created"`
+	Format   int          `json:"format"`
+	Oldest   uint64       `json:"oldest"`
+	Next     uint64       `json:"next"`
+	Position string       `json:"position"`
+	Bytes    int64        `json:"bytes"`
+	Segments []segmentDoc `json:"segments"`
+	Tables   []tableDoc   `json:"tables"`
+	Notices  []noticeDoc  `json:"notices"`
+}
+
+type segmentDoc struct {
+	File   string     `json:"file"`
+	Bytes  int64      `json:"bytes"`
+	Used   int64      `json:"used"`
+	First  uint64     `json:"first"`
+	Next   uint64     `json:"next"`
+	Oldest *time.Time `json:"oldest_commit"`
+	Newest *time.Time `json:"newest_commit"`
+	Sealed bool       `json:"sealed"`
+}
+
+type tableDoc struct {
+	Name    string   `json:"name"`
+	Version uint32   `json:"version"`
+	Columns []string `json:"columns"`
+}
+
+func when(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC()
+	return &t
+}
+
+func logDocument(s disklog.Summary) logDoc {
+	d := logDoc{Source: s.Source, ID: s.ID, Created: s.Created.UTC(), Format: s.Format, Oldest: uint64(s.Oldest), Next: uint64(s.Next),
+		Position: s.Last.Token, Segments: []segmentDoc{}, Tables: []tableDoc{}, Notices: []noticeDoc{}}
+	for _, g := range s.Segments {
+		d.Bytes += g.Size
+		d.Segments = append(d.Segments, segmentDoc{g.File, g.Size, g.Used, uint64(g.First), uint64(g.Next), when(g.Oldest), when(g.Newest), g.Sealed})
+	}
+	for _, t := range s.Tables {
+		one := tableDoc{Name: t.Subject(), Version: t.Version, Columns: []string{}}
+		for _, c := range t.Columns {
+			one.Columns = append(one.Columns, c.Name)
+		}
+		d.Tables = append(d.Tables, one)
+	}
+	for _, n := range s.Notices {
+		d.Notices = append(d.Notices, noticeDoc{noticeKinds[n.Kind], n.Code, n.Table, n.Position, n.Reason, n.Cure, when(n.Time)})
+	}
+	return d
+}
+
+var noticeKinds = map[pipeline.NoticeKind]string{
+	pipeline.NoticeQuarantined: "quarantined", pipeline.NoticeReleased: "released", pipeline.NoticeGap: "gap",
+}
+
+func (a *app) logInfo(args []string, dir string) error {
+	folders, err := a.logFolders(args, dir)
+	if err != nil {
+		return err
+	}
+	docs := []logDoc{}
+	for _, f := range folders {
+		s, err := disklog.Info(f.dir)
+		if err != nil {
+			return err
+		}
+		docs = append(docs, logDocument(s))
+	}
+	if a.asJSON {
+		return a.document(map[string]any{"logs": docs})
+	}
+	for i, d := range docs {
+		if i > 0 {
+			a.out.Printf("\n")
+		}
+		a.printLog(d)
+	}
+	return nil
+}
+
+func (a *app) printLog(d logDoc) {
+	a.out.Printf("%s\n", a.out.Paint(screen.Bold, "log of "+screen.Clean(d.Source)))
+	a.out.Pairs([2]string{"id", d.ID}, [2]string{"created", screen.Time(d.Created)}, [2]string{"format", fmt.Sprint(d.Format)},
+		[2]string{"offsets", offsets(d.Oldest, d.Next)}, [2]string{"position", d.Position}, [2]string{"size", screen.Size(uint64(d.Bytes))})
+	if len(d.Segments) > 0 {
+		a.out.Printf("\n")
+		t := screen.NewTable("SEGMENT", ">SIZE", ">USED", ">FIRST", ">EVENTS", "OLDEST", "NEWEST")
+		for _, g := range d.Segments {
+			t.Row(screen.Text(g.File), screen.Text(screen.Size(uint64(g.Bytes))), screen.Text(screen.Size(uint64(g.Used))), screen.Text(plain(g.First)),
+				screen.Text(screen.Count(kept(g.First, g.Next))), screen.Text(timeOf(g.Oldest)), screen.Text(timeOf(g.Newest)))
+		}
+		a.out.Print(t)
+	}
+	if len(d.Tables) > 0 {
+		a.out.Printf("\n")
+		t := screen.NewTable("TABLE", ">VERSION", ">COLUMNS")
+		for _, x := range d.Tables {
+			t.Row(screen.Text(x.Name), screen.Text(fmt.Sprint(x.Version)), screen.Text(fmt.Sprint(len(x.Columns))))
+		}
+		a.out.Print(t)
+	}
+	for _, n := range d.Notices {
+		a.out.Printf("! %s: %s %s\n", screen.Clean(n.Table), n.Kind, screen.Clean(n.Reason))
+		if n.Cure != "" {
+			a.out.Printf("  → %s\n", screen.Clean(n.Cure))
+		}
+	}
+}
+
+func timeOf(t *time.Time) string {
+	if t == nil {
+		return ""
+	}
+	return screen.Time(*t)
+}

@@ -1,0 +1,115 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/leat-cdc/leat/cmd/leat/internal/cli/screen"
+	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
+)
+
+func (a *app) parkedCommand() *cobra.Command {
+	limit := uint32(100)
+	cmd := &cobra.Command{
+		Use:   "parked SUBSCRIPTION [EVENT-ID...]",
+		Short: "Events that a subscription gave up on, and why",
+		Long: "Lists the dead letters of a subscription, newest first: events that it never took, with what was tried.\n" +
+			"With event ids: these, with their content.",
+		Example:           "  leat parked search\n  leat parked search files-1877212358656123\n  leat parked search --json | jq '.dead[].id'",
+		Args:              wants("SUBSCRIPTION", "[EVENT-ID...]"),
+		ValidArgsFunction: a.names(false, true),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.parked(cmd.Context(), args[0], args[1:], limit)
+		},
+	}
+	cmd.Flags().Uint32VarP(&limit, "limit", "n", limit, "at most `N`")
+	a.jsonFlag(cmd)
+	return cmd
+}
+
+// The document of parked --json. Parked keys come with a later version.
+type parkedDoc struct {
+	Parked []struct{} `json:"parked"`
+	Dead   []deadDoc  `json:"dead"`
+}
+
+type deadDoc struct {
+	ID       string          `json:"id"`
+	Key      json.RawMessage `json:"key"`
+	Reason   string          `json:"reason"`
+	Attempts []attemptDoc    `json:"attempts"`
+	Event    json.RawMessage `json:"event,omitempty"` // when asked for by id
+}
+
+type attemptDoc struct {
+	Time        *time.Time `json:"time"`
+	TookSeconds float64    `json:"took_seconds"`
+	Reason      string     `json:"reason"`
+}
+
+func (a *app) parked(ctx context.Context, name string, ids []string, limit uint32) error {
+	s, err := a.connect()
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	r, err := call(ctx, s, "parked "+name, s.Parked, &leatv1.ParkedRequest{Subscription: name, Limit: limit, Ids: ids})
+	if err != nil {
+		return err
+	}
+	if a.asJSON {
+		return a.document(parkedDocument(r))
+	}
+	if len(r.GetDead()) == 0 {
+		a.out.Printf("%s has no dead letters\n", screen.Clean(name))
+		return nil
+	}
+	if len(ids) > 0 {
+		for _, d := range r.GetDead() {
+			a.deadLetter(d)
+		}
+		return nil
+	}
+	t := screen.NewTable("EVENT", "TABLE", "KEY", "SINCE", ">TRIES", "REASON")
+	for _, d := range r.GetDead() {
+		t.Row(screen.Text(d.GetId()), screen.Text(d.GetTable()), screen.Text(screen.Shorten(d.GetKey(), 40)), screen.Text(clock(d.GetTime())),
+			screen.Text(fmt.Sprint(len(d.GetAttempts()))), screen.Cell{Text: screen.Shorten(d.GetReason(), 80), Style: screen.Red})
+	}
+	a.out.Print(t)
+	if n := uint64(len(r.GetDead())); r.GetTotal() > n {
+		a.out.Printf("%s of %s; see --limit\n", screen.Count(n), screen.Count(r.GetTotal()))
+	}
+	return nil
+}
+
+func (a *app) deadLetter(d *leatv1.DeadLetter) {
+	a.out.Printf("%s  %s\n", a.out.Paint(screen.Bold, screen.Clean(d.GetId())), a.out.Paint(screen.Red, screen.Clean(d.GetReason())))
+	a.out.Pairs([2]string{"table", d.GetTable()}, [2]string{"key", d.GetKey()}, [2]string{"since", clock(d.GetTime())})
+	for i, t := range d.GetAttempts() {
+		a.out.Printf("  %d. %s, %s: %s\n", i+1, clock(t.GetTime()), screen.Duration(t.GetTook().AsDuration()), screen.Clean(t.GetReason()))
+	}
+	var pretty bytes.Buffer
+	if json.Indent(&pretty, d.GetEvent(), "  ", "  ") == nil && pretty.Len() > 0 {
+		a.out.Printf("  %s\n", lines(pretty.String()))
+	}
+}
+
+func parkedDocument(r *leatv1.ParkedResponse) parkedDoc {
+	doc := parkedDoc{Parked: []struct{}{}, Dead: []deadDoc{}}
+	for _, d := range r.GetDead() {
+		one := deadDoc{ID: d.GetId(), Key: object(d.GetKey()), Reason: d.GetReason(), Attempts: []attemptDoc{}}
+		if json.Valid(d.GetEvent()) {
+			one.Event = d.GetEvent()
+		}
+		for _, t := range d.GetAttempts() {
+			one.Attempts = append(one.Attempts, attemptDoc{moment(t.GetTime()), seconds(t.GetTook().AsDuration()), t.GetReason()})
+		}
+		doc.Dead = append(doc.Dead, one)
+	}
+	return doc
+}

@@ -1,0 +1,110 @@
+package screen
+
+import (
+	"strings"
+	"unicode/utf8"
+)
+
+// Cell of a table.
+type Cell struct {
+	Text  string
+	Style Style
+}
+
+// Text is a cell in no style.
+func Text(s string) Cell { return Cell{Text: s} }
+
+// Table aligns its columns. (text/tabwriter counts the bytes of colours as width.)
+type Table struct {
+	head  []string
+	right []bool
+	rows  [][]Cell
+	notes map[int][]Cell
+}
+
+// NewTable has a head; a column whose name begins with > is aligned to the right.
+func NewTable(head ...string) *Table {
+	t := &Table{notes: map[int][]Cell{}}
+	for _, h := range head {
+		name, right := strings.CutPrefix(h, ">")
+		t.head, t.right = append(t.head, name), append(t.right, right)
+	}
+	return t
+}
+
+// Row adds a row; its texts are cleaned.
+func (t *Table) Row(cells ...Cell) {
+	for i := range cells {
+		cells[i].Text = Clean(cells[i].Text)
+		if cells[i].Text == "" {
+			cells[i].Text = "-"
+		}
+	}
+	t.rows = append(t.rows, cells)
+}
+
+// Note adds a line below the newest row, as wide as it is.
+func (t *Table) Note(style Style, text string) {
+	at := len(t.rows) - 1
+	t.notes[at] = append(t.notes[at], Cell{Clean(text), style})
+}
+
+// Len is the number of rows.
+func (t *Table) Len() int { return len(t.rows) }
+
+// Print writes the table.
+func (s *Screen) Print(t *Table) {
+	width := make([]int, len(t.head))
+	for i, h := range t.head {
+		width[i] = utf8.RuneCountInString(h)
+		for _, r := range t.rows {
+			if i < len(r) {
+				width[i] = max(width[i], utf8.RuneCountInString(r[i].Text))
+			}
+		}
+	}
+	head := make([]Cell, len(t.head))
+	for i, h := range t.head {
+		head[i] = Cell{h, Bold}
+	}
+	s.line(t, width, head)
+	for n, r := range t.rows {
+		s.line(t, width, r)
+		for _, note := range t.notes[n] {
+			s.Printf("  %s\n", s.Paint(note.Style, note.Text))
+		}
+	}
+}
+
+func (s *Screen) line(t *Table, width []int, cells []Cell) {
+	var b strings.Builder
+	for i, c := range cells {
+		if i > 0 {
+			b.WriteString("  ")
+		}
+		pad := strings.Repeat(" ", max(width[i]-utf8.RuneCountInString(c.Text), 0))
+		if t.right[i] {
+			b.WriteString(pad)
+		}
+		b.WriteString(s.Paint(c.Style, c.Text))
+		if !t.right[i] && i < len(cells)-1 {
+			b.WriteString(pad)
+		}
+	}
+	s.Printf("%s\n", b.String())
+}
+
+// Pairs writes "name  value" lines with the values aligned; empty values are left out.
+func (s *Screen) Pairs(pairs ...[2]string) {
+	width := 0
+	for _, p := range pairs {
+		if p[1] != "" {
+			width = max(width, utf8.RuneCountInString(p[0]))
+		}
+	}
+	for _, p := range pairs {
+		if p[1] != "" {
+			s.Printf("  %s%s  %s\n", s.Paint(Dim, p[0]), strings.Repeat(" ", width-utf8.RuneCountInString(p[0])), Clean(p[1]))
+		}
+	}
+}

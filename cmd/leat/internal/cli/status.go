@@ -1,0 +1,267 @@
+package cli
+
+import (
+	"context"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/leat-cdc/leat/cmd/leat/internal/cli/screen"
+	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
+)
+
+func (a *app) statusCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "status [NAME]",
+		Short: "Sources, log, subscriptions: state, lag, rate, and why something waits",
+		Long: "LAG of a source is the time from commit to durable in the log; of a subscription the events of the log\n" +
+			"that are not done, and the age of the oldest of them. HELD events wait for an earlier one of their key.\n" +
+			"DEAD ones were given up on (leat parked). With a NAME: everything about that source or subscription.",
+		Example:           "  leat status\n  leat status search\n  leat status --json | jq '.subscriptions[] | select(.state != \"running\") | .name'",
+		Args:              wants("[NAME]"),
+		ValidArgsFunction: a.names(true, true),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			name := ""
+			if len(args) > 0 {
+				name = args[0]
+			}
+			return a.status(cmd.Context(), name)
+		},
+	}
+	a.jsonFlag(cmd)
+	return cmd
+}
+
+func (a *app) status(ctx context.Context, name string) error {
+	s, err := a.connect()
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	r, err := call(ctx, s, "status", s.Status, &leatv1.StatusRequest{Name: name})
+	if err != nil {
+		return err
+	}
+	switch {
+	case a.asJSON:
+		return a.document(statusDocument(r))
+	case name != "":
+		a.details(r)
+	default:
+		a.overview(s, r)
+	}
+	return nil
+}
+
+func (a *app) overview(s *server, r *leatv1.StatusResponse) {
+	a.out.Printf("%s on %s", a.out.Paint(screen.Bold, "leat "+screen.Clean(r.GetVersion())), s.shown)
+	if t := r.GetStarted(); t != nil {
+		a.out.Printf(", up %s", screen.Duration(a.Now().Sub(t.AsTime())))
+	}
+	if r.GetMemoryBudget() > 0 {
+		a.out.Printf(", memory %s of %s", screen.Size(r.GetMemoryUsed()), screen.Size(r.GetMemoryBudget()))
+	}
+	a.out.Printf("\n\n")
+	if len(r.GetSources()) == 0 && len(r.GetSubscriptions()) == 0 {
+		a.out.Printf("no sources, no subscriptions: see leat plan, leat apply\n")
+		return
+	}
+	if len(r.GetSources()) > 0 {
+		a.out.Print(a.sourceTable(r.GetSources()))
+	}
+	if len(r.GetSubscriptions()) > 0 {
+		a.out.Printf("\n")
+		a.out.Print(a.subscriptionTable(r.GetSubscriptions()))
+	}
+}
+
+// positionWidth is what a table shows of a position: GTID sets may be long.
+const positionWidth = 40
+
+func (a *app) sourceTable(list []*leatv1.SourceStatus) *screen.Table {
+	t := screen.NewTable("SOURCE", "KIND", "STATE", ">LAG", ">EVENTS", ">BYTES", ">LOG", ">KEPT", "POSITION")
+	for _, s := range list {
+		lag := ""
+		if s.GetLag() != nil && s.GetState() == "streaming" {
+			lag = screen.Duration(s.GetLag().AsDuration())
+		}
+		t.Row(screen.Cell{Text: s.GetName(), Style: screen.Bold}, screen.Text(s.GetKind()), stateCell(s.GetState()), screen.Text(lag),
+			screen.Text(screen.Rate(s.GetEventsPerSecond())), screen.Text(screen.Size(uint64(max(s.GetBytesPerSecond(), 0)))+"/s"),
+			screen.Text(screen.Size(s.GetLogBytes())), screen.Text(screen.Count(kept(s.GetOldest(), s.GetNext()))),
+			screen.Text(screen.Shorten(s.GetPosition(), positionWidth)))
+		for _, n := range sourceNotes(s) {
+			t.Note(n.Style, n.Text)
+		}
+	}
+	return t
+}
+
+func kept(oldest, next uint64) uint64 {
+	if next < oldest {
+		return 0
+	}
+	return next - oldest
+}
+
+// sourceNotes say what is wrong with a source and what to do.
+func sourceNotes(s *leatv1.SourceStatus) []screen.Cell {
+	var out []screen.Cell
+	if s.GetReason() != "" {
+		text := s.GetReason()
+		if s.GetCode() != "" {
+			text = s.GetCode() + ": " + text
+		}
+		if at := clock(s.GetSince()); at != "" {
+			text += " (since " + at + ")"
+		}
+		out = append(out, screen.Cell{Text: "! " + text, Style: stateStyle(s.GetState())})
+	}
+	if s.GetState() == "gone" || s.GetState() == "" {
+		out = append(out, screen.Cell{Text: "! leat.yaml no longer names it; kept and paused; leat source remove or leat apply --drop removes it", Style: screen.Yellow})
+	}
+	if s.GetLogFull() {
+		out = append(out, screen.Cell{Text: "! the log's disk is full: reading waits; make space, or lower retention.size", Style: screen.Red})
+	}
+	for _, n := range s.GetNotices() {
+		text, style := n.GetTable()+" ", screen.Yellow
+		switch n.GetKind() {
+		case "quarantined":
+			text, style = text+"is quarantined, its changes do not enter the log", screen.Red
+		case "gap":
+			text += "has changes that did not enter the log"
+		default:
+			text, style = text+"is read again", screen.Dim
+		}
+		if n.GetPosition() != "" {
+			text += ", at " + screen.Shorten(n.GetPosition(), positionWidth)
+		}
+		if n.GetReason() != "" {
+			text += ": " + n.GetReason()
+		}
+		out = append(out, screen.Cell{Text: "! " + text, Style: style})
+		if n.GetCure() != "" {
+			out = append(out, screen.Cell{Text: "  → " + n.GetCure(), Style: screen.Dim})
+		}
+	}
+	return out
+}
+
+func (a *app) subscriptionTable(list []*leatv1.SubscriptionStatus) *screen.Table {
+	t := screen.NewTable("SUBSCRIPTION", "SOURCE", "KIND", "STATE", ">LAG", ">BEHIND", ">EVENTS", ">IN FLIGHT", ">HELD", ">DEAD")
+	for _, s := range list {
+		behind := ""
+		if s.GetLagEvents() > 0 {
+			behind = screen.Duration(s.GetLag().AsDuration())
+		}
+		dead := screen.Text(screen.Count(s.GetDead()))
+		if s.GetDead() > 0 {
+			dead.Style = screen.Red
+		}
+		t.Row(screen.Cell{Text: s.GetName(), Style: screen.Bold}, screen.Text(s.GetSource()), screen.Text(s.GetKind()), stateCell(s.GetState()),
+			screen.Text(screen.Count(s.GetLagEvents())), screen.Text(behind), screen.Text(screen.Rate(s.GetEventsPerSecond())),
+			screen.Text(screen.Count(s.GetInFlight())), screen.Text(screen.Count(s.GetHeld())), dead)
+		for _, n := range a.subscriptionNotes(s) {
+			t.Note(n.Style, n.Text)
+		}
+	}
+	return t
+}
+
+// subscriptionNotes say why a subscription waits and until when.
+func (a *app) subscriptionNotes(s *leatv1.SubscriptionStatus) []screen.Cell {
+	var out []screen.Cell
+	text := s.GetReason()
+	if u := s.GetUntil(); u != nil {
+		if text == "" {
+			text = "waits"
+		}
+		if d := u.AsTime().Sub(a.Now()); d > 0 {
+			text += "; again in " + screen.Duration(d)
+		} else {
+			text += "; again now"
+		}
+	}
+	if text != "" {
+		out = append(out, screen.Cell{Text: "! " + text, Style: stateStyle(s.GetState())})
+	}
+	if s.GetState() == "gone" {
+		out = append(out, screen.Cell{Text: "! leat.yaml no longer names it; kept and paused; leat apply --drop " + s.GetName() + " removes it", Style: screen.Yellow})
+	}
+	if s.GetSaveError() != "" {
+		out = append(out, screen.Cell{Text: "! its cursor is not saved: " + s.GetSaveError(), Style: screen.Red})
+	}
+	return out
+}
+
+func stateCell(state string) screen.Cell {
+	if state == "" {
+		state = "gone"
+	}
+	return screen.Cell{Text: state, Style: stateStyle(state)}
+}
+
+func stateStyle(state string) screen.Style {
+	switch state {
+	case "streaming", "running":
+		return screen.Green
+	case "stopped", "blocked":
+		return screen.Red
+	}
+	return screen.Yellow
+}
+
+// details shows everything about what was asked for by name.
+func (a *app) details(r *leatv1.StatusResponse) {
+	for _, s := range r.GetSources() {
+		a.out.Printf("%s  %s\n", a.out.Paint(screen.Bold, "source "+screen.Clean(s.GetName())), a.state(s.GetState()))
+		lag := ""
+		if s.GetLag() != nil {
+			lag = screen.Duration(s.GetLag().AsDuration()) + " from commit to durable"
+		}
+		a.out.Pairs([2]string{"kind", s.GetKind()}, [2]string{"since", clock(s.GetSince())}, [2]string{"position", s.GetPosition()},
+			[2]string{"lag", lag}, [2]string{"rate", screen.Rate(s.GetEventsPerSecond()) + " events, " + screen.Size(uint64(max(s.GetBytesPerSecond(), 0))) + "/s"},
+			[2]string{"tables", screen.Count(s.GetTables())}, [2]string{"log", s.GetLogId()}, [2]string{"log size", screen.Size(s.GetLogBytes())},
+			[2]string{"offsets", offsets(s.GetOldest(), s.GetNext())})
+		a.notes(sourceNotes(s))
+	}
+	for i, s := range r.GetSubscriptions() {
+		if i > 0 || len(r.GetSources()) > 0 {
+			a.out.Printf("\n")
+		}
+		a.out.Printf("%s  %s\n", a.out.Paint(screen.Bold, "subscription "+screen.Clean(s.GetName())), a.state(s.GetState()))
+		lag := screen.Count(s.GetLagEvents()) + " events"
+		if s.GetLagEvents() > 0 {
+			lag += ", about " + screen.Size(s.GetLagBytes()) + ", the oldest " + screen.Duration(s.GetLag().AsDuration()) + " old"
+		}
+		a.out.Pairs([2]string{"source", s.GetSource()}, [2]string{"kind", s.GetKind()}, [2]string{"lag", lag},
+			[2]string{"rate", screen.Rate(s.GetEventsPerSecond())}, [2]string{"done below", offset(s.GetLow())}, [2]string{"saved", offset(s.GetPersisted())},
+			[2]string{"read to", offset(s.GetRead())}, [2]string{"end of log", offset(s.GetNext())}, [2]string{"resolved", offset(s.GetResolved())},
+			[2]string{"in flight", screen.Count(s.GetInFlight()) + " deliveries, " + screen.Count(s.GetOpen()) + " events open, " + screen.Count(s.GetHeld()) + " held, " + screen.Size(s.GetBufferedBytes())},
+			[2]string{"delivered", screen.Count(s.GetDelivered())}, [2]string{"failed", screen.Count(s.GetFailed())}, [2]string{"dead", screen.Count(s.GetDead())})
+		a.notes(a.subscriptionNotes(s))
+	}
+}
+
+func (a *app) notes(list []screen.Cell) {
+	for _, n := range list {
+		a.out.Printf("  %s\n", a.out.Paint(n.Style, screen.Clean(n.Text)))
+	}
+}
+
+func (a *app) state(s string) string {
+	c := stateCell(s)
+	return a.out.Paint(c.Style, screen.Clean(c.Text))
+}
+
+func offset(o uint64) string {
+	if o == 0 {
+		return ""
+	}
+	return plain(o)
+}
+
+func offsets(oldest, next uint64) string {
+	return plain(oldest) + " to " + plain(next) + " (" + screen.Count(kept(oldest, next)) + ")"
+}
+
+func seconds(d time.Duration) float64 { return d.Round(time.Microsecond).Seconds() }

@@ -1,0 +1,103 @@
+package cli
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
+)
+
+// The documents of status --json. Fields are only ever added: scripts read them. Offsets are numbers (a
+// log's are below 2⁵³ until the year 2242), spans are seconds, moments RFC 3339 or null.
+
+type statusDoc struct {
+	Version       string            `json:"version"`
+	Started       *time.Time        `json:"started"`
+	MemoryBudget  uint64            `json:"memory_budget_bytes"`
+	MemoryUsed    uint64            `json:"memory_used_bytes"`
+	Sources       []sourceDoc       `json:"sources"`
+	Subscriptions []subscriptionDoc `json:"subscriptions"`
+}
+
+type sourceDoc struct {
+	Name            string      `json:"name"`
+	Kind            string      `json:"kind"`
+	State           string      `json:"state"`
+	Reason          string      `json:"reason,omitempty"`
+	Code            string      `json:"code,omitempty"`
+	Since           *time.Time  `json:"since"`
+	Position        string      `json:"position"`
+	LagSeconds      float64     `json:"lag_seconds"`
+	EventsPerSecond float64     `json:"events_per_second"`
+	BytesPerSecond  float64     `json:"bytes_per_second"`
+	LogID           string      `json:"log_id"`
+	LogBytes        uint64      `json:"log_bytes"`
+	LogFull         bool        `json:"log_full"`
+	Oldest          uint64      `json:"oldest"`
+	Next            uint64      `json:"next"`
+	Tables          uint32      `json:"tables"`
+	Notices         []noticeDoc `json:"notices"`
+}
+
+type noticeDoc struct {
+	Kind     string     `json:"kind"`
+	Code     string     `json:"code,omitempty"`
+	Table    string     `json:"table"`
+	Position string     `json:"position,omitempty"`
+	Reason   string     `json:"reason,omitempty"`
+	Cure     string     `json:"cure,omitempty"`
+	Time     *time.Time `json:"time"`
+}
+
+type subscriptionDoc struct {
+	Name            string     `json:"name"`
+	Source          string     `json:"source"`
+	Kind            string     `json:"kind"`
+	State           string     `json:"state"`
+	Reason          string     `json:"reason,omitempty"`
+	Until           *time.Time `json:"until"`
+	LagEvents       uint64     `json:"lag_events"`
+	LagBytes        uint64     `json:"lag_bytes"`
+	LagSeconds      float64    `json:"lag_seconds"`
+	EventsPerSecond float64    `json:"events_per_second"`
+	Low             uint64     `json:"low"`
+	Persisted       uint64     `json:"persisted"`
+	Read            uint64     `json:"read"`
+	Next            uint64     `json:"next"`
+	Resolved        uint64     `json:"resolved"`
+	InFlight        uint32     `json:"in_flight"`
+	Open            uint32     `json:"open"`
+	Held            uint32     `json:"held"`
+	BufferedBytes   uint64     `json:"buffered_bytes"`
+	Delivered       uint64     `json:"delivered"`
+	Failed          uint64     `json:"failed"`
+	Dead            uint64     `json:"dead"`
+	SaveError       string     `json:"save_error,omitempty"`
+}
+
+func statusDocument(r *leatv1.StatusResponse) statusDoc {
+	d := statusDoc{Version: r.GetVersion(), Started: moment(r.GetStarted()), MemoryBudget: r.GetMemoryBudget(), MemoryUsed: r.GetMemoryUsed(),
+		Sources: []sourceDoc{}, Subscriptions: []subscriptionDoc{}}
+	for _, s := range r.GetSources() {
+		one := sourceDoc{Name: s.GetName(), Kind: s.GetKind(), State: stateCell(s.GetState()).Text, Reason: s.GetReason(), Code: s.GetCode(),
+			Since: moment(s.GetSince()), Position: s.GetPosition(), LagSeconds: seconds(s.GetLag().AsDuration()),
+			EventsPerSecond: s.GetEventsPerSecond(), BytesPerSecond: s.GetBytesPerSecond(), LogID: s.GetLogId(), LogBytes: s.GetLogBytes(),
+			LogFull: s.GetLogFull(), Oldest: s.GetOldest(), Next: s.GetNext(), Tables: s.GetTables(), Notices: []noticeDoc{}}
+		for _, n := range s.GetNotices() {
+			one.Notices = append(one.Notices, noticeDoc{n.GetKind(), n.GetCode(), n.GetTable(), n.GetPosition(), n.GetReason(), n.GetCure(), moment(n.GetTime())})
+		}
+		d.Sources = append(d.Sources, one)
+	}
+	for _, s := range r.GetSubscriptions() {
+		d.Subscriptions = append(d.Subscriptions, subscriptionDoc{Name: s.GetName(), Source: s.GetSource(), Kind: s.GetKind(),
+			State: stateCell(s.GetState()).Text, Reason: s.GetReason(), Until: moment(s.GetUntil()), LagEvents: s.GetLagEvents(),
+			LagBytes: s.GetLagBytes(), LagSeconds: seconds(s.GetLag().AsDuration()), EventsPerSecond: s.GetEventsPerSecond(),
+			Low: s.GetLow(), Persisted: s.GetPersisted(), Read: s.GetRead(), Next: s.GetNext(), Resolved: s.GetResolved(),
+			InFlight: s.GetInFlight(), Open: s.GetOpen(), Held: s.GetHeld(), BufferedBytes: s.GetBufferedBytes(),
+			Delivered: s.GetDelivered(), Failed: s.GetFailed(), Dead: s.GetDead(), SaveError: s.GetSaveError()})
+	}
+	return d
+}
+
+// plain is a number without commas, as it is typed.
+func plain(n uint64) string { return strconv.FormatUint(n, 10) }

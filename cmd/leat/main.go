@@ -1,0 +1,29 @@
+// Command leat reads the changes of databases through a durable log and delivers them to subscribers.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/leat-cdc/leat/cmd/leat/internal/cli"
+)
+
+// version is set by the linker (see the Makefile).
+var version = "dev"
+
+func main() {
+	ctx, cancel := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-signals // stop, and finish what is under way
+		cancel()
+		<-signals // now: the log and the cursors are safe at any moment
+		os.Exit(1)
+	}()
+	err := cli.Run(ctx, deps(), os.Args[1:])
+	cli.Report(os.Stderr, err)
+	os.Exit(cli.ExitCode(err))
+}
