@@ -18,8 +18,9 @@ var (
 // width is the room that one column's value takes: fixed bytes, or a little-endian length of prefix
 // bytes and that many bytes.
 type width struct {
-	fixed  uint32
-	prefix uint8
+	fixed    uint32
+	prefix   uint8
+	document bool // of type JSON
 }
 
 // run is a stretch of fixed columns and, unless last, the column with a length that follows.
@@ -33,6 +34,8 @@ type Layout struct {
 	widths []width
 	runs   []run
 	nulls  int // bytes of the null bitmap when all columns are present
+	// documents counts the columns of type JSON.
+	documents int
 }
 
 // NewLayout compiles the layout of a table whose columns have Code and Meta as [TypeOf] sets them.
@@ -47,6 +50,9 @@ func NewLayout(t *schemas.Table) (*Layout, error) {
 		w, err := widthOf(&t.Columns[i].Type)
 		if err != nil {
 			return nil, fmt.Errorf("lay out column %s of %s.%s: %w", t.Columns[i].Name, t.Schema, t.Name, err)
+		}
+		if w.document = t.Columns[i].Type.Code == TypeJSON; w.document {
+			l.documents++
 		}
 		l.widths[i] = w
 		r.fixed += int(w.fixed)

@@ -122,8 +122,7 @@ func (s *server) text(t testing.TB, query string) [][]string {
 type change struct {
 	table         *schemas.Table
 	before, after []byte
-	// partial tells that the after image has JSON diffs; its bytes are then as in the event.
-	partial bool
+	partial       bool // the after image had JSON diffs
 }
 
 var marks atomic.Int64
@@ -249,12 +248,10 @@ func (r *recorder) rows(kind replication.EventType, body []byte) {
 			c.before = image(first)
 		case replication.PARTIAL_UPDATE_ROWS_EVENT:
 			c.before = image(first)
-			c.partial = body[0] == 1
-			body = body[1:]
-			if c.partial { // one bitmap byte: tests have fewer than nine JSON columns
-				body = body[1:]
-			}
-			c.after = image(second)
+			after, n, err := layout.AppendPartial(nil, c.before, body, second)
+			check(r.t, err)
+			c.partial = body[0] != 0
+			c.after, body = after, body[n:]
 		default:
 			c.before = image(first)
 			c.after = image(second)
