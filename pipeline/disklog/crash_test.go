@@ -1,0 +1,314 @@
+package disklog_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/pipeline/disklog"
+	"github.com/leat-cdc/leat/pipeline/disklog/faultfs"
+	"github.com/leat-cdc/leat/schemas"
+)
+
+// unit is what one Append makes visible: a batch of rows, or a whole transaction of chunks. end is set
+// when it gives a position.
+type unit struct {
+	ticket uint64
+	base   pipeline.Offset
+	events []string
+	end    pipeline.Position
+}
+
+// model is what the test knows of a log: everything appended, in order, and how much of it was synced.
+type model struct {
+	units  []unit
+	synced int // units reported durable
+	seed   uint64
+	open   map[string][]string // events of open transactions, without offsets
+	tables map[uint32]uint32   // newest version used
+}
+
+func table(id, version uint32) *schemas.Table {
+	return (&schemas.Table{ID: id, Version: version, Schema: "s", Name: fmt.Sprint("t", id), Wire: schemas.WirePGText,
+		Columns: []schemas.Column{{Name: fmt.Sprint("c", version), Type: schemas.Type{Kind: schemas.KindInt, Name: "int", Bits: 32}}}}).Seal()
+}
+
+func build(t *rapid.T, m *model, b *pipeline.Batch, txs int) {
+	for range txs {
+		m.seed++
+		id := uint32(rapid.IntRange(1, 3).Draw(t, "table"))
+		version := max(1, m.tables[id])
+		if rapid.IntRange(0, 9).Draw(t, "alter") == 0 {
+			version++
+		}
+		m.tables[id] = version
+		ti, err := b.TableIndex(table(id, version))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.Txs = append(b.Txs, pipeline.Tx{ID: b.PutString(fmt.Sprint("x", m.seed)), Position: b.PutString(fmt.Sprint("p", m.seed)), Time: int64(m.seed), First: uint32(len(b.Events)), Ends: true})
+		for i := range rapid.IntRange(1, 4).Draw(t, "events") {
+			after := b.Put(bytes.Repeat([]byte{byte(m.seed), byte(i)}, rapid.IntRange(0, 700).Draw(t, "size")))
+			b.Events = append(b.Events, pipeline.Event{Op: pipeline.OpInsert, Table: ti, Tx: uint32(len(b.Txs) - 1), Hash: m.seed, Key: b.PutString("k"), Before: pipeline.Nowhere, After: after})
+		}
+	}
+}
+
+func texts(b *pipeline.Batch) (out []string) {
+	for i := range b.Events {
+		e := &b.Events[i]
+		tx := &b.Txs[e.Tx]
+		seq, last := b.Seq(i)
+		tab := b.TableOf(i)
+		out = append(out, fmt.Sprintf("%d/%d %v %d %q %q %q %q %d %d %v", tab.ID, tab.Version, e.Op, e.Hash, b.Bytes(e.Key), b.Bytes(e.After), b.Bytes(tx.ID), b.Bytes(tx.Position), tx.Time, seq, last))
+	}
+	return out
+}
+
+// appendOne appends a random batch; false when the log has failed.
+func (m *model) appendOne(t *rapid.T, l *disklog.Log) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	push := func(b *pipeline.Batch) (uint64, bool) {
+		ticket, err := l.Append(ctx, b)
+		if errors.Is(err, context.DeadlineExceeded) {
+			t.Fatal("append hangs")
+		}
+		return ticket, err == nil
+	}
+	b := pipeline.NewBatch()
+	u := unit{}
+	switch rapid.IntRange(0, 5).Draw(t, "kind") {
+	case 0: // a position
+		m.seed++
+		b.End = pipeline.Position{Counter: m.seed, Token: fmt.Sprint("idle", m.seed)}
+		u.end = b.End
+	case 1, 2: // a large transaction
+		if m.tooLate(t, l, b, push) {
+			return false
+		}
+		return true
+	default:
+		build(t, m, b, rapid.IntRange(1, 3).Draw(t, "txs"))
+		b.End = pipeline.Position{Counter: m.seed, Token: fmt.Sprint("end", m.seed)}
+		u.events, u.end = texts(b), b.End
+	}
+	b.Retain()
+	defer b.Release()
+	ticket, ok := push(b)
+	if !ok {
+		return false
+	}
+	u.ticket, u.base = ticket, b.Base
+	m.units = append(m.units, u)
+	return true
+}
+
+// tooLate appends a transaction of chunks, some of another in between, committed or aborted; true when
+// the log failed.
+func (m *model) tooLate(t *rapid.T, l *disklog.Log, first *pipeline.Batch, push func(*pipeline.Batch) (uint64, bool)) bool {
+	first.Release()
+	m.seed++
+	name := fmt.Sprint("open", m.seed)
+	var events [][4]string
+	n := uint32(0)
+	abort := rapid.IntRange(0, 3).Draw(t, "abort") == 0
+	type row struct{ tab, ver uint32 }
+	var all []func(total, index uint32, last bool, id, pos string, time int64) string
+	for range rapid.IntRange(0, 4).Draw(t, "chunks") {
+		b := pipeline.NewBatch()
+		b.Kind, b.Open = pipeline.BatchChunk, name
+		build(t, m, b, 1)
+		for i := range b.Events {
+			e := b.Events[i]
+			tab := b.TableOf(i)
+			after := string(b.Bytes(e.After))
+			all = append(all, func(_, index uint32, last bool, id, pos string, time int64) string {
+				return fmt.Sprintf("%d/%d %v %d %q %q %q %q %d %d %v", tab.ID, tab.Version, e.Op, e.Hash, "k", after, id, pos, time, index, last)
+			})
+		}
+		n += uint32(len(b.Events))
+		if _, ok := push(b); !ok {
+			return true
+		}
+	}
+	_ = events
+	b := pipeline.NewBatch()
+	b.Kind, b.Open = pipeline.BatchCommit, name
+	m.seed++
+	u := unit{}
+	if abort {
+		b.Kind = pipeline.BatchAbort
+	} else {
+		b.Txs = append(b.Txs, pipeline.Tx{ID: b.PutString(name), Position: b.PutString("cp"), Time: int64(m.seed)})
+		b.End = pipeline.Position{Counter: m.seed, Token: name}
+		u.end = b.End
+		for i, f := range all {
+			u.events = append(u.events, f(n, uint32(i)+1, i == len(all)-1, name, "cp", int64(m.seed)))
+		}
+	}
+	b.Retain()
+	defer b.Release()
+	ticket, ok := push(b)
+	if !ok {
+		return true
+	}
+	u.ticket, u.base = ticket, b.Base
+	m.units = append(m.units, u)
+	return false
+}
+
+// note takes over what the log reports durable.
+func (m *model) note(s pipeline.Synced) {
+	for m.synced < len(m.units) && m.units[m.synced].ticket <= s.Ticket {
+		m.synced++
+	}
+}
+
+// check compares a reopened log with the model: everything synced is there, what follows is a prefix of
+// what was appended; and cuts the model to it. False when the machine crashed meanwhile.
+func (m *model) check(t *rapid.T, l *disklog.Log, fsys *faultfs.FS) bool {
+	oldest, next := l.Bounds()
+	got := map[pipeline.Offset]string{}
+	r, err := l.Read(oldest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	for at := oldest; at < next; {
+		b, err := r.Next(ctx)
+		if err != nil && fsys.Down() {
+			return false
+		}
+		if err != nil {
+			t.Fatalf("read at %d of %d: %v", at, next, err)
+		}
+		if b.Base != at {
+			t.Fatalf("batch at %d where %d follows", b.Base, at)
+		}
+		for i, s := range texts(b) {
+			got[b.Offset(i)] = s
+		}
+		at = b.Next()
+		b.Release()
+	}
+	now, stop := context.WithCancel(context.Background())
+	stop()
+	durable, _ := l.Synced(now, 0) // what was recovered, without waiting
+	kept, last := 0, pipeline.Position{}
+	for _, u := range m.units {
+		if u.ticket > durable.Ticket {
+			break
+		}
+		for i, s := range u.events {
+			if o := u.base + pipeline.Offset(i); o >= oldest && got[o] != s {
+				t.Fatalf("offset %d:\n got %s\nwant %s", o, got[o], s)
+			}
+		}
+		kept++
+		if !u.end.Zero() {
+			last = u.end
+		}
+	}
+	if kept < m.synced {
+		t.Fatalf("%d appends were reported durable, %d are there", m.synced, kept)
+	}
+	if l.Last() != last {
+		t.Fatalf("last %v, want %v (of %d kept)", l.Last(), last, kept)
+	}
+	if kept > 0 {
+		if u := m.units[kept-1]; u.base+pipeline.Offset(len(u.events)) != next {
+			t.Fatalf("the last of %d kept appends ends at %d, the log at %d", kept, u.base+pipeline.Offset(len(u.events)), next)
+		}
+	}
+	m.units = m.units[:kept]
+	m.synced = kept
+	return true
+}
+
+func options(fsys *faultfs.FS, t *rapid.T) disklog.Options {
+	return disklog.Options{Dir: filepath.Join("data", "log"), Source: "db", FS: fsys, SegmentSize: 16 << 10,
+		Memory: int64(rapid.SampledFrom([]int{1, 8 << 10, 1 << 20}).Draw(t, "memory"))}
+}
+
+func TestCrashAnywhere(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		fsys := faultfs.New(rapid.Uint64().Draw(t, "seed"))
+		m := &model{tables: map[uint32]uint32{}}
+		opt := options(fsys, t)
+		for range rapid.IntRange(2, 5).Draw(t, "lives") {
+			fault := rapid.IntRange(0, 9).Draw(t, "fault")
+			if fault < 8 {
+				fsys.CrashAt(rapid.IntRange(0, 60).Draw(t, "crash"))
+			}
+			l, err := disklog.Open(opt)
+			if err != nil {
+				if !fsys.Down() {
+					t.Fatalf("open: %v", err)
+				}
+				fsys.Restart()
+				continue
+			}
+			if !m.check(t, l, fsys) {
+				_ = l.Close()
+				fsys.Restart()
+				continue
+			}
+			if fault == 8 {
+				fsys.FailSyncs(1)
+			}
+			for range rapid.IntRange(0, 25).Draw(t, "appends") {
+				if !m.appendOne(t, l) {
+					break
+				}
+				if rapid.Bool().Draw(t, "wait") && len(m.units) > 0 {
+					ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+					s, err := l.Synced(ctx, m.units[len(m.units)-1].ticket-1)
+					cancel()
+					if errors.Is(err, context.DeadlineExceeded) {
+						t.Fatal("synced hangs")
+					}
+					if err == nil {
+						m.note(s)
+					}
+				}
+			}
+			now, cancel := context.WithCancel(context.Background())
+			cancel()
+			if s, err := l.Synced(now, 0); err == nil { // what is durable already
+				m.note(s)
+			}
+			if rapid.Bool().Draw(t, "hard") {
+				fsys.Crash()
+			}
+			err = l.Close()
+			if err == nil {
+				m.synced = len(m.units)
+			}
+			if rapid.Bool().Draw(t, "cut") {
+				fsys.Crash()
+			}
+			if fsys.Down() {
+				fsys.Restart()
+			}
+			fsys.CrashAt(-1)
+		}
+		l, err := disklog.Open(opt)
+		if err != nil {
+			t.Fatalf("open: %v", err)
+		}
+		m.check(t, l, fsys)
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
