@@ -58,6 +58,9 @@ func (s *ScriptedSource) Confirmed() pipeline.Position {
 	return s.confirmed
 }
 
+// Heal takes OpenErr back.
+func (s *ScriptedSource) Heal() { s.mu.Lock(); s.OpenErr = nil; s.mu.Unlock() }
+
 // Opened counts the streams opened so far.
 func (s *ScriptedSource) Opened() int { s.mu.Lock(); defer s.mu.Unlock(); return s.opened }
 

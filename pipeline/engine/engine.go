@@ -1,0 +1,256 @@
+// Package engine owns the goroutines of the pipeline: it starts, joins, restarts and stops them.
+//
+// A unit is one source: its log, its ingest, and the subscriptions that read it. A unit lives from
+// AddSource to RemoveSource or Stop. Inside it one log follows another: a log that failed (a failed fsync:
+// nothing of it is trusted any more) is closed with all its readers and opened again, which recovers what
+// was durable; everything goes on from there.
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/pipeline/deliver"
+	"github.com/leat-cdc/leat/pipeline/ingest"
+	"github.com/leat-cdc/leat/schemas"
+	"github.com/leat-cdc/leat/schemas/cell"
+)
+
+// Config of an engine. Cursors, Store and Form are required.
+type Config struct {
+	Cursors  pipeline.Cursors
+	Store    deliver.Store
+	Form     func(*schemas.Table) *cell.Form
+	Observer pipeline.Observer
+	// Again is how long a source that stopped (a person has to act) or a log that failed waits until it
+	// is tried again by itself; default 30 s. Retry does it at once.
+	Again time.Duration
+}
+
+// Source is what the engine needs to run one source.
+type Source struct {
+	Name   string
+	Source pipeline.Source
+	Routes ingest.Routes
+	// OpenLog opens the source's log; called again after the log failed.
+	OpenLog func(ctx context.Context) (pipeline.Log, error)
+	// Hold, when set, returns the lowest offset that somebody who does not run here still wants (a paused
+	// subscription that the configuration no longer names), and whether there is one.
+	Hold func() (pipeline.Offset, bool)
+}
+
+// Subscription is what the engine needs to run one subscription. Deliver comes without Log, Cursors, Store,
+// Sink and Observer, which the engine sets.
+type Subscription struct {
+	Deliver deliver.Config
+	// OpenSink makes the sink; called for each start, closed by the engine.
+	OpenSink func(ctx context.Context) (pipeline.Sink, error)
+}
+
+// Engine runs units. Safe for concurrent use.
+type Engine struct {
+	cfg Config
+
+	mu      sync.Mutex
+	units   map[string]*unit
+	stopped bool
+}
+
+// New returns an engine without units.
+func New(cfg Config) *Engine {
+	cfg.Observer = cfg.Observer.Fill()
+	if cfg.Again == 0 {
+		cfg.Again = 30 * time.Second
+	}
+	return &Engine{cfg: cfg, units: map[string]*unit{}}
+}
+
+var (
+	// ErrStopped: the engine takes nothing more.
+	ErrStopped = errors.New("the engine is stopped")
+	// ErrUnknown: no such source or subscription runs here.
+	ErrUnknown = errors.New("not running here")
+)
+
+// AddSource opens the source's log and starts to read. It returns once the log is open; a source that
+// cannot be reached is retried.
+func (e *Engine) AddSource(ctx context.Context, s Source) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.stopped {
+		return ErrStopped
+	}
+	if e.units[s.Name] != nil {
+		return fmt.Errorf("source %q runs already", s.Name)
+	}
+	log, err := s.OpenLog(ctx)
+	if err != nil {
+		return fmt.Errorf("source %q: %w", s.Name, err)
+	}
+	e.units[s.Name] = startUnit(e.cfg, s, log)
+	return nil
+}
+
+// RemoveSource stops a source and its subscriptions and closes its log. Nothing on disk is removed.
+func (e *Engine) RemoveSource(name string) error {
+	e.mu.Lock()
+	u := e.units[name]
+	delete(e.units, name)
+	e.mu.Unlock()
+	if u == nil {
+		return fmt.Errorf("source %q: %w", name, ErrUnknown)
+	}
+	return u.stop()
+}
+
+// AddSubscription starts a subscription of a source that runs.
+func (e *Engine) AddSubscription(s Subscription) error {
+	u, err := e.unit(s.Deliver.Source)
+	if err != nil {
+		return err
+	}
+	return u.add(s)
+}
+
+// RemoveSubscription stops a subscription; its cursor stays.
+func (e *Engine) RemoveSubscription(name string) error {
+	for _, u := range e.all() {
+		if u.remove(name) {
+			return nil
+		}
+	}
+	return fmt.Errorf("subscription %q: %w", name, ErrUnknown)
+}
+
+// Do calls f with the running subscription.
+func (e *Engine) Do(name string, f func(*deliver.Subscription) error) error {
+	for _, u := range e.all() {
+		if r := u.find(name); r != nil {
+			if s := r.current(); s != nil {
+				return f(s)
+			}
+			return fmt.Errorf("subscription %q is being started: %w", name, ErrUnknown)
+		}
+	}
+	return fmt.Errorf("subscription %q: %w", name, ErrUnknown)
+}
+
+// Log returns the open log of a source.
+func (e *Engine) Log(source string) (pipeline.Log, error) {
+	u, err := e.unit(source)
+	if err != nil {
+		return nil, err
+	}
+	if l := u.currentLog(); l != nil {
+		return l, nil
+	}
+	return nil, fmt.Errorf("the log of source %q is being opened: %w", source, ErrUnknown)
+}
+
+// Retry lets a source that stopped or waits try again at once.
+func (e *Engine) Retry(source string) error {
+	u, err := e.unit(source)
+	if err != nil {
+		return err
+	}
+	select {
+	case u.again <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// Stop stops everything: no source is read any more, Deliveries in flight end or are abandoned after the
+// subscriptions' grace, cursors are persisted, logs closed. Idempotent.
+func (e *Engine) Stop() error {
+	e.mu.Lock()
+	e.stopped = true
+	units := e.units
+	e.units = map[string]*unit{}
+	e.mu.Unlock()
+	var all sync.WaitGroup
+	errs := make([]error, len(units))
+	i := 0
+	for _, u := range units {
+		n := i
+		i++
+		all.Go(func() { errs[n] = u.stop() })
+	}
+	all.Wait()
+	return errors.Join(errs...)
+}
+
+func (e *Engine) unit(source string) (*unit, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if u := e.units[source]; u != nil {
+		return u, nil
+	}
+	return nil, fmt.Errorf("source %q: %w", source, ErrUnknown)
+}
+
+func (e *Engine) all() []*unit {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	all := make([]*unit, 0, len(e.units))
+	for _, u := range e.units {
+		all = append(all, u)
+	}
+	slices.SortFunc(all, func(a, b *unit) int {
+		if a.spec.Name < b.spec.Name {
+			return -1
+		}
+		return 1
+	})
+	return all
+}
+
+// SourceStatus is a source at a moment.
+type SourceStatus struct {
+	Name string
+	// State: connecting, streaming, retrying, stopped, closed; Reason why, with the cure.
+	State, Reason string
+	// Code of a *pipeline.SourceError.
+	Code  string
+	Since time.Time
+	// LogID, Oldest and Next offset, End position of the log.
+	LogID        string
+	Oldest, Next pipeline.Offset
+	End          pipeline.Position
+	Notices      []pipeline.Notice
+	Tables       int
+}
+
+// Status is the engine at a moment.
+type Status struct {
+	Sources       []SourceStatus
+	Subscriptions []SubscriptionStatus
+}
+
+// SubscriptionStatus is a subscription at a moment.
+type SubscriptionStatus struct {
+	Name, Source string
+	deliver.Status
+}
+
+// Status never blocks on IO.
+func (e *Engine) Status() Status {
+	var s Status
+	for _, u := range e.all() {
+		src, subs := u.status()
+		s.Sources = append(s.Sources, src)
+		s.Subscriptions = append(s.Subscriptions, subs...)
+	}
+	slices.SortFunc(s.Subscriptions, func(a, b SubscriptionStatus) int {
+		if a.Name < b.Name {
+			return -1
+		}
+		return 1
+	})
+	return s
+}
