@@ -16,8 +16,9 @@ type Gathered struct {
 	// Errs are the events that cannot be sent, in order.
 	Errs []*EventError
 
-	own []byte
-	run int // index into Parts of the part that own is growing, -1 if none
+	own  []byte
+	left int // events of the Delivery not gathered yet
+	run  int // index into Parts of the part that own is growing, -1 if none
 }
 
 // Release gives the memory back. The Gathered may be used again.
@@ -39,8 +40,9 @@ func (e *Encoder) Gather(d *pipeline.Delivery, g *Gathered) {
 	g.reset()
 	st := e.state()
 	defer e.release(st)
-	if g.own == nil {
-		g.own = buffers.get(4096)
+	g.left = 0
+	for i := range d.Runs {
+		g.left += int(d.Runs[i].To - d.Runs[i].From)
 	}
 	for i := range d.Runs {
 		r := &d.Runs[i]
@@ -79,6 +81,7 @@ func (e *Encoder) gatherRun(g *Gathered, st *state, r *pipeline.Run) {
 // take adds events [from, to) of a chunk whose first event is the batch's event first.
 func (g *Gathered) take(c *chunk, from, to, first int) {
 	start := c.start(from)
+	g.left -= to - from
 	base := len(g.Ends)
 	for _, end := range c.ends[from:to] {
 		g.Ends = append(g.Ends, uint32(g.Size)+end-start)
@@ -97,7 +100,13 @@ func (g *Gathered) take(c *chunk, from, to, first int) {
 
 // direct encodes events [from, to) into the Delivery's own memory.
 func (e *Encoder) direct(g *Gathered, st *state, b *pipeline.Batch, from, to int, as pipeline.Op) {
-	start := len(g.own)
+	if len(g.own) == 0 {
+		buffers.put(g.own)
+		g.own = buffers.get(g.left * int(e.size.Load()))
+	}
+	g.left -= to - from
+	first := len(g.own)
+	start := first
 	if g.run >= 0 { // go on with the part that ends here
 		start -= len(g.Parts[g.run])
 		g.Size -= len(g.Parts[g.run])
@@ -115,6 +124,7 @@ func (e *Encoder) direct(g *Gathered, st *state, b *pipeline.Batch, from, to int
 		g.Ends = append(g.Ends, uint32(base+len(g.own)))
 	}
 	g.run = -1
+	e.measure(len(g.own)-first, to-from)
 	if len(g.own) > start {
 		g.Parts = append(g.Parts, g.own[start:])
 		g.Size += len(g.own) - start

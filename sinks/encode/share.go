@@ -111,11 +111,18 @@ func (e *Encoder) chunk(f *fragments, b *pipeline.Batch, n int, st *state) *chun
 		c.ends = append(c.ends, uint32(len(buf)))
 	}
 	c.buf = buf
-	e.size.Store(int64(len(buf)/(to-from)*9/8 + 16)) // so that the next seldom grows
+	e.measure(len(buf), to-from)
 	f.held.Add(int64(cap(buf)))
 	f.share.used.Add(int64(cap(buf)))
 	c.ready.Store(true)
 	return c
+}
+
+// measure notes how large events are, so that the next buffer seldom grows.
+func (e *Encoder) measure(bytes, events int) {
+	if events >= 16 {
+		e.size.Store(int64(bytes/events*9/8 + 16))
+	}
 }
 
 // start returns where the i-th event of the chunk begins.
