@@ -110,5 +110,5 @@ func stringDecoder(t *schemas.Type) (cell.Decode, error) {
 			return uuidDecoder(false), nil
 		}
 	}
-	return charsetDecoder(t.Charset)
+	return textDecoder(t.Charset)
 }

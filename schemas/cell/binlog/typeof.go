@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/leat-cdc/leat/schemas"
+	"github.com/leat-cdc/leat/schemas/cell/binlog/charset"
 )
 
 const collationBinary = 63
@@ -95,7 +96,7 @@ func textType(t *schemas.Type, c *TableMapColumn) error {
 	if c.Collation == 0 {
 		return errNoCharset
 	}
-	charset, err := charsetOf(t, c.Collation)
+	set, err := charsetOf(t, c.Collation)
 	if err != nil {
 		return err
 	}
@@ -107,13 +108,13 @@ func textType(t *schemas.Type, c *TableMapColumn) error {
 	switch c.Code {
 	case TypeString:
 		_, n := stringMeta(c.Meta)
-		t.Length = uint32(n) / maxLen(charset)
+		t.Length = uint32(n) / charset.MaxLen(set)
 		t.Name = sized(either(binary, "binary", "char"), int(t.Length))
 	case TypeVarchar, TypeVarString:
-		t.Length = uint32(c.Meta) / maxLen(charset)
+		t.Length = uint32(c.Meta) / charset.MaxLen(set)
 		t.Name = sized(either(binary, "varbinary", "varchar"), int(t.Length))
 	case TypeVarcharCompressed: // one byte of its length is the header's
-		t.Length = (uint32(max(c.Meta, 1)) - 1) / maxLen(charset)
+		t.Length = (uint32(max(c.Meta, 1)) - 1) / charset.MaxLen(set)
 		t.Name = sized(either(binary, "varbinary", "varchar"), int(t.Length))
 	default:
 		size := map[uint16]string{1: "tiny", 3: "medium", 4: "long"}[c.Meta]
@@ -152,13 +153,13 @@ func labelType(t *schemas.Type, c *TableMapColumn) error {
 	if c.Collation == 0 {
 		return errNoCharset
 	}
-	charset, err := charsetOf(t, c.Collation)
+	set, err := charsetOf(t, c.Collation)
 	if err != nil {
 		return err
 	}
 	t.Kind, t.Charset = schemas.KindText, "" // the labels are UTF-8 from here on; a cell is a number
 	t.Labels = make([]string, 0, len(c.Labels))
-	decode, err := textDecoder(charset)
+	decode, err := charset.Of(set)
 	if err != nil {
 		return err
 	}
@@ -179,31 +180,17 @@ func labelType(t *schemas.Type, c *TableMapColumn) error {
 
 // charsetOf sets the type's collation and character set from a collation's id and returns the latter.
 func charsetOf(t *schemas.Type, collation uint64) (string, error) {
-	name, charset, err := Collation(collation)
+	name, set, err := charset.Collation(collation)
 	if err != nil {
 		return "", err
 	}
-	if charset != "binary" {
+	if set != "binary" {
 		t.Collation = name
-		if !strings.HasPrefix(charset, "utf8") {
-			t.Charset = charset
+		if !strings.HasPrefix(set, "utf8") {
+			t.Charset = set
 		}
 	}
-	return charset, nil
-}
-
-// maxLen is the number of bytes that a character of the set takes at most: what the servers multiply
-// a column's declared length by.
-func maxLen(charset string) uint32 {
-	switch charset {
-	case "utf8mb4", "utf16", "utf16le", "utf32", "gb18030":
-		return 4
-	case "utf8mb3", "ujis", "eucjpms":
-		return 3
-	case "big5", "sjis", "cp932", "euckr", "gb2312", "gbk", "ucs2":
-		return 2
-	}
-	return 1
+	return set, nil
 }
 
 func integer(t *schemas.Type, c *TableMapColumn, bits uint8, name string) {

@@ -1,4 +1,4 @@
-package binlog
+package charset
 
 import (
 	_ "embed"
@@ -171,7 +171,7 @@ func (c *codes) decode(dst, raw []byte) ([]byte, error) {
 		}
 		r, n := c.long(raw[i:])
 		if n == 0 {
-			return dst, errText
+			return dst, ErrText
 		}
 		dst = utf8.AppendRune(dst, r)
 		i += n

@@ -1,52 +1,27 @@
-package binlog
+// Package charset turns text in the character sets of MySQL and MariaDB into UTF-8, exactly as the
+// servers do: bytes that they refuse, or that Unicode has no character for, are an error.
+//
+// Most sets are those of golang.org/x/text with the codes that the servers read differently (see
+// charsets.txt); the rest have tables of their own there.
+package charset
 
 import (
+	"encoding/binary"
 	"errors"
-	"fmt"
 	"unicode/utf8"
-
-	"github.com/leat-cdc/leat/schemas"
-	"github.com/leat-cdc/leat/schemas/cell"
 )
 
-var errText = errors.New("bytes that are not text of the column's character set, or a character that Unicode has not")
+// ErrText is wrapped by the refusal of bytes.
+var ErrText = errors.New("bytes that are not text of the column's character set, or a character that Unicode has not")
 
-// transcode appends raw, text of one character set, to dst as UTF-8.
-type transcode func(dst, raw []byte) ([]byte, error)
+// ToUTF8 appends raw, text of one character set, to dst as UTF-8. It allocates only to grow dst.
+type ToUTF8 func(dst, raw []byte) ([]byte, error)
 
-// charsetDecoder reads text of the named character set; "" is UTF-8.
-func charsetDecoder(charset string) (cell.Decode, error) {
-	if charset == "" {
-		return decodeUTF8, nil
-	}
-	convert, err := textDecoder(charset)
-	if err != nil {
-		return nil, err
-	}
-	return func(v *cell.Value, raw []byte, s *cell.Scratch) error {
-		from := len(s.Buf)
-		buf, err := convert(s.Buf, raw)
-		if err != nil {
-			return fmt.Errorf("%w (%s)", err, charset)
-		}
-		s.Buf = buf
-		*v = cell.Value{Kind: schemas.KindText, B: buf[from:len(buf):len(buf)]}
-		return nil
-	}, nil
-}
-
-func decodeUTF8(v *cell.Value, raw []byte, _ *cell.Scratch) error {
-	if !utf8.Valid(raw) {
-		return errText
-	}
-	*v = cell.Value{Kind: schemas.KindText, B: raw}
-	return nil
-}
-
-// textDecoder returns the conversion of the named character set.
-func textDecoder(charset string) (transcode, error) {
-	switch charset {
-	case "utf8mb3", "utf8mb4", "binary":
+// Of returns the conversion of the character set called name ("latin1"), an error when it is not known.
+// Safe for concurrent use.
+func Of(name string) (ToUTF8, error) {
+	switch name {
+	case "", "utf8mb3", "utf8mb4", "binary":
 		return fromUTF8, nil
 	case "ascii":
 		return fromASCII, nil
@@ -59,7 +34,7 @@ func textDecoder(charset string) (transcode, error) {
 	case "utf32":
 		return fromUTF32, nil
 	}
-	c, err := codesOf(charset)
+	c, err := codesOf(name)
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +43,7 @@ func textDecoder(charset string) (transcode, error) {
 
 func fromUTF8(dst, raw []byte) ([]byte, error) {
 	if !utf8.Valid(raw) {
-		return dst, errText
+		return dst, ErrText
 	}
 	return append(dst, raw...), nil
 }
@@ -76,7 +51,7 @@ func fromUTF8(dst, raw []byte) ([]byte, error) {
 func fromASCII(dst, raw []byte) ([]byte, error) {
 	for _, c := range raw {
 		if c >= utf8.RuneSelf {
-			return dst, errText
+			return dst, ErrText
 		}
 	}
 	return append(dst, raw...), nil
@@ -86,12 +61,12 @@ func surrogate(r rune) bool { return r >= 0xd800 && r < 0xe000 }
 
 func fromUCS2(dst, raw []byte) ([]byte, error) {
 	if len(raw)%2 != 0 {
-		return dst, errText
+		return dst, ErrText
 	}
 	for ; len(raw) > 0; raw = raw[2:] {
 		r := rune(raw[0])<<8 | rune(raw[1])
 		if surrogate(r) {
-			return dst, errText
+			return dst, ErrText
 		}
 		dst = utf8.AppendRune(dst, r)
 	}
@@ -101,18 +76,18 @@ func fromUCS2(dst, raw []byte) ([]byte, error) {
 // fromUTF16 reads UTF-16 whose low byte is at index 1-little of each unit.
 func fromUTF16(dst, raw []byte, little int) ([]byte, error) {
 	if len(raw)%2 != 0 {
-		return dst, errText
+		return dst, ErrText
 	}
 	for ; len(raw) > 0; raw = raw[2:] {
 		r := rune(raw[little])<<8 | rune(raw[1-little])
 		if surrogate(r) {
 			if r >= 0xdc00 || len(raw) < 4 {
-				return dst, errText
+				return dst, ErrText
 			}
 			raw = raw[2:]
 			low := rune(raw[little])<<8 | rune(raw[1-little])
 			if low < 0xdc00 || low >= 0xe000 {
-				return dst, errText
+				return dst, ErrText
 			}
 			r = 0x10000 + (r-0xd800)<<10 + low - 0xdc00
 		}
@@ -123,14 +98,28 @@ func fromUTF16(dst, raw []byte, little int) ([]byte, error) {
 
 func fromUTF32(dst, raw []byte) ([]byte, error) {
 	if len(raw)%4 != 0 {
-		return dst, errText
+		return dst, ErrText
 	}
 	for ; len(raw) > 0; raw = raw[4:] {
-		n := big(raw[:4])
+		n := binary.BigEndian.Uint32(raw)
 		if n > utf8.MaxRune || surrogate(rune(n)) {
-			return dst, errText
+			return dst, ErrText
 		}
 		dst = utf8.AppendRune(dst, rune(n))
 	}
 	return dst, nil
+}
+
+// MaxLen is the number of bytes that a character of the set takes at most: what the servers multiply
+// a column's declared length by.
+func MaxLen(charset string) uint32 {
+	switch charset {
+	case "utf8mb4", "utf16", "utf16le", "utf32", "gb18030":
+		return 4
+	case "utf8mb3", "ujis", "eucjpms":
+		return 3
+	case "big5", "sjis", "cp932", "euckr", "gb2312", "gbk", "ucs2":
+		return 2
+	}
+	return 1
 }

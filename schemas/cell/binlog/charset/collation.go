@@ -1,4 +1,4 @@
-package binlog
+package charset
 
 import (
 	_ "embed"
