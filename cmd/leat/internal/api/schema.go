@@ -20,15 +20,11 @@ func (s *Server) schema(w http.ResponseWriter, r *http.Request) {
 	}
 	source := r.PathValue("source")
 	t, ok := s.o.Backend.Schema(source, table, uint32(version))
-	if !ok && strings.Contains(table, "%25") {
-		table = strings.ReplaceAll(table, "%25", "%")
-		t, ok = s.o.Backend.Schema(source, table, uint32(version))
-	}
 	if !ok {
 		plain(w, http.StatusNotFound, "no such version of a table: it may be older than the log keeps\n")
 		return
 	}
-	doc, err := describe(strings.TrimSuffix(s.o.PublicURL, "/")+"/schemas/"+source+"/"+table+"/"+strconv.FormatUint(version, 10), t)
+	doc, err := describe(strings.TrimSuffix(s.o.PublicURL, "/")+r.URL.EscapedPath(), t)
 	if err != nil {
 		plain(w, http.StatusInternalServerError, err.Error()+"\n")
 		return

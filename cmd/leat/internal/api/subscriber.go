@@ -38,7 +38,11 @@ func (subscriberCheck) WrapStreamingHandler(next connect.StreamingHandlerFunc) c
 		if a := actorOf(ctx); a != nil && a.all {
 			return next(ctx, conn)
 		}
-		return next(ctx, &checkedConn{StreamingHandlerConn: conn, ctx: ctx})
+		c := &checkedConn{StreamingHandlerConn: conn, ctx: ctx}
+		if err := next(ctx, c); err != nil || c.refused == nil {
+			return err
+		}
+		return c.refused // a handler that takes every failed Receive for the end of the stream
 	}
 }
 
@@ -47,6 +51,7 @@ type checkedConn struct {
 	connect.StreamingHandlerConn
 	ctx     context.Context // of the one call that it lives in
 	started bool
+	refused error
 }
 
 var errStart = connect.NewError(connect.CodeInvalidArgument, errors.New("the first message of a Pull must be a Start"))
@@ -56,6 +61,11 @@ func (c *checkedConn) Receive(m any) error {
 	if err := c.StreamingHandlerConn.Receive(m); err != nil {
 		return err
 	}
+	c.refused = c.check(m)
+	return c.refused
+}
+
+func (c *checkedConn) check(m any) error {
 	p, ok := m.(*leatv1.PullRequest)
 	if !ok {
 		return errNoRole
