@@ -100,12 +100,17 @@ func Open(opt Options) (*Log, error) {
 	return l, nil
 }
 
-func open(opt Options, lock io.Closer) (*Log, error) {
+func open(opt Options, lock io.Closer) (log *Log, err error) {
 	l := &Log{opt: opt, lock: lock, tables: newRegistry(),
 		prepare: make(chan struct{}, 1), work: make(chan struct{}, 1), ready: make(chan struct{}, 1), writerDone: make(chan struct{})}
 	l.mu.room, l.mu.wake = make(chan struct{}), make(chan struct{})
 	l.mu.open, l.mu.readers = map[string]uint64{}, map[*reader]struct{}{}
 	l.stop, l.cancel = context.WithCancel(context.Background())
+	defer func() {
+		if err != nil {
+			l.cancel()
+		}
+	}()
 	if err := l.openMeta(); err != nil {
 		return nil, err
 	}

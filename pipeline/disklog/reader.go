@@ -215,9 +215,8 @@ func (r *reader) disk() (*pipeline.Batch, error) {
 		return r.chunk()
 	}
 	r.l.mu.Lock()
-	limit, sealed := r.seg.end, r.seg.sealed
+	limit := r.seg.end
 	r.l.mu.Unlock()
-	_ = sealed
 	for {
 		_, off := split(r.at.address)
 		if off >= limit {
@@ -228,6 +227,11 @@ func (r *reader) disk() (*pipeline.Batch, error) {
 			return nil, r.damage(&r.in, off, err)
 		}
 		wanted := h.Kind == record.KindRows || h.Kind == record.KindCommit
+		if !wanted && h.Kind != record.KindChunk { // small, and damage is told wherever it lies
+			if _, _, err := r.in.block(off, limit); err != nil {
+				return nil, r.damage(&r.in, off, err)
+			}
+		}
 		if !wanted || h.Events > 0 && skips(h.Base, int(h.Events), r.from) {
 			r.at = place{address: r.at.address + uint64(h.Size())}
 			continue

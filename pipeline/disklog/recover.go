@@ -55,9 +55,10 @@ func recoverLog(fsys FS, dir string, id uuid.UUID, tables *registry, flag int) (
 		return nil, err
 	}
 	fd.spares = spares
+	all := fd
 	defer func() {
 		if err != nil {
-			_ = fd.close() // what counts is why recovery failed
+			_ = all.close() // what counts is why recovery failed
 		}
 	}()
 	for i, seq := range seqs {
