@@ -26,12 +26,7 @@ func (s *Source) catalog(ctx context.Context) (*catalog, error) {
 		return nil, s.failure("connect", err)
 	}
 	c := &catalog{s: s, conn: conn}
-	have := map[string]string{}
-	rows, err := conn.Query(ctx, "select name, setting from pg_settings")
-	if err == nil {
-		var name, value string
-		_, err = pgx.ForEachRow(rows, []any{&name, &value}, func() error { have[name] = value; return nil })
-	}
+	have, err := c.settings(ctx)
 	if err == nil {
 		err = s.checkSettings(have)
 	}

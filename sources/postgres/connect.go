@@ -52,6 +52,7 @@ func (s *Source) parseURL() error {
 	s.plain = plain
 	s.conn = plain.Config.Copy()
 	s.conn.RuntimeParams["replication"] = "database"
+	s.conn.DialFunc = dialer(s.conn.DialFunc, s.cfg.Pause)
 	return nil
 }
 

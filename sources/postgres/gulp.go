@@ -1,22 +1,32 @@
 package postgres
 
 import (
+	"context"
+	"crypto/tls"
 	"net"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// gulps decides when to read. The walsender sends each row as a message of its own and flushes each: a reader
-// that takes what is there at once sees two or three rows a read and makes the server pay a TCP segment
-// and a wake-up for each. One that pauses lets rows gather in the server's send queue, and the server
-// then sends two to three times as many rows a second. So while the stream is behind, a pause stands
-// between two reads; a stream that keeps up is read at once and pays no latency.
+// gulps is a connection that decides when to read. The walsender sends each row as a message of its own and
+// flushes each: a reader that takes what is there at once sees two or three rows a read and makes the
+// server pay a TCP segment and a wake-up for each. One that pauses lets rows gather in the server's send
+// queue, and the server then sends two to three times as many rows a second. So while the stream is
+// behind, a pause stands between two reads; a stream that keeps up is read at once and pays no latency.
 //
 // Behind is told by the rate alone: the bytes of a read may be few just because the reader is quick.
+//
+// It lies below TLS: there each row is a record of its own, and all records of a gulp are read with one
+// call.
 type gulps struct {
-	conn  net.Conn
+	net.Conn
 	quiet func() // turns quick acknowledgements off, again after each read: the kernel turns them on
 	pause time.Duration
 
+	// Owned by the reader.
+	buf    []byte // what was read and not asked for yet
+	r, w   int
 	last   time.Time // end of the last read
 	window time.Time // begin of the span over which bytes are counted
 	bytes  int
@@ -28,21 +38,63 @@ const (
 	gulpWindow = 4 * time.Millisecond
 	// gulpRate in bytes a second, above which the stream counts as behind: some 10,000 rows a second.
 	gulpRate = 2 << 20
+	// gulpBuffer is read at once for a caller who asks for less.
+	gulpBuffer = 256 << 10
 )
 
-func newGulps(conn net.Conn, pause time.Duration) *gulps {
-	now := time.Now()
-	return &gulps{conn: conn, quiet: quickAckOff(conn), pause: pause, last: now, window: now}
+// dialer wraps what dial connects.
+func dialer(dial pgconn.DialFunc, pause time.Duration) pgconn.DialFunc {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := dial(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		if conn, err = direct(conn); err != nil {
+			return nil, err
+		}
+		now := time.Now()
+		return &gulps{Conn: conn, quiet: quickAckOff(conn), pause: pause, last: now, window: now}, nil
+	}
 }
 
-// read reads into p what is there, after the pause that is due.
-func (g *gulps) read(p []byte) (int, error) {
+// gulpsOf finds the gulps below conn.
+func gulpsOf(conn net.Conn) *gulps {
+	if t, ok := conn.(*tls.Conn); ok {
+		conn = t.NetConn()
+	}
+	g, _ := conn.(*gulps)
+	return g
+}
+
+// more reports whether reading goes on without waiting.
+func (g *gulps) more() bool { return g.r < g.w }
+
+// Read reads into p what is there, after the pause that is due.
+func (g *gulps) Read(p []byte) (int, error) {
+	if g.r < g.w {
+		n := copy(p, g.buf[g.r:g.w])
+		g.r += n
+		return n, nil
+	}
 	if g.behind && g.pause > 0 {
 		if rest := g.pause - time.Since(g.last); rest > 0 {
 			sleep(rest)
 		}
 	}
-	n, err := g.conn.Read(p)
+	if len(p) >= gulpBuffer/4 {
+		return g.take(p)
+	}
+	if g.buf == nil {
+		g.buf = make([]byte, gulpBuffer)
+	}
+	n, err := g.take(g.buf)
+	g.w = n
+	g.r = copy(p, g.buf[:n])
+	return g.r, err
+}
+
+func (g *gulps) take(p []byte) (int, error) {
+	n, err := g.Conn.Read(p)
 	now := time.Now()
 	g.last = now
 	if n > 0 {

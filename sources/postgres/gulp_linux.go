@@ -1,9 +1,7 @@
 package postgres
 
 import (
-	"crypto/tls"
 	"net"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,23 +16,11 @@ func sleep(d time.Duration) {
 // quickAckOff returns a func that makes the kernel delay acknowledgements, and has it give up a connection
 // whose peer acknowledges nothing.
 func quickAckOff(conn net.Conn) func() {
-	if t, ok := conn.(*tls.Conn); ok {
-		conn = t.NetConn()
-	}
-	sc, ok := conn.(syscall.Conn)
+	s, ok := conn.(*socket)
 	if !ok {
 		return func() {}
 	}
-	raw, err := sc.SyscallConn()
-	if err != nil {
-		return func() {}
-	}
-	if _, isTCP := conn.(*net.TCPConn); !isTCP {
-		return func() {}
-	}
-	_ = raw.Control(func(fd uintptr) { // without it a dead peer is found by keepalives, later
-		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 60_000)
-	})
-	off := func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_QUICKACK, 0) }
-	return func() { _ = raw.Control(off) }
+	// Without it a dead peer is found by keepalives, later.
+	_ = unix.SetsockoptInt(s.fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 60_000)
+	return func() { _ = unix.SetsockoptInt(s.fd, unix.IPPROTO_TCP, unix.TCP_QUICKACK, 0) }
 }

@@ -113,7 +113,7 @@ func (s *Source) item(t *table) string {
 
 // ensured is what ensurePublication found or did.
 type ensured struct {
-	joined []*table          // tables that were added
+	joined []joined          // tables that were added
 	left   map[*table]string // tables that are not published, and why
 }
 
@@ -146,7 +146,8 @@ func (s *Source) ensurePublication(ctx context.Context, c *catalog, may bool) (*
 			e.left[t] = "the publication lacks it, and create is false"
 			continue
 		}
-		if err := c.addTable(ctx, t); err != nil {
+		xid, err := c.addTable(ctx, t)
+		if err != nil {
 			var pg *pgconn.PgError
 			if !errors.As(err, &pg) {
 				return nil, s.failure("add a table to publication "+s.cfg.Publication, err)
@@ -154,7 +155,7 @@ func (s *Source) ensurePublication(ctx context.Context, c *catalog, may bool) (*
 			e.left[t] = s.mask.text(pg.Message)
 			continue
 		}
-		e.joined = append(e.joined, t)
+		e.joined = append(e.joined, joined{t, xid})
 	}
 	return e, nil
 }
@@ -173,13 +174,13 @@ func (s *Source) listChanged(t *table) bool {
 
 // addTable adds a table, or gives it its new column list: both within one transaction, so that no change
 // falls between.
-func (c *catalog) addTable(ctx context.Context, t *table) error {
+func (c *catalog) addTable(ctx context.Context, t *table) (xid string, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	pub := quote(c.s.cfg.Publication)
 	tx, err := c.conn.Begin(ctx)
 	if err != nil {
-		return err
+		return "", err
 	}
 	statements := []string{"alter publication " + pub + " add table " + c.s.item(t)}
 	if t.published {
@@ -187,16 +188,28 @@ func (c *catalog) addTable(ctx context.Context, t *table) error {
 	}
 	for _, q := range statements {
 		if _, err := tx.Exec(ctx, q); err != nil {
-			return errors.Join(err, tx.Rollback(ctx))
+			return "", errors.Join(err, tx.Rollback(ctx))
 		}
 	}
-	return tx.Commit(ctx)
+	if err := tx.QueryRow(ctx, "select pg_current_xact_id()::text").Scan(&xid); err != nil {
+		return "", errors.Join(err, tx.Rollback(ctx))
+	}
+	return xid, tx.Commit(ctx)
 }
 
-// create is the statement that makes the publication. FOR ALL TABLES and FOR TABLES IN SCHEMA only where the
-// globs say exactly that, no column is left out, and every table has what updates need: such a
-// publication takes tables in without asking, and the updates and deletes of a table without a replica
-// identity fail in the database as long as it is published.
+// super reports whether the role is a superuser's.
+func (c *catalog) super(ctx context.Context) (is bool, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.conn.QueryRow(ctx, "select rolsuper from pg_roles where rolname = current_user").Scan(&is); err != nil {
+		return false, c.s.failure("look up the role", err)
+	}
+	return is, nil
+}
+
+// create is the statement that makes the publication: explicit tables, which needs no more than to own them.
+// Only a superuser may say FOR ALL TABLES and FOR TABLES IN SCHEMA; it does where the globs say exactly
+// that and no column is left out, as a table that is created later is then in from its first row.
 func (s *Source) create(tables []*table, super bool) string {
 	head := "create publication " + quote(s.cfg.Publication)
 	const tail = " with (publish_via_partition_root = true)"
@@ -224,7 +237,11 @@ func (s *Source) create(tables []*table, super bool) string {
 
 func (s *Source) createPublication(ctx context.Context, c *catalog, tables []*table, may bool) (*ensured, error) {
 	name := s.cfg.Publication
-	statement := s.create(tables, false)
+	super, err := c.super(ctx)
+	if err != nil {
+		return nil, err
+	}
+	statement := s.create(tables, super)
 	if !s.cfg.Create {
 		return nil, s.stopped(CodePublicationMissing, fmt.Sprintf("publication %s does not exist and create is false", name), "as the owner of the tables: %s; or set create: true", statement)
 	}
@@ -233,7 +250,7 @@ func (s *Source) createPublication(ctx context.Context, c *catalog, tables []*ta
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	_, err := c.conn.Exec(ctx, statement)
+	_, err = c.conn.Exec(ctx, statement)
 	if err == nil {
 		_, err = c.conn.Exec(ctx, "comment on publication "+quote(name)+" is '"+ourComment+"'")
 	}
@@ -244,7 +261,7 @@ func (s *Source) createPublication(ctx context.Context, c *catalog, tables []*ta
 	if err != nil {
 		return nil, s.failure("create publication "+name, err)
 	}
-	return &ensured{joined: tables}, nil
+	return &ensured{}, nil
 }
 
 // info is t for others.

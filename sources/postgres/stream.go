@@ -47,6 +47,9 @@ type Stream struct {
 	close sync.Once
 }
 
+// tlsRecord is the most that one TLS record holds.
+const tlsRecord = 16 << 10
+
 var aLongTimeAgo = time.Unix(1, 0)
 
 // Open connects and starts the stream exactly behind after; see pipeline.Source.
@@ -176,7 +179,7 @@ func (s *Source) newStream(conn net.Conn, c *catalog, srv *server, at pglogrepl.
 	if srv.senderTimeout > 0 {
 		interval = max(min(interval, srv.senderTimeout/4), 10*time.Millisecond)
 	}
-	st := &Stream{s: s, conn: conn, catalog: c, gulps: newGulps(conn, s.cfg.Pause), status: newStatus(conn, interval, at), ctx: context.Background()}
+	st := &Stream{s: s, conn: conn, catalog: c, gulps: gulpsOf(conn), status: newStatus(conn, interval, at), ctx: context.Background()}
 	s.mu.Lock()
 	s.streams++
 	number := s.streams
@@ -314,11 +317,14 @@ func (st *Stream) fill(ctx context.Context) error {
 	if err := st.readUntil(until); err != nil {
 		return err
 	}
-	n, err := st.gulps.read(st.frames.space())
+	n, err := st.conn.Read(st.frames.space())
 	st.frames.filled(n)
-	if n > 0 {
-		st.dec.Stamp(st.gulps.last)
+	// Under TLS a read ends with each record, that is with each row.
+	for space := st.frames.space(); err == nil && st.gulps.more() && len(space) > tlsRecord; space = space[n:] {
+		n, err = st.conn.Read(space)
+		st.frames.filled(n)
 	}
+	st.dec.Stamp(st.gulps.last)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)

@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -18,6 +19,7 @@ type watcher struct {
 	cancel context.CancelFunc
 	done   chan struct{}
 	told   map[string]bool // what was said already, by table
+	joined []joined        // not known yet whether they had rows
 
 	mu   sync.Mutex
 	mail []pipeline.Notice
@@ -49,6 +51,7 @@ func (w *watcher) run(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
+		w.gaps(ctx)
 		now, err := w.c.print(ctx, w.s.cfg.Publication)
 		if err == nil && now == last {
 			continue
@@ -79,19 +82,28 @@ func (w *watcher) took(ctx context.Context, made *ensured) {
 		cure := fmt.Sprintf("as its owner: alter publication %s add table %s", quote(w.s.cfg.Publication), w.s.item(t))
 		w.s.cfg.Observer.Warned("source "+w.s.cfg.Name, fmt.Sprintf("table %s is not published: %s", subject, why), cure)
 	}
-	for _, t := range made.joined {
-		if ctx.Err() != nil {
-			return
-		}
-		rows, err := w.c.hadRows(ctx, t)
-		if err != nil || !rows {
-			continue
+	w.joined = append(w.joined, made.joined...)
+	w.gaps(ctx)
+}
+
+// gaps tells of the tables that joined with rows in them.
+func (w *watcher) gaps(ctx context.Context) {
+	w.joined = slices.DeleteFunc(w.joined, func(t joined) bool {
+		rows, known, err := w.c.old(ctx, t)
+		reason := "it had rows before it joined the publication"
+		switch {
+		case ctx.Err() != nil || err == nil && !known:
+			return false
+		case err != nil: // dropped meanwhile, or not ours to read
+			reason = "it joined the publication late, and whether it had rows before cannot be seen: " + w.s.mask.text(err.Error())
+		case !rows:
+			return true
 		}
 		w.send(pipeline.Notice{
-			Kind: pipeline.NoticeGap, Table: schemas.Subject(t.schema, t.name), Time: time.Now().UTC(),
-			Reason: "it had rows before it joined the publication", Cure: "backfill the table",
+			Kind: pipeline.NoticeGap, Table: schemas.Subject(t.schema, t.name), Reason: reason, Cure: "backfill the table", Time: time.Now().UTC(),
 		})
-	}
+		return true
+	})
 }
 
 func (w *watcher) send(n pipeline.Notice) {
@@ -109,11 +121,24 @@ func (w *watcher) collect() []pipeline.Notice {
 	return m
 }
 
-// hadRows reports whether the table, which just joined, has rows that may be older than that.
-func (c *catalog) hadRows(ctx context.Context, t *table) (bool, error) {
+// joined is a table that joined the publication, and the transaction by which it did.
+type joined struct {
+	*table
+	xid string
+}
+
+// old reports whether the table has rows that were written before it joined. known is false as long as
+// transactions run that began before: they may still write rows of which the stream knows nothing. Rows
+// that such a one wrote afterwards travel and count as old all the same: a gap too many does no harm.
+func (c *catalog) old(ctx context.Context, t joined) (rows, known bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var rows bool
-	err := c.conn.QueryRow(ctx, "select exists (select from "+quoteTable(t.schema, t.name)+")").Scan(&rows)
-	return rows, err
+	err = c.conn.QueryRow(ctx, "select pg_snapshot_xmin(pg_current_snapshot()) > $1::text::xid8", t.xid).Scan(&known)
+	if err != nil || !known {
+		return false, false, err
+	}
+	// Within 2³¹ transactions of each other, ages compare; frozen rows are oldest.
+	err = c.conn.QueryRow(ctx, "select exists (select from "+quoteTable(t.schema, t.name)+
+		" where age(xmin) >= age($1::text::xid8::xid))", t.xid).Scan(&rows)
+	return rows, true, err
 }
