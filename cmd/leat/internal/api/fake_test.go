@@ -98,7 +98,7 @@ func filesTable() *schemas.Table {
 // subscriber answers the SubscriberService: whatever is let through.
 type subscriber struct {
 	leatv1connect.UnimplementedSubscriberServiceHandler
-	payload []byte // of each response's one unknown field, in the benchmark
+	flood   *leatv1.PullResponse // sent without end after the Start
 	waiting chan struct{}
 }
 
@@ -107,6 +107,9 @@ func (s *subscriber) Pull(ctx context.Context, st *connect.BidiStream[leatv1.Pul
 		m, err := st.Receive()
 		if err != nil {
 			return nil // the client is done
+		}
+		for err == nil && s.flood != nil {
+			err = st.Send(s.flood)
 		}
 		if err := st.Send(&leatv1.PullResponse{}); err != nil {
 			return err
