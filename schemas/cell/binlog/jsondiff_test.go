@@ -52,11 +52,13 @@ func TestJSONDiff(t *testing.T) {
 		for range 300 {
 			id := r.IntN(rows)
 			set := change("a")
-			switch r.IntN(4) {
+			switch r.IntN(6) {
 			case 0:
 				set += ", " + change("c")
 			case 1:
 				set = change("c") + ", n=n+1"
+			case 2:
+				set = "a = json_object('k', json_array(n), 'list', json_array(1, 2)), n=n+1, " + change("c")
 			}
 			before := row(id)
 			s.exec(t, fmt.Sprintf("update j set %s where id=%d", set, id))
