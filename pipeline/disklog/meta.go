@@ -123,7 +123,11 @@ func MarkRestored(dir string, now time.Time) (err error) {
 	if err != nil {
 		return err
 	}
-	m.AtLeast = restoredOffset(info.Next, now)
+	if m.AtLeast > 0 && info.Next == m.AtLeast { // marked before, and not opened since
+		m.AtLeast = max(m.AtLeast, pipeline.FirstOffset(now))
+	} else {
+		m.AtLeast = restoredOffset(info.Next, now)
+	}
 	return writeMeta(fsys, dir, m)
 }
 

@@ -202,6 +202,9 @@ func (fd *found) scanLast(tables *registry) error {
 			return &DamageError{File: s.name, Offset: end, What: fmt.Sprintf("%s; the block at byte %d proves that it was written whole", reason(why), by)}
 		}
 	}
+	if err := fd.st.whole(); err != nil {
+		return &DamageError{File: s.name, Offset: firstBlock, What: err.Error()}
+	}
 	clear(fd.st.open)
 	fd.lastSeal, s.end, s.index = s.sealed, end, r.index
 	_, fd.proven = split(proven)

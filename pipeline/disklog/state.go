@@ -64,9 +64,22 @@ type state struct {
 	notices []pipeline.Notice
 	tables  map[uint32]known
 	open    map[string]*openTx
+	// lost are tables whose schema lay in a segment that retention has removed: it made sure that they are
+	// described again further on.
+	lost map[uint32]string
 }
 
-func newState() *state { return &state{tables: map[uint32]known{}, open: map[string]*openTx{}} }
+func newState() *state {
+	return &state{tables: map[uint32]known{}, open: map[string]*openTx{}, lost: map[uint32]string{}}
+}
+
+// whole says which table is described nowhere, if any.
+func (st *state) whole() error {
+	for _, subject := range st.lost {
+		return &record.InvalidError{What: "the schema of " + subject + " is in no segment"}
+	}
+	return nil
+}
 
 // notice keeps what is in force: a quarantine until it is released, the newest gap of each table.
 func (st *state) notice(n pipeline.Notice) {
@@ -85,6 +98,7 @@ func (st *state) notice(n pipeline.Notice) {
 func (st *state) schema(t *schemas.Table, at uint64) {
 	if k, ok := st.tables[t.ID]; !ok || t.Version >= k.table.Version {
 		st.tables[t.ID] = known{table: t, address: at}
+		delete(st.lost, t.ID)
 	}
 }
 
@@ -117,6 +131,7 @@ type replay struct {
 	tables *registry
 	// load reads a schema block that a catalog points to.
 	load   func(address uint64) (*schemas.Table, error)
+	oldest uint64 // number of the first segment that is there
 	batch  *pipeline.Batch
 	chunks []record.Chunk
 	first  bool // the first block was seen
@@ -174,6 +189,10 @@ func (r *replay) catalog(payload []byte, h *record.Header) error {
 	r.st.notices = c.Notices
 	for _, ct := range c.Tables {
 		t := r.tables.get(ct.ID, ct.Version)
+		if seq, _ := split(ct.Address); t == nil && seq < r.oldest {
+			r.st.lost[ct.ID] = ct.Subject
+			continue
+		}
 		if t == nil {
 			if t, err = r.load(ct.Address); err != nil {
 				return fmt.Errorf("read schema of %s: %w", ct.Subject, err)

@@ -68,6 +68,9 @@ func verify(ctx context.Context, fsys FS, dir string) ([]Damage, Summary, error)
 			return v.damage, v.sum, err
 		}
 	}
+	if err := v.st.whole(); err != nil && len(seqs) > 0 {
+		v.note(&DamageError{File: filepath.Join(dir, segName(seqs[len(seqs)-1])), Offset: firstBlock, What: err.Error()})
+	}
 	v.sum.Last, v.sum.Ticket, v.sum.Notices = v.st.last, v.st.ticket, v.st.notices
 	v.sum.Next = max(v.sum.Next, v.st.next)
 	for _, k := range v.st.tables {
@@ -130,7 +133,7 @@ func (v *verifier) segment(seq uint64, next *segment, last bool) (err error) {
 	if v.sum.Segments == nil {
 		v.sum.Oldest = s.base()
 	}
-	r := &replay{st: v.st, seg: s, index: newIndex(seq, s.head.Base), tables: v.tables, opening: uint32(s.head.Epoch), batch: new(pipeline.Batch), load: v.load}
+	r := &replay{st: v.st, seg: s, index: newIndex(seq, s.head.Base), tables: v.tables, oldest: v.oldest, opening: uint32(s.head.Epoch), batch: new(pipeline.Batch), load: v.load}
 	if err := v.blocks(r, limit, proven); err != nil {
 		return err
 	}
