@@ -272,6 +272,9 @@ const exact = 1 << 53
 
 // equal is CEL's ==: values of different types are different.
 func equal(v *cell.Value, l literal) truth {
+	if v.State == cell.Present && v.Kind == schemas.KindJSON {
+		return unsure // its content may be any value, null too
+	}
 	if v.State == cell.Null || l.kind == schemas.KindUnknown {
 		return truthOf(v.State == cell.Null && l.kind == schemas.KindUnknown)
 	}
