@@ -3,12 +3,9 @@ package mysql
 import (
 	"fmt"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/leat-cdc/leat/pipeline"
-	"github.com/leat-cdc/leat/schemas"
-	"github.com/leat-cdc/leat/schemas/cell"
-	"github.com/leat-cdc/leat/schemas/cell/binlog"
+	"github.com/leat-cdc/leat/schemas/cell/binlog/charset"
 	"github.com/leat-cdc/leat/sources/mysql/internal/event"
 	"github.com/leat-cdc/leat/sources/mysql/internal/statement"
 )
@@ -203,20 +200,18 @@ func (r *reader) text(b []byte, collation uint16) string {
 	if ascii(b) || collation == 0 {
 		return string(b)
 	}
-	_, charset, err := binlog.Collation(uint64(collation))
-	if err != nil || strings.HasPrefix(charset, "utf8") || charset == "binary" {
-		return string(b)
-	}
-	ty, err := binlog.TypeOf(binlog.TableMapColumn{Code: binlog.TypeBlob, Meta: 4, Collation: uint64(collation)})
+	_, name, err := charset.Collation(uint64(collation))
 	if err != nil {
 		return string(b)
 	}
-	form := binlog.Form(&schemas.Table{Columns: []schemas.Column{{Type: ty}}})
-	var v cell.Value
-	if err := form.Decode[0](&v, b, &cell.Scratch{}); err != nil || !utf8.Valid(v.B) {
+	convert, err := charset.Of(name)
+	if err != nil {
 		return string(b)
 	}
-	return string(v.B)
+	if u, err := convert(nil, b); err == nil {
+		return string(u)
+	}
+	return string(b)
 }
 
 func ascii(b []byte) bool {

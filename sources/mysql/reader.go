@@ -38,10 +38,11 @@ type reader struct {
 	inflate event.Inflater
 	tags    map[string]string
 
-	b    *pipeline.Batch
-	read time.Time
-	tx   transaction
-	buf  []byte
+	b        *pipeline.Batch
+	read     time.Time
+	tx       transaction
+	buf      []byte
+	was, now []byte // images of a partial update
 
 	tables tables
 	quar   quarantines

@@ -113,7 +113,7 @@ func (r *reader) images(sh *shape, ev *event.Rows) error {
 		body = body[n:]
 		var second []byte
 		if ev.Kind == event.Update || ev.Kind == event.Partial {
-			if second, body, err = r.second(sh, ev.Kind, after, body); err != nil {
+			if second, body, err = r.second(sh, ev, first, after, body); err != nil {
 				if errors.Is(err, errQuarantined) {
 					return nil
 				}
@@ -164,19 +164,11 @@ func (r *reader) unlist() error {
 // errQuarantined ends the reading of an event whose table was quarantined.
 var errQuarantined = errors.New("quarantined")
 
-// second cuts the after image of an update.
-func (r *reader) second(sh *shape, kind event.RowsKind, present, body []byte) (image, rest []byte, err error) {
-	if kind == event.Partial {
-		partial, rest, err := event.PartialOptions(body, sh.json)
-		if err != nil {
-			return nil, nil, err
-		}
-		if partial {
-			r.quarantine(sh.schema, sh.name, codePartial, "an update carries a part of a JSON value instead of the whole",
-				"SET PERSIST binlog_row_value_options='' and reconnect the writers; then bring the table back by a backfill")
-			return nil, nil, errQuarantined
-		}
-		body = rest
+// second cuts the after image of an update behind its before image, which is first. Of a partial update the
+// image is made from both; it is valid until the next call.
+func (r *reader) second(sh *shape, ev *event.Rows, first, present, body []byte) (image, rest []byte, err error) {
+	if ev.Kind == event.Partial {
+		return r.partial(sh, ev, first, body)
 	}
 	n, err := sh.layout.RowLen(body, present)
 	if err != nil {
@@ -184,6 +176,19 @@ func (r *reader) second(sh *shape, kind event.RowsKind, present, body []byte) (i
 		return nil, nil, errQuarantined
 	}
 	return body[:n], body[n:], nil
+}
+
+// partial completes the JSON values of which only the changes were sent.
+func (r *reader) partial(sh *shape, ev *event.Rows, first, body []byte) (image, rest []byte, err error) {
+	size := (ev.Columns + 7) / 8
+	r.was = append(append(append(r.was[:0], 1), ev.Present[:size]...), first...)
+	var n int
+	if r.now, n, err = sh.layout.AppendPartial(r.now[:0], r.was, body, ev.PresentAfter); err != nil {
+		r.quarantine(sh.schema, sh.name, codePartial, "an update carries only the changes of a JSON value: "+err.Error(),
+			"SET PERSIST binlog_row_value_options='' and reconnect the writers; then bring the table back by a backfill")
+		return nil, nil, errQuarantined
+	}
+	return r.now[1+size:], body[n:], nil
 }
 
 // image copies a row image into the batch, in wire form [schemas.WireBinlog].

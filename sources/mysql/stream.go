@@ -21,6 +21,7 @@ type stream struct {
 	wg   sync.WaitGroup
 
 	close sync.Once
+	abort func() // ends a look at the catalogue that is under way
 
 	mu        sync.Mutex
 	confirmed pipeline.Position // guarded by mu; the server is not told: binlogs are kept by age
@@ -34,6 +35,7 @@ func newStream(s *Source, c *conn, v *server, p *plan, counter uint64) (*stream,
 	if err != nil {
 		return nil, err
 	}
+	st.abort = r.look.cancel
 	chunks, free := make(chan chunk, 2), make(chan []byte, 3)
 	for range cap(free) {
 		free <- make([]byte, 0, gulp)
@@ -156,6 +158,7 @@ func (st *stream) Confirmed() pipeline.Position {
 func (st *stream) Close() error {
 	st.close.Do(func() {
 		close(st.done)
+		st.abort()
 		_ = st.conn.raw.Close() // ends a blocked read; an error of it changes nothing
 	})
 	st.wg.Wait()

@@ -23,7 +23,6 @@ type shape struct {
 	table  *schemas.Table
 	layout *binlog.Layout
 	trim   *trim // columns stay out of the log
-	json   int   // JSON columns
 	// looked: the catalogue said a part of it, so it ends with the next statement about the table.
 	looked bool
 }
@@ -165,9 +164,6 @@ func (r *reader) shape(sh *shape, m *binlog.TableMap, before *schemas.Table) (ok
 		}
 		if out {
 			drop = append(append(drop, make([]bool, i-len(drop))...), true)
-		}
-		if ty.Kind == schemas.KindJSON {
-			sh.json++
 		}
 		t.Columns = append(t.Columns, schemas.Column{Name: c.Name, Type: ty, Nullable: c.Nullable, Hidden: c.Hidden, Dropped: out})
 	}

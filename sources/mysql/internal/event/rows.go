@@ -89,22 +89,6 @@ func RowsTable(body []byte) (uint64, error) {
 	return uint64(binary.LittleEndian.Uint32(body)) | uint64(binary.LittleEndian.Uint16(body[4:]))<<32, nil
 }
 
-// PartialOptions reads what stands in front of the after image of a row in a Partial event: whether
-// the row has JSON values sent in parts, and what follows. n is the number of JSON columns.
-// https://dev.mysql.com/doc/dev/mysql-server/latest/namespacebinary__log.html (Rows_event, extra_row_info)
-func PartialOptions(body []byte, n int) (partial bool, rest []byte, err error) {
-	c := cursor{b: body}
-	if c.packed()&1 != 0 {
-		for _, b := range c.take(uint64(n+7) / 8) {
-			partial = partial || b != 0
-		}
-	}
-	if c.bad {
-		return false, nil, damaged("partial update event")
-	}
-	return partial, c.b, nil
-}
-
 // reset readies z for what src holds.
 func (f *Inflater) reset() (err error) {
 	if f.z == nil {
