@@ -285,7 +285,7 @@ func TestAt(t *testing.T) {
 		}
 	}
 	s := waitSynced(t, l, ticket)
-	for want := int64(-5); want < 5200; want += 7 {
+	for want := int64(-5); want < 5200; want += 41 {
 		expect := s.Next
 		for _, m := range marks {
 			if m.time >= want {
