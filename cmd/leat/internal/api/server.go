@@ -122,9 +122,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	if err := s.begin(l.Addr()); err != nil {
 		return err
 	}
-	base, abandon := context.WithCancel(context.Background())
-	defer abandon()
-	srv := s.server(base)
+	srv := s.server()
 	l = netutil.LimitListener(l, s.o.Limits.Connections)
 	failed := make(chan error, 1)
 	go func() {
@@ -144,7 +142,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	grace, cancel := context.WithTimeout(context.Background(), s.o.Grace)
 	defer cancel()
 	if srv.Shutdown(grace) != nil {
-		abandon()
+		// Ends the contexts of the calls that are left.
 		err = errors.Join(err, srv.Close())
 	}
 	if ctx.Err() != nil {
@@ -172,7 +170,7 @@ func (s *Server) begin(a net.Addr) error {
 	return nil
 }
 
-func (s *Server) server(base context.Context) *http.Server {
+func (s *Server) server() *http.Server {
 	lim := s.o.Limits
 	srv := &http.Server{
 		Handler:           s.mux,
@@ -181,7 +179,6 @@ func (s *Server) server(base context.Context) *http.Server {
 		IdleTimeout:       lim.Idle,
 		MaxHeaderBytes:    lim.HeaderBytes,
 		ErrorLog:          s.o.ErrorLog,
-		BaseContext:       func(net.Listener) context.Context { return base },
 		Protocols:         new(http.Protocols),
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams: lim.ConcurrentStreams,

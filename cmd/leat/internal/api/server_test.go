@@ -165,7 +165,8 @@ func TestLimits(t *testing.T) {
 		}
 		// A body that never comes.
 		body, w := io.Pipe()
-		r, _ = http.NewRequest("POST", x.url+leatv1connect.AdminServiceStatusProcedure, body)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		r, _ = http.NewRequestWithContext(ctx, "POST", x.url+leatv1connect.AdminServiceStatusProcedure, body)
 		r.Header.Set("Content-Type", "application/json")
 		if p, err := c.Do(r); err == nil {
 			p.Body.Close()
@@ -173,6 +174,10 @@ func TestLimits(t *testing.T) {
 				t.Error("a call without its body was answered")
 			}
 		}
+		if ctx.Err() != nil {
+			t.Errorf("h2 %v: the server still waits for the body", h2)
+		}
+		cancel()
 		w.Close()
 	}
 }
@@ -189,8 +194,13 @@ func TestLongCall(t *testing.T) {
 		}()
 		<-in
 		<-time.After(100 * time.Millisecond) // beyond BodyTime: the deadline itself is what is tried
-		release <- struct{}{}
-		if err := <-done; err != nil {
+		var err error
+		select {
+		case release <- struct{}{}:
+			err = <-done
+		case err = <-done:
+		}
+		if err != nil {
 			t.Errorf("h2 %v: %v", h2, err)
 		}
 	}
