@@ -5,9 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/leat-cdc/leat/cmd/leat/internal/cli/screen"
 )
 
 // yesFlag is --yes of commands that ask before they do what cannot be undone.
@@ -15,19 +19,29 @@ func yesFlag(cmd *cobra.Command, yes *bool) {
 	cmd.Flags().BoolVarP(yes, "yes", "y", false, "do not ask")
 }
 
-// confirm asks on stderr; word is what must be typed, empty for y. Without a terminal there is nobody to
+// confirm asks on the terminal; word is what must be typed, empty for y. Without a terminal there is nobody to
 // ask: refused.
 func (a *app) confirm(ctx context.Context, yes bool, question, word string) error {
 	if yes {
 		return nil
 	}
-	if !a.interactive() {
-		return &failure{exitUsage, errors.New("nobody can be asked: this is no terminal"), "Give --yes if you are sure."}
+	nobody := &failure{exitUsage, errors.New("nobody can be asked: this is no terminal"), "Give --yes if you are sure."}
+	if !term.IsTerminal(int(a.Stdin.Fd())) {
+		return nobody
+	}
+	shown := a.err
+	if !shown.Terminal { // stderr goes elsewhere, but somebody sits there
+		tty, err := os.OpenFile("/dev/tty", os.O_WRONLY, 0)
+		if err != nil {
+			return nobody
+		}
+		defer tty.Close()
+		shown = screen.New(tty, a.Env)
 	}
 	if word == "" {
-		a.err.Printf("%s [y/N] ", question)
+		shown.Printf("%s [y/N] ", question)
 	} else {
-		a.err.Printf("%s\nType %s to go on: ", question, word)
+		shown.Printf("%s\nType %s to go on: ", question, word)
 	}
 	answer := make(chan string, 1)
 	go func() { // a read of a terminal cannot be interrupted: it ends with the process
@@ -43,7 +57,7 @@ func (a *app) confirm(ctx context.Context, yes bool, question, word string) erro
 			return nil
 		}
 	case <-ctx.Done():
-		a.err.Printf("\n")
+		shown.Printf("\n")
 	}
 	return fmt.Errorf("not confirmed: nothing was changed")
 }

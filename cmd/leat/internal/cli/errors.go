@@ -124,8 +124,8 @@ func unsupported(what string) error {
 // unknownCommand looks for a command that is none, before flags are looked at: the flags of a mistyped
 // command are not what is wrong.
 func unknownCommand(root *cobra.Command, args []string) error {
-	if _, _, err := root.Find(args); err == nil {
-		return nil
+	if _, _, err := root.Find(args); err == nil || len(args) > 0 && strings.HasPrefix(args[0], cobra.ShellCompRequestCmd) {
+		return nil // the shell asks for completions: Cobra adds that command later
 	}
 	for i := 0; i < len(args); i++ {
 		arg := args[i]

@@ -9,7 +9,6 @@ import (
 	"slices"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"github.com/leat-cdc/leat/cmd/leat/internal/config"
 )
@@ -90,9 +89,4 @@ func (a *app) names(sources, subscriptions bool) cobra.CompletionFunc {
 		slices.Sort(out)
 		return out, cobra.ShellCompDirectiveNoFileComp
 	}
-}
-
-// interactive: somebody can be asked.
-func (a *app) interactive() bool {
-	return term.IsTerminal(int(a.Stdin.Fd())) && a.err.Terminal
 }

@@ -75,6 +75,11 @@ func (a *app) init(ctx context.Context, cmd *cobra.Command, from string) error {
 			return fmt.Errorf("look into the database: %w", err)
 		}
 		slices.SortFunc(found.Tables, func(x, y FoundTable) int { return strings.Compare(x.Name, y.Name) })
+		for i := range found.Tables {
+			if found.Tables[i].Key == nil {
+				found.Tables[i].Key = []string{}
+			}
+		}
 		m.Server, m.Tables, m.Findings, m.Set = found.Server, found.Tables, found.Findings, variable
 		o = config.InitOptions{URL: shown, Tables: globs(found.Tables)}
 	}

@@ -22,14 +22,23 @@ func (a *app) logCommand() *cobra.Command {
 		Use:     "info [SOURCE]",
 		Short:   "What is in the log: offsets, times, sizes, tables",
 		Example: "  leat log info\n  leat log info files --json",
-		Args:    wants("[SOURCE]"),
 		RunE:    func(_ *cobra.Command, args []string) error { return a.logInfo(args, dir) },
 	}
-	for _, c := range []*cobra.Command{info} {
-		c.Flags().StringVar(&dir, "dir", "", "the log in `FOLDER`, instead of those of the data folder")
+	a.jsonFlag(info)
+	verify := &cobra.Command{
+		Use:   "verify [SOURCE]",
+		Short: "Read every byte of the log and list what is damaged",
+		Long: "Reads the whole log and compares it with its checksums. What was being written when a machine stopped is\n" +
+			"torn, not damaged: it is cut at the next start. Exit code 1 when something is damaged.",
+		Example: "  leat log verify\n  leat log verify files --json",
+		RunE:    func(cmd *cobra.Command, args []string) error { return a.logVerify(cmd.Context(), args, dir) },
+	}
+	a.jsonFlag(verify)
+	cmd.AddCommand(info, verify, a.logDumpCommand(&dir))
+	for _, c := range cmd.Commands() {
+		c.Args = wants("[SOURCE]")
 		c.ValidArgsFunction = a.names(true, false)
-		a.jsonFlag(c)
-		cmd.AddCommand(c)
+		c.Flags().StringVar(&dir, "dir", "", "the log in `FOLDER`, instead of those of the data folder")
 	}
 	return cmd
 }

@@ -120,7 +120,7 @@ func (a *app) forApply() (*config.Config, *server, error) {
 func toChanges(in []*leatv1.Change) []change {
 	out := []change{}
 	for _, c := range in {
-		out = append(out, change{c.GetKind(), c.GetPath(), c.GetBefore(), c.GetAfter(), c.GetNote()})
+		out = append(out, change{kindOf(c.GetKind()), c.GetPath(), c.GetBefore(), c.GetAfter(), c.GetNote()})
 	}
 	return out
 }
@@ -147,13 +147,26 @@ func (a *app) printChanges(changes []change, none, end string) {
 	a.out.Printf("%s", end)
 }
 
+// kindOf is add, change, remove or keep, whatever a server's grammar.
+func kindOf(kind string) string {
+	switch kind {
+	case "added":
+		return "add"
+	case "changed":
+		return "change"
+	case "removed":
+		return "remove"
+	}
+	return kind
+}
+
 func signOf(kind string) (string, screen.Style) {
 	switch kind {
-	case "add", "added":
+	case "add":
 		return "+", screen.Green
-	case "change", "changed":
+	case "change":
 		return "~", screen.Yellow
-	case "remove", "removed":
+	case "remove":
 		return "-", screen.Red
 	}
 	return "=", screen.Dim // kept

@@ -1,0 +1,233 @@
+package cli_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/leat-cdc/leat/cmd/leat/internal/api"
+	"github.com/leat-cdc/leat/cmd/leat/internal/config"
+	"github.com/leat-cdc/leat/schemas"
+	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
+)
+
+// base is the first offset of the backend's logs.
+const base = 1877212358656000
+
+// backend is a small installation: two sources, four subscriptions, a log of three events.
+type backend struct {
+	mu     sync.Mutex
+	status *leatv1.StatusResponse
+}
+
+func at(d time.Duration) *timestamppb.Timestamp   { return timestamppb.New(now.Add(d)) }
+func long(d time.Duration) *durationpb.Duration   { return durationpb.New(d) }
+func (b *backend) Ready() (ok bool, why []string) { return true, nil }
+
+func newBackend() *backend {
+	return &backend{status: &leatv1.StatusResponse{
+		Version: "v0.0.1", Started: at(-3*time.Hour - 12*time.Minute), MemoryBudget: 512 << 20, MemoryUsed: 212 << 20,
+		Sources: []*leatv1.SourceStatus{
+			{Name: "files", Kind: "postgres", State: "streaming", Since: at(-time.Hour), LogId: "6f1d2c3b-0000-4000-8000-000000000001",
+				Oldest: base, Next: base + 81204, Position: "0/16B3748", LogBytes: 1288490188, Tables: 12, EventsPerSecond: 1204.4, BytesPerSecond: 321000,
+				Lag: long(12 * time.Millisecond), Notices: []*leatv1.Notice{
+					{Kind: "gap", Code: "joined", Table: "public.late", Position: "0/16B0000", Reason: "the table joined late", Cure: "leat backfill brings them", Time: at(-time.Minute)},
+					{Kind: "quarantined", Code: "structure", Table: "public.odd\x1b[31m", Reason: "its shape is not known"},
+				}},
+			{Name: "orders", Kind: "mysql", State: "stopped", Code: "binlog_purged", Since: at(-5 * time.Minute), Oldest: base, Next: base + 10, LogFull: true,
+				Reason:   "the server no longer has binlog.000003; remove the source and begin anew",
+				Position: "3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5,4e11fa47-71ca-11e1-9e33-c80aa9429562:1-77", LogBytes: 16 << 20},
+		},
+		Subscriptions: []*leatv1.SubscriptionStatus{
+			{Name: "audit", Source: "orders", Kind: "file", State: "gone", Low: base + 10, Next: base + 10},
+			{Name: "features", Source: "files", Kind: "pull", State: "running", Low: base + 81204, Read: base + 81204, Next: base + 81204, Persisted: base + 81000, EventsPerSecond: 1204.4, Delivered: 81204},
+			{Name: "search", Source: "files", Kind: "webhook", State: "retrying", Reason: "503 from search.internal", Until: at(8 * time.Second), Low: base + 80000, Read: base + 80100,
+				Next: base + 81204, Persisted: base + 80000, InFlight: 3, Open: 100, Held: 12, BufferedBytes: 40960, Delivered: 80000, Failed: 7, Dead: 2, LagEvents: 1204,
+				Lag: long(3200 * time.Millisecond), LagBytes: 300 << 10, SaveError: "disk full"},
+		},
+	}}
+}
+
+func (b *backend) find(name string) *leatv1.SubscriptionStatus {
+	for _, s := range b.status.Subscriptions {
+		if s.Name == name {
+			return s
+		}
+	}
+	return nil
+}
+
+func none(name string) error { return api.Errorf(api.NotFound, "no source or subscription %q", name) }
+
+func (b *backend) Status(_ context.Context, name string) (*leatv1.StatusResponse, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	all := proto.CloneOf(b.status)
+	if name == "" {
+		return all, nil
+	}
+	one := &leatv1.StatusResponse{Version: all.Version, Started: all.Started}
+	for _, s := range all.Sources {
+		if s.Name == name {
+			one.Sources = append(one.Sources, s)
+		}
+	}
+	for _, s := range all.Subscriptions {
+		if s.Name == name {
+			one.Subscriptions = append(one.Subscriptions, s)
+		}
+	}
+	if len(one.Sources)+len(one.Subscriptions) == 0 {
+		return nil, none(name)
+	}
+	return one, nil
+}
+
+// Plan refuses what this environment cannot expand, as the real one does.
+func (b *backend) Plan(_ context.Context, r *leatv1.PlanRequest) (*leatv1.PlanResponse, error) {
+	env := func(name string) (string, bool) { return "server-side-secret", name == "PGPASSWORD" }
+	cfg, err := config.Parse(r.Name, r.Config, config.Options{Env: env, Dir: "/"})
+	if err != nil {
+		return nil, api.Errorf(api.Invalid, "%w", err)
+	}
+	p := &leatv1.PlanResponse{}
+	if strings.Contains(string(r.Config), "same") {
+		return p, nil
+	}
+	p.Changes = []*leatv1.Change{
+		{Kind: "added", Path: "subscriptions.trace"},
+		{Kind: "changed", Path: "subscriptions.search.batch.events", Before: "100", After: "500"},
+		{Kind: "keep", Path: "subscriptions.audit", Note: "not in the file: kept, paused"},
+		{Kind: "removed", Path: "log.retention.age", Before: "72h"},
+	}
+	for name, s := range cfg.Subscriptions {
+		if s.Filter != "" && !strings.Contains(s.Filter, "==") {
+			p.Errors = append(p.Errors, cfg.Errorf("subscriptions."+name+".filter", "the filter does not compile").Error())
+		}
+	}
+	return p, nil
+}
+
+func (b *backend) Apply(ctx context.Context, r *leatv1.ApplyRequest) (*leatv1.ApplyResponse, error) {
+	p, err := b.Plan(ctx, &leatv1.PlanRequest{Name: r.Name, Config: r.Config})
+	if err != nil {
+		return nil, err
+	}
+	if len(p.Errors) > 0 {
+		return nil, api.Errorf(api.Invalid, "%s", p.Errors[0])
+	}
+	for _, d := range r.Drop {
+		if d != "audit" {
+			return nil, api.Errorf(api.NotFound, "nothing called %q is kept here", d)
+		}
+		p.Changes = append(p.Changes, &leatv1.Change{Kind: "remove", Path: d, Note: "subscription forgotten"})
+	}
+	return &leatv1.ApplyResponse{Changes: p.Changes}, nil
+}
+
+func (b *backend) Pause(_ context.Context, r *leatv1.PauseRequest) error {
+	return b.set(r.Subscription, "paused", r.Reason)
+}
+
+func (b *backend) Resume(_ context.Context, r *leatv1.ResumeRequest) error {
+	return b.set(r.Subscription, "running", "")
+}
+
+func (b *backend) set(name, state, reason string) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := b.find(name)
+	if s == nil {
+		return none(name)
+	}
+	s.State, s.Reason, s.Until = state, reason, nil
+	return nil
+}
+
+func (b *backend) Seek(_ context.Context, r *leatv1.SeekRequest) (*leatv1.SeekResponse, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := b.find(r.Subscription)
+	if s == nil {
+		return nil, none(r.Subscription)
+	}
+	to := s.Next
+	switch p := r.To.(type) {
+	case *leatv1.SeekRequest_Offset:
+		to = p.Offset
+	case *leatv1.SeekRequest_Time:
+		to = base + 80500
+	}
+	if to < s.Low {
+		return nil, api.Errorf(api.Precondition, "offset %d is behind the cursor at %d: seek only moves forward", to, s.Low)
+	}
+	resp := &leatv1.SeekResponse{From: s.Low, To: to, Skipped: to - s.Low}
+	if !r.DryRun {
+		s.Low, s.LagEvents, s.Reason = to, s.Next-to, "seek: "+r.Reason
+	}
+	return resp, nil
+}
+
+func (b *backend) Parked(_ context.Context, r *leatv1.ParkedRequest) (*leatv1.ParkedResponse, error) {
+	if r.Subscription != "search" {
+		return &leatv1.ParkedResponse{}, nil
+	}
+	d := &leatv1.DeadLetter{Id: fmt.Sprintf("files-%d", base+123), Offset: base + 123, Table: "public.files", Key: `{"id":42}`, Reason: "422 from search.internal: no such field",
+		Time: at(-time.Hour), Attempts: []*leatv1.Attempt{{Time: at(-time.Hour), Took: long(120 * time.Millisecond), Reason: "422 from search.internal"}}}
+	switch {
+	case len(r.Ids) == 0:
+		return &leatv1.ParkedResponse{Dead: []*leatv1.DeadLetter{d}, Total: 2}, nil
+	case r.Ids[0] == d.Id:
+		d.Event = []byte(`{"id":"` + d.Id + `","data":{"op":"insert"}}`)
+		return &leatv1.ParkedResponse{Dead: []*leatv1.DeadLetter{d}, Total: 1}, nil
+	}
+	return &leatv1.ParkedResponse{}, nil
+}
+
+func (b *backend) RemoveSource(_ context.Context, r *leatv1.RemoveSourceRequest) (*leatv1.RemoveSourceResponse, error) {
+	if r.Name != "files" {
+		return nil, none(r.Name)
+	}
+	return &leatv1.RemoveSourceResponse{Done: []string{"dropped slot leat_files and publication leat_files", "removed the log logs/files"}}, nil
+}
+
+func (b *backend) Tail(ctx context.Context, r *leatv1.TailRequest, send func([][]byte) error) error {
+	if r.Name != "files" {
+		return none(r.Name)
+	}
+	if r.Filter == "broken" {
+		return api.Errorf(api.Invalid, "filter: undeclared reference to 'broken'")
+	}
+	if o, ok := r.From.(*leatv1.TailRequest_Offset); ok && o.Offset < base {
+		return api.Errorf(api.Gone, "offset %d is older than the log keeps (oldest %d)", o.Offset, uint64(base))
+	}
+	const head = `{"specversion":"1.0","id":"files-%d","source":"/sources/files","type":"leat.%s","subject":"public.files","time":"2026-11-21T10:15:30.123456Z","data":`
+	events := [][]byte{
+		fmt.Appendf(nil, head+`{"op":"insert","table":"public.files","key":{"id":42},"before":null,"after":{"id":42,"path":"/a","size":9007199254740993}}}`, base+1, "insert"),
+		fmt.Appendf(nil, head+`{"op":"update","table":"public.files","key":{"id":42},"before":{"id":42,"path":"/a"},"after":{"id":42,"path":"/b\u001b[2J\u009b"}}}`, base+2, "update"),
+		fmt.Appendf(nil, head+`{"op":"delete","table":"public.files","key":{"id":42},"before":{"id":42},"after":null}}`, base+3, "delete"),
+	}
+	if _, latest := r.From.(*leatv1.TailRequest_Latest); !latest {
+		if err := send(events); err != nil {
+			return err
+		}
+	}
+	if r.NoFollow {
+		return nil
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func (b *backend) Events(ctx context.Context, _ api.EventsRequest, _ func([]api.Event) error) error {
+	<-ctx.Done()
+	return nil
+}
+
+func (b *backend) Schema(string, string, uint32) (*schemas.Table, bool) { return nil, false }
