@@ -1,8 +1,9 @@
 package main
 
 import (
-	"path/filepath"
+	"context"
 
+	"github.com/leat-cdc/leat/cmd/leat/internal/app"
 	"github.com/leat-cdc/leat/cmd/leat/internal/cli"
 )
 
@@ -10,6 +11,22 @@ import (
 func deps() cli.Deps {
 	return cli.Deps{
 		Version: version,
-		LogDir:  func(data, source string) string { return filepath.Join(data, "logs", source) },
+		Run: func(ctx context.Context, o cli.RunOptions) error {
+			return app.Run(ctx, app.Options{Config: o.Config, Reload: o.Reload, Version: o.Version, Stdout: o.Stdout, Stderr: o.Stderr,
+				LogFormat: o.LogFormat, LogLevel: o.LogLevel})
+		},
+		Check:    app.Check,
+		InitFrom: look,
+		LogDir:   app.LogDir,
+		Backup:   app.Backup,
 	}
+}
+
+func look(ctx context.Context, url string) (cli.Found, error) {
+	server, tables, findings, err := app.Look(ctx, url)
+	found := cli.Found{Server: server, Findings: findings}
+	for _, t := range tables {
+		found.Tables = append(found.Tables, cli.FoundTable{Name: t.Name, Key: t.Key, Rows: -1})
+	}
+	return found, err
 }

@@ -1,0 +1,114 @@
+// Package app puts the parts together as a configuration says: the one place that knows every source and
+// every sink (sources.go, sinks.go), the running installation (server.go), and what the API asks of it
+// (backend.go, tail.go).
+package app
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"github.com/leat-cdc/leat/cmd/leat/internal/api"
+	"github.com/leat-cdc/leat/cmd/leat/internal/config"
+	"github.com/leat-cdc/leat/cmd/leat/internal/telemetry"
+)
+
+// Options of Run.
+type Options struct {
+	Config *config.Config
+	// Reload returns the configuration file as it is now, for SIGHUP; nil = SIGHUP does nothing.
+	Reload func() (*config.Config, error)
+	// Version of the binary.
+	Version string
+	// Stdout is where stdout sinks write; Stderr takes the log lines.
+	Stdout, Stderr io.Writer
+	// LogFormat is auto, console or json; LogLevel debug, info, warn or error.
+	LogFormat, LogLevel string
+	// Grace that Deliveries in flight get at the end; default 10 s.
+	Grace time.Duration
+	// Started, when set, is called once with the API's address.
+	Started func(s *Server, addr net.Addr)
+}
+
+// Run is `leat run`: it serves until ctx ends, then stops: it takes nothing more, finishes or abandons what
+// is in flight, persists cursors.
+func Run(ctx context.Context, o Options) (err error) {
+	if err := o.Config.CheckRun(); err != nil {
+		return err
+	}
+	if o.Grace == 0 {
+		o.Grace = 10 * time.Second
+	}
+	// What is not a budgeted buffer (code, stacks, one batch a reader) takes a share of its own.
+	debug.SetMemoryLimit(int64(o.Config.Memory) + 96<<20)
+	listener, err := net.Listen("tcp", o.Config.Listen)
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w; is another `leat run` there? `listen:` in the config names another address", o.Config.Listen, err)
+	}
+	tel, err := telemetry.New(o.Stderr, telemetry.Options{Format: o.LogFormat, Level: o.LogLevel, Version: o.Version})
+	if err != nil {
+		listener.Close()
+		return err
+	}
+	s, err := newServer(ctx, o, tel, listener.Addr())
+	if err != nil {
+		listener.Close()
+		return err
+	}
+	defer func() {
+		if serr := s.stop(); err == nil {
+			err = serr
+		}
+	}()
+	options, err := s.apiOptions(o.Config)
+	if err != nil {
+		listener.Close()
+		return err
+	}
+	http, err := api.New(options)
+	if err != nil {
+		listener.Close()
+		return err
+	}
+	if err := s.begin(ctx); err != nil {
+		listener.Close()
+		return err
+	}
+	if o.Started != nil {
+		o.Started(s, listener.Addr())
+	}
+	hup := make(chan os.Signal, 1)
+	if o.Reload != nil {
+		signal.Notify(hup, syscall.SIGHUP)
+		defer signal.Stop(hup)
+	}
+	served := make(chan error, 1)
+	serveCtx, stopServing := context.WithCancel(context.Background())
+	defer stopServing()
+	go func() { served <- http.Serve(serveCtx, listener) }()
+	for {
+		select {
+		case <-ctx.Done():
+			s.quiesce() // pull subscribers can still ack what they hold while Deliveries end
+			stopServing()
+			err := <-served
+			s.hub.Wait()
+			return err
+		case err := <-served:
+			return fmt.Errorf("the API ended: %w", err)
+		case <-hup:
+			s.reload(ctx, o.Reload)
+		}
+	}
+}
+
+// folders of the data folder.
+func stateFile(data string) string         { return filepath.Join(data, "state.db") }
+func logFolder(data, source string) string { return filepath.Join(data, "logs", source) }

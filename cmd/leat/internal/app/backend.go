@@ -1,0 +1,337 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/leat-cdc/leat/cmd/leat/internal/api"
+	"github.com/leat-cdc/leat/cmd/leat/internal/config"
+	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/pipeline/deliver"
+	"github.com/leat-cdc/leat/pipeline/engine"
+	"github.com/leat-cdc/leat/pipeline/state"
+	"github.com/leat-cdc/leat/schemas"
+	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
+)
+
+var _ api.Backend = (*Server)(nil)
+
+// parse reads a configuration that a client sent, with the server's environment.
+func (s *Server) parse(name string, text []byte) (*config.Config, error) {
+	cfg, err := config.Parse(name, text, config.Options{Dir: s.o.Config.Dir()})
+	if err != nil {
+		return nil, api.Errorf(api.Invalid, "%w", err)
+	}
+	if err := cfg.CheckRun(); err != nil {
+		return nil, api.Errorf(api.Invalid, "%w", err)
+	}
+	return cfg, nil
+}
+
+// changes from what runs to cfg, and what of the state the file does not name.
+func (s *Server) changes(cfg *config.Config) []*leatv1.Change {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []*leatv1.Change
+	for _, c := range config.Diff(s.cfg, cfg) {
+		all = append(all, &leatv1.Change{Kind: string(c.Op), Path: c.Path, Before: c.Old, After: c.New, Note: c.Note})
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.gone)) {
+		if cfg.Subscriptions[name] == nil {
+			all = append(all, &leatv1.Change{Kind: "keep", Path: "subscriptions." + name,
+				Note: "not in the file: kept, paused; leat apply --drop " + name + " forgets it"})
+		}
+	}
+	return all
+}
+
+// Plan implements api.Backend.
+func (s *Server) Plan(_ context.Context, r *leatv1.PlanRequest) (*leatv1.PlanResponse, error) {
+	cfg, err := s.parse(r.Name, r.Config)
+	if err != nil {
+		return nil, err
+	}
+	resp := &leatv1.PlanResponse{Changes: s.changes(cfg)}
+	if err := s.checkFilters(cfg); err != nil {
+		resp.Errors = append(resp.Errors, err.Error())
+	}
+	return resp, nil
+}
+
+// Apply implements api.Backend.
+func (s *Server) Apply(ctx context.Context, r *leatv1.ApplyRequest) (*leatv1.ApplyResponse, error) {
+	cfg, err := s.parse(r.Name, r.Config)
+	if err != nil {
+		return nil, err
+	}
+	s.apply.Lock()
+	defer s.apply.Unlock()
+	for _, name := range r.Drop {
+		if cfg.Subscriptions[name] != nil || cfg.Sources[name] != nil {
+			return nil, api.Errorf(api.Precondition, "%q is still in the file: take it out before it is dropped", name)
+		}
+	}
+	changes := s.changes(cfg)
+	if err := s.carry(context.WithoutCancel(ctx), cfg); err != nil {
+		return nil, api.Errorf(api.Invalid, "%w", err)
+	}
+	s.audit(ctx, "apply", r.Name, fmt.Sprintf("%d changes", len(changes)))
+	for _, name := range r.Drop {
+		done, err := s.drop(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		changes = append(changes, &leatv1.Change{Kind: "remove", Path: name, Note: done})
+	}
+	return &leatv1.ApplyResponse{Changes: changes}, nil
+}
+
+// drop forgets a source or subscription that the file no longer names.
+func (s *Server) drop(ctx context.Context, name string) (string, error) {
+	s.mu.Lock()
+	_, isSub := s.gone[name]
+	data := s.cfg.Data
+	cfg := s.cfg
+	s.mu.Unlock()
+	if isSub {
+		if err := s.store.DropSubscription(ctx, name); err != nil {
+			return "", err
+		}
+		s.audit(ctx, "drop", name, "subscription")
+		return "subscription forgotten, with cursor and dead letters", s.refreshGone(ctx, cfg)
+	}
+	sources, err := s.store.Sources(ctx)
+	if err != nil {
+		return "", err
+	}
+	if !slices.ContainsFunc(sources, func(x state.Source) bool { return x.Name == name }) {
+		return "", api.Errorf(api.NotFound, "nothing called %q is kept here", name)
+	}
+	if err := os.RemoveAll(logFolder(data, name)); err != nil {
+		return "", fmt.Errorf("remove the log of %q: %w", name, err)
+	}
+	if err := s.store.DropSource(ctx, name); err != nil {
+		return "", err
+	}
+	s.audit(ctx, "drop", name, "source")
+	return "log removed; slot and publication stay in the database: drop them there (leat source remove does both while the file names the source)", nil
+}
+
+// Pause implements api.Backend.
+func (s *Server) Pause(ctx context.Context, r *leatv1.PauseRequest) error {
+	reason := r.Reason
+	if reason == "" {
+		reason = "paused by " + api.Actor(ctx)
+	}
+	return s.command(ctx, r.Subscription, "pause", reason, func(d *deliver.Subscription) error { return d.Pause(ctx, reason) })
+}
+
+// Resume implements api.Backend.
+func (s *Server) Resume(ctx context.Context, r *leatv1.ResumeRequest) error {
+	return s.command(ctx, r.Subscription, "resume", "", func(d *deliver.Subscription) error { return d.Resume(ctx) })
+}
+
+func (s *Server) command(ctx context.Context, name, action, detail string, f func(*deliver.Subscription) error) error {
+	if err := s.engine.Do(name, f); err != nil {
+		if errors.Is(err, engine.ErrUnknown) {
+			return api.Errorf(api.NotFound, "%w", err)
+		}
+		return api.Errorf(api.Precondition, "%w", err)
+	}
+	s.audit(ctx, action, name, detail)
+	return nil
+}
+
+func (s *Server) audit(ctx context.Context, action, name, detail string) {
+	e := state.Entry{Time: time.Now(), Actor: api.Actor(ctx), Action: action, Name: name, Detail: detail}
+	log := s.tel.Logger()
+	if err := s.store.Audit(context.WithoutCancel(ctx), e); err != nil {
+		log.Error().Err(err).Str("action", action).Str("name", name).Msg("the audit log cannot be written")
+	}
+	log.Info().Str("actor", e.Actor).Str("action", action).Str("name", name).Str("detail", detail).Msg("changed")
+}
+
+// Seek implements api.Backend.
+func (s *Server) Seek(ctx context.Context, r *leatv1.SeekRequest) (*leatv1.SeekResponse, error) {
+	s.mu.Lock()
+	sub := s.cfg.Subscriptions[r.Subscription]
+	s.mu.Unlock()
+	if sub == nil {
+		return nil, api.Errorf(api.NotFound, "no subscription %q", r.Subscription)
+	}
+	log, err := s.engine.Log(sub.Source)
+	if err != nil {
+		return nil, api.Errorf(api.Unavailable, "%w", err)
+	}
+	_, next := log.Bounds()
+	start, to := deliver.Start{Latest: true}, next
+	switch at := r.To.(type) {
+	case *leatv1.SeekRequest_Offset:
+		to = pipeline.Offset(at.Offset)
+		start = deliver.Start{Offset: to}
+	case *leatv1.SeekRequest_Time:
+		start = deliver.Start{Time: at.Time.AsTime()}
+		if to, err = log.At(ctx, start.Time); err != nil {
+			return nil, err
+		}
+	}
+	resp := &leatv1.SeekResponse{To: uint64(to)}
+	err = s.engine.Do(r.Subscription, func(d *deliver.Subscription) error {
+		from := d.Status().Low
+		resp.From = uint64(from)
+		switch {
+		case to > next:
+			return fmt.Errorf("offset %d: %w (it is %d)", to, pipeline.ErrBeyondTail, next)
+		case to < from:
+			return fmt.Errorf("offset %d is behind the cursor at %d: seek only moves forward; leat replay will bring what is past", to, from)
+		}
+		resp.Skipped = uint64(to - from)
+		if r.DryRun {
+			return nil
+		}
+		return d.Seek(ctx, start, r.Reason)
+	})
+	if err != nil {
+		return nil, api.Errorf(api.Precondition, "%w", err)
+	}
+	if !r.DryRun {
+		s.audit(ctx, "seek", r.Subscription, fmt.Sprintf("from %d to %d: %s", resp.From, resp.To, r.Reason))
+	}
+	return resp, nil
+}
+
+// Parked implements api.Backend.
+func (s *Server) Parked(ctx context.Context, r *leatv1.ParkedRequest) (*leatv1.ParkedResponse, error) {
+	s.mu.Lock()
+	_, gone := s.gone[r.Subscription]
+	known := gone || s.cfg.Subscriptions[r.Subscription] != nil
+	s.mu.Unlock()
+	if !known {
+		return nil, api.Errorf(api.NotFound, "no subscription %q", r.Subscription)
+	}
+	total, err := s.store.CountDeadLetters(ctx, r.Subscription)
+	if err != nil {
+		return nil, err
+	}
+	limit := 1000
+	if r.Limit > 0 && r.Limit < 10000 {
+		limit = int(r.Limit)
+	}
+	letters, err := s.store.DeadLetters(ctx, r.Subscription, 0, limit, len(r.Ids) > 0)
+	if err != nil {
+		return nil, err
+	}
+	resp := &leatv1.ParkedResponse{Total: total}
+	for _, d := range letters {
+		if len(r.Ids) > 0 && !slices.Contains(r.Ids, d.ID) {
+			continue
+		}
+		p := &leatv1.DeadLetter{Id: d.ID, Offset: uint64(d.Offset), Table: d.Table, Key: d.KeyJSON, Reason: d.Reason, Time: timestamppb.New(d.Time), Event: d.Event}
+		for _, a := range d.Attempts {
+			p.Attempts = append(p.Attempts, &leatv1.Attempt{Time: timestamppb.New(a.Time), Took: durationpb.New(a.Took), Reason: a.Reason})
+		}
+		resp.Dead = append(resp.Dead, p)
+	}
+	return resp, nil
+}
+
+// RemoveSource implements api.Backend.
+func (s *Server) RemoveSource(ctx context.Context, r *leatv1.RemoveSourceRequest) (*leatv1.RemoveSourceResponse, error) {
+	s.apply.Lock()
+	defer s.apply.Unlock()
+	s.mu.Lock()
+	db, data := s.databases[r.Name], s.cfg.Data
+	var subs []string
+	for name, sub := range s.cfg.Subscriptions {
+		if sub.Source == r.Name {
+			subs = append(subs, name)
+		}
+	}
+	s.mu.Unlock()
+	if db == nil {
+		return nil, api.Errorf(api.NotFound, "no source %q runs here", r.Name)
+	}
+	ctx = context.WithoutCancel(ctx)
+	if err := s.engine.RemoveSource(r.Name); err != nil && !errors.Is(err, engine.ErrUnknown) {
+		return nil, err
+	}
+	resp := &leatv1.RemoveSourceResponse{}
+	if err := db.Remove(ctx); err != nil {
+		return nil, api.Errorf(api.Unavailable, "the source was stopped, its log is untouched, but the database refused: %w", err)
+	}
+	resp.Done = append(resp.Done, "dropped in the database what the source had made there")
+	if err := os.RemoveAll(logFolder(data, r.Name)); err != nil {
+		return nil, fmt.Errorf("remove the log: %w", err)
+	}
+	resp.Done = append(resp.Done, "removed the log "+filepath.Join("logs", r.Name))
+	if err := s.store.DropSource(ctx, r.Name); err != nil {
+		return nil, err
+	}
+	for _, name := range slices.Sorted(slices.Values(subs)) {
+		if err := s.store.DropSubscription(ctx, name); err != nil {
+			return nil, err
+		}
+		resp.Done = append(resp.Done, "forgot subscription "+name)
+	}
+	s.mu.Lock()
+	delete(s.databases, r.Name)
+	s.mu.Unlock()
+	s.audit(ctx, "remove", r.Name, "source with database objects and log")
+	resp.Done = append(resp.Done, "take the source and its subscriptions out of the file, else the next start makes them anew")
+	return resp, nil
+}
+
+// Ready implements api.Backend.
+func (s *Server) Ready() (ok bool, why []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := s.engine.Status()
+	seen := map[string]bool{}
+	for _, x := range st.Sources {
+		seen["source "+x.Name] = true
+		if x.State != "streaming" {
+			why = append(why, fmt.Sprintf("source %s: %s", x.Name, x.State))
+		}
+	}
+	for _, x := range st.Subscriptions {
+		seen["subscription "+x.Name] = true
+		if x.State == deliver.StateStopped {
+			why = append(why, fmt.Sprintf("subscription %s: %s", x.Name, x.State))
+		}
+	}
+	for name := range s.cfg.Sources {
+		if !seen["source "+name] {
+			why = append(why, "source "+name+": not started")
+		}
+	}
+	for name := range s.cfg.Subscriptions {
+		if !seen["subscription "+name] {
+			why = append(why, "subscription "+name+": not started")
+		}
+	}
+	slices.Sort(why)
+	return len(why) == 0, why
+}
+
+// Schema implements api.Backend.
+func (s *Server) Schema(source, table string, version uint32) (*schemas.Table, bool) {
+	log, err := s.engine.Log(source)
+	if err != nil {
+		return nil, false
+	}
+	for _, t := range log.Tables() {
+		if t.Subject() == table && t.Version == version {
+			return t, true
+		}
+	}
+	return nil, false
+}

@@ -1,0 +1,151 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/leat-cdc/leat/cmd/leat/internal/config"
+	"github.com/leat-cdc/leat/pipeline"
+)
+
+// checkTime bounds the look at one source or sink.
+const checkTime = 20 * time.Second
+
+// Check looks at every source and sink of a config, side by side; it changes nothing. Findings come in the
+// order of the names, sources first.
+func Check(ctx context.Context, cfg *config.Config) []pipeline.Finding {
+	var jobs []func(context.Context) []pipeline.Finding
+	jobs = append(jobs, func(context.Context) []pipeline.Finding { return checkData(cfg) })
+	for _, name := range slices.Sorted(maps.Keys(cfg.Sources)) {
+		jobs = append(jobs, func(ctx context.Context) []pipeline.Finding { return checkSource(ctx, cfg, name) })
+	}
+	for _, name := range slices.Sorted(maps.Keys(cfg.Subscriptions)) {
+		jobs = append(jobs, func(ctx context.Context) []pipeline.Finding { return checkSubscription(ctx, cfg, name) })
+	}
+	found := make([][]pipeline.Finding, len(jobs))
+	var all sync.WaitGroup
+	for i, job := range jobs {
+		all.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, checkTime)
+			defer cancel()
+			found[i] = job(ctx)
+		})
+	}
+	all.Wait()
+	return slices.Concat(found...)
+}
+
+func finding(level, code, place, what, cure string) pipeline.Finding {
+	return pipeline.Finding{Level: level, Code: code, Place: place, What: what, Cure: cure}
+}
+
+// checkData sees whether the data folder can be written.
+func checkData(cfg *config.Config) []pipeline.Finding {
+	if cfg.Data == "" {
+		return []pipeline.Finding{finding("error", "data_missing", "data", "no data folder is named", "add `data: ./leat-data`")}
+	}
+	return checkFolder("data", cfg.Data)
+}
+
+// checkFolder looks at the nearest folder that exists.
+func checkFolder(place, dir string) []pipeline.Finding {
+	for at := dir; ; at = filepath.Dir(at) {
+		st, err := os.Stat(at)
+		switch {
+		case errors.Is(err, os.ErrNotExist) && at != filepath.Dir(at):
+			continue
+		case err != nil:
+			return []pipeline.Finding{finding("error", "folder", place, fmt.Sprintf("%s: %v", at, err), "give the user that runs leat the right to it")}
+		case !st.IsDir():
+			return []pipeline.Finding{finding("error", "folder", place, at+" is a file, not a folder", "name another place")}
+		}
+		f, err := os.CreateTemp(at, ".leat-check-*")
+		if err != nil {
+			return []pipeline.Finding{finding("error", "folder", place, at+" cannot be written", "give the user that runs leat the right to write there")}
+		}
+		f.Close()
+		os.Remove(f.Name())
+		return nil
+	}
+}
+
+func checkSource(ctx context.Context, cfg *config.Config, name string) []pipeline.Finding {
+	place := "sources." + name
+	db, err := newDatabase(name, cfg.Sources[name], pipeline.Observer{}, nil)
+	if err != nil {
+		return []pipeline.Finding{finding("error", "config", place, err.Error(), "")}
+	}
+	found := db.Check(ctx)
+	for i := range found {
+		if found[i].Place == "" {
+			found[i].Place = place
+		} else {
+			found[i].Place = place + ": " + found[i].Place
+		}
+	}
+	return found
+}
+
+func checkSubscription(ctx context.Context, cfg *config.Config, name string) []pipeline.Finding {
+	sub := cfg.Subscriptions[name]
+	place := "subscriptions." + name
+	var found []pipeline.Finding
+	s := &Server{}
+	if _, err := s.filterOf(sub); err != nil {
+		found = append(found, finding("error", "filter", place+".filter", err.Error(), "see docs/subscribers.md for what a filter may say"))
+	}
+	switch d := sub.Deliver; {
+	case d.Webhook != nil:
+		found = append(found, checkWebhook(ctx, cfg, place+".deliver.webhook", d.Webhook)...)
+	case d.File != nil:
+		found = append(found, checkFolder(place+".deliver.file.path", filepath.Dir(d.File.Path))...)
+	}
+	return found
+}
+
+// checkWebhook resolves the endpoint's name, holds the addresses against egress and connects once; it sends
+// nothing.
+func checkWebhook(ctx context.Context, cfg *config.Config, place string, w *config.Webhook) []pipeline.Finding {
+	u := w.URL.Parsed()
+	if u == nil {
+		return []pipeline.Finding{finding("error", "url", place, "the URL cannot be read", "")}
+	}
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"https": "443"}[u.Scheme]
+		if port == "" {
+			port = "80"
+		}
+	}
+	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", u.Hostname())
+	if err != nil {
+		return []pipeline.Finding{finding("error", "dns", place, fmt.Sprintf("the name %s cannot be resolved: %v", u.Hostname(), err), "correct the URL, or the DNS of this machine")}
+	}
+	var allowed []netip.Addr
+	for _, a := range addrs {
+		if cfg.Egress.Permits(a) {
+			allowed = append(allowed, a)
+		}
+	}
+	if len(allowed) == 0 {
+		return []pipeline.Finding{finding("error", "egress", place, fmt.Sprintf("%s resolves to %v, where webhooks may not go", u.Hostname(), addrs[0]),
+			"egress: {allow: [public, private]} or the address's CIDR allows it")}
+	}
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "tcp", net.JoinHostPort(allowed[0].Unmap().String(), port))
+	if err != nil {
+		return []pipeline.Finding{finding("warning", "unreachable", place, fmt.Sprintf("nobody answers at %s port %s", u.Hostname(), port),
+			"start the endpoint; until then the subscription waits and loses nothing")}
+	}
+	conn.Close()
+	return nil
+}

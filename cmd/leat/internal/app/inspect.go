@@ -1,0 +1,157 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/pipeline/disklog"
+	"github.com/leat-cdc/leat/pipeline/state"
+	"github.com/leat-cdc/leat/sources/mysql"
+	"github.com/leat-cdc/leat/sources/postgres"
+)
+
+// Table that a database has.
+type Table struct {
+	// Name is schema.table or database.table.
+	Name string
+	// Key is the routing key that it would have; empty: the whole table is one key.
+	Key []string
+}
+
+// Look is what `leat init --from` sees in a database.
+func Look(ctx context.Context, raw string) (server string, tables []Table, found []pipeline.Finding, err error) {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return "", nil, nil, errors.New("the URL cannot be parsed: want postgres://USER:PASSWORD@HOST:PORT/DATABASE or mysql://USER:PASSWORD@HOST:PORT/")
+	}
+	switch u.Scheme {
+	case "postgres", "postgresql":
+		return lookPostgres(ctx, raw)
+	case "mysql", "mariadb":
+		return lookMySQL(ctx, raw)
+	}
+	return "", nil, nil, fmt.Errorf("a URL that begins with %q names no database that Leat reads: postgres:// or mysql://", u.Scheme+"://")
+}
+
+func lookPostgres(ctx context.Context, raw string) (string, []Table, []pipeline.Finding, error) {
+	src, err := postgres.New(postgres.Config{Name: "init", URL: raw, Create: true})
+	if err != nil {
+		return "", nil, nil, err
+	}
+	infos, err := src.Tables(ctx)
+	if err != nil {
+		return "", nil, nil, err
+	}
+	var all []Table
+	for _, t := range infos {
+		if t.Problem == "" {
+			all = append(all, Table{t.Schema + "." + t.Name, t.Key})
+		}
+	}
+	return "PostgreSQL", all, src.Check(ctx), nil
+}
+
+func lookMySQL(ctx context.Context, raw string) (string, []Table, []pipeline.Finding, error) {
+	src, err := mysql.New(mysql.Config{Name: "init", URL: raw})
+	if err != nil {
+		return "", nil, nil, err
+	}
+	infos, err := src.Tables(ctx)
+	if err != nil {
+		return "", nil, nil, err
+	}
+	var all []Table
+	for _, t := range infos {
+		known := Table{Name: t.Schema + "." + t.Name}
+		for _, i := range t.Identity {
+			known.Key = append(known.Key, t.Columns[i].Name)
+		}
+		all = append(all, known)
+	}
+	return "MySQL or MariaDB", all, src.Check(ctx), nil
+}
+
+// LogDir is the folder of a source's log in a data folder; with an empty source the folder of all of them.
+func LogDir(data, source string) string { return logFolder(data, source) }
+
+// Backup copies state and logs of a data folder, which a server may be using, to a new folder: first the
+// state, then the logs, so that no cursor of the copy is beyond its log. The copy is marked: its logs go on
+// with offsets that the original will never hand out.
+func Backup(ctx context.Context, data, to string) error {
+	if err := os.Mkdir(to, 0o700); err != nil {
+		return fmt.Errorf("back up to %s: %w", to, err)
+	}
+	store, err := state.Open(ctx, stateFile(data))
+	if err != nil {
+		return err
+	}
+	err = errors.Join(store.Backup(ctx, stateFile(to)), store.Close())
+	if err != nil {
+		return err
+	}
+	logs, err := os.ReadDir(logFolder(data, ""))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("back up the logs: %w", err)
+	}
+	for _, l := range logs {
+		if !l.IsDir() {
+			continue
+		}
+		if err := copyLog(ctx, filepath.Join(logFolder(data, ""), l.Name()), filepath.Join(logFolder(to, ""), l.Name())); err != nil {
+			return fmt.Errorf("back up the log of %s: %w", l.Name(), err)
+		}
+	}
+	return nil
+}
+
+// copyLog copies the segments as far as they are good at this moment: what is being appended is not.
+func copyLog(ctx context.Context, from, to string) error {
+	sum, err := disklog.Info(from)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(to, 0o700); err != nil {
+		return err
+	}
+	for _, seg := range sum.Segments {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		size := seg.Used
+		if seg.Sealed {
+			size = seg.Size // with its footer
+		}
+		// a segment that retention took meanwhile is no loss: it is not part of the log any more
+		if err := copyFile(filepath.Join(from, seg.File), filepath.Join(to, seg.File), size); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	if err := copyFile(filepath.Join(from, "meta"), filepath.Join(to, "meta"), 1<<20); err != nil {
+		return err
+	}
+	return disklog.MarkRestored(to, time.Now())
+}
+
+func copyFile(from, to string, size int64) (err error) {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, out.Close()) }()
+	if _, err := io.Copy(out, io.LimitReader(in, size)); err != nil {
+		return err
+	}
+	return out.Sync()
+}

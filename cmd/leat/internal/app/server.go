@@ -1,0 +1,350 @@
+package app
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/leat-cdc/leat/cmd/leat/internal/api"
+	"github.com/leat-cdc/leat/cmd/leat/internal/config"
+	"github.com/leat-cdc/leat/cmd/leat/internal/telemetry"
+	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/pipeline/deliver"
+	"github.com/leat-cdc/leat/pipeline/disklog"
+	"github.com/leat-cdc/leat/pipeline/engine"
+	"github.com/leat-cdc/leat/pipeline/filter"
+	"github.com/leat-cdc/leat/pipeline/state"
+	"github.com/leat-cdc/leat/schemas"
+	"github.com/leat-cdc/leat/schemas/cell/form"
+	"github.com/leat-cdc/leat/sinks/encode"
+	"github.com/leat-cdc/leat/sinks/pull"
+)
+
+// Server is a running installation. Safe for concurrent use.
+type Server struct {
+	o         Options
+	tel       *telemetry.Telemetry
+	store     *state.Store
+	engine    *engine.Engine
+	hub       *pull.Hub
+	share     *encode.Share
+	started   time.Time
+	publicURL string
+	forms     form.Cache
+
+	apply sync.Mutex // one change of the configuration at a time
+
+	mu        sync.Mutex
+	cfg       *config.Config // what runs
+	databases map[string]database
+	gone      map[string]state.Subscription // kept, but not in the file
+	holds     map[string]pipeline.Offset    // by source: the lowest offset that a gone one wants
+	logFull   map[string]bool
+}
+
+// shareOf the memory budget: what sinks encode for one another, the logs' tails, their queues, and the
+// rest for what subscriptions hold.
+func (s *Server) shareOf(percent int) int64 { return int64(s.o.Config.Memory) * int64(percent) / 100 }
+
+func newServer(ctx context.Context, o Options, tel *telemetry.Telemetry, addr net.Addr) (*Server, error) {
+	if err := os.MkdirAll(o.Config.Data, 0o700); err != nil {
+		return nil, fmt.Errorf("data folder: %w", err)
+	}
+	store, err := state.Open(ctx, stateFile(o.Config.Data))
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{o: o, tel: tel, store: store, hub: pull.NewHub(), started: time.Now(), cfg: o.Config,
+		databases: map[string]database{}, gone: map[string]state.Subscription{}, holds: map[string]pipeline.Offset{}, logFull: map[string]bool{}}
+	s.publicURL = strings.TrimSuffix(o.Config.PublicURL, "/")
+	if strings.HasSuffix(s.publicURL, ":0") { // the port was the system's choice
+		scheme, _, _ := strings.Cut(s.publicURL, "://")
+		s.publicURL = scheme + "://" + addr.String()
+	}
+	s.share = encode.NewShare(int(s.shareOf(15)))
+	s.engine = engine.New(engine.Config{Cursors: store, Store: store, Form: s.forms.Of, Observer: s.observer()})
+	tel.Collect(s.status)
+	return s, nil
+}
+
+// observer adds to the telemetry's what status shows.
+func (s *Server) observer() pipeline.Observer {
+	obs := s.tel.Observer().Fill()
+	full := obs.LogFull
+	obs.LogFull = func(log string, is bool) {
+		s.mu.Lock()
+		s.logFull[log] = is
+		s.mu.Unlock()
+		full(log, is)
+	}
+	return obs
+}
+
+// begin starts what the file names.
+func (s *Server) begin(ctx context.Context) error {
+	if err := s.checkFilters(s.cfg); err != nil {
+		return err
+	}
+	if err := s.refreshGone(ctx, s.cfg); err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.cfg.Sources)) {
+		if err := s.startSource(ctx, s.cfg, name); err != nil {
+			return err
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.cfg.Subscriptions)) {
+		if err := s.startSubscription(ctx, s.cfg, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// quiesce stops reading and delivering; the API still answers.
+func (s *Server) quiesce() { _ = s.engine.Stop() } // stop reports it: Stop is idempotent
+
+func (s *Server) stop() error {
+	return errors.Join(s.engine.Stop(), s.store.Close())
+}
+
+func (s *Server) startSource(ctx context.Context, cfg *config.Config, name string) error {
+	src := cfg.Sources[name]
+	n := int64(max(1, len(cfg.Sources)))
+	obs := s.observer()
+	db, err := newDatabase(name, src, obs, func() []*schemas.Table {
+		if l, err := s.engine.Log(name); err == nil {
+			return l.Tables()
+		}
+		return nil
+	})
+	if err != nil {
+		return cfg.Errorf("sources."+name, "%v", err)
+	}
+	spec := engine.Source{Name: name, Source: db, Routes: routes(src),
+		OpenLog: func(ctx context.Context) (pipeline.Log, error) {
+			l, err := disklog.Open(disklog.Options{Dir: logFolder(cfg.Data, name), Source: name, Observer: obs,
+				Retention: disklog.Retention{Age: cfg.Log.Retention.Age.D(), Size: int64(cfg.Log.Retention.Size)},
+				Memory:    s.shareOf(25) / n, Queue: s.shareOf(10) / n, SegmentSize: segmentSize(int64(cfg.Log.Retention.Size))})
+			if err != nil {
+				return nil, err
+			}
+			return l, s.store.PutSource(ctx, state.Source{Name: name, Log: l.ID(), Spec: sourceKind(src)})
+		},
+		Hold: func() (pipeline.Offset, bool) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			o, ok := s.holds[name]
+			return o, ok
+		}}
+	if err := s.engine.AddSource(ctx, spec); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.databases[name] = db
+	s.mu.Unlock()
+	return nil
+}
+
+// segmentSize lets a small log have at least eight segments, so that retention by size is not coarse.
+func segmentSize(retention int64) int64 {
+	return min(128<<20, max(1<<20, retention/8))
+}
+
+func (s *Server) startSubscription(ctx context.Context, cfg *config.Config, name string) error {
+	sub := cfg.Subscriptions[name]
+	if err := s.store.PutSubscription(ctx, state.Subscription{Name: name, Source: sub.Source, Spec: sub.Deliver.Kind()}); err != nil {
+		return err
+	}
+	program, err := s.filterOf(sub)
+	if err != nil {
+		return cfg.Errorf("subscriptions."+name+".filter", "%v", err)
+	}
+	render := encode.JSON(encode.Options{Source: sub.Source, PublicURL: s.publicURL, Columns: sub.Columns, Int64AsString: sub.JSON.Int64 == "string", Form: s.forms.Of})
+	c := deliver.Config{Name: name, Source: sub.Source, Filter: program, From: startOf(sub.From), Order: orders[sub.Order],
+		MaxInFlight: sub.Flow.MaxInFlight,
+		Batch:       deliver.Batch{Events: sub.Batch.Events, Bytes: int(sub.Batch.Bytes), Wait: sub.Batch.Wait.D()},
+		Retry:       deliver.Retry{Initial: sub.Retry.Initial.D(), Max: sub.Retry.Max.D(), Attempts: sub.Retry.Attempts, Age: sub.Retry.Age.D()},
+		Grace:       s.o.Grace, Resolved: sub.Resolved.D(),
+		Budget: max(4<<20, s.shareOf(50)/int64(max(1, len(cfg.Subscriptions)))),
+		Render: func(b *pipeline.Batch, i int, as pipeline.Op) ([]byte, string) {
+			key, _, err := render.Key(b, i)
+			if err != nil {
+				key = "null"
+			}
+			text, err := render.Append(nil, b, i, as)
+			if err != nil {
+				return nil, key // the letter's reason says why
+			}
+			return text, key
+		}}
+	if sub.Exhausted == "skip" {
+		c.Exhausted = deliver.ExhaustedSkip
+	}
+	if sub.Laggard == "skip" {
+		c.Laggard = deliver.LaggardSkip
+	}
+	if w := sub.Deliver.Webhook; w != nil {
+		c.Timeout = w.Timeout.D()
+	}
+	open := s.sinkOf(cfg, name, sub)
+	err = s.engine.AddSubscription(engine.Subscription{Deliver: c, OpenSink: open})
+	if err != nil {
+		return fmt.Errorf("subscription %q: %w", name, err)
+	}
+	return nil
+}
+
+var orders = map[string]deliver.Order{"key": deliver.OrderKey, "source": deliver.OrderSource, "none": deliver.OrderNone}
+
+func startOf(f config.From) deliver.Start {
+	return deliver.Start{Latest: f.Kind == config.FromLatest, Offset: pipeline.Offset(f.Offset), Time: f.Time.Time}
+}
+
+// filterOf compiles the tables and the filter of a subscription; nil when it takes everything.
+func (s *Server) filterOf(sub *config.Subscription) (*filter.Program, error) {
+	if len(sub.Tables) == 0 && sub.Filter == "" {
+		return nil, nil
+	}
+	return s.compile(sub.Tables, sub.Filter)
+}
+
+// compile makes a program of globs over schema.table and an expression.
+func (s *Server) compile(tables []string, expr string) (*filter.Program, error) {
+	return filter.Compile(filter.Options{Tables: tables, Expr: expr, Form: s.forms.Of})
+}
+
+// checkFilters reports every filter that does not compile, with its place in the file.
+func (s *Server) checkFilters(cfg *config.Config) error {
+	var errs config.Errors
+	for _, name := range slices.Sorted(maps.Keys(cfg.Subscriptions)) {
+		if _, err := s.filterOf(cfg.Subscriptions[name]); err != nil {
+			errs = append(errs, cfg.Errorf("subscriptions."+name+".filter", "the filter does not compile: %v", err))
+		}
+	}
+	if len(errs) > 0 {
+		return errs
+	}
+	return nil
+}
+
+// refreshGone looks up what is kept though the file does not name it any more, and what of the logs it wants.
+func (s *Server) refreshGone(ctx context.Context, cfg *config.Config) error {
+	all, err := s.store.Subscriptions(ctx)
+	if err != nil {
+		return err
+	}
+	gone, holds := map[string]state.Subscription{}, map[string]pipeline.Offset{}
+	for _, sub := range all {
+		if cfg.Subscriptions[sub.Name] != nil {
+			continue
+		}
+		gone[sub.Name] = sub
+		c, ok, err := s.store.Load(ctx, sub.Name)
+		if err != nil {
+			return err
+		}
+		if at, held := holds[sub.Source]; ok && (!held || c.Low < at) {
+			holds[sub.Source] = c.Low
+		}
+	}
+	s.mu.Lock()
+	s.gone, s.holds = gone, holds
+	s.mu.Unlock()
+	return nil
+}
+
+// carry makes the running installation what cfg says. Callers hold s.apply.
+func (s *Server) carry(ctx context.Context, cfg *config.Config) error {
+	s.mu.Lock()
+	old := s.cfg
+	s.mu.Unlock()
+	if err := s.checkFilters(cfg); err != nil {
+		return err
+	}
+	for name, sub := range old.Subscriptions {
+		if now := cfg.Subscriptions[name]; now == nil || !reflect.DeepEqual(now, sub) || !reflect.DeepEqual(cfg.Sources[sub.Source], old.Sources[sub.Source]) {
+			if err := s.engine.RemoveSubscription(name); err != nil && !errors.Is(err, engine.ErrUnknown) {
+				return err
+			}
+		}
+	}
+	for name, src := range old.Sources {
+		if !reflect.DeepEqual(cfg.Sources[name], src) {
+			if err := s.engine.RemoveSource(name); err != nil && !errors.Is(err, engine.ErrUnknown) {
+				return err
+			}
+		}
+	}
+	s.mu.Lock()
+	s.cfg = cfg
+	s.mu.Unlock()
+	if err := s.refreshGone(ctx, cfg); err != nil {
+		return err
+	}
+	return s.startMissing(ctx, cfg)
+}
+
+// startMissing starts what cfg names and does not run.
+func (s *Server) startMissing(ctx context.Context, cfg *config.Config) error {
+	st := s.engine.Status()
+	runs := map[string]bool{}
+	for _, x := range st.Sources {
+		runs["source "+x.Name] = true
+	}
+	for _, x := range st.Subscriptions {
+		runs[x.Name] = true
+	}
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(cfg.Sources)) {
+		if !runs["source "+name] {
+			errs = append(errs, s.startSource(ctx, cfg, name))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(cfg.Subscriptions)) {
+		if !runs[name] {
+			errs = append(errs, s.startSubscription(ctx, cfg, name))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// reload is SIGHUP: apply of the file.
+func (s *Server) reload(ctx context.Context, load func() (*config.Config, error)) {
+	log := s.tel.Logger()
+	cfg, err := load()
+	if err == nil {
+		s.apply.Lock()
+		err = s.carry(ctx, cfg)
+		s.apply.Unlock()
+	}
+	if err != nil {
+		log.Error().Err(err).Msg("reload refused; what runs goes on")
+		return
+	}
+	log.Info().Msg("reloaded")
+}
+
+func (s *Server) apiOptions(cfg *config.Config) (o api.Options, err error) {
+	o = api.Options{Backend: s, Subscriber: s.hub.Handler, Metrics: s.tel.Handler(), Listen: cfg.Listen, PublicURL: s.publicURL, Grace: s.o.Grace}
+	for _, t := range cfg.Tokens {
+		o.Tokens = append(o.Tokens, api.Token{Name: t.Name, SHA256: t.SHA256, Roles: t.Roles})
+	}
+	if cfg.TLS.Enabled() {
+		cert, err := tls.LoadX509KeyPair(cfg.TLS.Cert, cfg.TLS.Key)
+		if err != nil {
+			return o, cfg.Errorf("tls", "certificate or key cannot be read: %v", err)
+		}
+		o.TLS = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
+	}
+	return o, nil
+}

@@ -1,0 +1,56 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/leat-cdc/leat/cmd/leat/internal/config"
+	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/pipeline/ingest"
+	"github.com/leat-cdc/leat/schemas"
+	"github.com/leat-cdc/leat/sources/mysql"
+	"github.com/leat-cdc/leat/sources/postgres"
+)
+
+// database is what the app asks of a source beside reading it.
+type database interface {
+	pipeline.Source
+	// Check looks at settings, rights and tables.
+	Check(ctx context.Context) []pipeline.Finding
+	// Remove drops what the source made in the database.
+	Remove(ctx context.Context) error
+}
+
+// newDatabase builds a source. A new source is one case here.
+func newDatabase(name string, c *config.Source, obs pipeline.Observer, known func() []*schemas.Table) (database, error) {
+	switch {
+	case c.Postgres != nil:
+		return postgres.New(postgres.Config{Name: name, URL: c.Postgres.URL.Reveal(), Slot: c.Postgres.Slot, Publication: c.Postgres.Publication,
+			Create: c.Postgres.Create, Tables: c.Tables, Columns: c.Columns, Keys: c.Keys, Start: c.Start.String(), Known: known, Observer: obs})
+	case c.MySQL != nil:
+		return mysql.New(mysql.Config{Name: name, URL: c.MySQL.URL.Reveal(), ServerID: c.MySQL.ServerID, Tables: c.Tables, Columns: c.Columns,
+			Keys: c.Keys, Start: c.Start.String(), Known: known, Observer: obs})
+	}
+	return nil, fmt.Errorf("source %q names no database", name)
+}
+
+// sourceKind is the name of the database for people.
+func sourceKind(c *config.Source) string {
+	if c.Postgres != nil {
+		return "postgres"
+	}
+	return "mysql"
+}
+
+func routes(c *config.Source) ingest.Routes {
+	var r ingest.Routes
+	for _, t := range slices.Sorted(maps.Keys(c.Keys)) {
+		r.Keys = append(r.Keys, ingest.KeyRoute{Table: t, Columns: c.Keys[t]})
+	}
+	for _, t := range slices.Sorted(maps.Keys(c.KeySpace)) {
+		r.Spaces = append(r.Spaces, ingest.SpaceRoute{Table: t, Space: c.KeySpace[t]})
+	}
+	return r
+}
