@@ -70,6 +70,7 @@ func newServer(ctx context.Context, o Options, tel *telemetry.Telemetry, addr ne
 		scheme, _, _ := strings.Cut(s.publicURL, "://")
 		s.publicURL = scheme + "://" + addr.String()
 	}
+	s.hub.Authorize = api.MaySubscribe
 	s.share = encode.NewShare(int(s.shareOf(15)))
 	s.engine = engine.New(engine.Config{Cursors: store, Store: store, Form: s.forms.Of, Observer: s.observer()})
 	tel.Collect(s.status)
@@ -276,12 +277,18 @@ func (s *Server) carry(ctx context.Context, cfg *config.Config) error {
 			if err := s.engine.RemoveSubscription(name); err != nil && !errors.Is(err, engine.ErrUnknown) {
 				return err
 			}
+			if now == nil {
+				s.tel.ForgetSubscription(name)
+			}
 		}
 	}
 	for name, src := range old.Sources {
 		if !reflect.DeepEqual(cfg.Sources[name], src) {
 			if err := s.engine.RemoveSource(name); err != nil && !errors.Is(err, engine.ErrUnknown) {
 				return err
+			}
+			if cfg.Sources[name] == nil {
+				s.tel.ForgetSource(name)
 			}
 		}
 	}
@@ -335,7 +342,7 @@ func (s *Server) reload(ctx context.Context, load func() (*config.Config, error)
 }
 
 func (s *Server) apiOptions(cfg *config.Config) (o api.Options, err error) {
-	o = api.Options{Backend: s, Subscriber: s.hub.Handler, Metrics: s.tel.Handler(), Listen: cfg.Listen, PublicURL: s.publicURL, Grace: s.o.Grace}
+	o = api.Options{Backend: s, Subscriber: s.hub.Handler, Metrics: s.tel.Handler(), Listen: cfg.Listen, PublicURL: s.publicURL, Grace: s.o.Grace, ErrorLog: s.tel.ServerLog()}
 	for _, t := range cfg.Tokens {
 		o.Tokens = append(o.Tokens, api.Token{Name: t.Name, SHA256: t.SHA256, Roles: t.Roles})
 	}

@@ -39,7 +39,9 @@ func (s *Server) sinkOf(cfg *config.Config, name string, sub *config.Subscriptio
 		}
 	case d.Stdout != nil:
 		o.Separator = '\n'
-		return func(context.Context) (pipeline.Sink, error) { return stdout.New(stdout.Options{Writer: s.o.Stdout, Source: sub.Source, Encoder: encode.JSON(o)}), nil }
+		return func(context.Context) (pipeline.Sink, error) {
+			return stdout.New(stdout.Options{Writer: s.o.Stdout, Source: sub.Source, Encoder: encode.JSON(o)}), nil
+		}
 	}
 	return func(context.Context) (pipeline.Sink, error) {
 		return nil, fmt.Errorf("subscription %q names no sink", name)

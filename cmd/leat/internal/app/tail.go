@@ -23,6 +23,8 @@ type view struct {
 	match  func(b *pipeline.Batch, i int) bool // nil = everything
 	// show takes what was selected of one batch; the slices are used again afterwards.
 	show func(offsets []pipeline.Offset, events [][]byte) error
+	// found, when set, is called once the place to begin at was found.
+	found func() error
 }
 
 // run reads until ctx ends (nil), the end is reached (nil) or show fails.
@@ -32,6 +34,11 @@ func (v *view) run(ctx context.Context) error {
 		return err
 	}
 	defer r.Close()
+	if v.found != nil {
+		if err := v.found(); err != nil {
+			return err
+		}
+	}
 	var f *filter.Filter
 	if v.filter != nil {
 		f = v.filter.New()
@@ -155,6 +162,7 @@ func (s *Server) Events(ctx context.Context, r api.EventsRequest, send func([]ap
 	if r.After != nil {
 		v.from = pipeline.Offset(*r.After) + 1
 	}
+	v.found = func() error { return send(nil) }
 	var buf []api.Event
 	v.show = func(offsets []pipeline.Offset, events [][]byte) error {
 		buf = buf[:0]
