@@ -166,7 +166,12 @@ func start(t *testing.T, c Config) *run {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &run{s, t, cancel, make(chan error, 1)}
-	go func() { r.done <- s.Run(ctx) }()
+	go func() { r.done <- s.Run(ctx); close(r.done) }()
+	t.Cleanup(func() { // also when the test failed half-way
+		cancel()
+		for range r.done {
+		}
+	})
 	synctest.Wait()
 	return r
 }

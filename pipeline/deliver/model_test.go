@@ -32,6 +32,41 @@ type world struct {
 	back     string
 	epoch    int
 	out      map[uint64]*flight
+	accepted map[pipeline.Offset]bool
+	memory   *memory
+	barriers map[pipeline.Offset]bool
+}
+
+// done: accepted, or a dead letter.
+func (w *world) done(o pipeline.Offset) bool {
+	w.memory.mu.Lock()
+	defer w.memory.mu.Unlock()
+	_, dead := w.memory.dead[o]
+	return dead || w.accepted[o]
+}
+
+// arrives checks an event that is sent now against what must be done first.
+func (w *world) arrives(b *pipeline.Batch, i int) {
+	o, e := b.Offset(i), &b.Events[i]
+	if w.order == OrderSource {
+		return
+	}
+	if e.Flags&pipeline.FlagKeyChange != 0 && e.Op == pipeline.OpInsert && !w.done(o-1) {
+		w.overlap = fmt.Sprintf("insert %d of a key change was sent before its delete was done", o)
+	}
+	for barrier := range w.barriers {
+		if barrier < o && !w.done(barrier) {
+			w.overlap = fmt.Sprintf("%d was sent before barrier %d was done", o, barrier)
+		}
+	}
+	if e.Op.Barrier() {
+		w.barriers[o] = true
+		for before := first; before < o; before++ {
+			if !w.done(before) {
+				w.overlap = fmt.Sprintf("barrier %d was sent before %d was done", o, before)
+			}
+		}
+	}
 }
 
 // seen is one event of one Delivery.
@@ -64,6 +99,9 @@ func (w *world) key(b *pipeline.Batch, i int) string {
 func (w *world) Deliver(ctx context.Context, d *pipeline.Delivery) (pipeline.Outcomes, error) {
 	w.mu.Lock()
 	delay := time.Duration(w.rand.IntN(300)) * time.Millisecond
+	if w.rand.IntN(8) == 0 { // now and then longer than a retry waits
+		delay *= 20
+	}
 	dice, class := w.rand.Float64(), w.rand.IntN(8)
 	in := map[string]bool{}
 	var events []seen
@@ -75,6 +113,7 @@ func (w *world) Deliver(ctx context.Context, d *pipeline.Delivery) (pipeline.Out
 		}
 		last[k] = b.Offset(i)
 		in[k] = true
+		w.arrives(b, i)
 		events = append(events, seen{w.epoch, d.Number, b.Offset(i), k, false})
 		return nil
 	})
@@ -111,6 +150,7 @@ func (w *world) Deliver(ctx context.Context, d *pipeline.Delivery) (pipeline.Out
 	}
 	for n := range events {
 		events[n].ok = err == nil && (out == nil || len(out) == len(events) && out[n].Class == pipeline.OK)
+		w.accepted[events[n].offset] = w.accepted[events[n].offset] || events[n].ok
 		if w.ordered && !events[n].ok {
 			for _, other := range w.out {
 				other.revoke(events[n])
@@ -281,6 +321,7 @@ func simulate(t *testing.T, p plan) error {
 		w.poison[first+pipeline.Offset(r.IntN(p.events))] = true
 	}
 	l, m := pipetest.NewMemoryLog("log", first), newMemory()
+	w.memory, w.accepted, w.barriers = m, map[pipeline.Offset]bool{}, map[pipeline.Offset]bool{}
 	c := config(l, m, w)
 	if p.ordered {
 		c.Sink = orderedWorld{w}

@@ -1,0 +1,106 @@
+package deliver
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/pipeline/pipetest"
+)
+
+// null acknowledges everything.
+type null struct{ events *atomic.Int64 }
+
+func (n null) Deliver(_ context.Context, d *pipeline.Delivery) (pipeline.Outcomes, error) {
+	n.events.Add(int64(d.Events))
+	return nil, nil
+}
+
+func (null) Close() error { return nil }
+
+// endless is a log that holds the same batch over and over, at rising offsets.
+type endless struct {
+	*pipetest.MemoryLog
+	total pipeline.Offset
+}
+
+func (e *endless) Bounds() (pipeline.Offset, pipeline.Offset) { return first, first + e.total }
+
+func (e *endless) Read(from pipeline.Offset) (pipeline.LogReader, error) {
+	return &endlessReader{e: e, at: from, free: make(chan *pipeline.Batch, 256)}, nil
+}
+
+type endlessReader struct {
+	e    *endless
+	at   pipeline.Offset
+	free chan *pipeline.Batch
+}
+
+var benchBatch = sync.OnceValue(func() *pipeline.Batch {
+	changes := make([]change, 1000)
+	for i := range changes {
+		changes[i].key = uint64(i) * 0x9e3779b97f4a7c15
+	}
+	return batchOf(time.Unix(1, 0), changes...)
+})
+
+func (r *endlessReader) Next(ctx context.Context) (*pipeline.Batch, error) {
+	if r.at >= first+r.e.total {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	var b *pipeline.Batch
+	select {
+	case b = <-r.free:
+		b.Retain()
+	default:
+		src := benchBatch()
+		b = pipeline.NewBatchOver(func(b *pipeline.Batch) { r.free <- b })
+		b.Tables, b.Txs, b.Events, b.Arena = src.Tables, src.Txs, src.Events, src.Arena
+	}
+	b.Base = r.at
+	r.at = b.Next()
+	return b, nil
+}
+
+func (r *endlessReader) Close() error { return nil }
+
+// deliverAll runs a subscription until n events are delivered.
+func deliverAll(t testing.TB, n int, inOrder bool) {
+	var events atomic.Int64
+	m := newMemory()
+	c := config(&endless{pipetest.NewMemoryLog("log", first), pipeline.Offset(n)}, m, null{&events})
+	if inOrder {
+		c.Sink = ordered{null{&events}}
+	}
+	c.Batch.Events, c.MaxInFlight = 500, 16
+	s, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	for events.Load() < int64(n) {
+		time.Sleep(100 * time.Microsecond)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}
+
+func benchmark(b *testing.B, inOrder bool) {
+	const n = 2_000_000
+	b.ReportAllocs()
+	for b.Loop() {
+		deliverAll(b, n, inOrder)
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/n, "ns/event")
+}
+
+func BenchmarkOrderedSink(b *testing.B) { benchmark(b, true) }
+func BenchmarkSlots(b *testing.B)       { benchmark(b, false) }
