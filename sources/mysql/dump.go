@@ -213,17 +213,17 @@ func (p *packets) next(b []byte) (event, rest []byte, err error) {
 		p.big = nil
 	}
 	if len(body) == 0 {
-		return nil, rest, transient("protocol", "read the stream", errors.New("an empty packet"))
+		return nil, rest, transient("protocol", readingStream, errors.New("an empty packet"))
 	}
 	switch {
 	case body[0] == 0:
 		return body[1:], rest, nil
 	case body[0] == 0xff:
-		return nil, rest, serverError("read the stream", errorPacket(body))
+		return nil, rest, serverError(readingStream, errorPacket(body))
 	case body[0] == 0xfe && len(body) < 9:
 		return nil, rest, io.EOF
 	}
-	return nil, rest, transient("protocol", "read the stream", fmt.Errorf("a packet that begins with %#x", body[0]))
+	return nil, rest, transient("protocol", readingStream, fmt.Errorf("a packet that begins with %#x", body[0]))
 }
 
 // errorPacket reads ERR_Packet.

@@ -87,8 +87,15 @@ func serverError(doing string, my *gomysql.MyError) *pipeline.SourceError {
 	case erFatalBinlog, erMariaGTIDGone, erMariaGTIDGone2, erMariaGTIDPurged:
 		return dumpError(my, err)
 	}
+	if doing == readingStream {
+		return dumpError(my, err)
+	}
 	return transient("server_error", doing, err)
 }
+
+// readingStream is what was being done when the server ends a dump; MariaDB has numbers of its own for
+// some of the reasons.
+const readingStream = "read the stream"
 
 // dumpError tells apart what the server reports under one number when it cannot go on with a dump.
 func dumpError(my *gomysql.MyError, err error) *pipeline.SourceError {

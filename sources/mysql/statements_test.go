@@ -1,0 +1,226 @@
+package mysql
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/leat-cdc/leat/internal/servers"
+	"github.com/leat-cdc/leat/internal/servers/servertest"
+	"github.com/leat-cdc/leat/pipeline"
+)
+
+// events runs statements and returns what comes of them, up to a marker that is inserted last.
+func events(t *testing.T, db *servertest.Database, cfg Config, statements ...string) *reading {
+	t.Helper()
+	raw := base(db.URL)
+	c := login(t, raw, db.Name)
+	c.do("create table marker (id int primary key)")
+	from := now(t, raw)
+	c.do(statements...)
+	c.do("insert into marker values (4711)")
+	cfg.URL = raw
+	if cfg.Tables == nil {
+		cfg.Tables = []string{db.Name + ".*"}
+	}
+	r := newReading(t)
+	r.end = from
+	r.follow(source(t, cfg), "insert "+db.Name+".marker")
+	r.records = r.records[:len(r.records)-1]
+	return r
+}
+
+func expect(t *testing.T, r *reading, db string, want ...string) {
+	t.Helper()
+	got := r.texts()
+	for i := range got {
+		got[i] = strings.ReplaceAll(got[i], db+".", "")
+	}
+	if strings.Join(got, "\n") != strings.Join(want, "\n") {
+		t.Fatalf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+func expectNotices(t *testing.T, r *reading, db string, want ...string) {
+	t.Helper()
+	var got []string
+	for _, n := range r.notices {
+		got = append(got, fmt.Sprintf("%d %s %s", n.Kind, n.Code, strings.TrimPrefix(n.Table, db+".")))
+		if n.Reason == "" || n.Cure == "" || n.Position == "" {
+			t.Errorf("a notice lacks something: %+v", n)
+		}
+	}
+	if strings.Join(got, "\n") != strings.Join(want, "\n") {
+		t.Fatalf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+func TestDefinitions(t *testing.T) {
+	t.Parallel()
+	flavors(t, servers.MySQLOptions{}, func(t *testing.T, db *servertest.Database) {
+		r := events(t, db, Config{},
+			"create table a (id int primary key, v int)",
+			"insert into a values (1,1)",
+			"flush tables", // a new table id, the same shape
+			"insert into a values (2,2)",
+			"alter table a add column w varchar(9) not null default 'x'",
+			"insert into a (id) values (3)",
+			"truncate table a",
+			"create table b as select 5 as id, 6 as v",
+			"rename table a to c, b to a",
+			"insert into a values (8,9)",
+			"drop table a, c",
+		)
+		expect(t, r, db.Name,
+			"insert a - -> id=1 v=1",
+			"insert a - -> id=2 v=2",
+			"schema a",
+			"insert a - -> id=3 v=NULL w=x",
+			"truncate a",
+			"insert b - -> id=5 v=6",
+			"schema a",
+			"insert a - -> id=8 v=9")
+		expectNotices(t, r, db.Name, "3 renamed c", "3 renamed a")
+	})
+}
+
+func TestImagesWithAbsentColumns(t *testing.T) {
+	t.Parallel()
+	flavors(t, servers.MySQLOptions{}, func(t *testing.T, db *servertest.Database) {
+		c := login(t, base(db.URL), db.Name)
+		c.do("create table m (id int primary key, a int, b text, c varchar(5))")
+		r := events(t, db, Config{},
+			"set session binlog_row_image=minimal",
+			"insert into m (id,a,b,c) values (1,2,'t','u'),(2,3,null,'w')",
+			"update m set a=9 where id=1",
+			"delete from m where id=2",
+			"set session binlog_row_image=noblob",
+			"update m set a=10 where id=1",
+			"set session binlog_row_image=full",
+			"update m set c=null where id=1")
+		expect(t, r, db.Name,
+			"insert m - -> id=1 a=2 b=t c=u",
+			"insert m - -> id=2 a=3 b=NULL c=w",
+			"update m id=1 a=~ b=~ c=~ -> id=~ a=9 b=~ c=~",
+			"delete m id=2 a=~ b=~ c=~ -> -",
+			"update m id=1 a=9 b=~ c=u -> id=1 a=10 b=~ c=u",
+			"update m id=1 a=10 b=t c=u -> id=1 a=10 b=t c=NULL")
+	})
+}
+
+func TestPartialJSON(t *testing.T) {
+	t.Parallel()
+	db := servertest.MySQL(t, servers.MySQLOptions{})
+	r := events(t, db, Config{},
+		"create table j (id int primary key, doc json, other int)",
+		`insert into j values (1, '{"a": 1, "b": [1, 2, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"], "c": "cccccccccccccccccccccccccccc"}', 1)`,
+		"set session binlog_row_value_options='PARTIAL_JSON'",
+		`update j set doc = json_set(doc, '$.a', 12)`,
+		"update j set other = 2",
+		"set session binlog_row_image=minimal",
+		`update j set doc = json_set(doc, '$.a', 13)`)
+	got := r.texts()
+	if len(got) != 3 || !strings.Contains(got[1], `-> id=1 doc={"a": 12, "b": [1, 2, "aaa`) || !strings.HasSuffix(got[2], "other=2") {
+		t.Fatalf("got\n%s", strings.Join(got, "\n"))
+	}
+	expectNotices(t, r, db.Name, "1 partial_json j")
+}
+
+func TestXA(t *testing.T) {
+	t.Parallel()
+	flavors(t, servers.MySQLOptions{}, func(t *testing.T, db *servertest.Database) {
+		xid := "'" + db.Name + "'"
+		r := events(t, db, Config{BatchEvents: 2},
+			"create table x (id int primary key)", "create table y (id int primary key)",
+			"insert into x values (1)",
+			"xa start "+xid, "insert into x values (2)", "xa end "+xid, "xa commit "+xid+" one phase",
+			"xa start "+xid, "insert into x values (3),(4),(5),(6),(7)", "xa end "+xid, "xa prepare "+xid, "xa commit "+xid,
+			"insert into x values (9)", "insert into y values (1)")
+		expect(t, r, db.Name, "insert x - -> id=1", "insert x - -> id=2", "insert y - -> id=1")
+		expectNotices(t, r, db.Name, "1 xa x")
+	})
+}
+
+func TestStatementFormat(t *testing.T) {
+	t.Parallel()
+	flavors(t, servers.MySQLOptions{}, func(t *testing.T, db *servertest.Database) {
+		r := events(t, db, Config{},
+			"create table s (id int primary key)", "create table k (id int primary key)", "create table o (id int primary key)",
+			"insert into s values (1)",
+			"set session binlog_format=statement",
+			"create temporary table tmp (id int)", "insert into tmp values (1)",
+			"insert into s values (2)", "update /*!50000 low_priority */ k, `s` set k.id=3 where k.id=s.id+100",
+			"drop temporary table tmp",
+			"set session binlog_format=row",
+			"insert into s values (4)", "insert into o values (5)")
+		expect(t, r, db.Name, "insert s - -> id=1", "insert o - -> id=5")
+		expectNotices(t, r, db.Name, "1 statement s", "1 statement k")
+	})
+}
+
+func TestEngineWithoutTransactions(t *testing.T) {
+	t.Parallel()
+	flavors(t, servers.MySQLOptions{}, func(t *testing.T, db *servertest.Database) {
+		r := events(t, db, Config{},
+			"create table i (id int primary key) engine=MyISAM",
+			"insert into i values (1),(2)", "update i set id=3 where id=1", "begin", "delete from i where id=2", "rollback")
+		expect(t, r, db.Name, "insert i - -> id=1", "insert i - -> id=2", "update i id=1 -> id=3", "delete i id=2 -> -")
+		expectNotices(t, r, db.Name)
+	})
+}
+
+// Columns that are left out never enter a batch, not even as bytes.
+func TestColumnsLeftOut(t *testing.T) {
+	t.Parallel()
+	flavors(t, servers.MySQLOptions{}, func(t *testing.T, db *servertest.Database) {
+		raw := base(db.URL)
+		c := login(t, raw, db.Name)
+		from := now(t, raw)
+		c.do("create table p (id int primary key, a varchar(20), password varchar(50), b text, Pin int)",
+			"insert into p values (1,'a1','SECRET1','b1',null),(2,null,null,null,7)", "update p set a='a3', password='SECRET2' where id=1",
+			"set session binlog_row_image=minimal", "update p set password='SECRET3' where id=2", "update p set b='b9', pin=5 where id=1", "delete from p where id=2")
+		s := source(t, Config{URL: raw, Tables: []string{db.Name + ".p"}, Columns: map[string][]string{db.Name + ".*": {"!PASSWORD", "!pin"}}})
+		r := newReading(t)
+		ctx := within(t)
+		st, err := s.Open(ctx, from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = st.Close() }()
+		for !r.has("delete") {
+			b, err := st.Next(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if bytes.Contains(b.Arena[:cap(b.Arena)], []byte("SECRET")) {
+				t.Fatal("a left out value is in the batch")
+			}
+			r.take(b)
+		}
+		expect(t, r, db.Name,
+			"insert p - -> id=1 a=a1 password=~ b=b1 Pin=~",
+			"insert p - -> id=2 a=NULL password=~ b=NULL Pin=~",
+			"update p id=1 a=a1 password=~ b=b1 Pin=~ -> id=1 a=a3 password=~ b=b1 Pin=~",
+			"update p id=2 a=~ password=~ b=~ Pin=~ -> id=~ a=~ password=~ b=~ Pin=~",
+			"update p id=1 a=~ password=~ b=~ Pin=~ -> id=~ a=~ password=~ b=b9 Pin=~",
+			"delete p id=2 a=~ password=~ b=~ Pin=~ -> -")
+	})
+}
+
+// Without names in the binlog a table is read when the catalogue proves to be of the rows' version, and
+// quarantined when a statement came between.
+func TestWithoutMetadata(t *testing.T) {
+	t.Parallel()
+	value := map[string]string{"binlog-row-metadata": "MINIMAL"}
+	flavors(t, servers.MySQLOptions{Params: value}, func(t *testing.T, db *servertest.Database) {
+		r := events(t, db, Config{},
+			"create table g (id int primary key, e enum('ä','b') character set latin1, s varchar(9) character set latin1, u int unsigned)",
+			"insert into g values (1,'ä','ö',4000000000)",
+			"create table h (id int primary key)", "insert into h values (1)", "alter table h add column v int", "insert into h (id) values (2)")
+		expect(t, r, db.Name, "insert g - -> id=1 e=ä s=ö u=4000000000")
+		expectNotices(t, r, db.Name, "1 metadata h")
+	})
+}
+
+var _ pipeline.Source = (*Source)(nil)
