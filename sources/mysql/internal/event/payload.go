@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -73,7 +74,6 @@ func (p *Payload) Open(body []byte) error {
 // Next returns the next event of the payload, with its header, without a checksum, valid until the next
 // call; io.EOF at the end. limit bounds an event's size in bytes.
 func (p *Payload) Next(limit int) ([]byte, error) {
-	var head [HeaderSize]byte
 	if cap(p.buf) < HeaderSize {
 		p.buf = make([]byte, 16<<10)
 	}
@@ -88,17 +88,19 @@ func (p *Payload) Next(limit int) ([]byte, error) {
 	if size < HeaderSize || size > limit {
 		return nil, damaged("transaction payload")
 	}
-	if size > cap(p.buf) {
-		copy(head[:], p.buf)
-		p.buf = make([]byte, size)
-		copy(p.buf, head[:])
-	}
-	p.buf = p.buf[:size]
-	if _, err := io.ReadFull(p.from, p.buf[HeaderSize:]); err != nil {
-		return nil, fmt.Errorf("read transaction payload: %w: %w", ErrDamaged, err)
+	// The size is believed as far as bytes come: a damaged one is not to cost a gigabyte.
+	for have := HeaderSize; have < size; {
+		step := min(size-have, max(have, firstStep))
+		p.buf = slices.Grow(p.buf, step)[:have+step]
+		if _, err := io.ReadFull(p.from, p.buf[have:]); err != nil {
+			return nil, fmt.Errorf("read transaction payload: %w: %w", ErrDamaged, err)
+		}
+		have += step
 	}
 	return p.buf, nil
 }
+
+const firstStep = 1 << 20
 
 // Close frees the decoder.
 func (p *Payload) Close() {

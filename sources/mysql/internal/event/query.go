@@ -102,7 +102,8 @@ func (f *Inflater) Inflate(p []byte, limit int) ([]byte, error) {
 	for _, c := range p[1 : 1+n] {
 		size = size<<8 | uint64(c)
 	}
-	if size > uint64(limit) {
+	const maxRatio = 1032 // of deflate: a larger claim is damage, and is not to cost memory
+	if size > uint64(limit) || size > uint64(len(p))*maxRatio {
 		return nil, damaged("compressed event")
 	}
 	f.src.Reset(p[1+n:])
