@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"os"
 	"os/signal"
 	"syscall"
@@ -23,7 +24,13 @@ func main() {
 		<-signals // now: the log and the cursors are safe at any moment
 		os.Exit(1)
 	}()
-	err := cli.Run(ctx, deps(), os.Args[1:])
+	end, err := profile()
+	if err == nil {
+		err = cli.Run(ctx, deps(), os.Args[1:])
+		if e := end(); e != nil {
+			err = errors.Join(err, e)
+		}
+	}
 	cli.Report(os.Stderr, err)
 	os.Exit(cli.ExitCode(err))
 }

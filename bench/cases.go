@@ -1,0 +1,467 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
+	"github.com/leat-cdc/leat/schemas/envelope/leatv1/leatv1connect"
+)
+
+// allCases in the order in which they run.
+var allCases = []string{"own", "null", "pull", "webhook", "many", "stalled", "mix", "latency"}
+
+// bench measures one database.
+type bench struct {
+	o      options
+	leat   string
+	report *report
+	name   string // of the database
+	db     database
+	failed []error
+
+	// What the webhook's runs share: a data folder with the whole backlog in its log, its source in YAML,
+	// what undoes it.
+	filled, source string
+	undo           func(context.Context) error
+}
+
+func (b *bench) database(ctx context.Context) (err error) {
+	say("%s: starting a server", b.name)
+	if b.db, err = starters[b.name](ctx); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.db.stop(context.WithoutCancel(ctx))) }()
+	defer func() {
+		if b.undo != nil {
+			err = errors.Join(err, b.undo(context.WithoutCancel(ctx)))
+		}
+	}()
+	b.report.Servers[b.name] = b.db.version()
+	type step struct {
+		name string
+		do   func(ctx context.Context, w *workload, run string) error
+	}
+	for _, part := range []struct {
+		w     workload
+		steps []step
+	}{
+		{workload{name: "files", rows: b.o.rows}, []step{{"own", b.own}, {"null", b.null}, {"pull", b.pull}, {"webhook", b.webhook}}},
+		{workload{name: "files_many", rows: b.o.rows / 4}, []step{{"many", b.many}, {"stalled", b.stalled}}},
+		{workload{name: "files_mix", rows: b.o.rows / 2, mixed: true}, []step{{"mix", b.own}, {"mix", b.pull}}},
+		{workload{name: "beat"}, []step{{"latency", b.latency}}},
+	} {
+		var names []string
+		for _, s := range part.steps {
+			names = append(names, s.name)
+		}
+		if !b.o.wants(names...) {
+			continue
+		}
+		say("%s: filling %s with %d row changes", b.name, part.w.name, part.w.rows)
+		if err := b.db.fill(ctx, &part.w); err != nil {
+			return fmt.Errorf("fill %s: %w", part.w.name, err)
+		}
+		settle(ctx)
+		for run := range b.o.runs {
+			for i, s := range part.steps {
+				if !b.o.wants(s.name) {
+					continue
+				}
+				limited, cancel := context.WithTimeout(ctx, b.o.timeout)
+				if err := s.do(limited, &part.w, fmt.Sprintf("%s-%d-%d", s.name, i, run)); err != nil {
+					err = fmt.Errorf("%s: %s, run %d: %w", b.name, s.name, run+1, err)
+					say("FAILED %v", err)
+					b.failed = append(b.failed, err)
+				}
+				cancel()
+				if ctx.Err() != nil {
+					return ctx.Err()
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// record keeps a measured value and says it.
+func (b *bench) record(name, metric string, v float64) { b.report.add(b.name, name, metric, v) }
+
+// label of a case's line: the mix has lines of its own.
+func label(name string, w *workload) string {
+	if w.mixed {
+		return "mix " + name
+	}
+	return name
+}
+
+// own times the database's own client.
+func (b *bench) own(ctx context.Context, w *workload, run string) (err error) {
+	cmd, undo, err := b.db.own(ctx, w, run, filepath.Join(b.o.dir, "own-"+run))
+	if err != nil || cmd == nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, undo(context.WithoutCancel(ctx))) }()
+	start := time.Now()
+	out, err := cmd.CombinedOutput()
+	took := time.Since(start)
+	if err != nil {
+		return fmt.Errorf("%s: %w: %s", filepath.Base(cmd.Path), err, out)
+	}
+	rate := float64(w.rows) / took.Seconds()
+	b.record(label("own", w), rowsPerSecond, rate)
+	used := cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+	b.record(label("own", w), cpuPerEvent, float64(used.Nanoseconds())/1000/float64(w.rows))
+	say("%s: own client, %s: %.0f rows/s", b.name, w.name, rate)
+	return nil
+}
+
+// measured is what was seen of a Leat process.
+type measured struct {
+	name   string
+	events int           // row changes that were done
+	took   time.Duration // from its start
+	first  time.Duration // from its start to the first event, where known
+	cpu    time.Duration
+	peak   int64
+}
+
+func (b *bench) keep(m measured) {
+	b.record(m.name, rowsPerSecond, float64(m.events)/m.took.Seconds())
+	if m.cpu > 0 {
+		b.record(m.name, cpuPerEvent, float64(m.cpu.Microseconds())/float64(m.events))
+	}
+	if m.peak > 0 {
+		b.record(m.name, peakMemory, float64(m.peak)/(1<<20))
+	}
+	if m.first > 0 {
+		b.record(m.name, firstEvent, float64(m.first.Microseconds())/1000)
+		if steady := m.took - m.first; steady > 0 {
+			b.record(m.name, steadyRate, float64(m.events)/steady.Seconds())
+		}
+	}
+	say("%s: %s: %.0f rows/s, %.2f µs CPU an event, %d MiB, first event after %d ms", b.name, m.name, float64(m.events)/m.took.Seconds(),
+		float64(m.cpu.Microseconds())/float64(m.events), m.peak>>20, m.first.Milliseconds())
+}
+
+// start runs Leat over a fresh data folder.
+func (b *bench) start(ctx context.Context, w *workload, run, folder, subscriptions string) (*server, func(context.Context) error, error) {
+	yaml, undo, err := b.db.source(ctx, w, run, false)
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := b.launch(ctx, run, folder, yaml, subscriptions)
+	if err != nil {
+		return nil, nil, errors.Join(err, undo(ctx))
+	}
+	return s, undo, nil
+}
+
+// launch runs Leat as a configuration says.
+func (b *bench) launch(ctx context.Context, run, folder, source, subscriptions string) (*server, error) {
+	profile := ""
+	if b.o.profile != "" {
+		profile, _ = filepath.Abs(filepath.Join(b.o.profile, b.name+"-"+run+".pprof")) // fails only where the working folder is gone
+	}
+	return startLeat(ctx, b.leat, folder, b.o.memory, source, subscriptions, profile)
+}
+
+// shared by all questions to the servers' APIs.
+var shared = &http.Client{Timeout: 5 * time.Second}
+
+// status asks the server; nil while it does not answer.
+func (s *server) status(ctx context.Context) *leatv1.StatusResponse {
+	c := leatv1connect.NewAdminServiceClient(shared, s.addr)
+	r, err := c.Status(ctx, connect.NewRequest(&leatv1.StatusRequest{}))
+	if err != nil {
+		return nil
+	}
+	return r.Msg
+}
+
+// waitFor asks until what it wants is so.
+func (s *server) waitFor(ctx context.Context, what string, is func(*leatv1.StatusResponse) bool) error {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if st := s.status(ctx); st != nil && is(st) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for %s: %w\n%s", what, ctx.Err(), s.said())
+		case err := <-s.ended:
+			s.ended <- err
+			return fmt.Errorf("wait for %s: leat ended: %v\n%s", what, err, s.said())
+		case <-tick.C:
+		}
+	}
+}
+
+// logged says whether so many events stand in the log. Offsets begin at some number of the log's own, so
+// what counts is the distance from the oldest.
+func logged(rows int) func(*leatv1.StatusResponse) bool {
+	return func(st *leatv1.StatusResponse) bool {
+		return len(st.Sources) == 1 && st.Sources[0].Next-st.Sources[0].Oldest >= uint64(rows)
+	}
+}
+
+// null reads into the log, with no subscription.
+func (b *bench) null(ctx context.Context, w *workload, run string) error {
+	folder := filepath.Join(b.o.dir, b.name+"-"+run)
+	defer os.RemoveAll(folder)
+	s, undo, err := b.start(ctx, w, run, folder, "")
+	if err != nil {
+		return err
+	}
+	err = s.waitFor(ctx, "the log to fill", logged(w.rows))
+	m := measured{name: "null", events: w.rows, took: time.Since(s.started), cpu: s.cpu()}
+	var stopErr error
+	if m.peak, stopErr = s.stop(); err == nil {
+		b.keep(m)
+	}
+	return errors.Join(err, stopErr, undo(context.WithoutCancel(ctx)))
+}
+
+// fillLog makes the folder and the source that the webhook's runs share.
+func (b *bench) fillLog(ctx context.Context, w *workload) error {
+	folder := filepath.Join(b.o.dir, b.name+"-filled")
+	yaml, undo, err := b.db.source(ctx, w, "filled", false)
+	if err != nil {
+		return err
+	}
+	s, err := b.launch(ctx, "fill", folder, yaml, "")
+	if err != nil {
+		return errors.Join(err, undo(ctx))
+	}
+	b.filled, b.source, b.undo = folder, yaml, undo
+	err = s.waitFor(ctx, "the log to fill", logged(w.rows))
+	if err == nil {
+		err = b.db.calm(ctx)
+	}
+	_, stopErr := s.stop()
+	return errors.Join(err, stopErr)
+}
+
+// subscription in YAML.
+func subscription(name, deliver string) string {
+	return fmt.Sprintf("  %s:\n    source: bench\n    from: earliest\n    batch: {events: 500}\n    deliver: {%s}\n", name, deliver)
+}
+
+func (b *bench) pull(ctx context.Context, w *workload, run string) error {
+	return b.pulls(ctx, w, run, label("pull", w), 1, false)
+}
+
+func (b *bench) many(ctx context.Context, w *workload, run string) error {
+	return b.pulls(ctx, w, run, fmt.Sprintf("pull ×%d", b.o.fan), b.o.fan, false)
+}
+
+func (b *bench) stalled(ctx context.Context, w *workload, run string) error {
+	return b.pulls(ctx, w, run, fmt.Sprintf("pull ×%d, one stalled", b.o.fan), b.o.fan-1, true)
+}
+
+// pulls times n pull subscribers from a fresh data folder, beside one more that is stalled where told so.
+func (b *bench) pulls(ctx context.Context, w *workload, run, name string, n int, stalled bool) error {
+	folder := filepath.Join(b.o.dir, b.name+"-"+run)
+	defer os.RemoveAll(folder)
+	var names []string
+	var yaml strings.Builder
+	for i := range n {
+		names = append(names, fmt.Sprintf("sub%d", i))
+		yaml.WriteString(subscription(names[i], "pull: {}"))
+	}
+	if stalled {
+		yaml.WriteString(subscription("stalled", "pull: {}"))
+	}
+	s, undo, err := b.start(ctx, w, run, folder, yaml.String())
+	if err != nil {
+		return err
+	}
+	args := []string{"-addr", s.addr, "-subscriptions", strings.Join(names, ","), "-events", fmt.Sprint(w.rows)}
+	if stalled {
+		args = append(args, "-stalled", "stalled")
+	}
+	h, err := b.hear(ctx, args)
+	m := measured{name: name, events: w.rows, took: h.Last.Sub(s.started), first: h.First.Sub(s.started), cpu: s.cpu()}
+	if err != nil {
+		err = fmt.Errorf("%w\n%s", err, s.said())
+	} else if h.Events != int64(w.rows*n) {
+		err = fmt.Errorf("%d events came, %d were expected", h.Events, w.rows*n)
+	}
+	var stopErr error
+	if m.peak, stopErr = s.stop(); err == nil {
+		b.keep(m)
+	}
+	return errors.Join(err, stopErr, undo(context.WithoutCancel(ctx)))
+}
+
+// hear runs a child of pull subscribers to its end.
+func (b *bench) hear(ctx context.Context, args []string) (h heard, err error) {
+	c, err := startChild(ctx, "pull-subscribers", args...)
+	if err != nil {
+		return h, err
+	}
+	err = c.next(&h)
+	return h, errors.Join(err, c.stop(nil))
+}
+
+// secret of the webhooks: a key that everybody knows.
+const secret = "whsec_bGVhdC1iZW5jaC1sZWF0LWJlbmNoLWxlYXQtYmVuY2g="
+
+// webhook delivers a log that is full already. The first run fills it; each is a new subscription.
+func (b *bench) webhook(ctx context.Context, w *workload, run string) (err error) {
+	if b.filled == "" {
+		if err := b.fillLog(ctx, w); err != nil {
+			return fmt.Errorf("fill the log: %w", err)
+		}
+	}
+	c, err := startChild(ctx, "webhook-receiver")
+	if err != nil {
+		return err
+	}
+	var h heard
+	if err := c.next(&h); err != nil {
+		return errors.Join(err, c.stop(nil))
+	}
+	name := "hook-" + run
+	s, err := b.launch(ctx, run, b.filled, b.source, subscription(name, fmt.Sprintf("webhook: {url: %q, secret: %q}", h.Addr, secret)))
+	if err != nil {
+		return errors.Join(err, c.stop(nil))
+	}
+	err = s.waitFor(ctx, "the webhook to have everything", func(st *leatv1.StatusResponse) bool {
+		for _, sub := range st.Subscriptions {
+			if sub.Name == name && sub.Low > 0 && len(st.Sources) == 1 {
+				return sub.Low-st.Sources[0].Oldest >= uint64(w.rows)
+			}
+		}
+		return false
+	})
+	m := measured{name: "webhook", events: w.rows, cpu: s.cpu()}
+	var stopErr error
+	m.peak, stopErr = s.stop()
+	err = errors.Join(err, stopErr, c.stop(&h))
+	if err == nil {
+		m.took, m.first = h.Last.Sub(s.started), h.First.Sub(s.started)
+		b.keep(m)
+	}
+	return err
+}
+
+// beatRate is how many transactions of one row there are in a second; beatWriters share them.
+const (
+	beatRate    = 1000
+	beatWriters = 8
+	warmUp      = time.Second
+)
+
+// latency measures from the moment a writer begins an insert to the moment a subscriber has it: a pull subscriber
+// and a webhook at once, then Leat's CPU time while nothing happens.
+func (b *bench) latency(ctx context.Context, w *workload, run string) error {
+	folder := filepath.Join(b.o.dir, b.name+"-"+run)
+	defer os.RemoveAll(folder)
+	c, err := startChild(ctx, "webhook-receiver", "-beat")
+	if err != nil {
+		return err
+	}
+	var hook, pull heard
+	if err := c.next(&hook); err != nil {
+		return errors.Join(err, c.stop(nil))
+	}
+	subs := strings.ReplaceAll(subscription("pulled", "pull: {}")+subscription("hooked", fmt.Sprintf("webhook: {url: %q, secret: %q}", hook.Addr, secret)),
+		"from: earliest", "from: latest")
+	yaml, undo, err := b.db.source(ctx, w, run, true)
+	if err != nil {
+		return errors.Join(err, c.stop(nil))
+	}
+	s, err := b.launch(ctx, run, folder, yaml, subs)
+	if err != nil {
+		return errors.Join(err, c.stop(nil), undo(ctx))
+	}
+	err = s.waitFor(ctx, "the source to stream", func(st *leatv1.StatusResponse) bool {
+		return len(st.Sources) == 1 && st.Sources[0].State == "streaming" && len(st.Subscriptions) == 2
+	})
+	if err == nil {
+		err = b.beat(ctx, w, s, run, &pull)
+	}
+	_, stopErr := s.stop()
+	err = errors.Join(err, stopErr, c.stop(&hook), undo(context.WithoutCancel(ctx)))
+	if err != nil {
+		return err
+	}
+	for _, x := range []struct {
+		name string
+		h    heard
+	}{{"pull", pull}, {"webhook", hook}} {
+		if len(x.h.Micros) == 0 {
+			return fmt.Errorf("the %s heard nothing", x.name)
+		}
+		p50, p99 := x.h.Micros[len(x.h.Micros)/2], x.h.Micros[len(x.h.Micros)*99/100]
+		b.record("latency "+x.name, p50Millis, float64(p50)/1000)
+		b.record("latency "+x.name, p99Millis, float64(p99)/1000)
+		say("%s: latency %s: p50 %.1f ms, p99 %.1f ms (%d events)", b.name, x.name, float64(p50)/1000, float64(p99)/1000, len(x.h.Micros))
+	}
+	return nil
+}
+
+// beat writes at a steady rate while a pull subscriber listens, then lets Leat idle.
+func (b *bench) beat(ctx context.Context, w *workload, s *server, run string, pull *heard) error {
+	n := int((b.o.beatTime + warmUp).Seconds() * beatRate)
+	c, err := startChild(ctx, "pull-subscribers", "-addr", s.addr, "-subscriptions", "pulled", "-events", fmt.Sprint(n), "-beat")
+	if err != nil {
+		return err
+	}
+	var wg sync.WaitGroup
+	errs := make([]error, beatWriters)
+	begin := time.Now()
+	base := begin.UnixNano() // ids of runs do not meet
+	for i := range beatWriters {
+		wg.Go(func() { errs[i] = b.writeBeats(ctx, w, begin, base, i, n) })
+	}
+	wg.Wait()
+	took := time.Since(begin)
+	if err := errors.Join(errs...); err != nil {
+		return errors.Join(err, c.stop(nil))
+	}
+	if err := c.next(pull); err != nil {
+		return errors.Join(err, c.stop(nil))
+	}
+	b.record("latency pull", txPerSecond, float64(n)/took.Seconds())
+	if !strings.HasSuffix(run, fmt.Sprintf("-%d", b.o.runs-1)) {
+		return c.stop(nil)
+	}
+	settle(ctx)
+	before := s.cpu()
+	select {
+	case <-ctx.Done():
+	case <-time.After(b.o.idle):
+	}
+	idle := 100 * (s.cpu() - before).Seconds() / b.o.idle.Seconds()
+	b.record("idle", idlePercent, idle)
+	say("%s: idle: %.2f %% of a core", b.name, idle)
+	return c.stop(nil)
+}
+
+// writeBeats is one of the writers: every beatWriters-th transaction is its.
+func (b *bench) writeBeats(ctx context.Context, w *workload, begin time.Time, base int64, i, n int) (err error) {
+	insert, end, err := b.db.writer(ctx, w.name)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, end()) }()
+	for k := i; k < n; k += beatWriters {
+		time.Sleep(time.Until(begin.Add(time.Duration(k) * time.Second / beatRate)))
+		if err := insert(base+int64(k), time.Now().UnixMicro()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
