@@ -211,7 +211,7 @@ func (a *app) removeSource(ctx context.Context, name string, yes bool) error {
 	for _, d := range r.GetDone() {
 		a.out.Printf("%s\n", screen.Clean(d))
 	}
-	a.out.Printf("%s is removed; take it out of %s, or the next start makes it anew\n", screen.Clean(name), a.file())
+	a.out.Printf("%s is removed\n", screen.Clean(name))
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -25,6 +26,9 @@ func (a *app) checkCommand() *cobra.Command {
 	a.jsonFlag(cmd)
 	return cmd
 }
+
+// levels of findings, worst first.
+var levels = []string{"error", "warning", "info"}
 
 // checked is the document of check --json.
 type checked struct {
@@ -54,6 +58,7 @@ func (a *app) check(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return errors.New("check: interrupted")
 	}
+	slices.SortStableFunc(all, func(x, y pipeline.Finding) int { return slices.Index(levels, x.Level) - slices.Index(levels, y.Level) })
 	bad := 0
 	for _, f := range all {
 		if f.Level == "error" {

@@ -112,13 +112,18 @@ func (a *app) init(ctx context.Context, cmd *cobra.Command, from string) error {
 func (a *app) tellMade(m made) {
 	if m.Server != "" {
 		a.out.Printf("%s\n\n", screen.Clean(m.Server))
-		t := screen.NewTable("TABLE", "KEY", ">ROWS")
+		head := []string{"TABLE", "KEY", ">ROWS"}
+		if !slices.ContainsFunc(m.Tables, func(f FoundTable) bool { return f.Rows >= 0 }) {
+			head = head[:2] // nobody counted
+		}
+		t := screen.NewTable(head...)
 		for _, f := range m.Tables {
 			rows := ""
 			if f.Rows >= 0 {
 				rows = "~" + screen.Count(f.Rows)
 			}
-			t.Row(screen.Text(f.Name), screen.Text(keyText(f.Key)), screen.Text(rows))
+			cells := []screen.Cell{screen.Text(f.Name), screen.Text(keyText(f.Key)), screen.Text(rows)}
+			t.Row(cells[:len(head)]...)
 		}
 		if t.Len() > 0 {
 			a.out.Print(t)

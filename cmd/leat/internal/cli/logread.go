@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -50,7 +51,7 @@ func (a *app) logVerify(ctx context.Context, args []string, dir string) error {
 		}
 		d := verifyDoc{Source: s.Source, Whole: len(damage) == 0, Blocks: s.Blocks, Oldest: uint64(s.Oldest), Next: uint64(s.Next), Torn: s.Torn, Damage: []damageDoc{}}
 		for _, x := range damage {
-			d.Damage = append(d.Damage, damageDoc{x.File, x.Offset, x.Until, x.What})
+			d.Damage = append(d.Damage, damageDoc{filepath.Base(x.File), x.Offset, x.Until, x.What})
 		}
 		docs, whole = append(docs, d), whole && d.Whole
 	}
@@ -113,6 +114,15 @@ func (a *app) logDumpCommand(dir *string) *cobra.Command {
 	return cmd
 }
 
+// publicURL is what links in events begin with, where the file can be read.
+func (a *app) publicURL() string {
+	cfg, err := a.load(false)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSuffix(cfg.PublicURL, "/")
+}
+
 // blockDoc is a line of log dump --jsonl.
 type blockDoc struct {
 	File     string     `json:"file"`
@@ -148,7 +158,7 @@ func (a *app) logDump(cmd *cobra.Command, args []string, dir string, o dumping) 
 		return err
 	}
 	var forms form.Cache
-	enc := encode.JSON(encode.Options{Source: s.Source, Form: forms.Of})
+	enc := encode.JSON(encode.Options{Source: s.Source, Form: forms.Of, PublicURL: a.publicURL()})
 	err = disklog.Dump(cmd.Context(), folders[0].dir, pipeline.Offset(o.from), pipeline.Offset(o.to), func(e disklog.Entry) error {
 		if err := a.block(e, o.jsonl); err != nil {
 			return err
@@ -211,7 +221,7 @@ func (a *app) block(e disklog.Entry, jsonl bool) error {
 		text += fmt.Sprintf("  %s version %d", d.Table, d.Version)
 	}
 	if d.Position != "" {
-		text += "  to " + screen.Shorten(d.Position, positionWidth)
+		text += "  to " + shortPosition(d.Position)
 	}
 	a.out.Printf("%s\n", screen.Clean(text))
 	return nil

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -138,7 +139,7 @@ func logDocument(s disklog.Summary) logDoc {
 		Position: s.Last.Token, Segments: []segmentDoc{}, Tables: []tableDoc{}, Notices: []noticeDoc{}}
 	for _, g := range s.Segments {
 		d.Bytes += g.Size
-		d.Segments = append(d.Segments, segmentDoc{g.File, g.Size, g.Used, uint64(g.First), uint64(g.Next), when(g.Oldest), when(g.Newest), g.Sealed})
+		d.Segments = append(d.Segments, segmentDoc{filepath.Base(g.File), g.Size, g.Used, uint64(g.First), uint64(g.Next), when(g.Oldest), when(g.Newest), g.Sealed})
 	}
 	for _, t := range s.Tables {
 		one := tableDoc{Name: t.Subject(), Version: t.Version, Columns: []string{}}

@@ -41,7 +41,7 @@ func clock(t *timestamppb.Timestamp) string {
 	return screen.Time(t.AsTime())
 }
 
-// report prints findings, worst first as they come, and counts those that make it fail.
+// report prints findings and counts the errors among them.
 func (a *app) report(s *screen.Screen, findings []pipeline.Finding) (bad int) {
 	for _, f := range findings {
 		style := screen.Cyan

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -88,12 +89,18 @@ func (a *app) sourceTable(list []*leatv1.SourceStatus) *screen.Table {
 		t.Row(screen.Cell{Text: s.GetName(), Style: screen.Bold}, screen.Text(s.GetKind()), stateCell(s.GetState()), screen.Text(lag),
 			screen.Text(screen.Rate(s.GetEventsPerSecond())), screen.Text(screen.Size(uint64(max(s.GetBytesPerSecond(), 0)))+"/s"),
 			screen.Text(screen.Size(s.GetLogBytes())), screen.Text(screen.Count(kept(s.GetOldest(), s.GetNext()))),
-			screen.Text(screen.Shorten(s.GetPosition(), positionWidth)))
+			screen.Text(shortPosition(s.GetPosition())))
 		for _, n := range sourceNotes(s) {
 			t.Note(n.Style, n.Text)
 		}
 	}
 	return t
+}
+
+// shortPosition is what tells one position from another, without what stays the same (the server's id).
+func shortPosition(p string) string {
+	first, _, _ := strings.Cut(p, " ")
+	return screen.Shorten(first, positionWidth)
 }
 
 func kept(oldest, next uint64) uint64 {
@@ -133,7 +140,7 @@ func sourceNotes(s *leatv1.SourceStatus) []screen.Cell {
 			text, style = text+"is read again", screen.Dim
 		}
 		if n.GetPosition() != "" {
-			text += ", at " + screen.Shorten(n.GetPosition(), positionWidth)
+			text += ", at " + shortPosition(n.GetPosition())
 		}
 		if n.GetReason() != "" {
 			text += ": " + n.GetReason()
@@ -231,7 +238,10 @@ func (a *app) details(r *leatv1.StatusResponse) {
 		a.out.Printf("%s  %s\n", a.out.Paint(screen.Bold, "subscription "+screen.Clean(s.GetName())), a.state(s.GetState()))
 		lag := screen.Count(s.GetLagEvents()) + " events"
 		if s.GetLagEvents() > 0 {
-			lag += ", about " + screen.Size(s.GetLagBytes()) + ", the oldest " + screen.Duration(s.GetLag().AsDuration()) + " old"
+			if s.GetLagBytes() > 0 {
+				lag += ", about " + screen.Size(s.GetLagBytes())
+			}
+			lag += ", the oldest " + screen.Duration(s.GetLag().AsDuration()) + " old"
 		}
 		a.out.Pairs([2]string{"source", s.GetSource()}, [2]string{"kind", s.GetKind()}, [2]string{"lag", lag},
 			[2]string{"rate", screen.Rate(s.GetEventsPerSecond())}, [2]string{"done below", offset(s.GetLow())}, [2]string{"saved", offset(s.GetPersisted())},
