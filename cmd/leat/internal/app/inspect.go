@@ -129,7 +129,8 @@ func copyLog(ctx context.Context, from, to string) error {
 			size = seg.Size // with its footer
 		}
 		// a segment that retention took meanwhile is no loss: it is not part of the log any more
-		if err := copyFile(filepath.Join(from, seg.File), filepath.Join(to, seg.File), size); err != nil && !errors.Is(err, os.ErrNotExist) {
+		name := filepath.Base(seg.File)
+		if err := copyFile(filepath.Join(from, name), filepath.Join(to, name), size); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
 	}
