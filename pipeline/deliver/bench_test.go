@@ -11,15 +11,20 @@ import (
 	"github.com/leat-cdc/leat/pipeline/pipetest"
 )
 
-// null acknowledges everything.
-type null struct{ events *atomic.Int64 }
+// null acknowledges everything, and says when there was enough of it.
+type null struct {
+	left   atomic.Int64
+	enough chan struct{}
+}
 
-func (n null) Deliver(_ context.Context, d *pipeline.Delivery) (pipeline.Outcomes, error) {
-	n.events.Add(int64(d.Events))
+func (n *null) Deliver(_ context.Context, d *pipeline.Delivery) (pipeline.Outcomes, error) {
+	if n.left.Add(-int64(d.Events)) == 0 {
+		close(n.enough)
+	}
 	return nil, nil
 }
 
-func (null) Close() error { return nil }
+func (*null) Close() error { return nil }
 
 // endless is a log that holds the same batch over and over, at rising offsets.
 type endless struct {
@@ -70,11 +75,12 @@ func (r *endlessReader) Close() error { return nil }
 
 // deliverAll runs a subscription until n events are delivered.
 func deliverAll(t testing.TB, n int, inOrder bool) {
-	var events atomic.Int64
+	sink := &null{enough: make(chan struct{})}
+	sink.left.Store(int64(n))
 	m := newMemory()
-	c := config(&endless{pipetest.NewMemoryLog("log", first), pipeline.Offset(n)}, m, null{&events})
+	c := config(&endless{pipetest.NewMemoryLog("log", first), pipeline.Offset(n)}, m, sink)
 	if inOrder {
-		c.Sink = ordered{null{&events}}
+		c.Sink = ordered{sink}
 	}
 	c.Batch.Events, c.MaxInFlight = 500, 16
 	s, err := New(c)
@@ -84,9 +90,7 @@ func deliverAll(t testing.TB, n int, inOrder bool) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
-	for events.Load() < int64(n) {
-		time.Sleep(100 * time.Microsecond)
-	}
+	<-sink.enough
 	cancel()
 	if err := <-done; err != nil {
 		t.Fatal(err)
@@ -104,3 +108,16 @@ func benchmark(b *testing.B, inOrder bool) {
 
 func BenchmarkOrderedSink(b *testing.B) { benchmark(b, true) }
 func BenchmarkSlots(b *testing.B)       { benchmark(b, false) }
+
+// TestNoAllocationPerEvent: what is allocated grows with Deliveries (and the first buffers), not events.
+func TestNoAllocationPerEvent(t *testing.T) {
+	for _, inOrder := range []bool{true, false} {
+		const n = 200_000
+		deliverAll(t, n, inOrder) // fills the pools
+		few := testing.AllocsPerRun(1, func() { deliverAll(t, n, inOrder) })
+		many := testing.AllocsPerRun(1, func() { deliverAll(t, 3*n, inOrder) })
+		if per := (many - few) / (2 * n); per > 0.05 {
+			t.Errorf("ordered %v: %.3f allocations per event", inOrder, per)
+		}
+	}
+}

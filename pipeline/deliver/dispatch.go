@@ -21,6 +21,7 @@ type delivery struct {
 	// stage counts how often exactly these events have failed as a whole.
 	stage   int
 	back    bool // it returned
+	gone    bool // and all of it has settled
 	settled []uint64
 	keys    []*heldKey // scratch of settle
 	unsure  int

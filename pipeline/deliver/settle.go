@@ -90,7 +90,14 @@ func (s *session) report(d *delivery, failed *pipeline.DeliveryError, now time.T
 // of its key: so what was acknowledged above a failure is delivered again, in order.
 func (s *session) settleOne(d *delivery, now time.Time) {
 	l := &s.lanes
-	if l.window[0] != d {
+	if l.window[0] == d {
+		for _, w := range l.window {
+			if !w.back {
+				break
+			}
+			w.gone = s.settle(w, nil, now)
+		}
+	} else {
 		var lower []uint64
 		for _, w := range l.window {
 			if w == d {
@@ -98,39 +105,35 @@ func (s *session) settleOne(d *delivery, now time.Time) {
 			}
 			lower = merge(lower, w.bits)
 		}
-		if s.settle(d, lower, now) {
-			l.window = slices.DeleteFunc(l.window, func(w *delivery) bool { return w == d })
-			d.recycle()
-		}
-		return
+		d.gone = s.settle(d, lower, now)
 	}
-	n := 0
-	for n < len(l.window) && l.window[n].back {
-		w := l.window[n]
-		s.settle(w, nil, now)
-		n++
-	}
-	for _, w := range l.window[:n] {
-		w.recycle()
-	}
-	l.window = slices.Delete(l.window, 0, n)
+	l.shrink()
 }
 
 // settleWindow settles what can be; what settleOne leaves behind a slow Delivery is found here, once
 // a second.
 func (s *session) settleWindow(now time.Time) {
 	var lower []uint64
-	out := s.lanes.window[:0]
 	for _, w := range s.lanes.window {
-		if w.back && s.settle(w, lower, now) {
-			w.recycle()
-			continue
+		if w.back {
+			w.gone = s.settle(w, lower, now)
 		}
-		lower = merge(lower, w.bits)
-		out = append(out, w)
+		if !w.gone {
+			lower = merge(lower, w.bits)
+		}
 	}
-	clear(s.lanes.window[len(out):])
-	s.lanes.window = out
+	s.lanes.shrink()
+}
+
+// shrink lets go of Deliveries that have settled; not earlier, as settling looks at the whole window.
+func (l *lanes) shrink() {
+	l.window = slices.DeleteFunc(l.window, func(w *delivery) bool {
+		if w.gone {
+			w.recycle()
+			return true
+		}
+		return false
+	})
 }
 
 func merge(a, b []uint64) []uint64 {
@@ -256,7 +259,7 @@ func clipReason(s string) string {
 func (s *session) outstanding(d *delivery, hash uint64, slot uint32) int {
 	n := s.count(d, hash)
 	for _, w := range s.lanes.window {
-		if w != d && w.bits[slot/64]&(1<<(slot%64)) != 0 {
+		if w != d && !w.gone && w.bits[slot/64]&(1<<(slot%64)) != 0 {
 			n += s.count(w, hash)
 		}
 	}
