@@ -17,11 +17,13 @@ import (
 //
 // Behind is told by the rate alone: the bytes of a read may be few just because the reader is quick.
 //
+// A pause alone is bistable: see tune for what keeps it in the good state.
+//
 // It lies below TLS: there each row is a record of its own, and all records of a gulp are read with one
 // call.
 type gulps struct {
 	net.Conn
-	quiet func() // turns quick acknowledgements off, again after each read: the kernel turns them on
+	link  link
 	pause time.Duration
 
 	// Owned by the reader.
@@ -31,9 +33,23 @@ type gulps struct {
 	window time.Time // begin of the span over which bytes are counted
 	bytes  int
 	behind bool
+	looked time.Time // when link was asked last
 }
 
+// link is what the kernel does and knows about a connection.
+type link struct {
+	// quiet turns quick acknowledgements off, again after each read: the kernel turns them on.
+	quiet func()
+	// single reports whether rows seem to arrive in segments of their own.
+	single func() bool
+}
+
+func noLink() link { return link{quiet: func() {}, single: func() bool { return false }} }
+
 const (
+	// gulpLook is how often the link is looked at, gulpKick the pause that ends the bad state.
+	gulpLook = 10 * time.Millisecond
+	gulpKick = 4 * time.Millisecond
 	// gulpWindow is the span over which the rate is looked at.
 	gulpWindow = 4 * time.Millisecond
 	// gulpRate in bytes a second, above which the stream counts as behind: some 10,000 rows a second.
@@ -53,7 +69,7 @@ func dialer(dial pgconn.DialFunc, pause time.Duration) pgconn.DialFunc {
 			return nil, err
 		}
 		now := time.Now()
-		return &gulps{Conn: conn, quiet: quickAckOff(conn), pause: pause, last: now, window: now}, nil
+		return &gulps{Conn: conn, link: tune(conn), pause: pause, last: now, window: now}, nil
 	}
 }
 
@@ -77,7 +93,13 @@ func (g *gulps) Read(p []byte) (int, error) {
 		return n, nil
 	}
 	if g.behind && g.pause > 0 {
-		if rest := g.pause - time.Since(g.last); rest > 0 {
+		pause := g.pause
+		if g.last.Sub(g.looked) > gulpLook {
+			if g.looked = g.last; g.link.single() {
+				pause = max(pause, gulpKick)
+			}
+		}
+		if rest := pause - time.Since(g.last); rest > 0 {
 			sleep(rest)
 		}
 	}
@@ -98,7 +120,7 @@ func (g *gulps) take(p []byte) (int, error) {
 	now := time.Now()
 	g.last = now
 	if n > 0 {
-		g.quiet()
+		g.link.quiet()
 	}
 	g.bytes += n
 	if span := now.Sub(g.window); span >= gulpWindow {
