@@ -50,6 +50,8 @@ func TestGoldenJSON(t *testing.T) {
 			want: golden("update", `[\"n2\"]`, `"key":{"id":42},"before":null,"after":{"id":42,"ns":"n2","path":"/a"},"absent":["body"]`)},
 		"update, key only in before": {b: build(tab, pipeline.OpUpdate, row(id, ns2, absent, absent), row(absent, absent, w, absent)),
 			want: golden("update", `[\"n2\"]`, `"key":{"id":42},"before":{"id":42,"ns":"n2"},"after":{"path":"/b"},"absent":["id","ns","body"]`)},
+		"update of a key that stays equal (case)": {b: build(tab, pipeline.OpUpdate, row(id, ns2, v, null), row(id, ns, w, null)),
+			want: golden("update", `[\"n\\\"s\"]`, `"key":{"id":42},"before":{"id":42,"ns":"n2","path":"/a","body":null},"after":{"id":42,"ns":"n\"s","path":"/b","body":null}`)},
 		"delete": {b: build(tab, pipeline.OpDelete, row(id, ns2, absent, absent), nil),
 			want: golden("delete", `[\"n2\"]`, `"key":{"id":42},"before":{"id":42,"ns":"n2"},"after":null`)},
 		"update that left the filter": {b: build(tab, pipeline.OpUpdate, row(id, ns2, v, null), row(id, ns2, w, null)), as: pipeline.OpDelete,

@@ -126,6 +126,12 @@ func TestReconnect(t *testing.T) {
 		t.Fatal("no answer to extend")
 	}
 	c.close()
+	x := s.connect(t, "one")
+	x.credit(10)
+	for n := 0; n < 2; { // takes all that is left, and goes too
+		n += len(x.events().Events)
+	}
+	x.close()
 	d := s.connect(t, "one")
 	d.credit(10)
 	var got []string

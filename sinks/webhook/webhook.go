@@ -46,8 +46,14 @@ type Options struct {
 	Permit func(netip.Addr) bool
 	// Unordered: a failure of one event says nothing about the later ones of its key.
 	Unordered bool
-	// Transport is to be used as it is, for tests of TLS; nil = a guarded one.
-	transport *http.Transport
+
+	transport transport // of tests; nil = the guarded one
+}
+
+// transport is what is used of an *http.Transport.
+type transport interface {
+	http.RoundTripper
+	CloseIdleConnections()
 }
 
 // Sink posts to one endpoint. Safe for concurrent use: as many requests at once as there are calls.
@@ -55,7 +61,7 @@ type Sink struct {
 	o         Options
 	url       *url.URL
 	shown     string // the endpoint without secrets
-	transport *http.Transport
+	transport transport
 	signers   []*signer
 	masks     []string
 	requests  sync.Pool

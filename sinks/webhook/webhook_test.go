@@ -453,3 +453,40 @@ func TestResolved(t *testing.T) {
 		t.Fatal(got, r.seen[0].header)
 	}
 }
+
+// early replies before it has read the body, and closes that when told.
+type early struct {
+	body chan io.ReadCloser
+}
+
+func (e *early) CloseIdleConnections() {}
+
+func (e *early) RoundTrip(r *http.Request) (*http.Response, error) {
+	e.body <- r.Body
+	return &http.Response{StatusCode: 204, Body: http.NoBody}, nil
+}
+
+// The body's memory is shared and used again: Deliver must not return while it may still be read.
+func TestBodyIsReadUntilClosed(t *testing.T) {
+	e := &early{make(chan io.ReadCloser, 1)}
+	s := newSink(t, "http://127.0.0.1:1", func(o *Options) { o.transport = e })
+	done := make(chan error, 1)
+	go func() {
+		_, err := s.Deliver(t.Context(), events(3, 3))
+		done <- err
+	}()
+	body := <-e.body
+	all, _ := io.ReadAll(body)
+	select {
+	case <-done:
+		t.Fatal("Deliver returned while the body was open")
+	case <-time.After(20 * time.Millisecond):
+	}
+	if !json.Valid(all) {
+		t.Fatalf("%q", all)
+	}
+	body.Close()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}
