@@ -24,3 +24,15 @@ func TestBuiltBatchesAreWellFormed(t *testing.T) {
 		t.Fatal("a span beyond the arena passes")
 	}
 }
+
+func TestRecordingSinkConforms(t *testing.T) {
+	TestSink(t, func(*testing.T) SinkRig {
+		s := NewRecordingSink()
+		return SinkRig{Sink: s, Received: func() (all []pipeline.Offset) {
+			for _, d := range s.All() {
+				all = append(all, d.Offset)
+			}
+			return all
+		}}
+	})
+}
