@@ -63,6 +63,11 @@ func (l *Log) Append(ctx context.Context, b *pipeline.Batch) (uint64, error) {
 		}
 	}
 	defer l.mu.Unlock()
+	return l.enqueue(it)
+}
+
+// enqueue gives the item its offsets and ticket and hands it to the writer. l.mu is held.
+func (l *Log) enqueue(it item) (uint64, error) {
 	if err := l.place(&it); err != nil {
 		it.release()
 		return 0, err

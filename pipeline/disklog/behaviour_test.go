@@ -53,7 +53,7 @@ func chunked(t testing.TB, l *Log, name string, chunks, events int, commit bool)
 // A transaction of chunks is invisible until its commit, then looks like any other: from memory, from the
 // disk, and after the log was opened again.
 func TestChunks(t *testing.T) {
-	for _, memory := range []int64{1 << 20, 9000, 1} {
+	for _, memory := range []int64{1 << 20, 40 << 10, 24 << 10, 12 << 10, 9000, 1} {
 		dir := t.TempDir()
 		opt := Options{Dir: dir, SegmentSize: 16 << 10, Memory: memory}
 		l := mustOpen(t, opt)

@@ -187,6 +187,71 @@ func TestTornTailStaysCut(t *testing.T) {
 	}
 }
 
+// A block that survives a crash behind a torn one must not come back when what is written next ends
+// exactly where it begins.
+func TestStaleBlockBehindTornOne(t *testing.T) {
+	one := func(size int) *pipeline.Batch {
+		b := pipeline.NewBatch()
+		ti, _ := b.TableIndex(table(1, 1))
+		b.Txs = append(b.Txs, pipeline.Tx{ID: pipeline.Nowhere, Position: pipeline.Nowhere, Ends: true})
+		b.Events = append(b.Events, pipeline.Event{Op: pipeline.OpInsert, Table: ti, Key: pipeline.Nowhere, Before: pipeline.Nowhere, After: b.Put(make([]byte, size))})
+		b.End = pipeline.Position{Counter: 1, Token: "t"}
+		return b
+	}
+	const epochBlock = 88
+	cut := 0
+	for seed := range uint64(100) {
+		fsys := faultfs.New(seed)
+		opt := disklog.Options{Dir: "log", Source: "db", FS: fsys, SegmentSize: 4 << 20}
+		l, err := disklog.Open(opt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx := deadline(t)
+		push := func(b *pipeline.Batch, wait bool) {
+			t.Helper()
+			ticket, err := l.Append(ctx, b)
+			if err == nil && wait {
+				_, err = l.Synced(ctx, ticket-1)
+			}
+			if err != nil && !fsys.Down() {
+				t.Fatal(err)
+			}
+		}
+		push(one(8), true)
+		oldest, before := l.Bounds()
+		fsys.CrashAt(1) // after the write of the group
+
+		if err := disklog.AppendTogether(l, one(2000+epochBlock), one(8)); err != nil {
+			t.Fatal(err)
+		}
+		_ = l.Close()
+		fsys.Restart()
+		if l, err = disklog.Open(opt); err != nil {
+			t.Fatal(err)
+		}
+		if _, next := l.Bounds(); next == before {
+			cut++
+			push(one(2000), true)
+			fsys.Crash()
+			_ = l.Close()
+			fsys.Restart()
+			if l, err = disklog.Open(opt); err != nil {
+				t.Fatalf("seed %d: %v", seed, err)
+			}
+			if _, next := l.Bounds(); next != before+1 {
+				t.Fatalf("seed %d: events %d to %d, then one more: next is %d", seed, oldest, before, next)
+			}
+		}
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if cut < 20 {
+		t.Fatalf("only %d of the crashes tore the first block", cut)
+	}
+}
+
 func TestLockedNames(t *testing.T) {
 	fsys := faultfs.New(1)
 	opt := disklog.Options{Dir: filepath.Join("a", "log"), Source: "db", FS: fsys}

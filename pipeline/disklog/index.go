@@ -72,6 +72,14 @@ func (x *index) touch(id uint32, h *record.Header) {
 	x.Tables[i].Last = last
 }
 
+// needs notes where the chunks of a commit lie, perhaps in earlier segments.
+func (x *index) needs(chunks []record.Chunk) {
+	for _, c := range chunks {
+		seq, _ := split(c.Address)
+		x.Needs = min(x.Needs, seq)
+	}
+}
+
 func (x *index) schema(id, version uint32, off int64) {
 	if _, ok := x.at[versionKey{id, version}]; !ok {
 		x.Schemas = append(x.Schemas, record.IndexSchema{ID: id, Version: version, At: uint32(off)})

@@ -166,6 +166,11 @@ func (l *Log) start(fd *found) (*writer, error) {
 	st := fd.st
 	w := &writer{l: l, st: st}
 	l.adopt(fd.spares)
+	for _, s := range fd.half {
+		if err := l.retire(s); err != nil {
+			return nil, fmt.Errorf("remove old segment: %w", err)
+		}
+	}
 	if len(fd.segs) == 0 {
 		st.next = max(l.meta.First, l.meta.AtLeast)
 		if err := w.first(); err != nil {

@@ -2,6 +2,7 @@ package disklog
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"testing"
 	"time"
@@ -12,7 +13,13 @@ import (
 	"github.com/leat-cdc/leat/schemas"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// Fewer random histories by default: under -race they are slow. -rapid.checks=5000 without it takes seconds.
+	if err := flag.Set("rapid.checks", "50"); err != nil {
+		panic(err)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func testTable(id, version uint32) *schemas.Table {
 	return (&schemas.Table{ID: id, Version: version, Schema: "public", Name: fmt.Sprintf("t%d", id), Wire: schemas.WirePGText,

@@ -62,7 +62,10 @@ func (w *writer) show(wr *written, drop []*pipeline.Batch) []*pipeline.Batch {
 		return append(drop, b)
 	case pipeline.BatchCommit:
 		x.add(&wr.h, wr.off)
-		commitIndex(x, wr.tx, &wr.h)
+		x.needs(wr.tx.refs())
+		for _, t := range b.Tables {
+			x.touch(t.ID, &wr.h)
+		}
 		return w.showCommit(wr, next, drop)
 	}
 	x.add(&wr.h, wr.off)

@@ -14,7 +14,9 @@ import (
 
 // reader is one way through the log: from the ring while that has what it wants, else from segments.
 type reader struct {
-	l    *Log
+	l *Log
+
+	// from is the offset that Next goes on from. Under use, as what follows it.
 	from pipeline.Offset
 
 	// use is held by Next and by Close's clean-up; done is closed by Close.
@@ -82,6 +84,14 @@ func (l *Log) seek(from pipeline.Offset) place {
 func (r *reader) Next(ctx context.Context) (*pipeline.Batch, error) {
 	r.use.Lock()
 	defer r.use.Unlock()
+	b, err := r.next(ctx)
+	if err == nil {
+		r.from = b.Next()
+	}
+	return b, err
+}
+
+func (r *reader) next(ctx context.Context) (*pipeline.Batch, error) {
 	for {
 		select {
 		case <-r.done:

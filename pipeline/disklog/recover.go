@@ -23,6 +23,8 @@ type found struct {
 	proven   int64  // byte of the last segment up to which it is proven synced
 	lastSeal bool   // the last segment is sealed: a new one must follow
 	spares   []string
+	// half are the oldest segments that a crash kept from going with those whose chunks they need.
+	half []*segment
 }
 
 // listSegments returns the numbers of the segments in the folder and checks that none is missing.
@@ -81,7 +83,9 @@ func recoverLog(fsys FS, dir string, id uuid.UUID, tables *registry, flag int) (
 	}
 	for i, s := range fd.segs {
 		if i == len(fd.segs)-1 {
-			err = fd.scanLast(tables)
+			if err = fd.scanLast(tables); err == nil {
+				err = fd.leaveHalf()
+			}
 			return fd, err
 		}
 		if s.index == nil {
@@ -96,6 +100,26 @@ func recoverLog(fsys FS, dir string, id uuid.UUID, tables *registry, flag int) (
 		s.file = nil
 	}
 	return fd, nil
+}
+
+// leaveHalf parts from segments that need chunks of segments which are gone. Retention removes a
+// transaction's segments one by one; a crash may keep the later ones.
+func (fd *found) leaveHalf() error {
+	n := 0
+	for i := 0; i < len(fd.segs); i++ {
+		if fd.segs[i].index.Needs < fd.segs[n].seq {
+			n = i + 1 // and those that need one of these
+		}
+		if n == len(fd.segs) {
+			break
+		}
+	}
+	if n == len(fd.segs) {
+		s := fd.segs[n-1]
+		return &DamageError{File: filepath.Join(filepath.Dir(s.name), segName(s.index.Needs)), What: "the segment is missing; the last one holds a transaction that begins in it"}
+	}
+	fd.half, fd.segs = fd.segs[:n], fd.segs[n:]
+	return nil
 }
 
 // bound takes the end of a segment from the header of the next, where it is proven.
@@ -126,7 +150,7 @@ func (fd *found) rebuild(s *segment, tables *registry) error {
 }
 
 func (fd *found) replayOf(s *segment, st *state, tables *registry) *replay {
-	return &replay{st: st, seg: s, opening: uint32(s.head.Epoch), index: newIndex(s.seq, s.head.Base), tables: tables, batch: new(pipeline.Batch),
+	return &replay{st: st, seg: s, opening: uint32(s.head.Epoch), index: newIndex(s.seq, s.head.Base), tables: tables, oldest: fd.segs[0].seq, batch: new(pipeline.Batch),
 		load: func(a uint64) (*schemas.Table, error) { return fd.schemaAt(a, s) }}
 }
 

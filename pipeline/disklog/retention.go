@@ -67,23 +67,33 @@ func (l *Log) expired() int {
 	if n == 0 {
 		return 0
 	}
-	// What stays must not need chunks of what goes: a transaction goes as a whole. Under the size quota more
-	// goes then; by age less.
-	for {
-		need := l.firstNeeded(n)
-		if need >= segs[n].seq {
-			return n
-		}
-		if l.opt.Retention.Size > 0 && l.sizeFrom(int(need-segs[0].seq)) > l.opt.Retention.Size {
-			if n++; n >= len(segs) {
-				return int(need - segs[0].seq)
-			}
+	// What stays must not need chunks of what goes: a transaction goes as a whole or not at all. Under the
+	// size quota more goes then, by age less.
+	less, more := l.cuts(n)
+	if more > 0 && l.opt.Retention.Size > 0 && l.sizeFrom(less) > l.opt.Retention.Size {
+		return more
+	}
+	return less
+}
+
+// cuts returns how many of the oldest segments may go without tearing a transaction: the most up to n, and
+// the fewest from n on (0: none). l.mu is held.
+func (l *Log) cuts(n int) (less, more int) {
+	segs := l.mu.segs
+	need := segs[len(segs)-1].seq
+	if l.mu.openMin > 0 {
+		need = min(need, l.mu.openMin)
+	}
+	for i := len(segs) - 1; i > 0; i-- {
+		if need = min(need, segs[i].index.Needs); need < segs[i].seq {
 			continue
 		}
-		if n = int(need - segs[0].seq); n <= 0 {
-			return 0
+		if i <= n {
+			return i, more
 		}
+		more = i
 	}
+	return 0, more
 }
 
 // sizeFrom is how large the log is from its i-th segment on. l.mu is held.
@@ -92,18 +102,6 @@ func (l *Log) sizeFrom(i int) (total int64) {
 		total += s.size
 	}
 	return total
-}
-
-// firstNeeded is the lowest segment that the n-th and later ones read chunks from. l.mu is held.
-func (l *Log) firstNeeded(n int) uint64 {
-	need := l.mu.segs[n].seq
-	for _, s := range l.mu.segs[n:] {
-		need = min(need, s.index.Needs)
-	}
-	if l.mu.openMin > 0 {
-		need = min(need, l.mu.openMin)
-	}
-	return max(need, l.mu.segs[0].seq)
 }
 
 func (l *Log) tooLarge(total int64) bool {

@@ -1,7 +1,6 @@
 package disklog
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -208,8 +207,4 @@ func sealedIndex(s *segment, sl seal) *index {
 		return nil
 	}
 	return indexOf(f)
-}
-
-func isZero(p []byte) bool {
-	return len(bytes.TrimLeft(p, "\x00")) == 0
 }

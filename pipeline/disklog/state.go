@@ -48,6 +48,29 @@ type openTx struct {
 	chunks []*chunk
 }
 
+func (tx *openTx) refs() []record.Chunk {
+	refs := make([]record.Chunk, 0, len(tx.chunks))
+	for _, c := range tx.chunks {
+		refs = append(refs, c.Chunk)
+	}
+	return refs
+}
+
+// speaksOf lists the tables of all chunks in the commit's batch, so that the commit's segment describes them
+// and its index knows of them, wherever the chunks lie.
+func (tx *openTx) speaksOf(b *pipeline.Batch) {
+	b.Tables = b.Tables[:0]
+	seen := map[*schemas.Table]bool{}
+	for _, c := range tx.chunks {
+		for _, t := range c.tables {
+			if !seen[t] && len(b.Tables) < pipeline.MaxTables {
+				seen[t] = true
+				b.Tables = append(b.Tables, t)
+			}
+		}
+	}
+}
+
 // chunk is one written chunk of an open transaction. batch is nil when memory ran short.
 type chunk struct {
 	record.Chunk
@@ -232,12 +255,7 @@ func (r *replay) batchBlock(h *record.Header, block []byte, off int64) error {
 		r.index.touch(t.ID, h)
 	}
 	if h.Kind == record.KindCommit {
-		if tx := r.st.open[b.Open]; tx != nil {
-			commitIndex(r.index, tx, h)
-		} else if len(r.chunks) > 0 {
-			seq, _ := split(r.chunks[0].Address)
-			r.index.Needs = min(r.index.Needs, seq)
-		}
+		r.index.needs(r.chunks)
 		delete(r.st.open, b.Open)
 	}
 	r.st.next = h.Base + pipeline.Offset(h.Events)
@@ -248,15 +266,4 @@ func (r *replay) batchBlock(h *record.Header, block []byte, off int64) error {
 		r.st.notice(n)
 	}
 	return nil
-}
-
-// commitIndex notes what a commit's chunks hold.
-func commitIndex(x *index, tx *openTx, h *record.Header) {
-	for _, c := range tx.chunks {
-		seq, _ := split(c.Address)
-		x.Needs = min(x.Needs, seq)
-		for _, t := range c.tables {
-			x.touch(t.ID, h)
-		}
-	}
 }

@@ -146,12 +146,11 @@ func (w *writer) add(it *item) (bool, error) {
 	}
 	if it.head == nil {
 		it.head = heads.Get().(*[]byte)
-		refs := make([]record.Chunk, 0, len(tx.chunks))
-		for _, c := range tx.chunks {
-			refs = append(refs, c.Chunk)
+		if b.Kind == pipeline.BatchCommit {
+			tx.speaksOf(b)
 		}
 		var err error
-		if *it.head, it.crc, it.payload, it.newest, err = record.AppendHead((*it.head)[:0], b, refs); err != nil {
+		if *it.head, it.crc, it.payload, it.newest, err = record.AppendHead((*it.head)[:0], b, tx.refs()); err != nil {
 			return false, err
 		}
 	}
@@ -161,11 +160,6 @@ func (w *writer) add(it *item) (bool, error) {
 	}
 	block := int64(record.Padded(record.HeaderSize + it.payload))
 	slack := 2*20 + int64(len(b.Tables))*32 + (block+need)/indexStep*20
-	if tx != nil {
-		for _, c := range tx.chunks {
-			slack += int64(len(c.tables)) * 20
-		}
-	}
 	if !w.fits(need+block, slack) {
 		return false, nil
 	}

@@ -1,0 +1,20 @@
+package disklog
+
+import "github.com/leat-cdc/leat/pipeline"
+
+// AppendTogether queues batches at once, so that they are written as one group.
+func AppendTogether(l *Log, batches ...*pipeline.Batch) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, b := range batches {
+		it := item{b: b}
+		if err := l.encode(&it); err != nil {
+			return err
+		}
+		it.bytes = int64(len(b.Arena)) + int64(it.payload)
+		if _, err := l.enqueue(it); err != nil {
+			return err
+		}
+	}
+	return nil
+}
