@@ -106,13 +106,26 @@ func (r *reader) ready(due bool) *pipeline.Batch {
 // handed begins the next batch after the one that ready returned was taken.
 func (r *reader) handed() {
 	r.sent = r.token
-	r.b = pipeline.NewBatch()
+	r.b = newBatchLike(r.b)
+}
+
+// newBatchLike returns an empty batch with room for as much as the one before held: growing by doubling cost a
+// sixth of all CPU time while the log's tail, not the pool, got the batches.
+func newBatchLike(last *pipeline.Batch) *pipeline.Batch {
+	b := pipeline.NewBatch()
+	if n := len(last.Arena); cap(b.Arena) < n {
+		b.Arena = make([]byte, 0, n+n/8)
+	}
+	if n := len(last.Events); cap(b.Events) < n {
+		b.Events = make([]pipeline.Event, 0, n+n/8)
+	}
+	return b
 }
 
 // give hands the batch over, waiting for Next, and begins the next one.
 func (r *reader) give() error {
 	b := r.b
-	r.b = pipeline.NewBatch()
+	r.b = newBatchLike(b)
 	r.b.Read = r.read
 	if !b.End.Zero() {
 		r.sent = b.End.Token
