@@ -38,7 +38,8 @@ type Options struct {
 	Separator byte
 	// Form reads the rows of a table version.
 	Form func(*schemas.Table) *cell.Form
-	// Share keeps what was encoded for others who want the same; nil = keep nothing.
+	// Share keeps what was encoded for others who want the same, once a second encoder with equal options
+	// was made; nil = keep nothing.
 	Share *Share
 }
 
@@ -48,6 +49,8 @@ type Encoder struct {
 	json bool
 	// key under which encoders with equal options share what they encoded.
 	key any
+	// users of that key; nil without a Share.
+	users *atomic.Int32
 
 	// JSON: what stands before the offset, after the position; the source and a dash.
 	idHead, tail, source []byte
@@ -113,6 +116,9 @@ func newEncoder(o Options, json bool) *Encoder {
 		e.tail = append(e.tail, o.Separator)
 	}
 	e.build = e.newFragments
+	if o.Share != nil {
+		e.users = o.Share.join(e.key)
+	}
 	e.size.Store(256)
 	e.plans.Store(&map[*schemas.Table]*plan{})
 	e.states.New = func() any { return &state{e: e} }
