@@ -114,10 +114,12 @@ type Config struct {
 	Order Order
 	// MaxInFlight Deliveries at once, default 64 (OrderSource with an ordinary sink: 1).
 	MaxInFlight int
-	Batch       Batch
-	Retry       Retry
-	Exhausted   Exhausted
-	Laggard     Laggard
+	// Rate bounds the events sent per second, retries included; 0 = no bound.
+	Rate      float64
+	Batch     Batch
+	Retry     Retry
+	Exhausted Exhausted
+	Laggard   Laggard
 	// Timeout sets Delivery.Deadline; 0 = none.
 	Timeout time.Duration
 	// Grace that Deliveries get to end when the subscription stops or pauses; default 10 s.
@@ -145,7 +147,7 @@ func (c Config) filled() (Config, error) {
 	if len(missing) > 0 {
 		return c, fmt.Errorf("subscription %q: config lacks %v", c.Name, missing)
 	}
-	if c.MaxInFlight < 0 || c.Batch.Events < 0 || c.Batch.Bytes < 0 || c.Batch.Wait < 0 || c.Retry.Attempts < 0 || c.Budget < 0 {
+	if c.MaxInFlight < 0 || c.Batch.Events < 0 || c.Batch.Bytes < 0 || c.Batch.Wait < 0 || c.Retry.Attempts < 0 || c.Budget < 0 || c.Rate < 0 {
 		return c, fmt.Errorf("subscription %q: a limit is negative", c.Name)
 	}
 	_, ordered := c.Sink.(pipeline.Ordered)

@@ -95,11 +95,12 @@ func (d *delivery) Swap(i, j int) {
 
 // dispatch sends what may go now.
 func (s *session) dispatch(ctx context.Context, now time.Time) {
-	for s.inflight < s.cfg.MaxInFlight {
+	for s.inflight < s.cfg.MaxInFlight && s.pace.permits(now) {
 		d := s.next(now)
 		if d == nil {
 			return
 		}
+		s.pace.sent(d.Events, now)
 		s.send(ctx, d, now)
 	}
 }

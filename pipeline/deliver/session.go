@@ -26,6 +26,7 @@ type session struct {
 	stream stream
 	held   heldKeys
 	outage outage
+	pace   pace
 	save   saving
 
 	open     int // events scanned (given out, deferred or held) and not done
@@ -47,7 +48,7 @@ func newSession(s *Subscription, cur pipeline.Cursor) *session {
 	return &session{
 		sub: s, cfg: c, start: cur, front: *newFrontier(cur.Low), maxBytes: c.Batch.Bytes,
 		budget: newBudget(c.Budget), items: make(chan *item, 64), results: make(chan *delivery, c.MaxInFlight),
-		lanes: newLanes(c, ordered), stream: stream{pos: cur.Low}, held: newHeldKeys(),
+		lanes: newLanes(c, ordered), stream: stream{pos: cur.Low}, held: newHeldKeys(), pace: newPace(c.Rate),
 	}
 }
 
@@ -172,7 +173,7 @@ func (s *session) done(it *item, from, to uint32) {
 // arm sets the timer to the next moment at which something is due.
 func (s *session) arm(t *time.Timer, now time.Time) {
 	var next time.Time
-	for _, due := range [...]time.Time{s.save.due, s.save.resolvedDue, s.held.nextDue(), s.outage.due(), s.stream.due(s.cfg)} {
+	for _, due := range [...]time.Time{s.save.due, s.save.resolvedDue, s.held.nextDue(), s.outage.due(), s.stream.due(s.cfg), s.pace.free} {
 		// What was due and could not go waits for something else than time.
 		if due.After(now) && (next.IsZero() || due.Before(next)) {
 			next = due
