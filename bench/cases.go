@@ -297,8 +297,12 @@ func (b *bench) pulls(ctx context.Context, w *workload, run, name string, n int,
 	} else if h.Events != int64(w.rows*n) {
 		err = fmt.Errorf("%d events came, %d were expected", h.Events, w.rows*n)
 	}
+	end := s.stop
+	if stalled && b.o.profile == "" { // a profile is written at a clean end only
+		end = s.kill
+	}
 	var stopErr error
-	if m.peak, stopErr = s.stop(); err == nil {
+	if m.peak, stopErr = end(); err == nil {
 		b.keep(m)
 	}
 	return errors.Join(err, stopErr, undo(context.WithoutCancel(ctx)))

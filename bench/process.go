@@ -110,6 +110,15 @@ func (s *server) watch() {
 // cpu is what the process has used so far, user and system.
 func (s *server) cpu() time.Duration { return cpuTime(s.cmd.Process.Pid) }
 
+// kill ends it as a crash would, without waiting for a subscriber that holds something.
+func (s *server) kill() (int64, error) {
+	close(s.stopWatch)
+	s.watched.Wait()
+	err := s.cmd.Process.Kill()
+	<-s.ended // "killed"
+	return s.peak, err
+}
+
 // stop ends it by SIGTERM, or by force after a while; it returns the peak of anonymous memory in bytes.
 func (s *server) stop() (int64, error) {
 	close(s.stopWatch)

@@ -148,13 +148,25 @@ func pullOne(ctx context.Context, addr, name string, want int64, beat bool) (h h
 			return h, fmt.Errorf("ack %s: %w", name, err)
 		}
 		if h.Events >= want {
-			return h, nil
+			return h, finish(s)
 		}
 		if err := s.Send(&leatv1.PullRequest{Message: &leatv1.PullRequest_Credit{Credit: &leatv1.Credit{Events: uint32(n)}}}); err != nil {
 			return h, fmt.Errorf("credit %s: %w", name, err)
 		}
 	}
 	return h, fmt.Errorf("pull %s after %d of %d events: %w", name, h.Events, want, err)
+}
+
+// finish says that nothing more will come and waits until the server has seen it, the last ack too.
+func finish(s *pullStream) error {
+	err := s.CloseRequest()
+	for err == nil {
+		_, err = s.Receive()
+	}
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
 }
 
 // beats takes the latencies of a message's events.

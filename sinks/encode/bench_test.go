@@ -75,7 +75,7 @@ func BenchmarkProto(b *testing.B) { benchmarkAppend(b, Proto(options())) }
 func benchmarkGather(b *testing.B, share *Share, readers int) {
 	o := options()
 	o.Share = share
-	e := Proto(o)
+	e, _ := Proto(o), Proto(o) // one alone shares nothing
 	batch := wideBatch(1000)
 	var g Gathered
 	b.ReportAllocs()

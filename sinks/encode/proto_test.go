@@ -197,11 +197,13 @@ func TestGather(t *testing.T) {
 		plain := make(o)
 		share := NewShare(1 << 30)
 		o.Share = share
-		shared := make(o)
+		shared, other := make(o), make(o)
 		o.Share = NewShare(100 << 10) // full after a few chunks
-		tight := make(o)
+		tight, _ := make(o), make(o)
+		o.Share = NewShare(1 << 30)
+		alone := make(o)
 		b.Retain()
-		for _, e := range []*Encoder{plain, shared, shared, tight} {
+		for _, e := range []*Encoder{plain, shared, other, tight, alone} {
 			var g Gathered
 			for _, cuts := range [][]uint32{{0, 1000}, {0, 1, 2, 130, 131, 290, 301, 302, 999, 1000}, {0, 500, 1000}} {
 				d := &pipeline.Delivery{}
@@ -216,6 +218,28 @@ func TestGather(t *testing.T) {
 		}
 		if share.Used() == 0 {
 			t.Error("nothing was shared")
+		}
+		if n := o.Share.Used(); n != 0 {
+			t.Errorf("%d bytes are kept for nobody", n)
+		}
+	}
+}
+
+// A buffer is in no class whose callers it is too small for, and is found again by who needs as much as it was
+// made for.
+func TestBufferClasses(t *testing.T) {
+	for n := 1; n < 1<<12; n++ {
+		var p bufferPool
+		b := p.get(n)
+		if cap(b) < n || n > 16 && cap(b) > n+n/4 {
+			t.Fatalf("a buffer of %d for %d", cap(b), n)
+		}
+		odd := make([]byte, 0, n)
+		p.put(odd)
+		for class := range p.classes {
+			if got, _ := p.classes[class].Get().(*[]byte); got != nil && cap(*got) < classSize(class) {
+				t.Fatalf("a buffer of %d stands in the class of %d", cap(*got), classSize(class))
+			}
 		}
 	}
 }

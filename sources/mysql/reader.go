@@ -48,6 +48,8 @@ type reader struct {
 	quar   quarantines
 	look   *lookups
 	temps  map[tempTable]bool
+
+	bytes, events int // in the last batch
 }
 
 // maxEvent bounds an event's size, as the server's largest slave_max_allowed_packet does.
@@ -100,24 +102,28 @@ func (r *reader) ready(due bool) *pipeline.Batch {
 	if len(r.b.Events) == 0 && len(r.b.Notices) == 0 && r.token == r.sent {
 		return nil
 	}
+	r.measure()
 	return r.b
 }
 
 // handed begins the next batch after the one that ready returned was taken.
 func (r *reader) handed() {
 	r.sent = r.token
-	r.b = newBatchLike(r.b)
+	r.b = r.roomy()
 }
 
-// newBatchLike returns an empty batch with room for as much as the one before held: growing by doubling cost a
-// sixth of all CPU time while the log's tail, not the pool, got the batches.
-func newBatchLike(last *pipeline.Batch) *pipeline.Batch {
+// measure notes how much r.b holds, before it is another's.
+func (r *reader) measure() { r.bytes, r.events = len(r.b.Arena), len(r.b.Events) }
+
+// roomy returns an empty batch with room for as much as the one before held: growing by doubling cost a sixth
+// of all CPU time while the log's tail, not the pool, got the batches.
+func (r *reader) roomy() *pipeline.Batch {
 	b := pipeline.NewBatch()
-	if n := len(last.Arena); cap(b.Arena) < n {
-		b.Arena = make([]byte, 0, n+n/8)
+	if cap(b.Arena) < r.bytes {
+		b.Arena = make([]byte, 0, r.bytes+r.bytes/8)
 	}
-	if n := len(last.Events); cap(b.Events) < n {
-		b.Events = make([]pipeline.Event, 0, n+n/8)
+	if cap(b.Events) < r.events {
+		b.Events = make([]pipeline.Event, 0, r.events+r.events/8)
 	}
 	return b
 }
@@ -125,7 +131,8 @@ func newBatchLike(last *pipeline.Batch) *pipeline.Batch {
 // give hands the batch over, waiting for Next, and begins the next one.
 func (r *reader) give() error {
 	b := r.b
-	r.b = newBatchLike(b)
+	r.measure()
+	r.b = r.roomy()
 	r.b.Read = r.read
 	if !b.End.Zero() {
 		r.sent = b.End.Token

@@ -71,7 +71,7 @@ func newServer(ctx context.Context, o Options, tel *telemetry.Telemetry, addr ne
 		s.publicURL = scheme + "://" + addr.String()
 	}
 	s.hub.Authorize = api.MaySubscribe
-	s.share = encode.NewShare(int(s.shareOf(15)))
+	s.share = encode.NewShare(int(s.shareOf(25)))
 	s.engine = engine.New(engine.Config{Cursors: store, Store: store, Form: s.forms.Of, Observer: s.observer()})
 	tel.Collect(s.status)
 	return s, nil
@@ -135,7 +135,7 @@ func (s *Server) startSource(ctx context.Context, cfg *config.Config, name strin
 		OpenLog: func(ctx context.Context) (pipeline.Log, error) {
 			l, err := disklog.Open(disklog.Options{Dir: logFolder(cfg.Data, name), Source: name, Observer: obs,
 				Retention: disklog.Retention{Age: cfg.Log.Retention.Age.D(), Size: int64(cfg.Log.Retention.Size)},
-				Memory:    s.shareOf(25) / n, Queue: s.shareOf(10) / n, SegmentSize: segmentSize(int64(cfg.Log.Retention.Size))})
+				Memory:    s.shareOf(15) / n, Queue: s.shareOf(10) / n, SegmentSize: segmentSize(int64(cfg.Log.Retention.Size))})
 			if err != nil {
 				return nil, err
 			}
@@ -172,7 +172,7 @@ func (s *Server) startSubscription(ctx context.Context, cfg *config.Config, name
 	}
 	render := encode.JSON(encode.Options{Source: sub.Source, PublicURL: s.publicURL, Columns: sub.Columns, Int64AsString: sub.JSON.Int64 == "string", Form: s.forms.Of})
 	c := deliver.Config{Name: name, Source: sub.Source, Filter: program, From: startOf(sub.From), Order: orders[sub.Order],
-		MaxInFlight: sub.Flow.MaxInFlight,
+		MaxInFlight: sub.Flow.MaxInFlight, Rate: sub.Flow.Rate,
 		Batch:       deliver.Batch{Events: sub.Batch.Events, Bytes: int(sub.Batch.Bytes), Wait: sub.Batch.Wait.D()},
 		Retry:       deliver.Retry{Initial: sub.Retry.Initial.D(), Max: sub.Retry.Max.D(), Attempts: sub.Retry.Attempts, Age: sub.Retry.Age.D()},
 		Grace:       s.o.Grace, Resolved: sub.Resolved.D(),
