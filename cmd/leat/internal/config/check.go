@@ -105,6 +105,7 @@ func (c *checker) all() {
 			c.subscription("subscriptions."+name, s)
 		}
 	}
+	c.fileClashes()
 }
 
 // ok says whether the value at path can be judged: it is not open, and nothing

@@ -159,3 +159,19 @@ func (c *checker) clashes() {
 		seen[id] = name
 	}
 }
+
+// fileClashes refuses two subscriptions that would write into one file.
+func (c *checker) fileClashes() {
+	seen := map[string]string{}
+	for _, name := range sortedKeys(c.cfg.Subscriptions) {
+		s := c.cfg.Subscriptions[name]
+		if s == nil || s.Deliver.File == nil || s.Deliver.File.Path == "" {
+			continue
+		}
+		field := "subscriptions." + name + ".deliver.file.path"
+		if first, dup := seen[s.Deliver.File.Path]; dup && c.ok(field) {
+			c.fail(field, "give each its own file", "%s is the same as that of subscriptions.%s", field, first)
+		}
+		seen[s.Deliver.File.Path] = name
+	}
+}
