@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/leat-cdc/leat/schemas"
 	"github.com/leat-cdc/leat/schemas/cell/binlog"
 	"github.com/leat-cdc/leat/sources/mysql/internal/event"
 	"github.com/leat-cdc/leat/sources/mysql/internal/statement"
@@ -107,8 +106,7 @@ func (r *reader) declare(m *binlog.TableMap) (looked, ok bool, err error) {
 func (r *reader) declareNamed(m *binlog.TableMap, columns []catalogColumn, since []touch) (looked, ok bool, err error) {
 	for i := range m.Columns {
 		c := &m.Columns[i]
-		must := open(c, r.srv.mariadb)
-		if must == closed {
+		if !open(c, r.srv.mariadb) {
 			continue
 		}
 		sure := true
@@ -123,55 +121,31 @@ func (r *reader) declareNamed(m *binlog.TableMap, columns []catalogColumn, since
 				declared = columns[j].declared
 			}
 		}
-		switch {
-		case sure && declared != "":
-			c.Declared = declared
-		case must == essential:
+		if !sure || declared == "" {
 			r.quarantine(m.Schema, m.Table, codeMetadata, fmt.Sprintf("the binlog does not tell the type of column %s (uuid, inet, vector or bytes), and a statement changed the table since these rows", c.Name),
 				"bring the table back by a backfill")
 			return false, false, nil
 		}
+		c.Declared = declared
 	}
 	return true, true, nil
 }
 
-// openness is what a table map with full metadata leaves open about a column's type.
-type openness uint8
-
-const (
-	closed    openness = iota
-	display            // tinyint(1) reads as a boolean: undeclared it stays the number that it is
-	essential          // MariaDB's uuid, inet4, inet6, vector look like bytes; old times lack their digits
-)
-
-func open(c *binlog.TableMapColumn, mariadb bool) openness {
-	const binaryCollation = 63
+// open tells whether even a table map with full metadata leaves the column's type open: MariaDB's uuid,
+// inet4, inet6 and vector look like bytes, and its old temporal formats lack their digits.
+func open(c *binlog.TableMapColumn, mariadb bool) bool {
 	switch c.Code {
-	case binlog.TypeTiny:
-		if !c.Unsigned && tinyIsBool {
-			return display
-		}
 	case binlog.TypeString, binlog.TypeVarchar:
-		if mariadb && (c.Collation == binaryCollation || c.Collation == 0) && c.Labels == nil {
-			return essential
-		}
+		return mariadb && (c.Collation == collationBinary || c.Collation == 0) && c.Labels == nil
 	case binlog.TypeTimestamp, binlog.TypeTime, binlog.TypeDatetime:
-		if mariadb {
-			return essential
-		}
+		return mariadb
 	}
-	return closed
+	return false
 }
-
-// tinyIsBool: the reader of cells makes a boolean of tinyint(1).
-var tinyIsBool = func() bool {
-	t, err := binlog.TypeOf(binlog.TableMapColumn{Code: binlog.TypeTiny, Declared: "tinyint(1)"})
-	return err == nil && t.Kind == schemas.KindBool
-}()
 
 func ambiguous(m *binlog.TableMap, mariadb bool) bool {
 	for i := range m.Columns {
-		if open(&m.Columns[i], mariadb) != closed {
+		if open(&m.Columns[i], mariadb) {
 			return true
 		}
 	}

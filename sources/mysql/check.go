@@ -343,6 +343,20 @@ func (s *Source) Tables(ctx context.Context) ([]*schemas.Table, error) {
 	return out, nil
 }
 
+// Server returns kind and version of the server, for people.
+func (s *Source) Server(ctx context.Context) (string, error) {
+	c, err := s.connect(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = c.Close() }()
+	v, _, err := c.inspect(ctx)
+	if err != nil {
+		return "", err
+	}
+	return v.String(), nil
+}
+
 // Remove takes what the source left on the server: nothing. Servers keep no state for a binlog reader
 // that is not connected.
 func (s *Source) Remove(context.Context) error { return nil }

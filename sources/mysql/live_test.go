@@ -17,6 +17,7 @@ import (
 	"github.com/leat-cdc/leat/internal/servers"
 	"github.com/leat-cdc/leat/internal/servers/servertest"
 	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/schemas"
 	"github.com/leat-cdc/leat/schemas/cell"
 	"github.com/leat-cdc/leat/schemas/cell/binlog"
 )
@@ -116,12 +117,12 @@ type reading struct {
 	notices []pipeline.Notice
 	end     pipeline.Position
 	open    map[string][]record
-	rows    map[string]map[string]string // table → key → row
+	tables  map[string]*schemas.Table
 	chunks  int
 }
 
 func newReading(t testing.TB) *reading {
-	return &reading{t: t, open: map[string][]record{}, rows: map[string]map[string]string{}}
+	return &reading{t: t, open: map[string][]record{}, tables: map[string]*schemas.Table{}}
 }
 
 func (r *reading) take(b *pipeline.Batch) {
@@ -166,6 +167,7 @@ func (r *reading) record(b *pipeline.Batch, i int) record {
 		return rec
 	}
 	rec.what += " " + b.Tables[e.Table].Subject()
+	r.tables[b.Tables[e.Table].Subject()] = b.Tables[e.Table]
 	if !e.Op.Row() {
 		return rec
 	}

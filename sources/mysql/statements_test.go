@@ -8,7 +8,7 @@ import (
 
 	"github.com/leat-cdc/leat/internal/servers"
 	"github.com/leat-cdc/leat/internal/servers/servertest"
-	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/schemas"
 )
 
 // events runs statements and returns what comes of them, up to a marker that is inserted last.
@@ -223,4 +223,44 @@ func TestWithoutMetadata(t *testing.T) {
 	})
 }
 
-var _ pipeline.Source = (*Source)(nil)
+// MariaDB's types that look like bytes in the binlog are what the catalogue declares, as long as no
+// statement about them came between.
+func TestDeclaredTypes(t *testing.T) {
+	t.Parallel()
+	db := servertest.MariaDB(t, servers.MySQLOptions{})
+	r := events(t, db, Config{},
+		"create table d (id int primary key, u uuid, i inet6, b binary(3))",
+		"insert into d values (1,'123e4567-e89b-12d3-a456-426614174000','::1','abc')",
+		"alter table d add column x int",
+		"insert into d (id) values (2)",
+		"create table f (id int primary key, u uuid)", "insert into f values (1,null)", "alter table f modify u binary(16)", "insert into f values (2,null)")
+	expect(t, r, db.Name,
+		"insert d - -> id=1 u=123e4567-e89b-12d3-a456-426614174000 i=::1 b=abc",
+		"schema d",
+		"insert d - -> id=2 u=NULL i=NULL b=NULL x=NULL")
+	expectNotices(t, r, db.Name, "1 metadata f")
+}
+
+// A change that fell between two streams is told by the second, which knows what the log has.
+func TestChangeBetweenStreams(t *testing.T) {
+	t.Parallel()
+	flavors(t, servers.MySQLOptions{}, func(t *testing.T, db *servertest.Database) {
+		raw := base(db.URL)
+		c := login(t, raw, db.Name)
+		c.do("create table z (id int primary key)")
+		r := newReading(t)
+		r.end = now(t, raw)
+		c.do("insert into z values (1)")
+		cfg := Config{URL: raw, Tables: []string{db.Name + ".*"}}
+		r.follow(source(t, cfg), "id=1")
+		c.do("alter table z add column y int")
+		r.end = now(t, raw)
+		c.do("insert into z values (2,3)")
+		cfg.Known = func() []*schemas.Table {
+			return []*schemas.Table{{ID: 7, Version: 1, Schema: db.Name, Name: "z", Wire: schemas.WireBinlog, Identity: []int{0}, Routing: []int{0}, KeySpace: "k",
+				Columns: r.tables[db.Name+".z"].Columns}}
+		}
+		r.follow(source(t, cfg), "id=2")
+		expect(t, r, db.Name, "insert z - -> id=1", "schema z", "insert z - -> id=2 y=3")
+	})
+}

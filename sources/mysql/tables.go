@@ -116,7 +116,7 @@ func (r *reader) tableMap(h event.Header, body []byte) error {
 	sh := &shape{schema: m.Schema, name: m.Table, raw: bytes.Clone(raw)}
 	before := r.tables.newest(name)
 	if r.wanted(m.Schema, m.Table) {
-		if sh.wanted, err = r.shape(sh, m, before); err != nil {
+		if sh.wanted, err = r.shape(sh, m); err != nil {
 			return err
 		}
 	}
@@ -143,7 +143,7 @@ func (r *reader) wanted(schema, name string) bool {
 
 // shape makes a table of what the table map says, and of the catalogue where the map does not suffice. ok
 // is false when the table cannot be read: then it is quarantined.
-func (r *reader) shape(sh *shape, m *binlog.TableMap, before *schemas.Table) (ok bool, err error) {
+func (r *reader) shape(sh *shape, m *binlog.TableMap) (ok bool, err error) {
 	sh.looked, ok, err = r.declare(m)
 	if err != nil || !ok {
 		return false, err
@@ -171,14 +171,15 @@ func (r *reader) shape(sh *shape, m *binlog.TableMap, before *schemas.Table) (ok
 		r.quarantine(m.Schema, m.Table, codeType, err.Error(), "upgrade Leat, then bring the table back by a backfill")
 		return false, nil
 	}
-	if before != nil && !before.FullBefore && same(before, t) {
-		t.FullBefore = false // seen in the rows: it does not go back and forth
+	old := r.tables.byName[m.Schema+"."+m.Table]
+	if old != nil && old.table != nil && !old.table.FullBefore && same(old.table, t) {
+		t.FullBefore = false // seen in this stream's rows: it does not go back and forth
 	}
 	if drop != nil {
 		sh.trim = newTrim(t, append(drop, make([]bool, len(t.Columns)-len(drop))...))
 	}
 	sh.table = t.Seal()
-	if old := r.tables.byName[m.Schema+"."+m.Table]; old != nil && old.table != nil && old.table.ShapeHash() == t.ShapeHash() {
+	if old != nil && old.table != nil && old.table.ShapeHash() == t.ShapeHash() {
 		sh.table = old.table
 	}
 	return true, nil
