@@ -48,6 +48,9 @@ func (r Routes) apply(t *schemas.Table) error {
 			break
 		}
 	}
+	if t.Wire == schemas.WireNone {
+		return nil // without rows there is nothing to route: a truncate of a table of which no row was seen
+	}
 	for _, k := range r.Keys {
 		if !matches(k.Table, name) {
 			continue
