@@ -32,7 +32,7 @@ type options struct {
 	cases           []string
 	quick           bool
 	profile         string
-	dir, out        string
+	dir, out, leat  string
 	memory          string
 	timeout         time.Duration
 	beatTime, idle  time.Duration
@@ -70,6 +70,7 @@ func parse(args []string) (options, error) {
 	f.StringVar(&o.profile, "profile", "", "write a CPU profile of Leat for each case and run into this `folder`")
 	f.StringVar(&o.dir, "dir", os.TempDir(), "Leat's data goes into this `folder`; it should be on a real disk")
 	f.StringVar(&o.out, "out", filepath.Join("bench", "out"), "the JSON file goes into this `folder`")
+	f.StringVar(&o.leat, "leat", "", "measure this `program` instead of building bin/leat")
 	f.StringVar(&o.memory, "memory", "512MiB", "Leat's memory budget")
 	if err := f.Parse(args); err != nil {
 		return o, err
@@ -132,10 +133,12 @@ func run(ctx context.Context, args []string) (err error) {
 			return fmt.Errorf("make the folder of profiles: %w", err)
 		}
 	}
-	say("building bin/leat")
-	leat, err := build(ctx)
-	if err != nil {
-		return err
+	leat := o.leat
+	if leat == "" {
+		say("building bin/leat")
+		if leat, err = build(ctx); err != nil {
+			return err
+		}
 	}
 	r := newReport(o)
 	var failed []error
