@@ -114,6 +114,13 @@ type Ordered interface {
 	Ordered()
 }
 
+// Drainer is the optional capability of a sink whose Deliveries may wait long for somebody to take them.
+type Drainer interface {
+	// Drain true: until Drain false, Deliveries of which nothing is with the subscriber end at once, with
+	// Defer; those that are with it may still end by themselves.
+	Drain(on bool)
+}
+
 // Resolver is the optional capability of a sink to take leat.resolved events.
 type Resolver interface {
 	// Resolve tells the subscriber that everything below o is acked or listed. Best effort, never retried.

@@ -189,8 +189,10 @@ const (
 	StateBlocked = "blocked"
 	// StatePaused: until Resume.
 	StatePaused = "paused"
-	// StateStopped: cannot run (Reason has the cure); until Seek, or Run has not begun or has ended.
+	// StateStopped: cannot run (Reason has the cure); until Seek, or Run has not begun.
 	StateStopped = "stopped"
+	// StateClosed: Run has ended as it was told to.
+	StateClosed = "closed"
 )
 
 // Status of a subscription at a moment.

@@ -39,7 +39,7 @@ func (s *Subscription) Run(ctx context.Context) error {
 		s.setState(StateStopped, err.Error(), time.Time{})
 		return fmt.Errorf("subscription %q: %w", s.cfg.Name, err)
 	}
-	s.setState(StateStopped, "shut down", time.Time{})
+	s.setState(StateClosed, "", time.Time{})
 	if err != nil {
 		return fmt.Errorf("stop subscription %q: %w", s.cfg.Name, err)
 	}

@@ -190,6 +190,10 @@ func (s *session) arm(t *time.Timer, now time.Time) {
 func (s *session) finish(abandon func()) {
 	grace := time.NewTimer(s.cfg.Grace)
 	defer grace.Stop()
+	if d, ok := s.cfg.Sink.(pipeline.Drainer); ok {
+		d.Drain(true)
+		defer d.Drain(false)
+	}
 	for s.inflight > 0 {
 		select {
 		case d := <-s.results:

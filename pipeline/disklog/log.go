@@ -179,6 +179,9 @@ func (l *Log) start(fd *found) (*writer, error) {
 	} else {
 		s := fd.segs[len(fd.segs)-1]
 		gap := max(st.next, l.meta.AtLeast)
+		if err := l.noteGap(st.next); err != nil {
+			return nil, err
+		}
 		w.continueIn(s, fd)
 		if !fd.lastSeal {
 			if err := w.rewriteTail(fd.proven); err != nil {

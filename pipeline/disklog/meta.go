@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -32,6 +33,24 @@ type meta struct {
 	First pipeline.Offset `json:"first,string"`
 	// AtLeast: the next offset must not be below; set when the folder was restored.
 	AtLeast pipeline.Offset `json:"at_least,string,omitempty"`
+	// Gaps are offsets that were left out because of that: no event has them.
+	Gaps []gap `json:"gaps,omitempty"`
+}
+
+// gap is [From, To).
+type gap struct {
+	From pipeline.Offset `json:"from,string"`
+	To   pipeline.Offset `json:"to,string"`
+}
+
+// noteGap remembers the gap that opening the log leaves before AtLeast.
+func (l *Log) noteGap(next pipeline.Offset) error {
+	g := gap{From: next, To: l.meta.AtLeast}
+	if g.From >= g.To || slices.Contains(l.meta.Gaps, g) {
+		return nil
+	}
+	l.meta.Gaps = append(l.meta.Gaps, g)
+	return writeMeta(l.opt.FS, l.opt.Dir, l.meta)
 }
 
 func newMeta(source string, now time.Time) meta {

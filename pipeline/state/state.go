@@ -100,6 +100,26 @@ func (s *Store) Backup(ctx context.Context, path string) error {
 	return os.Chmod(path, 0o600)
 }
 
+// Copy writes a copy of the state in the file at path, which a server may be using, to a new file. The
+// original is only read: its schema stays as it is, also when it is not this version's.
+func Copy(ctx context.Context, path, to string) (err error) {
+	if _, err := os.Stat(path); err != nil {
+		return fmt.Errorf("back up the state: %w", err)
+	}
+	if _, err := os.Stat(to); err == nil {
+		return fmt.Errorf("back up the state: %s exists already", to)
+	}
+	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?mode=rw&_pragma=busy_timeout(10000)")
+	if err != nil {
+		return fmt.Errorf("back up the state %s: %w", path, err)
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	if _, err := db.ExecContext(ctx, "VACUUM INTO ?", to); err != nil {
+		return fmt.Errorf("back up the state to %s: %w", to, err)
+	}
+	return os.Chmod(to, 0o600)
+}
+
 func (s *Store) exec(ctx context.Context, doing, query string, args ...any) error {
 	if _, err := s.write.ExecContext(ctx, query, args...); err != nil {
 		return fmt.Errorf("%s: %w", doing, err)

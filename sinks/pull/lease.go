@@ -112,6 +112,9 @@ func (s *Sink) leave(c *owner, why string) {
 			}
 		}
 	}
+	if s.draining {
+		s.giveBack()
+	}
 	if n > 0 {
 		s.unsent = 0
 		s.left = fmt.Sprintf("client %q %s with %d events unacked", c.name, why, n)

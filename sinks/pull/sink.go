@@ -50,6 +50,8 @@ type Sink struct {
 
 	mu     sync.Mutex
 	closed bool
+	// draining: what is not leased is given back.
+	draining bool
 	// next is the Number of the Delivery to queue next; early holds those that came before their turn,
 	// nil for those that were withdrawn.
 	next  uint64
@@ -117,6 +119,9 @@ func (s *Sink) Deliver(ctx context.Context, d *pipeline.Delivery) (pipeline.Outc
 		return nil, pipeline.ErrClosed
 	}
 	s.enqueue(it)
+	if s.draining {
+		s.giveBack()
+	}
 	s.mu.Unlock()
 	select {
 	case <-it.finished:
@@ -343,6 +348,39 @@ func (s *Sink) withdraw(it *item) (some bool) {
 		}
 	}
 	return some
+}
+
+// Drain implements pipeline.Drainer.
+func (s *Sink) Drain(on bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.draining = on; on {
+		s.giveBack()
+	}
+}
+
+// giveBack defers every event that waits. Called with mu held.
+func (s *Sink) giveBack() {
+	for number, it := range s.early {
+		if it != nil {
+			s.deferWaiting(it)
+			it.gone = true
+			close(it.finished)
+			s.early[number] = nil
+		}
+	}
+	for _, it := range s.queue {
+		s.deferWaiting(it)
+	}
+	s.sweep()
+}
+
+func (s *Sink) deferWaiting(it *item) {
+	for i := range it.events {
+		if it.events[i].state == waiting {
+			s.settle(it, i, pipeline.Outcome{Class: pipeline.Defer, Reason: reasonStopped})
+		}
+	}
 }
 
 const reasonStopped = "the subscription was stopped"

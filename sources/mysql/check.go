@@ -354,7 +354,7 @@ func (s *Source) Server(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return v.String(), nil
+	return v.name(), nil
 }
 
 // Remove takes what the source left on the server: nothing. Servers keep no state for a binlog reader

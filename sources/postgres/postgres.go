@@ -177,6 +177,20 @@ func (s *Source) Tables(ctx context.Context) ([]TableInfo, error) {
 	return infos, nil
 }
 
+// Server returns kind and version of the server, for people.
+func (s *Source) Server(ctx context.Context) (string, error) {
+	c, err := s.catalog(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer c.close()
+	settings, err := c.settings(ctx)
+	if err != nil {
+		return "", err
+	}
+	return "PostgreSQL " + settings["server_version"], nil
+}
+
 // Remove drops the slot and, if Leat made it, the publication. What is gone already is no error.
 func (s *Source) Remove(ctx context.Context) error {
 	c, err := s.catalog(ctx)

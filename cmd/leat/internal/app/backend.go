@@ -51,6 +51,11 @@ func (s *Server) changes(cfg *config.Config) []*leatv1.Change {
 				Note: "not in the file: kept, paused; leat apply --drop " + name + " forgets it"})
 		}
 	}
+	for _, name := range slices.Sorted(maps.Keys(s.lost)) {
+		if cfg.Sources[name] == nil {
+			all = append(all, &leatv1.Change{Kind: "keep", Path: "sources." + name, Note: goneSource(name)})
+		}
+	}
 	return all
 }
 
@@ -99,8 +104,7 @@ func (s *Server) Apply(ctx context.Context, r *leatv1.ApplyRequest) (*leatv1.App
 func (s *Server) drop(ctx context.Context, name string) (string, error) {
 	s.mu.Lock()
 	_, isSub := s.gone[name]
-	data := s.cfg.Data
-	cfg := s.cfg
+	data, cfg := s.o.Config.Data, s.cfg // `data` of another file counts at the next start
 	s.mu.Unlock()
 	if isSub {
 		if err := s.store.DropSubscription(ctx, name); err != nil {
@@ -123,6 +127,9 @@ func (s *Server) drop(ctx context.Context, name string) (string, error) {
 		return "", err
 	}
 	s.audit(ctx, "drop", name, "source")
+	if err := s.refreshGone(ctx, cfg); err != nil {
+		return "", err
+	}
 	return "log removed; slot and publication stay in the database: drop them there (leat source remove does both while the file names the source)", nil
 }
 
@@ -173,20 +180,19 @@ func (s *Server) Seek(ctx context.Context, r *leatv1.SeekRequest) (*leatv1.SeekR
 		return nil, api.Errorf(api.Unavailable, "%w", err)
 	}
 	_, next := log.Bounds()
-	start, to := deliver.Start{Latest: true}, next
+	to := next
 	switch at := r.To.(type) {
 	case *leatv1.SeekRequest_Offset:
 		to = pipeline.Offset(at.Offset)
-		start = deliver.Start{Offset: to}
 	case *leatv1.SeekRequest_Time:
-		start = deliver.Start{Time: at.Time.AsTime()}
-		if to, err = log.At(ctx, start.Time); err != nil {
+		if to, err = log.At(ctx, at.Time.AsTime()); err != nil {
 			return nil, err
 		}
 	}
 	resp := &leatv1.SeekResponse{To: uint64(to)}
 	err = s.engine.Do(r.Subscription, func(d *deliver.Subscription) error {
-		from := d.Status().Low
+		oldest, _ := log.Bounds()
+		from := max(oldest, d.Status().Low) // a cursor of another log has no Low here
 		resp.From = uint64(from)
 		switch {
 		case to > next:
@@ -198,7 +204,7 @@ func (s *Server) Seek(ctx context.Context, r *leatv1.SeekRequest) (*leatv1.SeekR
 		if r.DryRun {
 			return nil
 		}
-		return d.Seek(ctx, start, r.Reason)
+		return d.Seek(ctx, deliver.Start{Offset: to}, r.Reason)
 	})
 	if err != nil {
 		return nil, api.Errorf(api.Precondition, "%w", err)
@@ -249,7 +255,7 @@ func (s *Server) RemoveSource(ctx context.Context, r *leatv1.RemoveSourceRequest
 	s.apply.Lock()
 	defer s.apply.Unlock()
 	s.mu.Lock()
-	db, data := s.databases[r.Name], s.cfg.Data
+	db, data := s.databases[r.Name], s.o.Config.Data
 	var subs []string
 	for name, sub := range s.cfg.Subscriptions {
 		if sub.Source == r.Name {

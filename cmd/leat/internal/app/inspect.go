@@ -55,7 +55,8 @@ func lookPostgres(ctx context.Context, raw string) (string, []Table, []pipeline.
 			all = append(all, Table{t.Schema + "." + t.Name, t.Key})
 		}
 	}
-	return "PostgreSQL", all, src.Check(ctx), nil
+	version, err := src.Server(ctx)
+	return version, all, src.Check(ctx), err
 }
 
 func lookMySQL(ctx context.Context, raw string) (string, []Table, []pipeline.Finding, error) {
@@ -75,7 +76,8 @@ func lookMySQL(ctx context.Context, raw string) (string, []Table, []pipeline.Fin
 		}
 		all = append(all, known)
 	}
-	return "MySQL or MariaDB", all, src.Check(ctx), nil
+	version, err := src.Server(ctx)
+	return version, all, src.Check(ctx), err
 }
 
 // LogDir is the folder of a source's log in a data folder; with an empty source the folder of all of them.
@@ -88,12 +90,7 @@ func Backup(ctx context.Context, data, to string) error {
 	if err := os.Mkdir(to, 0o700); err != nil {
 		return fmt.Errorf("back up to %s: %w", to, err)
 	}
-	store, err := state.Open(ctx, stateFile(data))
-	if err != nil {
-		return err
-	}
-	err = errors.Join(store.Backup(ctx, stateFile(to)), store.Close())
-	if err != nil {
+	if err := state.Copy(ctx, stateFile(data), stateFile(to)); err != nil {
 		return err
 	}
 	logs, err := os.ReadDir(logFolder(data, ""))

@@ -41,13 +41,17 @@ type Server struct {
 	publicURL string
 	forms     form.Cache
 
+	ended error      // of quiesce
 	apply sync.Mutex // one change of the configuration at a time
 
 	mu        sync.Mutex
 	cfg       *config.Config // what runs
 	databases map[string]database
 	gone      map[string]state.Subscription // kept, but not in the file
-	holds     map[string]pipeline.Offset    // by source: the lowest offset that a gone one wants
+	lost      map[string]state.Source       // sources that are kept, but not in the file
+	holds     map[string]pipeline.Offset    // by source: the lowest offset that one which does not run wants
+	commits   map[string]commitAt           // by subscription
+	arrivals  map[string]arrival            // by source
 	logFull   map[string]bool
 }
 
@@ -64,7 +68,8 @@ func newServer(ctx context.Context, o Options, tel *telemetry.Telemetry, addr ne
 		return nil, err
 	}
 	s := &Server{o: o, tel: tel, store: store, hub: pull.NewHub(), started: time.Now(), cfg: o.Config,
-		databases: map[string]database{}, gone: map[string]state.Subscription{}, holds: map[string]pipeline.Offset{}, logFull: map[string]bool{}}
+		databases: map[string]database{}, gone: map[string]state.Subscription{}, lost: map[string]state.Source{}, holds: map[string]pipeline.Offset{},
+		commits: map[string]commitAt{}, arrivals: map[string]arrival{}, logFull: map[string]bool{}}
 	s.publicURL = strings.TrimSuffix(o.Config.PublicURL, "/")
 	if strings.HasSuffix(s.publicURL, ":0") { // the port was the system's choice
 		scheme, _, _ := strings.Cut(s.publicURL, "://")
@@ -87,6 +92,26 @@ func (s *Server) observer() pipeline.Observer {
 		s.mu.Unlock()
 		full(log, is)
 	}
+	ingested, synced := obs.Ingested, obs.Synced
+	obs.Ingested = func(source string, events, bytes int, end pipeline.Position) {
+		if events > 0 {
+			s.mu.Lock()
+			a := s.arrivals[source]
+			a.ingested = time.Now()
+			s.arrivals[source] = a
+			s.mu.Unlock()
+		}
+		ingested(source, events, bytes, end)
+	}
+	obs.Synced = func(log string, batches, bytes int, took time.Duration) {
+		s.mu.Lock()
+		if a := s.arrivals[log]; a.ingested.After(a.durable) {
+			a.durable = time.Now()
+			s.arrivals[log] = a
+		}
+		s.mu.Unlock()
+		synced(log, batches, bytes, took)
+	}
 	return obs
 }
 
@@ -95,7 +120,7 @@ func (s *Server) begin(ctx context.Context) error {
 	if err := s.checkFilters(s.cfg); err != nil {
 		return err
 	}
-	if err := s.refreshGone(ctx, s.cfg); err != nil {
+	if err := s.holdAll(ctx); err != nil {
 		return err
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.cfg.Sources)) {
@@ -108,14 +133,14 @@ func (s *Server) begin(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	return s.refreshGone(ctx, s.cfg)
 }
 
 // quiesce stops reading and delivering; the API still answers.
-func (s *Server) quiesce() { _ = s.engine.Stop() } // stop reports it: Stop is idempotent
+func (s *Server) quiesce() { s.ended = s.engine.Stop() }
 
 func (s *Server) stop() error {
-	return errors.Join(s.engine.Stop(), s.store.Close())
+	return errors.Join(s.ended, s.engine.Stop(), s.store.Close())
 }
 
 func (s *Server) startSource(ctx context.Context, cfg *config.Config, name string) error {
@@ -133,7 +158,7 @@ func (s *Server) startSource(ctx context.Context, cfg *config.Config, name strin
 	}
 	spec := engine.Source{Name: name, Source: db, Routes: routes(src),
 		OpenLog: func(ctx context.Context) (pipeline.Log, error) {
-			l, err := disklog.Open(disklog.Options{Dir: logFolder(cfg.Data, name), Source: name, Observer: obs,
+			l, err := disklog.Open(disklog.Options{Dir: logFolder(s.o.Config.Data, name), Source: name, Observer: obs,
 				Retention: disklog.Retention{Age: cfg.Log.Retention.Age.D(), Size: int64(cfg.Log.Retention.Size)},
 				Memory:    s.shareOf(15) / n, Queue: s.shareOf(10) / n, SegmentSize: segmentSize(int64(cfg.Log.Retention.Size))})
 			if err != nil {
@@ -173,9 +198,9 @@ func (s *Server) startSubscription(ctx context.Context, cfg *config.Config, name
 	render := encode.JSON(encode.Options{Source: sub.Source, PublicURL: s.publicURL, Columns: sub.Columns, Int64AsString: sub.JSON.Int64 == "string", Form: s.forms.Of})
 	c := deliver.Config{Name: name, Source: sub.Source, Filter: program, From: startOf(sub.From), Order: orders[sub.Order],
 		MaxInFlight: sub.Flow.MaxInFlight, Rate: sub.Flow.Rate,
-		Batch:       deliver.Batch{Events: sub.Batch.Events, Bytes: int(sub.Batch.Bytes), Wait: sub.Batch.Wait.D()},
-		Retry:       deliver.Retry{Initial: sub.Retry.Initial.D(), Max: sub.Retry.Max.D(), Attempts: sub.Retry.Attempts, Age: sub.Retry.Age.D()},
-		Grace:       s.o.Grace, Resolved: sub.Resolved.D(),
+		Batch: deliver.Batch{Events: sub.Batch.Events, Bytes: int(sub.Batch.Bytes), Wait: sub.Batch.Wait.D()},
+		Retry: deliver.Retry{Initial: sub.Retry.Initial.D(), Max: sub.Retry.Max.D(), Attempts: sub.Retry.Attempts, Age: sub.Retry.Age.D()},
+		Grace: s.o.Grace, Resolved: sub.Resolved.D(),
 		Budget: max(4<<20, s.shareOf(50)/int64(max(1, len(cfg.Subscriptions)))),
 		Render: func(b *pipeline.Batch, i int, as pipeline.Op) ([]byte, string) {
 			key, _, err := render.Key(b, i)
@@ -238,28 +263,59 @@ func (s *Server) checkFilters(cfg *config.Config) error {
 	return nil
 }
 
-// refreshGone looks up what is kept though the file does not name it any more, and what of the logs it wants.
-func (s *Server) refreshGone(ctx context.Context, cfg *config.Config) error {
+// holdAll keeps for retention what any subscription wants that was ever named here: while they are being
+// started, none of them can say so itself.
+func (s *Server) holdAll(ctx context.Context) error {
+	_, holds, err := s.kept(ctx, func(state.Subscription) bool { return true })
+	if err == nil {
+		s.mu.Lock()
+		s.holds = holds
+		s.mu.Unlock()
+	}
+	return err
+}
+
+// kept lists the stored subscriptions that one asks for, and what of each source's log they want.
+func (s *Server) kept(ctx context.Context, which func(state.Subscription) bool) (map[string]state.Subscription, map[string]pipeline.Offset, error) {
 	all, err := s.store.Subscriptions(ctx)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	gone, holds := map[string]state.Subscription{}, map[string]pipeline.Offset{}
+	subs, holds := map[string]state.Subscription{}, map[string]pipeline.Offset{}
 	for _, sub := range all {
-		if cfg.Subscriptions[sub.Name] != nil {
+		if !which(sub) {
 			continue
 		}
-		gone[sub.Name] = sub
+		subs[sub.Name] = sub
 		c, ok, err := s.store.Load(ctx, sub.Name)
 		if err != nil {
-			return err
+			return nil, nil, err
 		}
 		if at, held := holds[sub.Source]; ok && (!held || c.Low < at) {
 			holds[sub.Source] = c.Low
 		}
 	}
+	return subs, holds, nil
+}
+
+// refreshGone looks up what is kept though the file does not name it any more, and what of the logs it wants.
+func (s *Server) refreshGone(ctx context.Context, cfg *config.Config) error {
+	gone, holds, err := s.kept(ctx, func(sub state.Subscription) bool { return cfg.Subscriptions[sub.Name] == nil })
+	if err != nil {
+		return err
+	}
+	sources, err := s.store.Sources(ctx)
+	if err != nil {
+		return err
+	}
+	lost := map[string]state.Source{}
+	for _, src := range sources {
+		if cfg.Sources[src.Name] == nil {
+			lost[src.Name] = src
+		}
+	}
 	s.mu.Lock()
-	s.gone, s.holds = gone, holds
+	s.gone, s.lost, s.holds = gone, lost, holds
 	s.mu.Unlock()
 	return nil
 }
@@ -270,6 +326,9 @@ func (s *Server) carry(ctx context.Context, cfg *config.Config) error {
 	old := s.cfg
 	s.mu.Unlock()
 	if err := s.checkFilters(cfg); err != nil {
+		return err
+	}
+	if err := s.holdAll(ctx); err != nil {
 		return err
 	}
 	for name, sub := range old.Subscriptions {
@@ -295,10 +354,7 @@ func (s *Server) carry(ctx context.Context, cfg *config.Config) error {
 	s.mu.Lock()
 	s.cfg = cfg
 	s.mu.Unlock()
-	if err := s.refreshGone(ctx, cfg); err != nil {
-		return err
-	}
-	return s.startMissing(ctx, cfg)
+	return errors.Join(s.startMissing(ctx, cfg), s.refreshGone(ctx, cfg))
 }
 
 // startMissing starts what cfg names and does not run.

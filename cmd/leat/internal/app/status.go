@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -12,6 +13,7 @@ import (
 	"github.com/leat-cdc/leat/cmd/leat/internal/api"
 	"github.com/leat-cdc/leat/cmd/leat/internal/telemetry"
 	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/pipeline/disklog"
 	"github.com/leat-cdc/leat/pipeline/engine"
 	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
 )
@@ -30,11 +32,11 @@ func (s *Server) Status(ctx context.Context, name string) (*leatv1.StatusRespons
 	return all, nil
 }
 
-// status never blocks on IO.
+// status reads at most one batch for each subscription whose cursor moved since.
 func (s *Server) status() *leatv1.StatusResponse {
 	st := s.engine.Status()
 	s.mu.Lock()
-	cfg, gone, full := s.cfg, maps.Clone(s.gone), maps.Clone(s.logFull)
+	cfg, gone, lost, full := s.cfg, maps.Clone(s.gone), maps.Clone(s.lost), maps.Clone(s.logFull)
 	s.mu.Unlock()
 	r := &leatv1.StatusResponse{Version: s.o.Version, Started: timestamppb.New(s.started), MemoryBudget: uint64(s.o.Config.Memory)}
 	r.MemoryUsed, _ = telemetry.AnonymousMemory()
@@ -53,6 +55,9 @@ func (s *Server) status() *leatv1.StatusResponse {
 		}
 		r.Subscriptions = append(r.Subscriptions, p)
 	}
+	for _, name := range slices.Sorted(maps.Keys(lost)) {
+		r.Sources = append(r.Sources, &leatv1.SourceStatus{Name: name, Kind: lost[name].Spec, State: "gone", LogId: lost[name].Log, Reason: goneSource(name)})
+	}
 	for _, name := range slices.Sorted(maps.Keys(gone)) {
 		r.Subscriptions = append(r.Subscriptions, &leatv1.SubscriptionStatus{Name: name, Source: gone[name].Source, Kind: gone[name].Spec, State: "gone",
 			Reason: "not in the file: kept, paused; leat apply --drop " + name + " forgets it"})
@@ -64,18 +69,105 @@ var noticeKinds = map[pipeline.NoticeKind]string{pipeline.NoticeQuarantined: "qu
 
 func (s *Server) sourceStatus(x engine.SourceStatus) *leatv1.SourceStatus {
 	p := &leatv1.SourceStatus{Name: x.Name, State: x.State, Reason: x.Reason, Code: x.Code, Since: timestamppb.New(x.Since), LogId: x.LogID,
-		Oldest: uint64(x.Oldest), Next: uint64(x.Next), Position: x.End.Token, Tables: uint32(x.Tables)}
+		Oldest: uint64(x.Oldest), Next: uint64(x.Next), Position: shown(x.End.Token), Tables: uint32(x.Tables)}
 	p.EventsPerSecond, p.BytesPerSecond = s.tel.SourceRate(x.Name)
-	if log, err := s.engine.Log(x.Name); err == nil {
-		if sized, ok := log.(interface{ Bytes() int64 }); ok {
-			p.LogBytes = uint64(sized.Bytes())
-		}
+	if log, ok := s.diskLog(x.Name); ok {
+		p.LogBytes = uint64(log.Bytes())
+		s.sourceLag(p, log)
 	}
 	for _, n := range x.Notices {
 		p.Notices = append(p.Notices, &leatv1.Notice{Kind: noticeKinds[n.Kind], Code: n.Code, Table: n.Table, Position: n.Position, Reason: n.Reason,
 			Cure: n.Cure, Time: timestamppb.New(n.Time)})
 	}
 	return p
+}
+
+// shown is the part of a source's resume token that its users write themselves: an LSN, a GTID set,
+// file:position. The rest tells servers apart.
+func shown(token string) string {
+	fields := strings.Fields(token)
+	switch {
+	case len(fields) >= 3 && fields[1] == "gtid":
+		return fields[2]
+	case len(fields) >= 5 && fields[1] == "file":
+		return fields[4] + ":" + fields[3]
+	case len(fields) > 0:
+		return fields[0]
+	}
+	return ""
+}
+
+func goneSource(name string) string {
+	return "not in the file: kept, not read, and its database keeps what it has not read; leat apply --drop " + name + " forgets it"
+}
+
+func (s *Server) diskLog(source string) (*disklog.Log, bool) {
+	log, err := s.engine.Log(source)
+	if err != nil {
+		return nil, false
+	}
+	l, ok := log.(*disklog.Log)
+	return l, ok
+}
+
+// arrival is when a source's newest events were ingested and became durable; zero while they are not.
+type arrival struct{ ingested, durable time.Time }
+
+// sourceLag is the time from commit to durable of the newest event.
+func (s *Server) sourceLag(p *leatv1.SourceStatus, log *disklog.Log) {
+	s.mu.Lock()
+	at := s.arrivals[p.Name].durable
+	s.mu.Unlock()
+	_, next := log.Bounds()
+	if at.IsZero() || next == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), lookTime)
+	defer cancel()
+	if commit, err := log.CommittedAt(ctx, next-1); err == nil && !commit.IsZero() {
+		p.Lag = durationpb.New(max(0, at.Sub(commit)))
+	}
+}
+
+// commitAt is when the event at an offset was committed.
+type commitAt struct {
+	low  pipeline.Offset
+	time time.Time
+}
+
+// lookTime bounds the wait for a commit time.
+const lookTime = 100 * time.Millisecond
+
+// lag says how far a subscription is behind, in events, bytes and time.
+func (s *Server) lag(p *leatv1.SubscriptionStatus, x engine.SubscriptionStatus) {
+	log, ok := s.diskLog(x.Source)
+	if !ok {
+		return
+	}
+	events, bytes := log.Behind(x.Low)
+	p.LagEvents, p.LagBytes = events, uint64(bytes)
+	if events == 0 {
+		return
+	}
+	s.mu.Lock()
+	known, ok := s.commits[x.Name]
+	s.mu.Unlock()
+	if !ok || known.low != x.Low {
+		ctx, cancel := context.WithTimeout(context.Background(), lookTime)
+		defer cancel()
+		at, err := log.CommittedAt(ctx, x.Low)
+		if err != nil || at.IsZero() {
+			at = x.Commit // a little later than the truth
+		} else {
+			s.mu.Lock()
+			s.commits[x.Name] = commitAt{low: x.Low, time: at}
+			s.mu.Unlock()
+		}
+		known.time = at
+	}
+	if !known.time.IsZero() {
+		p.Lag = durationpb.New(max(0, time.Since(known.time)))
+	}
 }
 
 func (s *Server) subscriptionStatus(x engine.SubscriptionStatus) *leatv1.SubscriptionStatus {
@@ -86,10 +178,7 @@ func (s *Server) subscriptionStatus(x engine.SubscriptionStatus) *leatv1.Subscri
 		p.Until = timestamppb.New(x.Until)
 	}
 	if x.Next > x.Low && x.Low > 0 {
-		p.LagEvents = uint64(x.Next - x.Low)
-		if !x.Commit.IsZero() {
-			p.Lag = durationpb.New(max(0, time.Since(x.Commit)))
-		}
+		s.lag(p, x)
 	}
 	p.EventsPerSecond, _ = s.tel.SubscriptionRate(x.Name)
 	return p

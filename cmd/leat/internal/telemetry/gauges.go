@@ -17,7 +17,7 @@ const maxTables = 20
 
 var (
 	sourceStates       = []string{"connecting", "streaming", "retrying", "stopped", "closed", "gone"}
-	subscriptionStates = []string{"running", "retrying", "waiting", "blocked", "paused", "stopped", "gone"}
+	subscriptionStates = []string{"running", "retrying", "waiting", "blocked", "paused", "stopped", "closed", "gone"}
 )
 
 // gauge is one family that is read from a T of the status.

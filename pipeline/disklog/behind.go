@@ -1,0 +1,73 @@
+package disklog
+
+import (
+	"context"
+	"time"
+
+	"github.com/leat-cdc/leat/pipeline"
+)
+
+// Bytes is how much the log's segments take on the disk, what was written ahead included.
+func (l *Log) Bytes() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.sizeFrom(0)
+}
+
+// Behind returns how many events lie between o and the end, and about how many bytes of the log: by the
+// sparse index, not by reading.
+func (l *Log) Behind(o pipeline.Offset) (events uint64, bytes int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	next := l.mu.synced.Next
+	if o >= next {
+		return 0, 0
+	}
+	o = max(o, l.mu.segs[0].base())
+	events = uint64(next - o)
+	for _, g := range l.meta.Gaps {
+		if from, to := max(o, g.From), min(next, g.To); from < to {
+			events -= uint64(to - from)
+		}
+	}
+	for _, s := range l.mu.segs {
+		switch {
+		case s.base() >= o:
+			bytes += s.end - firstBlock
+		case s.index.Next > o:
+			bytes += max(0, s.end-s.index.seek(o))
+		}
+	}
+	return events, bytes
+}
+
+// CommittedAt returns when the transaction of the first event at or above o was committed; zero when there is
+// no such event. It reads at most one batch, from memory when o is near the end.
+func (l *Log) CommittedAt(ctx context.Context, o pipeline.Offset) (time.Time, error) {
+	oldest, next := l.Bounds()
+	if o >= next {
+		return time.Time{}, nil
+	}
+	r, err := l.Read(max(o, oldest))
+	if err != nil {
+		return time.Time{}, err
+	}
+	defer func() { _ = r.Close() }() // a reader's end has nothing to lose
+	for {
+		b, err := r.Next(ctx)
+		if err != nil {
+			return time.Time{}, err
+		}
+		i := max(0, int(int64(o)-int64(b.Base)))
+		if i < len(b.Events) {
+			at := time.UnixMicro(b.Txs[b.Events[i].Tx].Time).UTC()
+			b.Release()
+			return at, nil
+		}
+		end := b.Next()
+		b.Release()
+		if end >= next {
+			return time.Time{}, nil
+		}
+	}
+}
