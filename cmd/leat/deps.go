@@ -5,6 +5,7 @@ import (
 
 	"github.com/leat-cdc/leat/cmd/leat/internal/app"
 	"github.com/leat-cdc/leat/cmd/leat/internal/cli"
+	"github.com/leat-cdc/leat/cmd/leat/internal/demo"
 )
 
 // deps are what the commands are made of.
@@ -12,11 +13,14 @@ func deps() cli.Deps {
 	return cli.Deps{
 		Version: version,
 		Run: func(ctx context.Context, o cli.RunOptions) error {
+			ctx, stop := demo.Attached(ctx)
+			defer stop()
 			return app.Run(ctx, app.Options{Config: o.Config, Reload: o.Reload, Version: o.Version, Stdout: o.Stdout, Stderr: o.Stderr,
 				LogFormat: o.LogFormat, LogLevel: o.LogLevel})
 		},
 		Check:    app.Check,
 		InitFrom: look,
+		Demo:     demo.Run,
 		LogDir:   app.LogDir,
 		Backup:   app.Backup,
 	}
