@@ -162,18 +162,17 @@ func (c *catalog) tables(ctx context.Context, publication string) ([]*table, err
 	return list, nil
 }
 
-// print is a fingerprint of what decides which tables are in the publication: one scan of pg_class, so that
-// it may be asked for every few seconds.
-func (c *catalog) print(ctx context.Context, publication string) (string, error) {
+// prints are fingerprints of what decides which tables are in the publication, and of all enums: scans of
+// small catalogues, so that they may be asked for every few seconds.
+func (c *catalog) prints(ctx context.Context, publication string) (tables, enums string, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var text string
-	err := c.conn.QueryRow(ctx, `select coalesce(sum(hashtextextended(concat_ws(' ', c.oid, c.relname, c.relnamespace, c.relreplident, c.relispartition, c.relnatts, n.nspname), 0)), 0)::text
-		|| ' ' || (select count(*) from pg_publication_rel r join pg_publication p on p.oid = r.prpubid where p.pubname = $1)
-		|| ' ' || (select coalesce(sum(hashtextextended(concat_ws(' ', enumtypid, enumlabel, enumsortorder), 0)), 0) from pg_enum)
-		from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.relkind in ('r', 'p') and n.nspname !~ '^pg_'`, publication).Scan(&text)
+	err = c.conn.QueryRow(ctx, `select coalesce(sum(hashtextextended(concat_ws(' ', c.oid, c.relname, c.relnamespace, c.relreplident, c.relispartition, c.relnatts, n.nspname), 0)), 0)::text
+		|| ' ' || (select count(*) from pg_publication_rel r join pg_publication p on p.oid = r.prpubid where p.pubname = $1),
+		(select coalesce(sum(hashtextextended(concat_ws(' ', enumtypid, enumlabel, enumsortorder), 0)), 0)::text from pg_enum)
+		from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.relkind in ('r', 'p') and n.nspname !~ '^pg_'`, publication).Scan(&tables, &enums)
 	if err != nil {
-		return "", c.s.failure("look for new tables", err)
+		return "", "", c.s.failure("look for new tables", err)
 	}
-	return text, nil
+	return tables, enums, nil
 }

@@ -10,8 +10,6 @@ import (
 
 func TestReplicaIdentities(t *testing.T) {
 	eachVersion(t, func(t *testing.T, d *db) {
-		long := strings.Repeat("x", 10) // stands for what is TOASTed below
-		_ = long
 		d.exec(
 			`create table def (id int primary key, v int, body text)`,
 			`create table ful (id int primary key, v int, body text)`,
@@ -229,5 +227,22 @@ func TestHugeTransaction(t *testing.T) {
 		if chunks < 10 || commits != 1 {
 			t.Errorf("%d chunks, %d commits", chunks, commits)
 		}
+	})
+}
+
+// New labels of an enum are no event of the stream; the catalogue is watched for them.
+func TestEnumLabels(t *testing.T) {
+	eachVersion(t, func(t *testing.T, d *db) {
+		d.exec(`create type mood as enum ('sad')`, `create table f (id int primary key, m mood)`)
+		r := d.open(d.source(), pipeline.Position{})
+		d.exec(`insert into f values (1, 'sad')`)
+		r.want("insert public.f - {id=1 m=sad}")
+		d.exec(`alter type mood add value 'glad'`)
+		n := 1
+		r.until(func() bool {
+			n++
+			d.exec(fmt.Sprintf(`insert into f values (%d, 'glad')`, n))
+			return len(r.tables["public.f"].Columns[1].Type.Labels) == 2
+		})
 	})
 }

@@ -17,7 +17,12 @@ import (
 //
 // Behind is told by the rate alone: the bytes of a read may be few just because the reader is quick.
 //
-// A pause alone is bistable: see tune for what keeps it in the good state.
+// A pause alone is bistable. As long as the server's congestion window is small, few segments are sent during a
+// pause and the other rows gather behind them (some 17 segments of 2,600 bytes a gulp). Once the window
+// has grown to allow for all of a pause's rows, each goes on leaving as a segment of its own (110 of 210
+// bytes), because a gulp is still acknowledged at once. Then longer pauses do some good. What did none: a small
+// receive buffer or window clamp (the kernel's tuning undoes it, or rows are dropped), bursts of
+// reads without pauses. The runtime's poller made it worse: see socket.
 //
 // It lies below TLS: there each row is a record of its own, and all records of a gulp are read with one
 // call.
@@ -27,29 +32,37 @@ type gulps struct {
 	pause time.Duration
 
 	// Owned by the reader.
-	buf    []byte // what was read and not asked for yet
-	r, w   int
-	last   time.Time // end of the last read
-	window time.Time // begin of the span over which bytes are counted
-	bytes  int
-	behind bool
-	looked time.Time // when link was asked last
+	buf     []byte // what was read and not asked for yet
+	r, w    int
+	last    time.Time // end of the last read
+	window  time.Time // begin of the span over which bytes are counted
+	bytes   int
+	behind  bool
+	probe   time.Time // when the segments were counted last
+	seen    counted
+	stretch int // the pause is doubled so often
 }
 
 // link is what the kernel does and knows about a connection.
 type link struct {
 	// quiet turns quick acknowledgements off, again after each read: the kernel turns them on.
 	quiet func()
-	// single reports whether rows seem to arrive in segments of their own.
-	single func() bool
+	// count returns what has arrived so far, and the mean size below which segments count as small.
+	count func() (c counted, small int)
 }
 
-func noLink() link { return link{quiet: func() {}, single: func() bool { return false }} }
+// counted are segments with data, and their bytes.
+type counted struct{ segments, bytes uint64 }
+
+func noLink() link {
+	return link{quiet: func() {}, count: func() (counted, int) { return counted{}, 0 }}
+}
 
 const (
-	// gulpLook is how often the link is looked at, gulpKick the pause that ends the bad state.
-	gulpLook = 10 * time.Millisecond
-	gulpKick = 4 * time.Millisecond
+	// gulpProbe is how often the size of segments is looked at, by one getsockopt.
+	gulpProbe = 25 * time.Millisecond
+	// maxStretch bounds the pause: at most so many doublings.
+	maxStretch = 3
 	// gulpWindow is the span over which the rate is looked at.
 	gulpWindow = 4 * time.Millisecond
 	// gulpRate in bytes a second, above which the stream counts as behind: some 10,000 rows a second.
@@ -93,13 +106,7 @@ func (g *gulps) Read(p []byte) (int, error) {
 		return n, nil
 	}
 	if g.behind && g.pause > 0 {
-		pause := g.pause
-		if g.last.Sub(g.looked) > gulpLook {
-			if g.looked = g.last; g.link.single() {
-				pause = max(pause, gulpKick)
-			}
-		}
-		if rest := pause - time.Since(g.last); rest > 0 {
+		if rest := g.pause<<g.stretch - time.Since(g.last); rest > 0 {
 			sleep(rest)
 		}
 	}
@@ -127,5 +134,25 @@ func (g *gulps) take(p []byte) (int, error) {
 		g.behind = float64(g.bytes) > gulpRate*span.Seconds()
 		g.window, g.bytes = now, 0
 	}
+	if g.behind && g.pause > 0 && now.Sub(g.probe) >= gulpProbe {
+		g.look(now)
+	}
 	return n, err
+}
+
+// look makes the pause longer while rows arrive in segments of their own, up to what the congestion window
+// does not hold any more, and shorter again when they do not.
+func (g *gulps) look(now time.Time) {
+	since, was := now.Sub(g.probe), g.seen
+	c, small := g.link.count()
+	g.probe, g.seen = now, c
+	segments := c.segments - was.segments
+	if since > 4*gulpProbe || segments < 64 {
+		return // too long ago, or too little to tell
+	}
+	if (c.bytes-was.bytes)/segments < uint64(small) {
+		g.stretch = min(g.stretch+1, maxStretch)
+	} else {
+		g.stretch = max(g.stretch-1, 0)
+	}
 }

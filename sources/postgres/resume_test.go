@@ -187,3 +187,20 @@ func TestIdleAdvances(t *testing.T) {
 		}
 	})
 }
+
+// Without its connection for the catalogue a stream ends rather than going on without new tables.
+func TestCatalogueLost(t *testing.T) {
+	d := newDB(t, 18)
+	d.exec(`create table f (id int primary key)`)
+	r := d.open(d.source(), pipeline.Position{})
+	r.until(func() bool { return !r.last.Zero() })
+	d.exec(`select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and application_name = 'leat files' and backend_type = 'client backend'`)
+	var err error
+	for err == nil {
+		err = r.next()
+	}
+	var se *pipeline.SourceError
+	if !errors.As(err, &se) || se.Class != pipeline.Transient {
+		t.Errorf("%v", err)
+	}
+}

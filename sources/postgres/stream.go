@@ -43,7 +43,9 @@ type Stream struct {
 		stop bool // the read that runs, and all later ones, are to return at once
 		at   time.Time
 	}
-	poked atomic.Bool // somebody wants the reader to look around
+	poked atomic.Bool           // somebody wants the reader to look around
+	stale atomic.Bool           // what types are made of has changed
+	lost  atomic.Pointer[error] // the connection for the catalogue is
 	close sync.Once
 }
 
@@ -94,6 +96,10 @@ func (s *Source) open(ctx context.Context, c *catalog, after pipeline.Position) 
 	if err != nil {
 		return nil, err
 	}
+	_, enums, err := c.prints(ctx, s.cfg.Publication)
+	if err != nil {
+		return nil, err
+	}
 	raw, err := s.start(ctx, conn, at)
 	if err != nil {
 		return nil, err
@@ -103,7 +109,7 @@ func (s *Source) open(ctx context.Context, c *catalog, after pipeline.Position) 
 	if created {
 		made.joined = nil // nothing was to be read before
 	}
-	st.watch = s.watch(st, c, made)
+	st.watch = s.watch(st, c, made, enums)
 	return st, nil
 }
 
@@ -229,6 +235,9 @@ func (st *Stream) Next(ctx context.Context) (*pipeline.Batch, error) {
 		if st.dec.Ready() {
 			continue
 		}
+		if p := st.lost.Load(); p != nil {
+			return nil, st.fail(ctx, *p)
+		}
 		if err := st.fill(ctx); err != nil {
 			return nil, st.fail(ctx, err)
 		}
@@ -240,6 +249,9 @@ func (st *Stream) look() {
 	if st.poked.Swap(false) {
 		for _, n := range st.watch.collect() {
 			st.dec.Notice(n)
+		}
+		if st.stale.Swap(false) {
+			st.dec.Refresh()
 		}
 	}
 	if st.prompt && time.Since(st.shown) >= min(hold, st.s.cfg.StatusInterval) || st.dec.Notices() ||

@@ -18,6 +18,7 @@ type watcher struct {
 	c      *catalog
 	cancel context.CancelFunc
 	done   chan struct{}
+	enums  string          // fingerprint
 	told   map[string]bool // what was said already, by table
 	joined []joined        // not known yet whether they had rows
 
@@ -25,9 +26,10 @@ type watcher struct {
 	mail []pipeline.Notice
 }
 
-func (s *Source) watch(st *Stream, c *catalog, made *ensured) *watcher {
+// watch starts it; enums is the fingerprint from before the first type was looked up.
+func (s *Source) watch(st *Stream, c *catalog, made *ensured, enums string) *watcher {
 	ctx, cancel := context.WithCancel(context.Background())
-	w := &watcher{s: s, st: st, c: c, cancel: cancel, done: make(chan struct{}), told: map[string]bool{}}
+	w := &watcher{s: s, st: st, c: c, cancel: cancel, done: make(chan struct{}), told: map[string]bool{}, enums: enums}
 	go func() {
 		defer close(w.done)
 		w.took(ctx, made)
@@ -52,7 +54,12 @@ func (w *watcher) run(ctx context.Context) {
 		case <-tick.C:
 		}
 		w.gaps(ctx)
-		now, err := w.c.print(ctx, w.s.cfg.Publication)
+		now, enums, err := w.c.prints(ctx, w.s.cfg.Publication)
+		if err == nil && enums != w.enums { // the stream does not say when an enum gets a label
+			w.enums = enums
+			w.st.stale.Store(true)
+			w.st.poke()
+		}
 		if err == nil && now == last {
 			continue
 		}
@@ -61,6 +68,11 @@ func (w *watcher) run(ctx context.Context) {
 			made, err = w.s.ensurePublication(ctx, w.c, false)
 		}
 		if err != nil {
+			if w.c.conn.IsClosed() { // only a new stream makes a new connection
+				w.st.lost.Store(&err)
+				w.st.poke()
+				return
+			}
 			if ctx.Err() == nil {
 				w.s.cfg.Observer.Warned("source "+w.s.cfg.Name, "new tables cannot be looked for: "+err.Error(), "")
 			}

@@ -114,6 +114,13 @@ func (d *Decoder) Notice(n pipeline.Notice) {
 	d.notices = append(d.notices, n)
 }
 
+// Refresh has Resolve called again for each relation when its next row comes.
+func (d *Decoder) Refresh() {
+	for _, rel := range d.relations {
+		rel.ready = false
+	}
+}
+
 // Close gives back what was not handed out.
 func (d *Decoder) Close() {
 	for _, b := range d.ready {
