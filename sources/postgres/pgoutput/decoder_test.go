@@ -391,3 +391,29 @@ func FuzzMessage(f *testing.F) {
 		}
 	})
 }
+
+// A keepalive counts only between transactions: what follows in the open one has not come yet.
+func TestKeepalives(t *testing.T) {
+	d := NewDecoder(options())
+	defer d.Close()
+	d.Advance(150)
+	if !d.Behind() || d.Position() != 150 {
+		t.Errorf("position %s", d.Position())
+	}
+	d.Progress()
+	b := d.Take()
+	if b.End.Token != "0/96" || b.End.Counter != 8 || len(b.Events) != 0 {
+		t.Errorf("%+v", b.End)
+	}
+	b.Release()
+	feed(t, d, begin(200, 1), relationMsg(1, "a", 'd', "id"), insertMsg(1, "x"))
+	d.Advance(1000)
+	if d.Behind() || d.Position() != 150 {
+		t.Errorf("position %s within a transaction", d.Position())
+	}
+	feed(t, d, commit(201))
+	d.Advance(120)
+	if d.Position() != 201 {
+		t.Errorf("position %s", d.Position())
+	}
+}
