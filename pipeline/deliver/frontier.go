@@ -23,7 +23,7 @@ type frontier struct {
 type segment struct {
 	from, to pipeline.Offset
 	left     int
-	done     []uint64
+	done     []uint64 // nil: all of it is, and always was
 }
 
 // newFrontier begins at low: everything below is done.
@@ -49,6 +49,20 @@ func (f *frontier) add(to pipeline.Offset) uint64 {
 	f.segs = append(f.segs, segment{from: f.end, to: to, left: n, done: done})
 	f.end = to
 	return f.first + uint64(len(f.segs)-f.head) - 1
+}
+
+// skip appends a stretch of which nothing is to be done, however long: a gap that a restored log left, what
+// retention took, what no filter let through. It costs no memory per event.
+func (f *frontier) skip(to pipeline.Offset) {
+	if to <= f.end {
+		return
+	}
+	if n := len(f.segs); n > f.head && f.segs[n-1].done == nil {
+		f.segs[n-1].to = to
+	} else {
+		f.segs = append(f.segs, segment{from: f.end, to: to})
+	}
+	f.end = to
 }
 
 // mark says that [from, to), which lies in the stretch of that id, is done, and returns how many of it
@@ -86,7 +100,7 @@ func (f *frontier) low() pipeline.Offset {
 				}
 			}
 		}
-		if len(f.free) < 64 {
+		if s.done != nil && len(f.free) < 64 {
 			f.free = append(f.free, s.done)
 		}
 		*s = segment{}
@@ -105,6 +119,9 @@ func (f *frontier) isDone(o pipeline.Offset) bool {
 	live := f.segs[f.head:]
 	i := sort.Search(len(live), func(i int) bool { return live[i].to > o })
 	if i == len(live) || o < live[i].from {
+		return true
+	}
+	if live[i].left == 0 {
 		return true
 	}
 	n := o - live[i].from

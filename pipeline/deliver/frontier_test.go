@@ -28,7 +28,13 @@ func TestFrontierAgainstAModel(t *testing.T) {
 			return end
 		}
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
-			if len(all) == 0 || rapid.IntRange(0, 2).Draw(t, "what") == 0 {
+			if rapid.IntRange(0, 5).Draw(t, "skip") == 0 {
+				to := end + pipeline.Offset(rapid.IntRange(0, 200).Draw(t, "length"))
+				f.skip(to)
+				for ; end < to; end++ {
+					done[end] = true
+				}
+			} else if len(all) == 0 || rapid.IntRange(0, 2).Draw(t, "what") == 0 {
 				to := end + pipeline.Offset(rapid.IntRange(0, 200).Draw(t, "length"))
 				all = append(all, stretch{f.add(to), end, to})
 				end = to

@@ -129,16 +129,17 @@ func (s *session) drain() {
 }
 
 func (s *session) arrived(it *item) {
-	it.id = s.front.add(it.next)
 	s.save.dirty = true
 	if it.left == 0 {
-		s.front.mark(it.id, s.base(it), it.next)
+		s.front.skip(it.next)
 		if s.stream.empty() {
 			s.stream.pos = it.next
 		}
 		it.release(s.budget)
 		return
 	}
+	s.front.skip(it.batch.Base)
+	it.id = s.front.add(it.next)
 	// What lies between the runs was not selected, or was done before.
 	at := s.base(it)
 	for _, r := range it.runs {
