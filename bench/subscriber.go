@@ -118,11 +118,12 @@ func pullOne(ctx context.Context, addr, name string, want int64, beat bool) (h h
 	}
 	var s *pullStream
 	var m *leatv1.PullResponse
-	for { // a server that just starts refuses the connection, which shows at the first answer
+	for { // while a server starts it refuses the connection, or does not know the subscription yet
 		if s, err = open(ctx, addr, name, window, options...); err != nil {
 			return h, fmt.Errorf("pull %s: %w", name, err)
 		}
-		if m, err = s.Receive(); err == nil || ctx.Err() != nil || connect.CodeOf(err) != connect.CodeUnavailable {
+		m, err = s.Receive()
+		if code := connect.CodeOf(err); err == nil || ctx.Err() != nil || code != connect.CodeUnavailable && code != connect.CodeNotFound {
 			break
 		}
 		time.Sleep(2 * time.Millisecond)
