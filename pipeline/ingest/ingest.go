@@ -59,6 +59,11 @@ func Run(ctx context.Context, cfg Config) error {
 		var se *pipeline.SourceError
 		if r.logErr != nil || errors.As(err, &se) && se.Class == pipeline.Stopped {
 			cfg.Observer.SourceState(cfg.Name, "stopped", err)
+			// The next run over this log knows nothing of this one: it has to find all of it durable and no
+			// transaction open.
+			if r.logErr == nil && r.settle(ctx) != nil && r.logErr != nil {
+				return r.logErr
+			}
 			return err
 		}
 		if r.batches > began {

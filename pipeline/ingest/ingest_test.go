@@ -31,7 +31,7 @@ func at(n int) pipeline.Position {
 var epoch = time.Date(2026, 11, 21, 10, 0, 0, 0, time.UTC)
 
 // run ingests until the log's last position is end, then stops and returns Run's error.
-func run(t testing.TB, cfg Config, end pipeline.Position) error {
+func run(t interface{ Helper() }, cfg Config, end pipeline.Position) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()

@@ -83,6 +83,12 @@ func (r *rows) prepare(b *pipeline.Batch) {
 			r.catalog.note(n)
 		}
 	}
+	if b.Kind == pipeline.BatchChunk || b.Kind == pipeline.BatchAbort { // never seen, or dropped: the next one carries them
+		r.catalog.pending = append(r.catalog.pending, b.Notices...)
+		clear(b.Notices)
+		b.Notices = b.Notices[:0]
+		return
+	}
 	b.Notices = append(b.Notices, r.catalog.takeNotices()...)
 }
 

@@ -100,6 +100,7 @@ func (l *MemoryLog) commit(c *pipeline.Batch) {
 	before := uint32(0)
 	chunks := l.open[c.Open]
 	delete(l.open, c.Open)
+	l.notices = append(l.notices, c.Notices...)
 	for i, b := range chunks {
 		b.Txs = append(b.Txs[:0], pipeline.Tx{ID: b.Put(c.Bytes(c.Txs[0].ID)), Position: b.Put(c.Bytes(c.Txs[0].Position)),
 			Time: c.Txs[0].Time, Before: before, Ends: i == len(chunks)-1})
@@ -125,6 +126,8 @@ func (l *MemoryLog) Append(_ context.Context, b *pipeline.Batch) (uint64, error)
 		return 0, l.failed
 	case b.Kind == pipeline.BatchCommit && len(b.Txs) != 1:
 		return 0, fmt.Errorf("a commit of %q with %d transactions", b.Open, len(b.Txs))
+	case b.Kind == pipeline.BatchChunk && (len(b.Notices) > 0 || !b.End.Zero()):
+		return 0, fmt.Errorf("a chunk of %q with notices or an end", b.Open)
 	}
 	l.ticket++
 	l.held = append(l.held, b)
