@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -55,6 +56,8 @@ func (s *Sink) failed(ctx context.Context, err error, timeout time.Duration) err
 		out.Class, out.Reason = pipeline.Unavailable, s.mask("tls: "+err.Error())
 	case errors.As(err, &timed) && timed.Timeout():
 		out.Reason = fmt.Sprintf("no reply within %s", timeout.Round(time.Millisecond))
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		out.Reason = "the endpoint closed the connection before its reply was whole"
 	}
 	return out
 }
@@ -126,8 +129,11 @@ func retryAfter(v string, now time.Time) time.Duration {
 	if v == "" {
 		return 0
 	}
-	if n, err := strconv.ParseUint(strings.TrimSpace(v), 10, 32); err == nil {
+	switch n, err := strconv.ParseUint(strings.TrimSpace(v), 10, 32); {
+	case err == nil:
 		return min(time.Duration(n)*time.Second, longestRetryAfter)
+	case errors.Is(err, strconv.ErrRange):
+		return longestRetryAfter
 	}
 	if t, err := http.ParseTime(v); err == nil {
 		return min(max(t.Sub(now), 0), longestRetryAfter)
@@ -258,14 +264,6 @@ func (s *Sink) excerpt(text []byte) string {
 		return r
 	}, string(text))
 	return shorten(strings.Join(strings.Fields(s.mask(line)), " "))
-}
-
-// mask hides our own secrets, should the subscriber or an error repeat them.
-func (s *Sink) mask(text string) string {
-	for _, m := range s.masks {
-		text = strings.ReplaceAll(text, m, "***")
-	}
-	return text
 }
 
 func shorten(text string) string {

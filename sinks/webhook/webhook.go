@@ -13,7 +13,6 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
-	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -89,17 +88,7 @@ func New(o Options) (*Sink, error) {
 	for _, secret := range o.Secrets {
 		s.signers = append(s.signers, newSigner(secret))
 	}
-	for _, v := range o.Headers {
-		s.masks = append(s.masks, v)
-	}
-	if u.User != nil {
-		p, _ := u.User.Password()
-		s.masks = append(s.masks, p, u.User.String())
-	}
-	if u.RawQuery != "" {
-		s.masks = append(s.masks, u.RawQuery)
-	}
-	s.masks = slices.DeleteFunc(s.masks, func(m string) bool { return len(m) < 4 })
+	s.masks = maskedTexts(u, o.Headers)
 	s.transport = o.transport
 	if s.transport == nil {
 		s.transport = newTransport(&o, u.Scheme == "http")
