@@ -31,7 +31,8 @@ const (
 
 var routes = []route{
 	{path: leatv1connect.AdminServiceStatusProcedure, need: needRead, rpc: true},
-	{path: leatv1connect.AdminServicePlanProcedure, need: needRead, rpc: true},
+	// Plan reads a file with the variables of the server, so whoever may send one can ask for their values.
+	{path: leatv1connect.AdminServicePlanProcedure, need: needOperate, rpc: true},
 	{path: leatv1connect.AdminServiceApplyProcedure, need: needOperate, rpc: true},
 	{path: leatv1connect.AdminServicePauseProcedure, need: needOperate, rpc: true},
 	{path: leatv1connect.AdminServiceResumeProcedure, need: needOperate, rpc: true},
