@@ -133,12 +133,17 @@ type measured struct {
 	first  time.Duration // from its start to the first event, where known
 	cpu    time.Duration
 	peak   int64
+	// hearing is the CPU time of the subscribers' process, where known.
+	hearing time.Duration
 }
 
 func (b *bench) keep(m measured) {
 	b.record(m.name, rowsPerSecond, float64(m.events)/m.took.Seconds())
 	if m.cpu > 0 {
 		b.record(m.name, cpuPerEvent, float64(m.cpu.Microseconds())/float64(m.events))
+	}
+	if m.hearing > 0 {
+		b.record(m.name, subscriberCPU, float64(m.hearing.Microseconds())/float64(m.events))
 	}
 	if m.peak > 0 {
 		b.record(m.name, peakMemory, float64(m.peak)/(1<<20))
@@ -290,8 +295,8 @@ func (b *bench) pulls(ctx context.Context, w *workload, run, name string, n int,
 	if stalled {
 		args = append(args, "-stalled", "stalled")
 	}
-	h, err := b.hear(ctx, args)
-	m := measured{name: name, events: w.rows, took: h.Last.Sub(s.started), first: h.First.Sub(s.started), cpu: s.cpu()}
+	h, used, err := b.hear(ctx, args)
+	m := measured{name: name, events: w.rows, hearing: used, took: h.Last.Sub(s.started), first: h.First.Sub(s.started), cpu: s.cpu()}
 	if err != nil {
 		err = fmt.Errorf("%w\n%s", err, s.said())
 	} else if h.Events != int64(w.rows*n) {
@@ -309,13 +314,16 @@ func (b *bench) pulls(ctx context.Context, w *workload, run, name string, n int,
 }
 
 // hear runs a child of pull subscribers to its end.
-func (b *bench) hear(ctx context.Context, args []string) (h heard, err error) {
+func (b *bench) hear(ctx context.Context, args []string) (h heard, used time.Duration, err error) {
 	c, err := startChild(ctx, "pull-subscribers", args...)
 	if err != nil {
-		return h, err
+		return h, 0, err
 	}
-	err = c.next(&h)
-	return h, errors.Join(err, c.stop(nil))
+	err = errors.Join(c.next(&h), c.stop(nil))
+	if p := c.cmd.ProcessState; p != nil {
+		used = p.UserTime() + p.SystemTime()
+	}
+	return h, used, err
 }
 
 // secret of the webhooks: a key that everybody knows.

@@ -15,10 +15,11 @@ import (
 
 // Metrics, by the names that stand in the JSON file.
 const (
-	rowsPerSecond = "rows_per_second"        // from the start of the process to the last event
-	steadyRate    = "rows_per_second_steady" // from the first event to the last
-	firstEvent    = "first_event_ms"         // from the start of the process
-	cpuPerEvent   = "cpu_us_per_event"       // user and system, of the reader alone
+	rowsPerSecond = "rows_per_second"              // from the start of the process to the last event
+	steadyRate    = "rows_per_second_steady"       // from the first event to the last
+	firstEvent    = "first_event_ms"               // from the start of the process
+	cpuPerEvent   = "cpu_us_per_event"             // user and system, of the reader alone
+	subscriberCPU = "subscribers_cpu_us_per_event" // of the bench's own pull subscribers together
 	peakMemory    = "anonymous_peak_mib"
 	p50Millis     = "p50_ms" // from before the insert to the subscriber
 	p99Millis     = "p99_ms"
@@ -127,7 +128,7 @@ func (r *report) throughput(out io.Writer, db string) {
 			continue
 		}
 		if !header {
-			fmt.Fprintln(w, "case\trows/s min\tmedian\tmax\t× own\tsteady rows/s\tfirst event ms\tCPU µs/event min\tmedian\tmax\teach further sub µs\tpeak anon MiB\t")
+			fmt.Fprintln(w, "case\trows/s min\tmedian\tmax\t× own\tsteady rows/s\tfirst event ms\tCPU µs/event min\tmedian\tmax\teach further sub µs\tsubscribers' CPU µs\tpeak anon MiB\t")
 			header = true
 		}
 		own := "own"
@@ -143,8 +144,9 @@ func (r *report) throughput(out io.Writer, db string) {
 		if many := r.values(db, name, cpuPerEvent); strings.HasPrefix(name, "pull ×") && len(one) > 0 && len(many) > 0 {
 			further = fmt.Sprintf("%.2f", (median(many)-median(one))/(fan-1))
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", name, spread(rates, "%.0f"), ratio, middle(r.values(db, name, steadyRate), "%.0f"),
-			middle(r.values(db, name, firstEvent), "%.0f"), spread(r.values(db, name, cpuPerEvent), "%.2f"), further, r.most(db, name, peakMemory))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", name, spread(rates, "%.0f"), ratio, middle(r.values(db, name, steadyRate), "%.0f"),
+			middle(r.values(db, name, firstEvent), "%.0f"), spread(r.values(db, name, cpuPerEvent), "%.2f"), further,
+			middle(r.values(db, name, subscriberCPU), "%.2f"), r.most(db, name, peakMemory))
 	}
 	w.Flush()
 }

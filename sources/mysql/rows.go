@@ -195,6 +195,9 @@ func (r *reader) partial(sh *shape, ev *event.Rows, first, body []byte) (image, 
 func (r *reader) image(sh *shape, present, row []byte) (pipeline.Span, error) {
 	b := r.b
 	off := len(b.Arena)
+	if need := 1 + len(present) + len(row); cap(b.Arena)-off < need {
+		b.Arena = slices.Grow(b.Arena, max(need, off)) // append alone grows by a quarter, and copies each time
+	}
 	switch {
 	case sh.trim != nil:
 		var err error
