@@ -150,6 +150,16 @@ func TestStrangersSchemaStays(t *testing.T) {
 	}
 }
 
+// A database that cannot be read says why, at once, and is left as it was.
+func TestDatabaseThatCannotBeRead(t *testing.T) {
+	db := servertest.Postgres(t, servers.PostgresOptions{Params: map[string]string{"wal_level": "replica"}})
+	_, _, err := show(t, &options{DemoOptions: cli.DemoOptions{Seconds: 1, URL: db.URL}})
+	if err == nil || !strings.Contains(err.Error(), "wal_level") {
+		t.Errorf("err %v", err)
+	}
+	nothingLeft(t, db)
+}
+
 func TestErrorsNameTheCure(t *testing.T) {
 	const password = "hunter2hunter2"
 	for _, c := range []struct{ name, url, want string }{

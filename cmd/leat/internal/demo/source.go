@@ -83,8 +83,11 @@ func open(ctx context.Context, o *options, say func(string)) (_ *place, err erro
 	} else {
 		p.database, p.name, err = openPostgres(ctx, p.url)
 	}
+	if errors.Is(err, errAnother) {
+		return nil, err
+	}
 	if err != nil {
-		return nil, fmt.Errorf("connect to the database: %w", withoutPassword(err, p.url))
+		return nil, fmt.Errorf("connect to the database: %w; see that the server runs and that --url names it, its user and password", withoutPassword(err, p.url))
 	}
 	return p, nil
 }

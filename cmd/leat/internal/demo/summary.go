@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/leat-cdc/leat/cmd/leat/internal/cli/screen"
@@ -154,17 +155,20 @@ func (v *view) summary(s *summary) error {
 	}
 	v.Print(t)
 	v.Printf("\nP50 and P99: from the commit to the subscriber. Refused: requests answered 503.\n")
-	v.Printf("Leat: %s of CPU, %.0f µs per delivered event", screen.Duration(time.Duration(s.CPUSeconds*1e9)), s.CPUPerEvent)
-	if s.MemoryBytes > 0 {
-		v.Printf(", at most %s of memory", screen.Size(uint64(s.MemoryBytes)))
+	if strings.HasPrefix(s.Database, "MariaDB") {
+		v.Printf("(MariaDB tells the time of a commit in whole seconds.)\n")
 	}
-	v.Printf("; log %s", screen.Size(uint64(s.LogBytes)))
+	v.Printf("Leat used %s of CPU, %.0f µs per delivered event", screen.Duration(time.Duration(s.CPUSeconds*1e9)), s.CPUPerEvent)
+	if s.MemoryBytes > 0 {
+		v.Printf(", and at most %s of memory", screen.Size(uint64(s.MemoryBytes)))
+	}
+	v.Printf(".\nIts log has %s", screen.Size(uint64(s.LogBytes)))
 	if s.SlotBytes != nil {
-		v.Printf("; the slot held at most %s", screen.Size(uint64(*s.SlotBytes)))
+		v.Printf("; the slot held at most %s of WAL", screen.Size(uint64(*s.SlotBytes)))
 	}
 	v.Printf(".\n\n")
 	if s.Complete {
-		v.Printf("%s each subscriber's copy equals the source, row for row (%s rows), and no row's events came out of order.\n",
+		v.Printf("%s each copy equals the source, row for row (%s rows), and each row's events came in order.\n",
 			v.Paint(screen.Green, "Complete:"), screen.Count(s.Rows))
 	}
 	return v.Err()

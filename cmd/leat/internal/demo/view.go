@@ -41,7 +41,20 @@ func newView(o *options) *view {
 	if !o.JSON {
 		v.Terminal, v.Color = o.Terminal, o.Color
 	}
+	v.Terminal = v.Terminal && v.width() >= narrowest
 	return v
+}
+
+// narrowest terminal that the panel's lines fit into: one that wraps could not be drawn over.
+const narrowest = 76
+
+func (v *view) width() int {
+	if f, ok := v.out.(*os.File); ok {
+		if w, _, err := term.GetSize(int(f.Fd())); err == nil {
+			return w
+		}
+	}
+	return 100
 }
 
 func (v *view) say(text string) { v.Printf("%s\n", v.Paint(screen.Dim, text)) }
@@ -54,12 +67,17 @@ func (v *view) explain(d *demo, folder string) {
 		v.Printf("\n%s\n\n%s\n", v.Paint(screen.Bold, "leat.yaml"), indent(string(text)))
 	}
 	v.Printf("%s\n\n", v.Paint(screen.Bold, "What you see"))
-	v.Printf("  About %s changes a second to a filesystem's metadata: files and folders are created, renamed, moved\n", screen.Count(v.o.Rate))
-	v.Printf("  between namespaces, deleted; whole folders in one transaction (seed %d: each demo makes the same changes).\n", v.o.seed)
-	v.Printf("  Three subscribers each keep a copy by the events alone. \"slow\" takes %v for a request and answers 503 for\n", slowDelay)
-	v.Printf("  some seconds: it falls behind, waits and recovers, while nobody else is moved and the source does not wait.\n")
-	v.Printf("  %s\n\n", map[bool]string{true: "Ctrl-C ends the changes; then", false: fmt.Sprintf("After %d s", v.o.Seconds)}[v.o.Seconds == 0]+
-		" everybody catches up, and each copy is compared with the source, row for row.")
+	v.Printf("  About %s changes a second to a filesystem's metadata: files and folders are\n", screen.Count(v.o.Rate))
+	v.Printf("  created, renamed, moved between namespaces, deleted; whole folders in one\n")
+	v.Printf("  transaction (seed %d: each demo makes the same changes). Three subscribers each\n", v.o.seed)
+	v.Printf("  keep a copy of the tables by the events alone. \"slow\" takes %v for a request\n", slowDelay)
+	v.Printf("  and answers 503 for some seconds: it falls behind, waits and recovers, while\n")
+	v.Printf("  nobody else is moved and the source does not wait.\n")
+	end := "Ctrl-C ends the changes"
+	if v.o.Seconds > 0 {
+		end = fmt.Sprintf("The changes end after %d s", v.o.Seconds)
+	}
+	v.Printf("  %s; then everybody catches up, and each copy is\n  compared with the source, row for row.\n\n", end)
 	at := ""
 	if d.leat.addr != "127.0.0.1:7070" {
 		at = " --addr " + d.leat.addr
@@ -162,12 +180,7 @@ func (v *view) clock(ended time.Time) string {
 var stateStyle = map[string]screen.Style{"running": screen.Green, "retrying": screen.Yellow, "waiting": screen.Yellow, "blocked": screen.Red, "stopped": screen.Red, "paused": screen.Yellow}
 
 func (v *view) panel(d *demo, source *leatv1.SourceStatus, states map[string]*leatv1.SubscriptionStatus, rates map[string]float64, ended time.Time) {
-	width := 100
-	if f, ok := v.out.(*os.File); ok {
-		if w, _, err := term.GetSize(int(f.Fd())); err == nil {
-			width = w
-		}
-	}
+	width := v.width()
 	var most float64
 	for _, g := range v.graph {
 		for _, x := range g {
@@ -199,7 +212,7 @@ func (v *view) panel(d *demo, source *leatv1.SourceStatus, states map[string]*le
 	}
 	s.Print(t)
 	if v.drawn > 0 {
-		v.Printf("\x1b[%dA", v.drawn)
+		v.Printf("\x1b[%dF", v.drawn) // to the first column: Ctrl-C leaves ^C behind
 	}
 	v.drawn = bytes.Count(text.Bytes(), []byte{'\n'})
 	v.Printf("%s\x1b[J", strings.ReplaceAll(text.String(), "\n", "\x1b[K\n"))
