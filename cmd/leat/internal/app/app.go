@@ -18,6 +18,7 @@ import (
 	"github.com/leat-cdc/leat/cmd/leat/internal/api"
 	"github.com/leat-cdc/leat/cmd/leat/internal/config"
 	"github.com/leat-cdc/leat/cmd/leat/internal/telemetry"
+	"github.com/leat-cdc/leat/pipeline/disklog"
 )
 
 // Options of Run.
@@ -33,6 +34,8 @@ type Options struct {
 	LogFormat, LogLevel string
 	// Grace that Deliveries in flight get at the end; default 10 s.
 	Grace time.Duration
+	// FS below the logs; nil = the system's.
+	FS disklog.FS
 	// Started, when set, is called once with the API's address.
 	Started func(s *Server, addr net.Addr)
 }

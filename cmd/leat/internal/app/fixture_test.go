@@ -57,20 +57,21 @@ type installation struct {
 	admin  leatv1connect.AdminServiceClient
 	cancel context.CancelFunc
 	done   chan error
-	reload chan struct{}
+	// ended is set when the test has looked at how it ended.
+	ended bool
 }
 
 // install writes the file and runs it; it is stopped when t ends.
-func install(t *testing.T, dir, yaml string) *installation {
+func install(t *testing.T, dir, yaml string, more ...func(*Options)) *installation {
 	t.Helper()
-	in, err := tryInstall(t, dir, yaml)
+	in, err := tryInstall(t, dir, yaml, more...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return in
 }
 
-func tryInstall(t *testing.T, dir, yaml string) (*installation, error) {
+func tryInstall(t *testing.T, dir, yaml string, more ...func(*Options)) (*installation, error) {
 	t.Helper()
 	name := filepath.Join(dir, "leat.yaml")
 	if err := os.WriteFile(name, []byte(yaml), 0o600); err != nil {
@@ -87,8 +88,11 @@ func tryInstall(t *testing.T, dir, yaml string) (*installation, error) {
 	in.cancel = cancel
 	started := make(chan net.Addr, 1)
 	go func() {
-		in.done <- Run(ctx, Options{Config: cfg, Version: "test", Stdout: in.out, Stderr: in.log, Grace: 2 * time.Second,
-			Started: func(_ *Server, a net.Addr) { started <- a }})
+		o := Options{Config: cfg, Version: "test", Stdout: in.out, Stderr: in.log, Grace: 2 * time.Second, Started: func(_ *Server, a net.Addr) { started <- a }}
+		for _, f := range more {
+			f(&o)
+		}
+		in.done <- Run(ctx, o)
 	}()
 	select {
 	case a := <-started:
@@ -100,7 +104,7 @@ func tryInstall(t *testing.T, dir, yaml string) (*installation, error) {
 	}
 	in.admin = leatv1connect.NewAdminServiceClient(in.http, "http://"+in.addr)
 	t.Cleanup(func() {
-		if err := in.stop(); err != nil {
+		if err := in.stop(); err != nil && !in.ended {
 			t.Error(err)
 		}
 		transport.CloseIdleConnections()

@@ -158,7 +158,7 @@ func (s *Server) startSource(ctx context.Context, cfg *config.Config, name strin
 	}
 	spec := engine.Source{Name: name, Source: db, Routes: routes(src),
 		OpenLog: func(ctx context.Context) (pipeline.Log, error) {
-			l, err := disklog.Open(disklog.Options{Dir: logFolder(s.o.Config.Data, name), Source: name, Observer: obs,
+			l, err := disklog.Open(disklog.Options{Dir: logFolder(s.o.Config.Data, name), Source: name, Observer: obs, FS: s.o.FS,
 				Retention: disklog.Retention{Age: cfg.Log.Retention.Age.D(), Size: int64(cfg.Log.Retention.Size)},
 				Memory:    s.shareOf(15) / n, Queue: s.shareOf(10) / n, SegmentSize: segmentSize(int64(cfg.Log.Retention.Size))})
 			if err != nil {
