@@ -11,6 +11,10 @@ import (
 // readAhead is how much a reader takes from a segment at once.
 const readAhead = 1 << 20
 
+// pinnable is how large an arena must be to alias the buffer that it was read into: a batch that somebody
+// holds keeps all of that, and a budget counts the batch alone. Smaller ones are copied.
+const pinnable = readAhead / 32
+
 // buffer is memory that blocks were read into; the stream that fills it and every batch that aliases it
 // hold a reference.
 type buffer struct {

@@ -266,7 +266,11 @@ func (r *reader) batch(off, limit int64) (*pipeline.Batch, error) {
 		bb.Release()
 		return nil, r.damage(&r.in, off, err)
 	}
-	bb.alias(r.in.buf)
+	if len(bb.Arena) < pinnable {
+		bb.ownArena(0)
+	} else {
+		bb.alias(r.in.buf)
+	}
 	after := place{address: r.at.address + uint64(h.Size())}
 	if h.Kind == record.KindCommit && h.Events > 0 {
 		c := &commitRead{chunks: append([]record.Chunk(nil), r.chunks...), size: h.Size()}
