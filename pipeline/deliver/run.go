@@ -277,7 +277,8 @@ func (s *Subscription) seek(ctx context.Context, cur pipeline.Cursor, to Start, 
 	oldest, end := s.cfg.Log.Bounds()
 	from := oldest
 	var out []pipeline.OffsetRange
-	if foreign := cur.Log != next.Log || cur.Low > end || cur.High > end; !foreign {
+	beyond := cur.Low > end || cur.High > end
+	if foreign := cur.Log != next.Log || beyond; !foreign {
 		if at < cur.Low {
 			return cur, fmt.Errorf("seek: offset %d lies before the cursor (%d): a seek only goes forward; to deliver again is a replay", at, cur.Low)
 		}
@@ -295,6 +296,13 @@ func (s *Subscription) seek(ctx context.Context, cur pipeline.Cursor, to Start, 
 		skip := Skip{Subscription: s.cfg.Name, Ranges: out, Reason: reason, Time: time.Now()}
 		if err := s.cfg.Store.PutSkip(ctx, skip); err != nil {
 			return cur, fmt.Errorf("seek: list what is skipped: %w", err)
+		}
+	}
+	if beyond && cur.Log == next.Log {
+		// No cursor of one log goes back, but this one is of offsets that the log does not know: it is
+		// made one of no log first.
+		if err := s.cfg.Cursors.Save(ctx, s.cfg.Name, pipeline.Cursor{Low: at, High: at}); err != nil {
+			return cur, fmt.Errorf("seek: save the cursor: %w", err)
 		}
 	}
 	if err := s.cfg.Cursors.Save(ctx, s.cfg.Name, next); err != nil {

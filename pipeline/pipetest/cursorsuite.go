@@ -25,8 +25,10 @@ func TestCursors(t *testing.T, open func(t *testing.T) (pipeline.Cursors, func()
 	if err := save(first); err == nil {
 		t.Fatal("a cursor went back")
 	}
-	if err := save(pipeline.Cursor{Log: "a", Low: 25, High: 25, Resolved: 14}); err == nil {
-		t.Fatal("resolved went back")
+	for what, cur := range map[string]pipeline.Cursor{"resolved": {Log: "a", Low: 25, High: 25, Resolved: 14}, "low": {Log: "a", Low: 19, High: 25, Resolved: 15}} {
+		if err := save(cur); err == nil {
+			t.Fatalf("%s went back", what)
+		}
 	}
 	c = again()
 	want := pipeline.Cursor{Log: "a", Low: 20, High: 20, Resolved: 15}

@@ -65,6 +65,29 @@ func TestThePauseOutlivesTheProcess(t *testing.T) {
 	}
 }
 
+func TestOneThatIsKnownIsPausedAndResumed(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "state.db"))
+	check(t, s.PutSubscription(t.Context(), Subscription{Name: "search", Source: "files", Spec: "x"}))
+	for _, want := range []bool{true, false, true} {
+		check(t, s.SetPaused(t.Context(), "search", want, "why"))
+		if paused, _, err := s.Paused(t.Context(), "search"); err != nil || paused != want {
+			t.Fatalf("paused %v, want %v: %v", paused, want, err)
+		}
+	}
+}
+
+// TestWhatIsSavedIsSynced: each commit is on the disk when it returns, also of what was opened by migrations.
+func TestWhatIsSavedIsSynced(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "state.db"))
+	var level int
+	var mode string
+	check(t, s.write.QueryRow("PRAGMA synchronous").Scan(&level))
+	check(t, s.write.QueryRow("PRAGMA journal_mode").Scan(&mode))
+	if level != 2 || mode != "wal" {
+		t.Fatalf("synchronous=%d (want 2, FULL), journal_mode=%s", level, mode)
+	}
+}
+
 func TestDeadLettersAndSkips(t *testing.T) {
 	s := open(t, filepath.Join(t.TempDir(), "state.db"))
 	at := time.Date(2026, 11, 21, 10, 0, 0, 1000, time.UTC)
