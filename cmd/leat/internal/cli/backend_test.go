@@ -185,9 +185,9 @@ func (b *backend) Parked(_ context.Context, r *leatv1.ParkedRequest) (*leatv1.Pa
 		return &leatv1.ParkedResponse{Dead: []*leatv1.DeadLetter{d}, Total: 2}, nil
 	case r.Ids[0] == d.Id:
 		d.Event = []byte(`{"id":"` + d.Id + `","data":{"op":"insert"}}`)
-		return &leatv1.ParkedResponse{Dead: []*leatv1.DeadLetter{d}, Total: 1}, nil
+		return &leatv1.ParkedResponse{Dead: []*leatv1.DeadLetter{d}, Total: 2}, nil
 	}
-	return &leatv1.ParkedResponse{}, nil
+	return &leatv1.ParkedResponse{Total: 2}, nil
 }
 
 func (b *backend) RemoveSource(_ context.Context, r *leatv1.RemoveSourceRequest) (*leatv1.RemoveSourceResponse, error) {

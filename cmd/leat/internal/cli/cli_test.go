@@ -82,14 +82,14 @@ func testCheck(_ context.Context, cfg *config.Config) []pipeline.Finding {
 }
 
 func testInitFrom(_ context.Context, url string) (cli.Found, error) {
-	if !strings.Contains(url, ":s3cret@") && !strings.Contains(url, ":p%20w@") {
+	if !strings.Contains(url, ":s3cret@") && !strings.Contains(url, ":p%20w@") && !strings.Contains(url, ":p+w@") {
 		return cli.Found{}, errors.New("connect to db:5432: password authentication failed")
 	}
 	return cli.Found{Server: "PostgreSQL 18.1", Tables: []cli.FoundTable{
 		{Name: "public.users", Key: []string{"id"}, Rows: 1234567},
 		{Name: "app.log", Rows: -1},
 	}, Findings: []pipeline.Finding{
-		{Level: "error", Code: "wal_level", What: "wal_level is replica", Cure: "ALTER SYSTEM SET wal_level = logical, then restart"},
+		{Level: "error", Code: "wal_level", Place: "setting wal_level", What: "wal_level is replica", Cure: "ALTER SYSTEM SET wal_level = logical, then restart"},
 	}}, nil
 }
 

@@ -163,18 +163,21 @@ func (a *app) initURL(cmd *cobra.Command, from string) (shown, real, name string
 		return usage(cmd, "--from is not a URL: want postgres://USER:${PGPASSWORD}@HOST:PORT/DATABASE or mysql://USER:${MYPASSWORD}@HOST:PORT/")
 	}
 	missing := ""
+	whole := variable.FindString(from) == from // the variable is the URL, not a part of it
 	real = variable.ReplaceAllStringFunc(from, func(ref string) string {
 		name = variable.FindStringSubmatch(ref)[1]
 		v, ok := a.Env(name)
 		if !ok {
 			missing = name
 		}
-		return url.QueryEscape(v)
+		if whole {
+			return v
+		}
+		return strings.ReplaceAll(url.QueryEscape(v), "+", "%20")
 	})
 	if missing != "" {
 		return "", "", "", &failure{code: exitUsage, err: fmt.Errorf("--from: the variable %s is not set", missing)}
 	}
-	real = strings.ReplaceAll(real, "+", "%20")
 	u, perr := url.Parse(real) // its error would quote the password
 	if perr != nil || u.Host == "" {
 		return "", "", "", bad()
@@ -230,7 +233,11 @@ func comments(m made) []byte {
 		if i == 0 {
 			fmt.Fprintf(&b, "#\n# To be looked at there (leat check tells what is still open):\n")
 		}
-		fmt.Fprintf(&b, "#   %s: %s\n", f.Level, screen.Clean(f.What))
+		place := ""
+		if f.Place != "" {
+			place = screen.Clean(f.Place) + ": "
+		}
+		fmt.Fprintf(&b, "#   %s: %s%s\n", f.Level, place, screen.Clean(f.What))
 		if f.Cure != "" {
 			fmt.Fprintf(&b, "#     %s\n", screen.Clean(f.Cure))
 		}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -65,15 +66,21 @@ func (a *app) parked(ctx context.Context, name string, ids []string, limit uint3
 	if a.asJSON {
 		return a.document(parkedDocument(r))
 	}
-	if len(r.GetDead()) == 0 {
+	if len(r.GetDead()) == 0 && (len(ids) == 0 || r.GetTotal() == 0) {
 		a.out.Printf("%s has no dead letters\n", screen.Clean(name))
 		return nil
+	}
+	for _, id := range ids {
+		if !slices.ContainsFunc(r.GetDead(), func(d *leatv1.DeadLetter) bool { return d.GetId() == id }) {
+			a.err.Printf("leat: %s has no dead letter %s\n", screen.Clean(name), screen.Clean(id))
+			err = said(exitFailed)
+		}
 	}
 	if len(ids) > 0 {
 		for _, d := range r.GetDead() {
 			a.deadLetter(d)
 		}
-		return nil
+		return err
 	}
 	t := screen.NewTable("EVENT", "TABLE", "KEY", "SINCE", ">TRIES", "REASON")
 	for _, d := range r.GetDead() {
