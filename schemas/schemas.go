@@ -126,6 +126,9 @@ type Table struct {
 	Identity []int `json:"identity,omitempty"`
 	// FullBefore: before images carry all columns (REPLICA IDENTITY FULL, row image FULL).
 	FullBefore bool `json:"full_before,omitempty"`
+	// Carried lists columns that before images carry beside Identity (a replica identity index that is
+	// wider than the primary key).
+	Carried []int `json:"carried,omitempty"`
 	// Routing lists the columns whose values decide order and range; empty: the table is one key.
 	Routing []int `json:"routing,omitempty"`
 	// KeySpace names the space that the routing key lives in; tables of one space share order per key.
@@ -178,6 +181,9 @@ func escape(b *strings.Builder, s string) {
 func (t *Table) ShapeHash() uint64 {
 	h := fnv.New64a()
 	fmt.Fprintf(h, "%q %q %d %v %v %v %q", t.Schema, t.Name, t.Wire, t.Identity, t.FullBefore, t.Routing, t.KeySpace)
+	if len(t.Carried) > 0 {
+		fmt.Fprintf(h, " %v", t.Carried)
+	}
 	for i := range t.Columns {
 		c := &t.Columns[i]
 		fmt.Fprintf(h, "|%q %v %v %v %v ", c.Name, c.Nullable, c.Generated, c.Hidden, c.Dropped)

@@ -185,6 +185,11 @@ func TestRoutesThatCannotBeHadAreRefusedWithTheCure(t *testing.T) {
 	if err := cfg.Route.Check(files); !errors.As(err, &re) || re.Cure != "ALTER TABLE public.files REPLICA IDENTITY FULL;" {
 		t.Fatalf("cure: %v", err)
 	}
+	wide := sourceTable("files")
+	wide.Carried = []int{1}
+	if err := cfg.Route.Check(wide); err != nil {
+		t.Errorf("a replica identity index that carries the routing column: %v", err)
+	}
 	if tab := l.Tables()[0]; tab.KeySpace != "tree" || fmt.Sprint(tab.Routing) != "[1]" {
 		t.Fatalf("routed by %v in %q", tab.Routing, tab.KeySpace)
 	}

@@ -3,6 +3,7 @@ package ingest
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/leat-cdc/leat/schemas"
@@ -75,11 +76,7 @@ func (r Routes) inBefore(t *schemas.Table, name string) error {
 		return nil
 	}
 	for _, c := range t.Routing {
-		found := false
-		for _, i := range t.Identity {
-			found = found || i == c
-		}
-		if found {
+		if slices.Contains(t.Identity, c) || slices.Contains(t.Carried, c) {
 			continue
 		}
 		cure := fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY FULL;", name)

@@ -71,6 +71,11 @@ func (s *Source) resolve(ctx context.Context, c *catalog, rel *pgoutput.Relation
 	for _, name := range identityOf(rel.Identity, identity, a.key, t) {
 		t.Identity = append(t.Identity, t.Column(name))
 	}
+	for _, name := range identity {
+		if i := t.Column(name); !slices.Contains(t.Identity, i) {
+			t.Carried = append(t.Carried, i)
+		}
+	}
 	return shape, nil
 }
 
