@@ -30,6 +30,9 @@ func (l *Log) Behind(o pipeline.Offset) (events uint64, bytes int64) {
 			events -= uint64(to - from)
 		}
 	}
+	if events == 0 {
+		return 0, 0
+	}
 	for _, s := range l.mu.segs {
 		switch {
 		case s.base() >= o:

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"context"
 	"crypto/sha256"
 	"fmt"
 	"net/http"
@@ -48,7 +49,7 @@ func TestPauseResumeSeekRemove(t *testing.T) {
 	if strings.Contains(in.log.String(), `"level":"error"`) {
 		t.Errorf("an ordinary stop is told as an error: %s", in.log)
 	}
-	in = install(t, dir, yaml)
+	in = install(t, dir, yaml, func(o *Options) { o.Grace = time.Hour }) // what waits for it never ends
 	in.streaming(t, "files")
 	in.waitState(t, "a", "paused")
 
@@ -58,16 +59,14 @@ func TestPauseResumeSeekRemove(t *testing.T) {
 	}
 	// A seek while events wait for a client that is not there needs no grace.
 	until(t, "events to wait for a client", func() bool { return in.subscription(t, "idle").InFlight > 0 })
-	began := time.Now()
-	r, err := in.admin.Seek(ctx, connect.NewRequest(&leatv1.SeekRequest{Subscription: "idle", To: &leatv1.SeekRequest_Latest{Latest: true}, Reason: "a test"}))
+	soon, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	r, err := in.admin.Seek(soon, connect.NewRequest(&leatv1.SeekRequest{Subscription: "idle", To: &leatv1.SeekRequest_Latest{Latest: true}, Reason: "a test"}))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if r.Msg.Skipped != 2 {
 		t.Errorf("seek: %v", r.Msg)
-	}
-	if took := time.Since(began); took >= 2*time.Second { // the grace of these tests
-		t.Errorf("the seek waited %v for nobody", took)
 	}
 	if _, err := in.admin.Seek(ctx, connect.NewRequest(&leatv1.SeekRequest{Subscription: "idle", To: &leatv1.SeekRequest_Offset{Offset: r.Msg.From}})); connect.CodeOf(err) != connect.CodeFailedPrecondition {
 		t.Errorf("a seek back: %v", err)
