@@ -249,9 +249,11 @@ func TestPullClient(t *testing.T) {
 	bin := build(t, "pull.go")
 	sink, url := servePull(t)
 	next := start(t, []string{"LEAT_URL=" + url, "LEAT_TOKEN="}, bin)
-	out, err := sink.Deliver(t.Context(), delivery(1, 2))
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	out, err := sink.Deliver(ctx, delivery(1, 2))
 	if out != nil || err != nil {
-		t.Fatalf("deliver: %v, %v", out, err)
+		t.Fatalf("deliver: %v, %v; was it acked?", out, err)
 	}
 	var got []string
 	for len(got) < 2 {
