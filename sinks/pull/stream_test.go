@@ -291,6 +291,9 @@ func TestReceiveAckExtend(t *testing.T) {
 			}
 			three := receive(10)
 			wantPaths(t, three.Events, "b")
+			if _, err := s.client.Extend(t.Context(), connect.NewRequest(&leatv1.ExtendRequest{Subscription: "sub"})); connect.CodeOf(err) != connect.CodeInvalidArgument {
+				t.Fatal(err)
+			}
 			x, err := s.client.Extend(t.Context(), connect.NewRequest(&leatv1.ExtendRequest{Subscription: "sub", Leases: []string{one.Lease, two.Lease}}))
 			if err != nil || len(x.Msg.Refused) != 1 || x.Msg.Refused[0] != one.Lease {
 				t.Fatal(x, err)

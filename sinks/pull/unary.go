@@ -160,6 +160,9 @@ func (v *service) Extend(ctx context.Context, req *connect.Request[leatv1.Extend
 	if err != nil {
 		return nil, err
 	}
+	if len(req.Msg.Leases) == 0 { // a deadline would tell a misspelt request that all is well
+		return nil, connect.NewError(connect.CodeInvalidArgument, errors.New("name the leases to extend"))
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	deadline := time.Now().Add(s.o.Lease)
