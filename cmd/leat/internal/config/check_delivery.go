@@ -66,7 +66,13 @@ func (c *checker) webhook(path string, w *Webhook) {
 	if u.Fragment != "" {
 		c.fail(p, "remove what begins with #", "%s has a fragment, which is never sent", p)
 	}
+	if port := u.Port(); port != "" {
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			c.fail(p, "a port is 1 to 65535", "%s has no possible port", p)
+		}
+	}
 	c.destination(p, u)
+	c.headers(path, w, u)
 	if !c.ok(path + ".fatal") {
 		return
 	}
@@ -74,6 +80,23 @@ func (c *checker) webhook(path string, w *Webhook) {
 		f := path + ".fatal." + itoa(i)
 		if slices.Contains([]int{401, 403, 404, 408, 410, 413, 429}, st) {
 			c.fail(f, "of these statuses 4xx that speak of an event may be fatal, like 400, 409, 422", "%s: %d speaks of the endpoint or of the pace, not of an event", f, st)
+		}
+	}
+}
+
+// headers refuses what could not be sent, or not as it stands there.
+func (c *checker) headers(path string, w *Webhook, u *url.URL) {
+	for _, name := range sortedKeys(w.Headers) {
+		p := join(path+".headers", name)
+		if !c.ok(p) {
+			continue
+		}
+		if strings.EqualFold(name, "Authorization") && u.User != nil {
+			c.fail(p, "give one of them", "%s.headers has Authorization, and the url has a user: both would be the same header", path)
+		}
+		// RFC 9110, 5.5: no control characters but the tab.
+		if strings.ContainsFunc(w.Headers[name].Reveal(), func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
+			c.fail(p, "a value is one line", "%s holds a character that a header cannot", p)
 		}
 	}
 }
@@ -129,9 +152,17 @@ func addressClass(a netip.Addr) string {
 var (
 	sharedSpace = netip.MustParsePrefix("100.64.0.0/10") // RFC 6598: carriers' and overlay networks
 	nat64       = netip.MustParsePrefix("64:ff9b::/96")  // RFC 6052: an IPv4 address inside
-	never4      = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("240.0.0.0/4"),
+	nowhere     = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("240.0.0.0/4"),
 		netip.MustParsePrefix("100.100.100.200/32"), // metadata service of one provider, within the shared space
-		netip.MustParsePrefix("fd00:ec2::254/128"),  // and of another, within the private IPv6 space
+		netip.MustParsePrefix("fd00:ec2::254/128"),  // of another, within the private IPv6 space
+		netip.MustParsePrefix("168.63.129.16/32"),   // of another: a public address, answered by its own hosts
+		netip.MustParsePrefix("192.0.0.0/24"),       // RFC 6890: of protocols; metadata of another
+		// IPv6 with an IPv4 address inside, of which nothing honest is left, and the old link-local's sibling.
+		netip.MustParsePrefix("::/96"),          // RFC 4291, 2.5.5.1; loopback is taken out below
+		netip.MustParsePrefix("64:ff9b:1::/48"), // RFC 8215
+		netip.MustParsePrefix("2001::/32"),      // RFC 4380
+		netip.MustParsePrefix("2002::/16"),      // RFC 3056, 7526
+		netip.MustParsePrefix("fec0::/10"),      // RFC 3879
 	}
 )
 
@@ -141,7 +172,7 @@ func never(a netip.Addr) bool {
 		return addressClass(netip.AddrFrom4([4]byte(b[12:]))) != "public"
 	}
 	return !a.IsValid() || a.IsUnspecified() || a.IsMulticast() || a.IsLinkLocalUnicast() ||
-		slices.ContainsFunc(never4, func(p netip.Prefix) bool { return p.Contains(a) })
+		!a.IsLoopback() && slices.ContainsFunc(nowhere, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
 // Permits says whether a webhook may go to the address. It is to be asked at

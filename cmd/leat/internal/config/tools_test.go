@@ -222,6 +222,8 @@ func TestPermits(t *testing.T) {
 		{"169.254.169.254", false, false}, {"::ffff:169.254.169.254", false, false}, {"fe80::1%eth0", false, false}, {"0.0.0.0", false, false},
 		{"::", false, false}, {"224.0.0.1", false, false}, {"fd00:ec2::254", false, false}, {"100.100.100.200", false, false},
 		{"64:ff9b::a9fe:a9fe", false, false}, {"64:ff9b::a00:1", false, false}, {"255.255.255.255", false, false},
+		{"168.63.129.16", false, false}, {"192.0.0.192", false, false}, {"::169.254.169.254", false, false}, {"::127.0.0.1", false, false},
+		{"2002:a9fe:a9fe::1", false, false}, {"64:ff9b:1::a9fe:a9fe", false, false}, {"2001::a9fe:a9fe", false, false}, {"fec0::1", false, false},
 	} {
 		a := netip.MustParseAddr(x.addr)
 		if def.Permits(a) != x.def || wide.Permits(a) != x.wide {
