@@ -58,6 +58,8 @@ type Engine struct {
 
 	mu      sync.Mutex
 	units   map[string]*unit
+	opening map[string]bool // sources whose log is being opened
+	opens   sync.WaitGroup  // of those
 	stopped bool
 }
 
@@ -67,7 +69,7 @@ func New(cfg Config) *Engine {
 	if cfg.Again == 0 {
 		cfg.Again = 30 * time.Second
 	}
-	return &Engine{cfg: cfg, units: map[string]*unit{}}
+	return &Engine{cfg: cfg, units: map[string]*unit{}, opening: map[string]bool{}}
 }
 
 var (
@@ -80,20 +82,46 @@ var (
 // AddSource opens the source's log and starts to read. It returns once the log is open; a source that
 // cannot be reached is retried.
 func (e *Engine) AddSource(ctx context.Context, s Source) error {
+	if err := e.reserve(s.Name); err != nil {
+		return err
+	}
+	log, err := openLog(ctx, s) // may recover for long: nobody waits for e.mu meanwhile
+	e.mu.Lock()
+	defer e.opens.Done()
+	defer e.mu.Unlock()
+	delete(e.opening, s.Name)
+	if err != nil {
+		return fmt.Errorf("source %q: %w", s.Name, err)
+	}
+	if e.stopped {
+		return errors.Join(ErrStopped, log.Close())
+	}
+	e.units[s.Name] = startUnit(e.cfg, s, log)
+	return nil
+}
+
+// reserve keeps the name for a source whose log is going to be opened.
+func (e *Engine) reserve(source string) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.stopped {
 		return ErrStopped
 	}
-	if e.units[s.Name] != nil {
-		return fmt.Errorf("source %q runs already", s.Name)
+	if e.units[source] != nil || e.opening[source] {
+		return fmt.Errorf("source %q runs already", source)
 	}
-	log, err := s.OpenLog(ctx)
-	if err != nil {
-		return fmt.Errorf("source %q: %w", s.Name, err)
-	}
-	e.units[s.Name] = startUnit(e.cfg, s, log)
+	e.opening[source] = true
+	e.opens.Add(1)
 	return nil
+}
+
+// openLog closes a log that comes with an error.
+func openLog(ctx context.Context, s Source) (pipeline.Log, error) {
+	log, err := s.OpenLog(ctx)
+	if err != nil && log != nil {
+		return nil, errors.Join(err, log.Close())
+	}
+	return log, err
 }
 
 // RemoveSource stops a source and its subscriptions and closes its log. Nothing on disk is removed.
@@ -173,6 +201,7 @@ func (e *Engine) Stop() error {
 	units := e.units
 	e.units = map[string]*unit{}
 	e.mu.Unlock()
+	e.opens.Wait()
 	var all sync.WaitGroup
 	errs := make([]error, len(units))
 	i := 0

@@ -112,7 +112,7 @@ func (u *unit) wait(ctx context.Context) bool {
 // reopen opens the log again after it failed; false when ctx ended first.
 func (u *unit) reopen(ctx context.Context) bool {
 	for u.wait(ctx) {
-		log, err := u.spec.OpenLog(ctx)
+		log, err := openLog(ctx, u.spec)
 		if err == nil {
 			u.mu.Lock()
 			u.log = log
@@ -134,24 +134,31 @@ func (u *unit) keepFloor(ctx context.Context, log pipeline.Log) {
 		case <-ctx.Done():
 			return
 		}
-		_, floor := log.Bounds()
-		known := true
-		u.mu.Lock()
-		for _, r := range u.runners {
-			o, ok := r.progress()
-			known = known && ok
-			floor = min(floor, o)
-		}
-		u.mu.Unlock()
-		if u.spec.Hold != nil {
-			if o, ok := u.spec.Hold(); ok {
-				floor = min(floor, o)
-			}
-		}
-		if known {
+		if floor, known := u.floor(log); known {
 			log.Floor(floor)
 		}
 	}
+}
+
+// floor returns the lowest offset that is still wanted, and whether that is known: it is not before each
+// subscription's cursor was read.
+func (u *unit) floor(log pipeline.Log) (floor pipeline.Offset, known bool) {
+	_, floor = log.Bounds()
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, r := range u.runners {
+		o, ok := r.progress()
+		if !ok {
+			return 0, false
+		}
+		floor = min(floor, o)
+	}
+	if u.spec.Hold != nil {
+		if o, ok := u.spec.Hold(); ok {
+			floor = min(floor, o)
+		}
+	}
+	return floor, true
 }
 
 func (u *unit) sourceState(source, state string, err error) {
