@@ -180,6 +180,12 @@ func (s *Server) subscriptionStatus(x engine.SubscriptionStatus) *leatv1.Subscri
 	if x.Next > x.Low && x.Low > 0 {
 		s.lag(p, x)
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), lookTime)
+	defer cancel()
+	// Those that are kept, also from before this start; what was counted since then when nobody can say.
+	if kept, err := s.store.CountDeadLetters(ctx, x.Name); err == nil {
+		p.Dead = kept
+	}
 	p.EventsPerSecond, _ = s.tel.SubscriptionRate(x.Name)
 	return p
 }
