@@ -228,19 +228,12 @@ func (s *Server) Parked(ctx context.Context, r *leatv1.ParkedRequest) (*leatv1.P
 	if err != nil {
 		return nil, err
 	}
-	limit := 1000
-	if r.Limit > 0 && r.Limit < 10000 {
-		limit = int(r.Limit)
-	}
-	letters, err := s.store.DeadLetters(ctx, r.Subscription, 0, limit, len(r.Ids) > 0)
+	letters, err := s.letters(ctx, r)
 	if err != nil {
 		return nil, err
 	}
 	resp := &leatv1.ParkedResponse{Total: total}
 	for _, d := range letters {
-		if len(r.Ids) > 0 && !slices.Contains(r.Ids, d.ID) {
-			continue
-		}
 		p := &leatv1.DeadLetter{Id: d.ID, Offset: uint64(d.Offset), Table: d.Table, Key: d.KeyJSON, Reason: d.Reason, Time: timestamppb.New(d.Time), Event: d.Event}
 		for _, a := range d.Attempts {
 			p.Attempts = append(p.Attempts, &leatv1.Attempt{Time: timestamppb.New(a.Time), Took: durationpb.New(a.Took), Reason: a.Reason})
@@ -248,6 +241,39 @@ func (s *Server) Parked(ctx context.Context, r *leatv1.ParkedRequest) (*leatv1.P
 		resp.Dead = append(resp.Dead, p)
 	}
 	return resp, nil
+}
+
+// letters are those that are asked for by id, with their events, else the oldest.
+func (s *Server) letters(ctx context.Context, r *leatv1.ParkedRequest) ([]pipeline.DeadLetter, error) {
+	const most = 1000
+	if len(r.Ids) == 0 {
+		limit := most
+		if r.Limit > 0 && r.Limit < 10*most {
+			limit = int(r.Limit)
+		}
+		return s.store.DeadLetters(ctx, r.Subscription, 0, limit, false)
+	}
+	if len(r.Ids) > most {
+		return nil, api.Errorf(api.Invalid, "at most %d ids at once", most)
+	}
+	var all []pipeline.DeadLetter
+	for _, id := range r.Ids {
+		_, o, err := pipeline.ParseEventID(id)
+		if err != nil {
+			return nil, api.Errorf(api.Invalid, "%w", err)
+		}
+		if o == 0 {
+			continue
+		}
+		found, err := s.store.DeadLetters(ctx, r.Subscription, o-1, 1, true)
+		if err != nil {
+			return nil, err
+		}
+		if len(found) == 1 && found[0].ID == id {
+			all = append(all, found[0])
+		}
+	}
+	return all, nil
 }
 
 // RemoveSource implements api.Backend.

@@ -19,7 +19,7 @@ func (a *app) parkedCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "parked SUBSCRIPTION [EVENT-ID...]",
 		Short: "Events that a subscription gave up on, and why",
-		Long: "Lists the dead letters of a subscription, newest first: events that it never took, with what was tried.\n" +
+		Long: "Lists the dead letters of a subscription, oldest first: events that it never took, with what was tried.\n" +
 			"With event ids: these, with their content.",
 		Example:           "  leat parked search\n  leat parked search files-1877212358656123\n  leat parked search --json | jq '.dead[].id'",
 		Args:              wants("SUBSCRIPTION", "[EVENT-ID...]"),
