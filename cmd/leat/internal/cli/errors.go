@@ -176,6 +176,10 @@ func group(cmd *cobra.Command) *cobra.Command {
 // flagError explains what is wrong with a flag.
 func flagError(cmd *cobra.Command, err error) error {
 	var unknown *pflag.NotExistError
+	var wrong *pflag.InvalidValueError
+	if errors.As(err, &wrong) {
+		return usage(cmd, "%s: --%s: %q is not %s", cmd.CommandPath(), wrong.GetFlag().Name, wrong.GetValue(), flagKind(wrong.GetFlag()))
+	}
 	if !errors.As(err, &unknown) {
 		return usage(cmd, "%s: %w", cmd.CommandPath(), err)
 	}
@@ -190,6 +194,18 @@ func flagError(cmd *cobra.Command, err error) error {
 		}
 	})
 	return usage(cmd, "%s has no flag --%s%s", cmd.CommandPath(), name, nearest(name, words, "--"))
+}
+
+// flagKind says what a flag's value is, for people.
+func flagKind(f *pflag.Flag) string {
+	switch kind := f.Value.Type(); {
+	case strings.HasPrefix(kind, "int"), strings.HasPrefix(kind, "uint"):
+		return "a whole number in its range"
+	case kind == "bool":
+		return "true or false"
+	default:
+		return "a " + kind
+	}
 }
 
 // wants checks the number of arguments; names are those of the arguments, in [] what may be left out.

@@ -190,6 +190,7 @@ func (a *app) printLog(d logDoc) {
 	if len(d.Segments) > 0 {
 		a.out.Printf("\n")
 		t := screen.NewTable("SEGMENT", ">SIZE", ">USED", ">FIRST", ">EVENTS", "OLDEST", "NEWEST")
+		t.Spare("OLDEST", "USED")
 		for _, g := range d.Segments {
 			t.Row(screen.Text(g.File), screen.Text(screen.Size(uint64(g.Bytes))), screen.Text(screen.Size(uint64(g.Used))), screen.Text(plain(g.First)),
 				screen.Text(screen.Count(kept(g.First, g.Next))), screen.Text(timeOf(g.Oldest)), screen.Text(timeOf(g.Newest)))
@@ -205,7 +206,7 @@ func (a *app) printLog(d logDoc) {
 		a.out.Print(t)
 	}
 	for _, n := range d.Notices {
-		a.out.Printf("! %s: %s %s\n", screen.Clean(n.Table), n.Kind, screen.Clean(n.Reason))
+		a.out.Printf("! %s: %s: %s\n", screen.Clean(n.Table), n.Kind, screen.Clean(n.Reason))
 		if n.Cure != "" {
 			a.out.Printf("  → %s\n", screen.Clean(n.Cure))
 		}

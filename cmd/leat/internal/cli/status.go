@@ -81,6 +81,7 @@ const positionWidth = 40
 
 func (a *app) sourceTable(list []*leatv1.SourceStatus) *screen.Table {
 	t := screen.NewTable("SOURCE", "KIND", "STATE", ">LAG", ">EVENTS", ">BYTES", ">LOG", ">KEPT", "POSITION")
+	t.Spare("BYTES", "KEPT", "KIND") // status NAME has them
 	for _, s := range list {
 		lag := ""
 		if s.GetLag() != nil && s.GetState() == "streaming" {
@@ -155,6 +156,7 @@ func sourceNotes(s *leatv1.SourceStatus) []screen.Cell {
 
 func (a *app) subscriptionTable(list []*leatv1.SubscriptionStatus) *screen.Table {
 	t := screen.NewTable("SUBSCRIPTION", "SOURCE", "KIND", "STATE", ">LAG", ">BEHIND", ">EVENTS", ">IN FLIGHT", ">HELD", ">DEAD")
+	t.Spare("HELD", "IN FLIGHT", "KIND")
 	for _, s := range list {
 		behind := ""
 		if s.GetLagEvents() > 0 {

@@ -34,6 +34,8 @@ type Screen struct {
 	Terminal bool
 	// Color: styles are shown.
 	Color bool
+	// Width of the terminal in characters; 0: as wide as it takes.
+	Width int
 	err   error
 }
 
@@ -42,6 +44,9 @@ func New(w io.Writer, env func(string) (string, bool)) *Screen {
 	s := &Screen{w: w}
 	if f, ok := w.(*os.File); ok {
 		s.Terminal = term.IsTerminal(int(f.Fd()))
+		if w, _, err := term.GetSize(int(f.Fd())); err == nil {
+			s.Width = w
+		}
 	}
 	no, _ := env("NO_COLOR")
 	kind, _ := env("TERM")

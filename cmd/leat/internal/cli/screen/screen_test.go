@@ -95,3 +95,20 @@ func TestColoursAlign(t *testing.T) {
 		t.Errorf("without colours\n%s\nplain\n%s", text, plain.String())
 	}
 }
+
+// On a narrow terminal a table leaves out what it can spare, and only as much as it must.
+func TestSpare(t *testing.T) {
+	for width, want := range map[int]string{
+		0: "A     BB  CCC", 13: "A     BB  CCC", 12: "A     CCC", 9: "A     CCC", 8: "CCC", 2: "CCC",
+	} {
+		var b strings.Builder
+		s := &Screen{w: &b, Width: width}
+		tab := NewTable("A", ">BB", "CCC")
+		tab.Row(Text("long"), Text("1"), Text("x"))
+		tab.Spare("BB", "NONE", "A")
+		s.Print(tab)
+		if head, _, _ := strings.Cut(b.String(), "\n"); head != want {
+			t.Errorf("width %d: %q, want %q", width, head, want)
+		}
+	}
+}

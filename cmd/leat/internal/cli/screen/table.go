@@ -1,6 +1,7 @@
 package screen
 
 import (
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -20,6 +21,7 @@ type Table struct {
 	right []bool
 	rows  [][]Cell
 	notes map[int][]Cell
+	spare []string
 }
 
 // NewTable has a head; a column whose name begins with > is aligned to the right.
@@ -49,11 +51,35 @@ func (t *Table) Note(style Style, text string) {
 	t.notes[at] = append(t.notes[at], Cell{Clean(text), style})
 }
 
+// Spare names columns that are left out, one after the other, as long as the table is wider than the terminal.
+func (t *Table) Spare(columns ...string) { t.spare = columns }
+
 // Len is the number of rows.
 func (t *Table) Len() int { return len(t.rows) }
 
 // Print writes the table.
 func (s *Screen) Print(t *Table) {
+	width := t.widths()
+	left := make([]bool, len(width)) // out
+	for _, name := range t.spare {
+		if i := slices.Index(t.head, name); i >= 0 && s.Width > 0 && total(width, left) > s.Width {
+			left[i] = true
+		}
+	}
+	head := make([]Cell, len(t.head))
+	for i, h := range t.head {
+		head[i] = Cell{h, Bold}
+	}
+	s.line(t, width, left, head)
+	for n, r := range t.rows {
+		s.line(t, width, left, r)
+		for _, note := range t.notes[n] {
+			s.Printf("  %s\n", s.Paint(note.Style, note.Text))
+		}
+	}
+}
+
+func (t *Table) widths() []int {
 	width := make([]int, len(t.head))
 	for i, h := range t.head {
 		width[i] = utf8.RuneCountInString(h)
@@ -63,24 +89,31 @@ func (s *Screen) Print(t *Table) {
 			}
 		}
 	}
-	head := make([]Cell, len(t.head))
-	for i, h := range t.head {
-		head[i] = Cell{h, Bold}
-	}
-	s.line(t, width, head)
-	for n, r := range t.rows {
-		s.line(t, width, r)
-		for _, note := range t.notes[n] {
-			s.Printf("  %s\n", s.Paint(note.Style, note.Text))
-		}
-	}
+	return width
 }
 
-func (s *Screen) line(t *Table, width []int, cells []Cell) {
+// total is the width of the columns that are not left out, with the gaps between them.
+func total(width []int, left []bool) int {
+	sum := -gap
+	for i, w := range width {
+		if !left[i] {
+			sum += gap + w
+		}
+	}
+	return sum
+}
+
+// gap between columns.
+const gap = 2
+
+func (s *Screen) line(t *Table, width []int, left []bool, cells []Cell) {
 	var b strings.Builder
 	for i, c := range cells {
-		if i > 0 {
-			b.WriteString("  ")
+		if left[i] {
+			continue
+		}
+		if b.Len() > 0 {
+			b.WriteString(strings.Repeat(" ", gap))
 		}
 		pad := strings.Repeat(" ", max(width[i]-utf8.RuneCountInString(c.Text), 0))
 		if t.right[i] {
