@@ -84,6 +84,8 @@ func Run(ctx context.Context, o Options) (err error) {
 		listener.Close()
 		return err
 	}
+	log := tel.Logger()
+	log.Info().Str("version", o.Version).Str("address", listener.Addr().String()).Str("data", o.Config.Data).Msg("listening")
 	if o.Started != nil {
 		o.Started(s, listener.Addr())
 	}
