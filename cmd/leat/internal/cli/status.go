@@ -124,7 +124,7 @@ func sourceNotes(s *leatv1.SourceStatus) []screen.Cell {
 		}
 		out = append(out, screen.Cell{Text: "! " + text, Style: stateStyle(s.GetState())})
 	}
-	if s.GetState() == "gone" || s.GetState() == "" {
+	if (s.GetState() == "gone" || s.GetState() == "") && s.GetReason() == "" {
 		out = append(out, screen.Cell{Text: "! leat.yaml no longer names it; kept and paused; leat source remove or leat apply --drop removes it", Style: screen.Yellow})
 	}
 	if s.GetLogFull() {
@@ -193,7 +193,7 @@ func (a *app) subscriptionNotes(s *leatv1.SubscriptionStatus) []screen.Cell {
 	if text != "" {
 		out = append(out, screen.Cell{Text: "! " + text, Style: stateStyle(s.GetState())})
 	}
-	if s.GetState() == "gone" {
+	if s.GetState() == "gone" && s.GetReason() == "" {
 		out = append(out, screen.Cell{Text: "! leat.yaml no longer names it; kept and paused; leat apply --drop " + s.GetName() + " removes it", Style: screen.Yellow})
 	}
 	if s.GetSaveError() != "" {
