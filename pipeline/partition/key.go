@@ -118,14 +118,17 @@ func appendEscaped(dst, p []byte) []byte {
 }
 
 func appendText(dst, p []byte, t *schemas.Type) []byte {
-	switch textEquality(t) {
+	how, special := textEquality(t)
+	switch how {
+	case opaque:
+		return append(dst, tagOpaque)
 	case bytewise:
 		return appendEscaped(append(dst, tagText), p)
 	case padded:
 		return appendEscaped(append(dst, tagText), trimPad(p))
 	}
 	dst = append(dst, tagCoarse)
-	return append(appendCoarse(dst, p), terminator)
+	return append(appendCoarse(dst, p, special), terminator)
 }
 
 func appendFloat(dst []byte, f float64) []byte {

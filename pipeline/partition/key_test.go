@@ -117,7 +117,7 @@ func TestCoarseTextHoldsEqualWhatACollationMay(t *testing.T) {
 	ci := schemas.Type{Kind: schemas.KindText, Code: 15, Collation: "utf8mb4_0900_ai_ci"}
 	for _, same := range [][]string{
 		{"straße", "STRASSE", "strasse", "strase"}, {"Müller", "mueller", "muller", "MÜLLER  ", "myller"}, {"å", "aa", "A", "Å"},
-		{"カ", "か", "ｶ"}, {"١", "1", "１", "①"}, {"ÆØ", "aeo", "äö"}, {"\U0001F600", "\U0001F601"}, {"a\u0301", "á"}, {"v", "W"}, {"Þor", "thor"},
+		{"カ", "か", "ｶ"}, {"١", "1", "１", "①"}, {"ÆØ", "aeo", "äö"}, {"\U0001F600", "\U0001F601"}, {"a\u0301", "á"}, {"v", "W"}, {"Þor", "thor"}, {"a", "a \u0301", "a\u00a0"}, {"", "\u00ad "}, {"5", "➄"},
 	} {
 		first := enc(t, cell.Value{Kind: schemas.KindText, B: []byte(same[0])}, ci)
 		for _, s := range same[1:] {
@@ -140,6 +140,10 @@ func TestEqualityByType(t *testing.T) {
 		{schemas.Type{Name: "text"}, false, "a", "A"},
 		{schemas.Type{Name: "text"}, false, "a", "a "},
 		{schemas.Type{Name: "character(5)"}, true, "a", "a    "},
+		{schemas.Type{Name: "text", Collation: "und-x-icu-level1"}, true, "a-b", "ab"}, // and whatever else its rules say
+		{schemas.Type{Name: "varchar(5)", Code: 15, Charset: "utf8mb4", Collation: "utf8mb4_roman_ci"}, true, "uv", "vu"},
+		{schemas.Type{Name: "varchar(5)", Code: 15, Charset: "utf8mb4", Collation: "utf8mb4_0900_as_cs"}, false, "a", "b"},
+		{schemas.Type{Name: "varchar(5)", Code: 15, Charset: "latin1", Collation: "latin1_swedish_ci"}, true, "Å", "["},
 		{schemas.Type{Name: "citext"}, true, "a", "A"},
 		{schemas.Type{Name: "public.citext"}, true, "a", "A"},
 		{schemas.Type{Name: "varchar(5)", Code: 15, Charset: "utf8mb4", Collation: "utf8mb4_bin"}, true, "a", "a "},
