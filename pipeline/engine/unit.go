@@ -145,8 +145,9 @@ func (u *unit) keepFloor(ctx context.Context, log pipeline.Log) {
 func (u *unit) floor(log pipeline.Log) (floor pipeline.Offset, known bool) {
 	_, floor = log.Bounds()
 	u.mu.Lock()
-	defer u.mu.Unlock()
-	for _, r := range u.runners {
+	runners := slices.Collect(maps.Values(u.runners))
+	u.mu.Unlock() // Hold may have a lock of its own
+	for _, r := range runners {
 		o, ok := r.progress()
 		if !ok {
 			return 0, false
