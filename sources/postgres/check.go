@@ -277,6 +277,12 @@ func (s *Source) checkTable(f *findings, t *table, owner string) {
 	if info := t.info(); info.Problem != "" {
 		f.add("error", "replica_identity", place, info.Problem, "%s", info.Cure)
 	}
+	for _, c := range s.cfg.Columns[t.schema+"."+t.name] {
+		// Also one to be left out: misspelt, it would enter the log.
+		if c = strings.TrimPrefix(c, "!"); !slices.Contains(t.columns, c) {
+			f.add("error", "column_unknown", place, "columns: names the column "+c+", which it does not have", "check the name")
+		}
+	}
 	key := s.cfg.Keys[t.schema+"."+t.name]
 	var missing []string
 	for _, k := range key {

@@ -175,10 +175,10 @@ func TestCheckNamesEverything(t *testing.T) {
 		s := d.source(func(c *Config) {
 			c.URL, c.Publication, c.Create = u.String(), "pub", false
 			c.Keys = map[string][]string{"public.moved": {"tree"}, "public.users": {"nix"}}
-			c.Columns = map[string][]string{"public.nokey": {"!v"}, "public.late": {"!id"}}
+			c.Columns = map[string][]string{"public.nokey": {"!v"}, "public.late": {"!id"}, "public.users": {"!passwrd"}}
 		})
 		list := s.Check(t.Context())
-		for _, code := range []string{CodePermission, "replica_identity", "key_not_in_identity", "key_unknown", "key_excluded", "unreadable_table",
+		for _, code := range []string{CodePermission, "replica_identity", "key_not_in_identity", "key_unknown", "column_unknown", "key_excluded", "unreadable_table",
 			"generated_columns", "identity_not_key", "not_published", "row_filter", "column_list", "publication_operations", CodeSlotPlugin, "slot_keep_size"} {
 			if !has(list, code) {
 				t.Errorf("%s is not found", code)
