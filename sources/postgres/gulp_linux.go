@@ -13,22 +13,16 @@ func sleep(d time.Duration) {
 	_ = unix.Nanosleep(&ts, nil) // cut short by a signal: reading early does no harm
 }
 
-// tune sets up the connection and returns what gulps wants to know of it.
-func tune(conn net.Conn) link {
+// tune sets up the connection; gather fixes the receive buffer. It returns what is to be called after each
+// read. All of it are hints: without the first a dead peer is found by keepalives, later.
+func tune(conn net.Conn, gather bool) (quiet func()) {
 	s, ok := conn.(*socket)
 	if !ok {
-		return noLink()
+		return func() {}
 	}
-	// All of these are hints. Without the first a dead peer is found by keepalives, later.
 	_ = unix.SetsockoptInt(s.fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 60_000)
-	return link{
-		quiet: func() { _ = unix.SetsockoptInt(s.fd, unix.IPPROTO_TCP, unix.TCP_QUICKACK, 0) },
-		count: func() (counted, int) {
-			i, err := unix.GetsockoptTCPInfo(s.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
-			if err != nil {
-				return counted{}, 0
-			}
-			return counted{uint64(i.Data_segs_in), i.Bytes_received}, min(1024, int(i.Advmss)*3/4)
-		},
+	if gather {
+		_ = unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
 	}
+	return func() { _ = unix.SetsockoptInt(s.fd, unix.IPPROTO_TCP, unix.TCP_QUICKACK, 0) }
 }

@@ -11,4 +11,4 @@ func sleep(d time.Duration) { time.Sleep(d) }
 
 func direct(conn net.Conn) (net.Conn, error) { return conn, nil }
 
-func tune(net.Conn) link { return noLink() }
+func tune(net.Conn, bool) (quiet func()) { return func() {} }

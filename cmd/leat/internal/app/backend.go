@@ -282,6 +282,8 @@ func (s *Server) RemoveSource(ctx context.Context, r *leatv1.RemoveSourceRequest
 	defer s.apply.Unlock()
 	s.mu.Lock()
 	db, data := s.databases[r.Name], s.o.Config.Data
+	src := s.cfg.Sources[r.Name]
+	given := src != nil && src.Postgres != nil && !src.Postgres.Create
 	var subs []string
 	for name, sub := range s.cfg.Subscriptions {
 		if sub.Source == r.Name {
@@ -297,10 +299,14 @@ func (s *Server) RemoveSource(ctx context.Context, r *leatv1.RemoveSourceRequest
 		return nil, err
 	}
 	resp := &leatv1.RemoveSourceResponse{}
-	if err := db.Remove(ctx); err != nil {
-		return nil, api.Errorf(api.Unavailable, "the source was stopped, its log is untouched, but the database refused: %w", err)
+	if given {
+		resp.Done = append(resp.Done, "left slot and publication in the database, as create: false says that they are not ours; an unused slot holds WAL: drop it there")
+	} else {
+		if err := db.Remove(ctx); err != nil {
+			return nil, api.Errorf(api.Unavailable, "the source was stopped, its log is untouched, but the database refused: %w", err)
+		}
+		resp.Done = append(resp.Done, "dropped in the database what the source had made there")
 	}
-	resp.Done = append(resp.Done, "dropped in the database what the source had made there")
 	if err := os.RemoveAll(logFolder(data, r.Name)); err != nil {
 		return nil, fmt.Errorf("remove the log: %w", err)
 	}
@@ -336,7 +342,7 @@ func (s *Server) Ready() (ok bool, why []string) {
 	}
 	for _, x := range st.Subscriptions {
 		seen["subscription "+x.Name] = true
-		if x.State == deliver.StateStopped {
+		if x.State == deliver.StateStopped || x.State == deliver.StateBlocked || x.State == deliver.StatePaused {
 			why = append(why, fmt.Sprintf("subscription %s: %s", x.Name, x.State))
 		}
 	}
