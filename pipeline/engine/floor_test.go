@@ -51,9 +51,17 @@ func TestTheFloorIsWhatSomebodyWants(t *testing.T) {
 	want("one that does not run here", first+3, true)
 	held.Store(0)
 
-	if err := r.store.SetPaused(t.Context(), "paused", true, "rebuild"); err != nil {
+	for _, name := range []string{"paused", "skips"} {
+		if err := r.store.SetPaused(t.Context(), name, true, "rebuild"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	skips := Subscription{Deliver: deliver.Config{Name: "skips", Source: "files", Laggard: deliver.LaggardSkip},
+		OpenSink: func(context.Context) (pipeline.Sink, error) { return pipetest.NewRecordingSink(), nil }}
+	if err := r.engine.AddSubscription(skips); err != nil {
 		t.Fatal(err)
 	}
+	want("one that lets retention take what it wants", first+20, true)
 	r.subscribe("paused", pipetest.NewRecordingSink())
 	want("one that is paused", first, true)
 	broken := Subscription{Deliver: deliver.Config{Name: "broken", Source: "files"},

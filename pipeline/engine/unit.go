@@ -148,6 +148,9 @@ func (u *unit) floor(log pipeline.Log) (floor pipeline.Offset, known bool) {
 	runners := slices.Collect(maps.Values(u.runners))
 	u.mu.Unlock() // Hold may have a lock of its own
 	for _, r := range runners {
+		if r.spec.Deliver.Laggard == deliver.LaggardSkip {
+			continue // it holds nothing back: what retention takes is listed as skipped
+		}
 		o, ok := r.progress()
 		if !ok {
 			return 0, false
