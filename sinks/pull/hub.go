@@ -25,6 +25,9 @@ type Hub struct {
 	// Authorize, when set, says whether the caller may read the subscription; its error is returned to
 	// the caller. The context is the request's, as interceptors left it.
 	Authorize func(ctx context.Context, subscription string) error
+	// Starting, when set, says whether a subscription that has no sink yet is about to have one: its clients
+	// are told to come again instead of that it does not exist.
+	Starting func(subscription string) bool
 
 	mu    sync.Mutex
 	sinks map[string]*Sink
@@ -88,6 +91,9 @@ func (h *Hub) find(ctx context.Context, name string) (*Sink, error) {
 	h.mu.Lock()
 	s := h.sinks[name]
 	h.mu.Unlock()
+	if s == nil && h.Starting != nil && h.Starting(name) {
+		return nil, connect.NewError(connect.CodeUnavailable, fmt.Errorf("pull subscription %q is being started: connect again", name))
+	}
 	if s == nil {
 		return nil, connect.NewError(connect.CodeNotFound, fmt.Errorf("no running pull subscription %q: see `leat status`", name))
 	}

@@ -216,3 +216,14 @@ func TestEventsTravelAndAreAcked(t *testing.T) {
 	c.ack(e.Lease)
 	allOK(t, get(t, done))
 }
+
+func TestASubscriptionThatIsBeingStartedIsNotUnknown(t *testing.T) {
+	s := serve(t, pull.Options{})
+	s.hub.Starting = func(name string) bool { return name == "soon" }
+	for name, want := range map[string]connect.Code{"soon": connect.CodeUnavailable, "never": connect.CodeNotFound} {
+		_, err := s.client.Receive(t.Context(), connect.NewRequest(&leatv1.ReceiveRequest{Subscription: name}))
+		if got := connect.CodeOf(err); got != want {
+			t.Errorf("%s: %v, want %v", name, got, want)
+		}
+	}
+}

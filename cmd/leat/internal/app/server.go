@@ -36,6 +36,7 @@ type Server struct {
 	store     *state.Store
 	engine    *engine.Engine
 	hub       *pull.Hub
+	http      *api.Server // set before it serves
 	share     *encode.Share
 	started   time.Time
 	publicURL string
@@ -76,6 +77,12 @@ func newServer(ctx context.Context, o Options, tel *telemetry.Telemetry, addr ne
 		s.publicURL = scheme + "://" + addr.String()
 	}
 	s.hub.Authorize = api.MaySubscribe
+	s.hub.Starting = func(name string) bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		sub := s.cfg.Subscriptions[name]
+		return sub != nil && sub.Deliver.Pull != nil
+	}
 	s.share = encode.NewShare(int(s.shareOf(25)))
 	s.engine = engine.New(engine.Config{Cursors: store, Store: store, Form: s.forms.Of, Observer: s.observer()})
 	tel.Collect(s.status)
@@ -354,7 +361,25 @@ func (s *Server) carry(ctx context.Context, cfg *config.Config) error {
 	s.mu.Lock()
 	s.cfg = cfg
 	s.mu.Unlock()
-	return errors.Join(s.startMissing(ctx, cfg), s.refreshGone(ctx, cfg))
+	return errors.Join(s.setTokens(cfg), s.startMissing(ctx, cfg), s.refreshGone(ctx, cfg))
+}
+
+// setTokens lets a token that is taken out in no more. From none to some, or back, waits for the next start.
+func (s *Server) setTokens(cfg *config.Config) error {
+	var refused *api.Error
+	err := s.http.SetTokens(tokens(cfg))
+	if errors.As(err, &refused) && refused.Kind == api.Precondition {
+		return nil
+	}
+	return err
+}
+
+func tokens(cfg *config.Config) []api.Token {
+	var all []api.Token
+	for _, t := range cfg.Tokens {
+		all = append(all, api.Token{Name: t.Name, SHA256: t.SHA256, Roles: t.Roles})
+	}
+	return all
 }
 
 // startMissing starts what cfg names and does not run.
@@ -398,10 +423,7 @@ func (s *Server) reload(ctx context.Context, load func() (*config.Config, error)
 }
 
 func (s *Server) apiOptions(cfg *config.Config) (o api.Options, err error) {
-	o = api.Options{Backend: s, Subscriber: s.hub.Handler, Metrics: s.tel.Handler(), Listen: cfg.Listen, PublicURL: s.publicURL, Grace: s.o.Grace, ErrorLog: s.tel.ServerLog()}
-	for _, t := range cfg.Tokens {
-		o.Tokens = append(o.Tokens, api.Token{Name: t.Name, SHA256: t.SHA256, Roles: t.Roles})
-	}
+	o = api.Options{Backend: s, Subscriber: s.hub.Handler, Metrics: s.tel.Handler(), Listen: cfg.Listen, PublicURL: s.publicURL, Grace: s.o.Grace, ErrorLog: s.tel.ServerLog(), Tokens: tokens(cfg)}
 	if cfg.TLS.Enabled() {
 		cert, err := tls.LoadX509KeyPair(cfg.TLS.Cert, cfg.TLS.Key)
 		if err != nil {
