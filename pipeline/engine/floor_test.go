@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"runtime"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -98,10 +99,13 @@ func TestOpeningALogHoldsNobodyUp(t *testing.T) {
 			break
 		}
 	}
-	select {
-	case <-stopped:
-		t.Fatal("stopped while a log was being opened")
-	default:
+	for range 1000 {
+		select {
+		case <-stopped:
+			t.Fatal("stopped while a log was being opened")
+		default:
+			runtime.Gosched()
+		}
 	}
 	close(open)
 	if err := <-added; !errors.Is(err, ErrStopped) {

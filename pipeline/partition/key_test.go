@@ -159,6 +159,40 @@ func TestEqualityByType(t *testing.T) {
 	}
 }
 
+// TestSpellingsOfANumberAreOneKey, and equal keys of two key spaces do not meet.
+func TestSpellingsOfANumberAreOneKey(t *testing.T) {
+	ty := schemas.Type{Kind: schemas.KindDecimal}
+	dec := func(s string) string { return string(enc(t, cell.Value{Kind: schemas.KindDecimal, B: []byte(s)}, ty)) }
+	for _, same := range [][]string{{"1", "1.0", "1.00", "+1"}, {"0", "-0", "0.000", "-0.0"}, {"-120", "-120.0"}, {"0.05", "0.050"}, {"NaN", "nan"}} {
+		for _, s := range same[1:] {
+			if dec(s) != dec(same[0]) {
+				t.Errorf("%s and %s differ", s, same[0])
+			}
+		}
+	}
+	var zero, negative cell.Value
+	zero.SetFloat(0, 64)
+	negative.SetFloat(math.Copysign(0, -1), 64)
+	if !bytes.Equal(enc(t, zero, schemas.Type{}), enc(t, negative, schemas.Type{})) {
+		t.Error("0 and -0 differ")
+	}
+	key := []byte(dec("7"))
+	if Hash(SpaceHash("a"), key) == Hash(SpaceHash("b"), key) {
+		t.Error("a key has one hash in two key spaces")
+	}
+}
+
+func TestCharactersBeyondTheBMPAreOneInOldCollations(t *testing.T) {
+	for collation, same := range map[string]bool{"utf8mb4_general_ci": true, "utf8mb4_unicode_ci": true, "utf8mb4_0900_ai_ci": false} {
+		ty := schemas.Type{Kind: schemas.KindText, Code: 15, Collation: collation}
+		a := enc(t, cell.Value{Kind: schemas.KindText, B: []byte("\U0001D401")}, ty)
+		b := enc(t, cell.Value{Kind: schemas.KindText, B: []byte("\U0001F600")}, ty)
+		if bytes.Equal(a, b) != same {
+			t.Errorf("%s: same = %v", collation, !same)
+		}
+	}
+}
+
 func TestAbsentCannotBeRouted(t *testing.T) {
 	if _, err := AppendValue(nil, &cell.Value{State: cell.Absent}, &schemas.Type{}); err != ErrAbsent {
 		t.Fatalf("got %v", err)
