@@ -109,8 +109,8 @@ func TestTokensRolesAndHost(t *testing.T) {
 	token := func(name, roles string) string {
 		return fmt.Sprintf("  - {name: %s, sha256: '%x', roles: ['%s']}\n", name, sha256.Sum256([]byte("token-"+name)), roles)
 	}
-	in := install(t, t.TempDir(), db.yaml("mine: {source: files, deliver: {pull: {}}}", "other: {source: files, deliver: {pull: {}}}")+
-		"tokens:\n"+token("reader", "read")+token("operator", "operate")+token("puller", "subscribe:mine"))
+	yaml := db.yaml("mine: {source: files, deliver: {pull: {}}}", "other: {source: files, deliver: {pull: {}}}") + "tokens:\n" + token("operator", "operate")
+	in := install(t, t.TempDir(), yaml+token("reader", "read")+token("puller", "subscribe:mine"))
 	in.wait200(t)
 	db.exec(t, "INSERT INTO files VALUES (1)")
 	as := func(name string) (leatv1connect.AdminServiceClient, leatv1connect.SubscriberServiceClient) {
@@ -142,6 +142,15 @@ func TestTokensRolesAndHost(t *testing.T) {
 				t.Errorf("%s of %s: %v, want %v", what, name, c.err, c.want)
 			}
 		}
+	}
+	// A token that is taken out of the file is worth nothing at once.
+	operator, _ := as("operator")
+	if _, err := operator.Apply(t.Context(), connect.NewRequest(&leatv1.ApplyRequest{Name: "leat.yaml", Config: []byte(yaml)})); err != nil {
+		t.Fatal(err)
+	}
+	reader, _ := as("reader")
+	if _, err := reader.Status(t.Context(), connect.NewRequest(&leatv1.StatusRequest{})); connect.CodeOf(err) != unknown {
+		t.Errorf("a token that was taken out: %v", err)
 	}
 }
 

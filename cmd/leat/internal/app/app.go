@@ -80,6 +80,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		listener.Close()
 		return err
 	}
+	s.http = http
 	if err := s.begin(ctx); err != nil {
 		listener.Close()
 		return err

@@ -53,7 +53,7 @@ var notes = map[string]string{
 	"tls":                       "takes effect at the next start",
 	"memory":                    "takes effect at the next start",
 	"log":                       "takes effect at the next start",
-	"tokens":                    "takes effect at the next start",
+	"tokens":                    "holds for requests from now on; from none to some, or back, at the next start",
 	"public_url":                "takes effect at the next start",
 	"egress":                    "holds for subscriptions that start from now on",
 	"subscriptions.*.from":      "changes nothing: from is read once, when the subscription is new; see leat seek, leat replay, leat backfill",
