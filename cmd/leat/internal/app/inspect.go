@@ -25,6 +25,9 @@ type Table struct {
 	Key []string
 }
 
+// initSource is the name that the file of `leat init` gives its source: findings and cures name its slot.
+const initSource = "main"
+
 // Look is what `leat init --from` sees in a database.
 func Look(ctx context.Context, raw string) (server string, tables []Table, found []pipeline.Finding, err error) {
 	u, err := url.Parse(raw)
@@ -41,7 +44,7 @@ func Look(ctx context.Context, raw string) (server string, tables []Table, found
 }
 
 func lookPostgres(ctx context.Context, raw string) (string, []Table, []pipeline.Finding, error) {
-	src, err := postgres.New(postgres.Config{Name: "init", URL: raw, Create: true})
+	src, err := postgres.New(postgres.Config{Name: initSource, URL: raw, Create: true})
 	if err != nil {
 		return "", nil, nil, err
 	}
@@ -60,7 +63,7 @@ func lookPostgres(ctx context.Context, raw string) (string, []Table, []pipeline.
 }
 
 func lookMySQL(ctx context.Context, raw string) (string, []Table, []pipeline.Finding, error) {
-	src, err := mysql.New(mysql.Config{Name: "init", URL: raw})
+	src, err := mysql.New(mysql.Config{Name: initSource, URL: raw})
 	if err != nil {
 		return "", nil, nil, err
 	}

@@ -1,0 +1,23 @@
+package app
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// TestLookNamesWhatTheFileWillName: cures of `leat init --from` are for the source that its file has, `main`.
+func TestLookNamesWhatTheFileWillName(t *testing.T) {
+	t.Parallel()
+	db := newPG(t)
+	db.exec(t, "CREATE PUBLICATION leat_main FOR TABLE files WITH (publish = 'insert')")
+	_, _, found, err := Look(t.Context(), db.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := fmt.Sprint(found)
+	has(t, text, "publication leat_main", `ALTER PUBLICATION "leat_main"`)
+	if strings.Contains(text, "leat_init") {
+		t.Error(text)
+	}
+}
