@@ -33,6 +33,7 @@ const costLimit = 1_000_000
 // expression is a compiled expression.
 type expression struct {
 	program cel.Program
+	root    ast.Expr
 	// columns that it names, by which plans find them; columns[n] has the number n in closures.
 	columns []string
 	// images that it names: before, after.
@@ -66,6 +67,7 @@ func compile(text string) (*expression, error) {
 		return nil, &ExprError{Line: 1, Column: 1, What: err.Error()}
 	}
 	root := checked.NativeRep().Expr()
+	x.root = root
 	x.names(root)
 	c := &compiler{x: x}
 	x.fast = c.boolean(root)
@@ -86,6 +88,32 @@ func (x *expression) names(root ast.Expr) {
 			}
 		}
 	}))
+}
+
+// Columns are the names that the expression reads as before.X, after.X or key.X, sorted. What it asks for
+// with has(…) is left out: it need not be there.
+func (p *Program) Columns() []string {
+	if p.expr == nil {
+		return nil
+	}
+	asked := map[string]bool{}
+	ast.PreOrderVisit(p.expr.root, ast.NewExprVisitor(func(e ast.Expr) {
+		if e.Kind() != ast.SelectKind {
+			return
+		}
+		sel := e.AsSelect()
+		if _, image := imageOf(sel.Operand()); image || sel.Operand().Kind() == ast.IdentKind && sel.Operand().AsIdent() == "key" {
+			asked[sel.FieldName()] = asked[sel.FieldName()] || sel.IsTestOnly()
+		}
+	}))
+	var names []string
+	for name, test := range asked {
+		if !test {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // imageOf tells which image an expression is.

@@ -153,6 +153,8 @@ type TableInfo struct {
 	ReplicaIdentity string
 	IdentityColumns []string
 	Partitioned     bool
+	// Columns that enter the log, in the table's order: those that the configuration leaves out are not here.
+	Columns []string
 	// Published: the publication has the table, by itself or through a schema, a root or FOR ALL TABLES.
 	Published bool
 	// Problem says why the table cannot be read, "" when it can; Cure what to do.
@@ -172,7 +174,9 @@ func (s *Source) Tables(ctx context.Context) ([]TableInfo, error) {
 	}
 	var infos []TableInfo
 	for _, t := range s.wanted(tables) {
-		infos = append(infos, t.info())
+		info := t.info()
+		info.Columns = slices.DeleteFunc(slices.Clone(t.columns), func(c string) bool { return s.excluded(t.schema, t.name, c) })
+		infos = append(infos, info)
 	}
 	return infos, nil
 }

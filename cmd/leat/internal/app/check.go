@@ -15,6 +15,8 @@ import (
 
 	"github.com/leat-cdc/leat/cmd/leat/internal/config"
 	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/pipeline/filter"
+	"github.com/leat-cdc/leat/schemas"
 )
 
 // checkTime bounds the look at one source or sink.
@@ -100,14 +102,57 @@ func checkSubscription(ctx context.Context, cfg *config.Config, name string) []p
 	place := "subscriptions." + name
 	var found []pipeline.Finding
 	s := &Server{}
-	if _, err := s.filterOf(sub); err != nil {
+	program, err := s.filterOf(sub)
+	if err != nil {
 		found = append(found, finding("error", "filter", place+".filter", err.Error(), "see docs/subscribers.md for what a filter may say"))
+	} else if program != nil {
+		found = append(found, checkColumns(ctx, cfg, sub, place+".filter", program.Columns())...)
 	}
 	switch d := sub.Deliver; {
 	case d.Webhook != nil:
 		found = append(found, checkWebhook(ctx, cfg, place+".deliver.webhook", d.Webhook)...)
 	case d.File != nil:
 		found = append(found, checkFolder(place+".deliver.file.path", filepath.Dir(d.File.Path))...)
+	}
+	return found
+}
+
+// checkColumns holds the columns that a filter names against the tables that the subscription gets: one
+// that none of them has fails on every event.
+func checkColumns(ctx context.Context, cfg *config.Config, sub *config.Subscription, place string, names []string) []pipeline.Finding {
+	if len(names) == 0 || cfg.Sources[sub.Source] == nil {
+		return nil
+	}
+	in, err := filter.ParseTables(sub.Tables)
+	if err != nil {
+		return nil // told as an error of the filter
+	}
+	all, err := tableColumns(ctx, sub.Source, cfg.Sources[sub.Source])
+	if err != nil {
+		return nil // told by the check of the source
+	}
+	var known, tables []string
+	for _, t := range all {
+		if in.Match(t.schema, t.name) {
+			known, tables = append(known, t.columns...), append(tables, schemas.Subject(t.schema, t.name))
+		}
+	}
+	slices.Sort(known)
+	known = slices.Compact(known)
+	var found []pipeline.Finding
+	for _, name := range names {
+		if len(tables) == 0 || slices.Contains(known, name) {
+			continue
+		}
+		of := fmt.Sprintf("none of the subscription's %d tables has it", len(tables))
+		if len(tables) == 1 {
+			of = tables[0] + " does not have it"
+		}
+		cure := "correct the name; where only some tables have a column, ask first: has(after." + name + ")"
+		if len(known) <= 40 {
+			cure = config.DidYouMean(name, known) + " " + cure
+		}
+		found = append(found, finding("error", "column_unknown", place, fmt.Sprintf("the filter names the column %q: %s, so every event would fail and become a dead letter", name, of), cure))
 	}
 	return found
 }

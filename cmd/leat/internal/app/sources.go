@@ -36,6 +36,46 @@ func newDatabase(name string, c *config.Source, obs pipeline.Observer, known fun
 	return nil, fmt.Errorf("source %q names no database", name)
 }
 
+// columnsOf is a table with the columns that enter the log.
+type columnsOf struct {
+	schema, name string
+	columns      []string
+}
+
+// tableColumns reads the tables of a source from its catalogue.
+func tableColumns(ctx context.Context, name string, c *config.Source) ([]columnsOf, error) {
+	db, err := newDatabase(name, c, pipeline.Observer{}, nil)
+	if err != nil {
+		return nil, err
+	}
+	var all []columnsOf
+	switch src := db.(type) {
+	case *postgres.Source:
+		tables, err := src.Tables(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, t := range tables {
+			all = append(all, columnsOf{t.Schema, t.Name, t.Columns})
+		}
+	case *mysql.Source:
+		tables, err := src.Tables(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, t := range tables {
+			known := columnsOf{schema: t.Schema, name: t.Name}
+			for _, col := range t.Columns {
+				if !col.Dropped {
+					known.columns = append(known.columns, col.Name)
+				}
+			}
+			all = append(all, known)
+		}
+	}
+	return all, nil
+}
+
 // sourceKind is the name of the database for people.
 func sourceKind(c *config.Source) string {
 	if c.Postgres != nil {

@@ -7,6 +7,9 @@ import (
 	"unicode/utf8"
 )
 
+// DidYouMean names the word nearest to got, if one is near, else lists the words.
+func DidYouMean(got string, words []string) string { return didYouMean(got, words) }
+
 // didYouMean names the word nearest to got, if one is near, else lists the
 // words when they are few.
 func didYouMean(got string, words []string) string {

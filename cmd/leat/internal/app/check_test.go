@@ -1,0 +1,39 @@
+package app
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/leat-cdc/leat/cmd/leat/internal/config"
+)
+
+// TestCheckFilterColumns: a filter on a column that no table has fails on every event, so check says it.
+func TestCheckFilterColumns(t *testing.T) {
+	t.Parallel()
+	db := newPG(t)
+	db.exec(t, "CREATE TABLE users (id bigint PRIMARY KEY, mail text)")
+	for expr, want := range map[string]string{
+		"after.nosuch == 5": `"nosuch"`,
+		"before.sise > 5":   `did you mean "size"?`,
+		"key.idd == 1":      `did you mean "id"?`,
+		"after.mail == 'x'": `public.files does not have it`,
+		"after.size > 5 && before.name != '' && key.id > 3": "",
+		"has(after.later) && after.later == 5 || op == 'd'": "",
+		"after.name == 'after.nosuch' && tx.id != ''":       "",
+	} {
+		yaml := db.yaml(`a: {source: files, tables: [public.files], filter: "` + expr + `", deliver: {pull: {}}}`)
+		cfg, err := config.Parse("leat.yaml", []byte(yaml), config.Options{Dir: t.TempDir()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		for _, f := range Check(t.Context(), cfg) {
+			if f.Code == "column_unknown" {
+				got += f.Level + " " + f.Place + " " + f.What + " " + f.Cure
+			}
+		}
+		if want == "" && got != "" || want != "" && (!strings.HasPrefix(got, "error subscriptions.a.filter ") || !strings.Contains(got, want)) {
+			t.Errorf("%s: %q, want %q", expr, got, want)
+		}
+	}
+}
