@@ -80,6 +80,10 @@ func TestPauseResumeSeekRemove(t *testing.T) {
 	if _, err := in.admin.Pause(ctx, connect.NewRequest(&leatv1.PauseRequest{Subscription: "nobody"})); connect.CodeOf(err) != connect.CodeNotFound {
 		t.Errorf("pause of nobody: %v", err)
 	}
+	if _, err := in.admin.Pause(ctx, connect.NewRequest(&leatv1.PauseRequest{Subscription: "files"})); connect.CodeOf(err) != connect.CodeInvalidArgument ||
+		!strings.Contains(err.Error(), "pausing a source is not supported by this version; NAME of a subscription: a, idle") {
+		t.Errorf("pause of a source: %v", err)
+	}
 
 	if _, err := in.admin.RemoveSource(ctx, connect.NewRequest(&leatv1.RemoveSourceRequest{Name: "files"})); err != nil {
 		t.Fatal(err)
@@ -92,6 +96,12 @@ func TestPauseResumeSeekRemove(t *testing.T) {
 	}
 	if all := in.status(t); len(all.Sources)+len(all.Subscriptions) != 0 {
 		t.Errorf("status after the removal: %v", all)
+	}
+	has(t, in.plan(t, yaml), "added sources.files", "added subscriptions.a", "added subscriptions.idle")
+	in.apply(t, yaml)
+	in.streaming(t, "files")
+	if p := in.plan(t, yaml); p != "" {
+		t.Errorf("plan after the apply: %q", p)
 	}
 }
 

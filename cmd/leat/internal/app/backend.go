@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -42,7 +43,7 @@ func (s *Server) changes(cfg *config.Config) []*leatv1.Change {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var all []*leatv1.Change
-	for _, c := range config.Diff(s.cfg, cfg) {
+	for _, c := range config.Diff(s.runs(), cfg) {
 		all = append(all, &leatv1.Change{Kind: string(c.Op), Path: c.Path, Before: c.Old, After: c.New, Note: c.Note})
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.gone)) {
@@ -57,6 +58,19 @@ func (s *Server) changes(cfg *config.Config) []*leatv1.Change {
 		}
 	}
 	return all
+}
+
+// runs is the configuration without what was removed since (leat source remove): apply makes that anew.
+// Callers hold s.mu.
+func (s *Server) runs() *config.Config {
+	if len(s.removed) == 0 {
+		return s.cfg
+	}
+	c := *s.cfg
+	c.Sources, c.Subscriptions = maps.Clone(c.Sources), maps.Clone(c.Subscriptions)
+	maps.DeleteFunc(c.Sources, func(name string, _ *config.Source) bool { return s.removed[name] })
+	maps.DeleteFunc(c.Subscriptions, func(_ string, sub *config.Subscription) bool { return s.removed[sub.Source] })
+	return &c
 }
 
 // Plan implements api.Backend.
@@ -150,12 +164,33 @@ func (s *Server) Resume(ctx context.Context, r *leatv1.ResumeRequest) error {
 func (s *Server) command(ctx context.Context, name, action, detail string, f func(*deliver.Subscription) error) error {
 	if err := s.engine.Do(name, f); err != nil {
 		if errors.Is(err, engine.ErrUnknown) {
+			if known := s.notASource(name, action); known != nil {
+				return known
+			}
 			return api.Errorf(api.NotFound, "%w", err)
 		}
 		return api.Errorf(api.Precondition, "%w", err)
 	}
 	s.audit(ctx, action, name, detail)
 	return nil
+}
+
+// notASource tells who names a source where only a subscription can be meant.
+func (s *Server) notASource(name, action string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cfg.Sources[name] == nil || s.cfg.Subscriptions[name] != nil {
+		return nil
+	}
+	var subs []string
+	for sub, c := range s.cfg.Subscriptions {
+		if c.Source == name {
+			subs = append(subs, sub)
+		}
+	}
+	slices.Sort(subs)
+	doing := map[string]string{"pause": "pausing", "resume": "resuming"}[action]
+	return api.Errorf(api.Invalid, "%q is a source: %s a source is not supported by this version; NAME of a subscription: %s", name, doing, strings.Join(subs, ", "))
 }
 
 func (s *Server) audit(ctx context.Context, action, name, detail string) {
@@ -322,6 +357,7 @@ func (s *Server) RemoveSource(ctx context.Context, r *leatv1.RemoveSourceRequest
 	}
 	s.mu.Lock()
 	delete(s.databases, r.Name)
+	s.removed[r.Name] = true
 	s.mu.Unlock()
 	s.audit(ctx, "remove", r.Name, "source with database objects and log")
 	resp.Done = append(resp.Done, "take the source and its subscriptions out of the file, else the next start makes them anew")

@@ -48,6 +48,7 @@ type Server struct {
 	mu        sync.Mutex
 	cfg       *config.Config // what runs
 	databases map[string]database
+	removed   map[string]bool               // sources of cfg that were removed since
 	gone      map[string]state.Subscription // kept, but not in the file
 	lost      map[string]state.Source       // sources that are kept, but not in the file
 	holds     map[string]pipeline.Offset    // by source: the lowest offset that one which does not run wants
@@ -69,7 +70,7 @@ func newServer(ctx context.Context, o Options, tel *telemetry.Telemetry, addr ne
 		return nil, err
 	}
 	s := &Server{o: o, tel: tel, store: store, hub: pull.NewHub(), started: time.Now(), cfg: o.Config,
-		databases: map[string]database{}, gone: map[string]state.Subscription{}, lost: map[string]state.Source{}, holds: map[string]pipeline.Offset{},
+		databases: map[string]database{}, removed: map[string]bool{}, gone: map[string]state.Subscription{}, lost: map[string]state.Source{}, holds: map[string]pipeline.Offset{},
 		commits: map[string]commitAt{}, arrivals: map[string]arrival{}, logFull: map[string]bool{}}
 	s.publicURL = strings.TrimSuffix(o.Config.PublicURL, "/")
 	if strings.HasSuffix(s.publicURL, ":0") { // the port was the system's choice
@@ -184,6 +185,7 @@ func (s *Server) startSource(ctx context.Context, cfg *config.Config, name strin
 	}
 	s.mu.Lock()
 	s.databases[name] = db
+	delete(s.removed, name)
 	s.mu.Unlock()
 	return nil
 }
