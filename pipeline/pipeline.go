@@ -13,6 +13,7 @@ package pipeline
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -39,7 +40,7 @@ func ParseEventID(id string) (source string, o Offset, err error) {
 	i := strings.LastIndexByte(id, '-')
 	if i > 0 {
 		n, perr := strconv.ParseUint(id[i+1:], 10, 64)
-		if perr == nil {
+		if perr == nil && n < math.MaxUint64 { // the place after it has to be a number too
 			return id[:i], Offset(n), nil
 		}
 	}

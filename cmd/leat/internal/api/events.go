@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"context"
+	"math"
 	"net/http"
 	"strconv"
 	"sync"
@@ -60,7 +61,7 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 
 // parsePlace reads an event id or a bare offset.
 func parsePlace(s string) (after *uint64, source string, err error) {
-	if n, err := strconv.ParseUint(s, 10, 64); err == nil {
+	if n, err := strconv.ParseUint(s, 10, 64); err == nil && n < math.MaxUint64 { // the place after it has to be a number too
 		return &n, "", nil
 	}
 	source, o, err := pipeline.ParseEventID(s)

@@ -102,7 +102,8 @@ func TestEvents(t *testing.T) {
 			line(t, r, want)
 		}
 		for path, want := range map[string]int{searchEvents + "?after=1": 410, searchEvents + "?after=orders-7": 400, searchEvents + "?after=x": 400,
-			searchEvents + "?after=18446744073709551616": 400, "/v1/subscriptions/other/events": 404} {
+			searchEvents + "?after=18446744073709551616": 400, searchEvents + "?after=18446744073709551615": 400,
+			searchEvents + "?after=files-18446744073709551615": 400, "/v1/subscriptions/other/events": 404} {
 			p, r := x.listen(c, path, "")
 			text, _ := r.ReadString('\n')
 			if p.StatusCode != want || text == "" {
