@@ -90,6 +90,9 @@ func (e *SourceError) Error() string {
 // Unwrap returns the cause.
 func (e *SourceError) Unwrap() error { return e.Err }
 
+// BringRows is the cure where rows changed, or were there before, that no event brings.
+const BringRows = "bring the rows to the subscribers from the database by your own means (this version has no backfill)"
+
 // Finding is one result of a check of a source or sink.
 type Finding struct {
 	// Level: "error" (it will not work), "warning" (it will work, but), "info".

@@ -245,7 +245,7 @@ func (r *reader) skip(ctx context.Context, oldest pipeline.Offset) error {
 		if err := r.persist(ctx, "list what is skipped", func() error { return r.cfg.Store.PutSkip(ctx, s) }); err != nil {
 			return err
 		}
-		cure := "bring the rows by a backfill; give the log more retention (log.retention), or the subscriber more capacity"
+		cure := pipeline.BringRows + "; give the log more retention (log.retention), or the subscriber more capacity"
 		r.cfg.Observer.Warned("subscription "+r.cfg.Name, fmt.Sprintf("offsets %d to %d were removed by retention before they were delivered: skipped and listed", lost[0].From, oldest-1), cure)
 	}
 	it := items.Get().(*item)

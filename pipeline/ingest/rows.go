@@ -355,14 +355,14 @@ func (c *catalog) release(p *plan, position string) {
 	c.note(n)
 	p.quarantined = false
 	gap := n
-	gap.Kind, gap.Reason, gap.Cure = pipeline.NoticeGap, "changes before this place did not enter the log, as the table could not be routed", "a backfill brings them"
+	gap.Kind, gap.Reason, gap.Cure = pipeline.NoticeGap, "changes before this place did not enter the log, as the table could not be routed", pipeline.BringRows
 	c.pending = append(c.pending, n, gap)
 }
 
 // quarantine stops reading the table at this place; other tables go on.
 func (c *catalog) quarantine(p *plan, position string, err error) {
 	n := pipeline.Notice{Kind: pipeline.NoticeQuarantined, Table: p.table.Subject(), Position: position, Reason: err.Error(), Time: time.Now().UTC(), Code: codeStructure,
-		Cure: "mend the cause, then bring the table back by a backfill"}
+		Cure: "mend the cause; then " + pipeline.BringRows}
 	var re *RouteError
 	if errors.As(err, &re) {
 		n.Code, n.Cure = codeRoute, re.Cure

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/schemas/cell/binlog"
 	"github.com/leat-cdc/leat/sources/mysql/internal/event"
 	"github.com/leat-cdc/leat/sources/mysql/internal/statement"
@@ -87,7 +88,7 @@ func (r *reader) declare(m *binlog.TableMap) (looked, ok bool, err error) {
 	if m.Named {
 		return r.declareNamed(m, columns, since)
 	}
-	const cure = "SET PERSIST binlog_row_metadata='FULL' (MariaDB: SET GLOBAL binlog_row_metadata='FULL'); then bring the table back by a backfill"
+	const cure = "SET PERSIST binlog_row_metadata='FULL' (MariaDB: SET GLOBAL binlog_row_metadata='FULL'); then " + pipeline.BringRows
 	switch {
 	case len(since) > 0:
 		r.quarantine(m.Schema, m.Table, codeMetadata, "the binlog does not name the columns, and a statement changed the table since these rows: "+firstWords(since[0].text), cure)
@@ -123,7 +124,7 @@ func (r *reader) declareNamed(m *binlog.TableMap, columns []catalogColumn, since
 		}
 		if !sure || declared == "" {
 			r.quarantine(m.Schema, m.Table, codeMetadata, fmt.Sprintf("the binlog does not tell the type of column %s (uuid, inet, vector or bytes), and a statement changed the table since these rows", c.Name),
-				"bring the table back by a backfill")
+				pipeline.BringRows)
 			return false, false, nil
 		}
 		c.Declared = declared

@@ -22,7 +22,7 @@ const (
 	codePartition = "partition"    // rows came or went with a partition or tablespace
 )
 
-const cureStatement = "SET PERSIST binlog_format='ROW' (MariaDB: SET GLOBAL binlog_format='ROW') and reconnect the writers; then bring the table back by a backfill"
+const cureStatement = "SET PERSIST binlog_format='ROW' (MariaDB: SET GLOBAL binlog_format='ROW') and reconnect the writers; then " + pipeline.BringRows
 
 // quarantines of this stream. Those of earlier ones ingest keeps.
 type quarantines struct {
@@ -65,7 +65,7 @@ func (r *reader) quarantineAll(reason string) {
 // gap tells that rows of the table came or went without events.
 func (r *reader) gap(schema, name, code, reason string) {
 	if r.src.tables.match(schema, name, r.srv.fold) {
-		r.notice(pipeline.NoticeGap, schema, name, code, reason, "a backfill brings them")
+		r.notice(pipeline.NoticeGap, schema, name, code, reason, pipeline.BringRows)
 	}
 }
 

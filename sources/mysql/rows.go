@@ -63,7 +63,7 @@ func (r *reader) rows(h event.Header, body []byte) error {
 
 // misfit quarantines a table whose rows do not fit its shape.
 func (r *reader) misfit(sh *shape, err error) {
-	r.quarantine(sh.schema, sh.name, codeStructure, err.Error(), "upgrade Leat if a newer version knows the form, then bring the table back by a backfill")
+	r.quarantine(sh.schema, sh.name, codeStructure, err.Error(), "upgrade Leat if a newer version knows the form; then "+pipeline.BringRows)
 }
 
 // all tells whether a bitmap has its first n bits set.
@@ -90,7 +90,7 @@ func none(bitmap []byte, n int) bool {
 func (r *reader) images(sh *shape, ev *event.Rows) error {
 	present, after := ev.Present, ev.PresentAfter
 	if ev.Kind == event.Write && none(present, ev.Columns) {
-		r.quarantine(sh.schema, sh.name, codeImage, "rows were inserted whose images have no columns at all", "SET PERSIST binlog_row_image='FULL'; then bring the table back by a backfill")
+		r.quarantine(sh.schema, sh.name, codeImage, "rows were inserted whose images have no columns at all", "SET PERSIST binlog_row_image='FULL'; then "+pipeline.BringRows)
 		return nil
 	}
 	if all(present, ev.Columns) {
@@ -185,7 +185,7 @@ func (r *reader) partial(sh *shape, ev *event.Rows, first, body []byte) (image, 
 	var n int
 	if r.now, n, err = sh.layout.AppendPartial(r.now[:0], r.was, body, ev.PresentAfter); err != nil {
 		r.quarantine(sh.schema, sh.name, codePartial, "an update carries only the changes of a JSON value: "+err.Error(),
-			"SET PERSIST binlog_row_value_options='' and reconnect the writers; then bring the table back by a backfill")
+			"SET PERSIST binlog_row_value_options='' and reconnect the writers; then "+pipeline.BringRows)
 		return nil, nil, errQuarantined
 	}
 	return r.now[1+size:], body[n:], nil

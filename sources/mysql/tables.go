@@ -154,7 +154,7 @@ func (r *reader) shape(sh *shape, m *binlog.TableMap) (ok bool, err error) {
 		c := &m.Columns[i]
 		ty, err := binlog.TypeOf(*c)
 		if err != nil {
-			r.quarantine(m.Schema, m.Table, codeType, fmt.Sprintf("column %s: %v", c.Name, err), "take the column out with columns:, or upgrade Leat; then bring the table back by a backfill")
+			r.quarantine(m.Schema, m.Table, codeType, fmt.Sprintf("column %s: %v", c.Name, err), "take the column out with columns:, or upgrade Leat; then "+pipeline.BringRows)
 			return false, nil
 		}
 		out := r.src.drops(m.Schema, m.Table, c.Name, r.srv.fold)
@@ -168,7 +168,7 @@ func (r *reader) shape(sh *shape, m *binlog.TableMap) (ok bool, err error) {
 		t.Columns = append(t.Columns, schemas.Column{Name: c.Name, Type: ty, Nullable: c.Nullable, Hidden: c.Hidden, Dropped: out})
 	}
 	if sh.layout, err = binlog.NewLayout(t); err != nil {
-		r.quarantine(m.Schema, m.Table, codeType, err.Error(), "upgrade Leat, then bring the table back by a backfill")
+		r.quarantine(m.Schema, m.Table, codeType, err.Error(), "upgrade Leat; then "+pipeline.BringRows)
 		return false, nil
 	}
 	old := r.tables.byName[m.Schema+"."+m.Table]

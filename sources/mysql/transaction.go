@@ -291,7 +291,7 @@ func (r *reader) drop() error {
 // poisoned drops a transaction of which the binlog does not say which rows stayed.
 func (r *reader) poisoned() error {
 	for _, sh := range slices.Clone(r.tx.touched) {
-		r.quarantine(sh.schema, sh.name, codeRollback, r.tx.poison, "use tables of one transactional engine, without savepoints around temporary tables; then bring the table back by a backfill")
+		r.quarantine(sh.schema, sh.name, codeRollback, r.tx.poison, "use tables of one transactional engine, without savepoints around temporary tables; then "+pipeline.BringRows)
 	}
 	return r.drop()
 }
@@ -320,7 +320,7 @@ func (r *reader) prepare(body []byte) error {
 	}
 	for _, sh := range slices.Clone(r.tx.touched) {
 		r.quarantine(sh.schema, sh.name, codeXA, "rows changed in an XA transaction that was prepared: whether and when they commit is not in their place in the binlog",
-			"do not change this table in XA transactions with PREPARE; then bring it back by a backfill")
+			"do not change this table in XA transactions with PREPARE; then "+pipeline.BringRows)
 	}
 	return r.drop()
 }

@@ -104,7 +104,7 @@ func (s *Source) checkServer(f *findings, set map[string]string) bool {
 		f.add("error", CodeWalLevel, "setting wal_level", "it is "+set["wal_level"]+": the WAL does not hold what logical replication needs", "ALTER SYSTEM SET wal_level = logical; then restart the server")
 	}
 	if set["max_slot_wal_keep_size"] == "-1" {
-		f.add("info", "slot_keep_size", "setting max_slot_wal_keep_size", "it is -1: while Leat is away the slot keeps all WAL, until the disk is full", "set it to what the disk can bear; a slot beyond it is lost and needs a backfill")
+		f.add("info", "slot_keep_size", "setting max_slot_wal_keep_size", "it is -1: while Leat is away the slot keeps all WAL, until the disk is full", "set it to what the disk can bear; a slot beyond it is lost, and with it the changes since")
 	}
 	if ms, err := strconv.Atoi(set["wal_sender_timeout"]); err == nil && ms > 0 && ms < 5000 {
 		f.add("warning", "sender_timeout", "setting wal_sender_timeout", fmt.Sprintf("it is %d ms: a short stall ends the stream", ms), "ALTER SYSTEM SET wal_sender_timeout = '60s'; SELECT pg_reload_conf()")

@@ -133,13 +133,13 @@ func (s *Source) classify(e *pipeline.SourceError, pg *pgconn.PgError) {
 	case pg.Code == "55006":
 		e.Code, e.Cure = CodeSlotActive, "end the other reader of the slot, or give this source a slot of its own"
 	case pg.Code == "58P01", pg.Code == "55000" && strings.Contains(text, "replication slot"):
-		stop(CodeSlotLost, "what the slot should have kept is gone: leat source remove, then begin anew and backfill")
+		stop(CodeSlotLost, "what the slot should have kept is gone: leat source remove and restart leat run; "+pipeline.BringRows)
 	case pg.Code == "55000" && strings.Contains(text, "wal_level"):
 		stop(CodeWalLevel, "set wal_level = logical in postgresql.conf and restart the server")
 	case pg.Code == "42704" && strings.Contains(text, "publication"):
-		stop(CodePublicationMissing, "it has to exist since before what is to be read was written: leat source remove, then begin anew and backfill")
+		stop(CodePublicationMissing, "it has to exist since before what is to be read was written: leat source remove and restart leat run; "+pipeline.BringRows)
 	case pg.Code == "42704" && strings.Contains(text, "slot"):
-		stop(CodeSlotMissing, "leat source remove, then begin anew and backfill")
+		stop(CodeSlotMissing, "leat source remove and restart leat run; "+pipeline.BringRows)
 	case pg.Code == "53400" && strings.Contains(text, "replication slots"):
 		stop(CodeSlotLimit, "raise max_replication_slots and restart the server, or drop a slot that nobody needs")
 	case pg.Code == "53300":

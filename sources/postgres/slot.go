@@ -13,7 +13,7 @@ import (
 	"github.com/leat-cdc/leat/pipeline"
 )
 
-const anew = "leat source remove %s, then begin anew and backfill"
+const anew = "leat source remove %s, then restart leat run; " + pipeline.BringRows
 
 // place finds where the stream begins: exactly behind `after`, or for an empty log where the slot stands. It
 // creates the slot when that loses nothing. created says that it did.

@@ -112,7 +112,7 @@ func (w *watcher) gaps(ctx context.Context) {
 			return true
 		}
 		w.send(pipeline.Notice{
-			Kind: pipeline.NoticeGap, Table: schemas.Subject(t.schema, t.name), Reason: reason, Cure: "backfill the table", Time: time.Now().UTC(),
+			Kind: pipeline.NoticeGap, Table: schemas.Subject(t.schema, t.name), Reason: reason, Cure: pipeline.BringRows, Time: time.Now().UTC(),
 		})
 		return true
 	})

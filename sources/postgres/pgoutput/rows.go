@@ -53,7 +53,7 @@ func (d *Decoder) resolve(rel *relation) error {
 	subject := now.Subject()
 	if wasRefused {
 		d.notice(rel, pipeline.NoticeReleased, "its rows can be read again", "")
-		d.notice(rel, pipeline.NoticeGap, "its rows were not read while it was quarantined", "backfill the table")
+		d.notice(rel, pipeline.NoticeGap, "its rows were not read while it was quarantined", pipeline.BringRows)
 	}
 	was := d.o.Known[subject]
 	if was != nil && was.ShapeHash() == now.ShapeHash() {
@@ -98,7 +98,7 @@ func (d *Decoder) row(kind byte, p []byte) error {
 	}
 	old, oldKind, fresh, unchanged, err := images(kind, p[4:], len(rel.Columns))
 	if err != nil {
-		d.quarantine(rel, "a row of it cannot be read: "+err.Error(), "report it with the version of the server; backfill the table when it is released")
+		d.quarantine(rel, "a row of it cannot be read: "+err.Error(), "report it with the version of the server; when it is released, "+pipeline.BringRows)
 		return nil
 	}
 	d.room()

@@ -56,7 +56,7 @@ var notes = map[string]string{
 	"tokens":                    "holds for requests from now on; from none to some, or back, at the next start",
 	"public_url":                "takes effect at the next start",
 	"egress":                    "holds for subscriptions that start from now on",
-	"subscriptions.*.from":      "changes nothing: from is read once, when the subscription is new; see leat seek, leat replay, leat backfill",
+	"subscriptions.*.from":      "changes nothing: from is read once, when the subscription is new; leat seek moves forward",
 	"sources.*.start":           "changes nothing: start is read once, when the source is new",
 	"sources.*.postgres.url":    "must be the same database: another one has another history",
 	"sources.*.mysql.url":       "must be the same database: another one has another history",

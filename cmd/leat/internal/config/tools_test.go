@@ -127,7 +127,7 @@ func TestDiff(t *testing.T) {
 ~ subscriptions.search.deliver.webhook.secret: ${WEBHOOK_SECRET} → ********
 ~ subscriptions.search.deliver.webhook.timeout: 15s → 20s
 ~ subscriptions.search.exhausted: block → skip
-~ subscriptions.search.from: earliest → latest (changes nothing: from is read once, when the subscription is new; see leat seek, leat replay, leat backfill)
+~ subscriptions.search.from: earliest → latest (changes nothing: from is read once, when the subscription is new; leat seek moves forward)
 - subscriptions.trace (kept and paused; leat apply --drop trace drops it)
 `
 	if got != want {
