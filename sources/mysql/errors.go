@@ -69,8 +69,16 @@ func connectError(err error) *pipeline.SourceError {
 	case errors.Is(err, context.Canceled):
 		return transient("canceled", "connect", err)
 	}
-	return transient("unreachable", "connect", err)
+	e := transient("unreachable", "connect", oneLine{err})
+	e.Cure = "start the server, or correct host and port in the url: a MySQL or MariaDB server has to answer there"
+	return e
 }
+
+// oneLine is an error whose text has no line breaks.
+type oneLine struct{ error }
+
+func (e oneLine) Error() string { return strings.Join(strings.Fields(e.error.Error()), " ") }
+func (e oneLine) Unwrap() error { return e.error }
 
 // serverError says what an error packet means.
 func serverError(doing string, my *gomysql.MyError) *pipeline.SourceError {

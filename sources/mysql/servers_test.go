@@ -207,6 +207,19 @@ func TestCheckFindsAll(t *testing.T) {
 	})
 }
 
+// TestOtherServerBehindThePort: what answers is no MySQL server.
+func TestOtherServerBehindThePort(t *testing.T) {
+	t.Parallel()
+	pg := servertest.Postgres(t, servers.PostgresOptions{})
+	for _, raw := range []string{"mysql://u:pass-word@" + addr(t, pg.URL) + "/?timeout=1s", "mysql://u:pass-word@127.0.0.1:1/"} {
+		_, err := source(t, Config{URL: raw}).connect(within(t))
+		var se *pipeline.SourceError
+		if !errors.As(err, &se) || se.Cure == "" || strings.ContainsAny(se.Error(), "\r\n") || strings.Contains(se.Error(), "pass-word") {
+			t.Errorf("%q", err)
+		}
+	}
+}
+
 func TestCheckWithoutServer(t *testing.T) {
 	t.Parallel()
 	for raw, code := range map[string]string{"mysql://u:pass-word@127.0.0.1:1/": "unreachable"} {

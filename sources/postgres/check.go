@@ -69,10 +69,10 @@ func (f *findings) failed(place string, err error) {
 				return // said before, more precisely
 			}
 		}
-		f.add("error", se.Code, place, what, "%s", se.Cure)
+		f.add("error", se.Code, place, strings.TrimPrefix(what, place+": "), "%s", se.Cure)
 		return
 	}
-	f.add("error", CodeServer, place, err.Error(), "")
+	f.add("error", CodeServer, place, strings.TrimPrefix(err.Error(), place+": "), "")
 }
 
 func (c *catalog) settings(ctx context.Context) (map[string]string, error) {

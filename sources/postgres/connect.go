@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -35,6 +36,9 @@ const connectTimeout = 30 * time.Second
 func (s *Source) parseURL() error {
 	plain, err := pgx.ParseConfig(s.cfg.URL)
 	if err != nil { // pgx's own text may hold parts of the URL
+		if what := badParameter(err); what != "" {
+			return fmt.Errorf("source %s: its url: %s", s.cfg.Name, what)
+		}
 		return fmt.Errorf("source %s: its url cannot be read; want postgres://user:password@host:port/database?sslmode=…", s.cfg.Name)
 	}
 	s.mask.add(plain.Password)
@@ -54,6 +58,33 @@ func (s *Source) parseURL() error {
 	s.conn.RuntimeParams["replication"] = "database"
 	s.conn.DialFunc = dialer(s.conn.DialFunc, s.cfg.Pause)
 	return nil
+}
+
+// badParameter tells which parameter of a URL cannot be used, "" when that is not known. Nothing of pgx's text
+// is told but what it says of files for TLS.
+func badParameter(err error) string {
+	if cause := errors.Unwrap(err); cause != nil {
+		for start, parameter := range map[string]string{
+			"unable to read CA file": "sslrootcert", "unable to add CA": "sslrootcert", "unable to read sslkey": "sslkey", "failed to decode sslkey": "sslkey",
+			"unable to read cert": "sslcert", "unable to load cert": "sslcert and sslkey", `both "sslcert"`: "sslcert and sslkey", "sslmode is invalid": "sslmode",
+		} {
+			if strings.HasPrefix(cause.Error(), start) {
+				return parameter + ": " + cause.Error()
+			}
+		}
+	}
+	text := err.Error()
+	text = text[strings.LastIndex(text, "`: ")+1:]
+	for parameter, want := range map[string]string{
+		"invalid connect_timeout": "connect_timeout: want seconds, such as 10", "invalid port": "port: want a number from 1 to 65535",
+		"target_session_attrs": "target_session_attrs: want any, read-write, primary, …", "invalid sslcertmode": "sslcertmode: want disable, allow or require",
+		"channel_binding": "channel_binding: want disable, prefer or require", "invalid require_auth": "require_auth: not a list of methods that are known",
+	} {
+		if strings.HasPrefix(text, ": "+parameter) || strings.HasPrefix(text, ": unknown "+parameter) {
+			return want
+		}
+	}
+	return ""
 }
 
 // server is what a replication connection says about its server.

@@ -109,6 +109,9 @@ func (s *Source) failure(what string, err error) error {
 	switch {
 	case errors.As(err, &dial):
 		e.Code, e.Cure = CodeUnreachable, "check the address, the network and that the server runs"
+		if strings.Contains(err.Error(), "server refused TLS connection") {
+			e.Cure = "the server speaks no TLS: turn it on there (ssl = on), or sslmode=disable in the url, only on a trusted network"
+		}
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("source %s: %s: %w", s.cfg.Name, what, s.mask.error(err))
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
