@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"strings"
 	"time"
 
@@ -82,7 +83,11 @@ func (v *view) explain(d *demo, folder string) {
 	if d.leat.addr != "127.0.0.1:7070" {
 		at = " --addr " + d.leat.addr
 	}
-	v.Printf("  Meanwhile try  leat status%s\n                 leat tail%s files --table %s.folders\n                 curl -N http://%s/v1/subscriptions/search/events\n\n", at, at, space, d.leat.addr)
+	program := "leat"
+	if _, err := exec.LookPath(program); err != nil {
+		program = os.Args[0]
+	}
+	v.Printf("  Meanwhile try  %s status%s\n                 %s tail%s files --table %s.folders\n                 curl -N http://%s/v1/subscriptions/search/events\n\n", program, at, program, at, space, d.leat.addr)
 	v.started = time.Now()
 	v.shown = v.started
 }
