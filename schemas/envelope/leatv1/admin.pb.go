@@ -1354,9 +1354,11 @@ func (x *ParkedRequest) GetIds() []string {
 }
 
 type ParkedResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Dead          []*DeadLetter          `protobuf:"bytes,1,rep,name=dead,proto3" json:"dead,omitempty"`
-	Total         uint64                 `protobuf:"varint,2,opt,name=total,proto3" json:"total,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Dead  []*DeadLetter          `protobuf:"bytes,1,rep,name=dead,proto3" json:"dead,omitempty"`
+	Total uint64                 `protobuf:"varint,2,opt,name=total,proto3" json:"total,omitempty"`
+	// stretches of the log that the subscription left out on purpose, the newest first
+	Skipped       []*Skipped `protobuf:"bytes,3,rep,name=skipped,proto3" json:"skipped,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1405,6 +1407,82 @@ func (x *ParkedResponse) GetTotal() uint64 {
 	return 0
 }
 
+func (x *ParkedResponse) GetSkipped() []*Skipped {
+	if x != nil {
+		return x.Skipped
+	}
+	return nil
+}
+
+// Skipped is [from, to) of offsets that were left out: by a seek, or taken by retention.
+type Skipped struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	From          uint64                 `protobuf:"varint,1,opt,name=from,proto3" json:"from,omitempty"`
+	To            uint64                 `protobuf:"varint,2,opt,name=to,proto3" json:"to,omitempty"`
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Time          *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=time,proto3" json:"time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Skipped) Reset() {
+	*x = Skipped{}
+	mi := &file_leat_v1_admin_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Skipped) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Skipped) ProtoMessage() {}
+
+func (x *Skipped) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_admin_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Skipped.ProtoReflect.Descriptor instead.
+func (*Skipped) Descriptor() ([]byte, []int) {
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Skipped) GetFrom() uint64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *Skipped) GetTo() uint64 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
+func (x *Skipped) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Skipped) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
 type DeadLetter struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Id     string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -1423,7 +1501,7 @@ type DeadLetter struct {
 
 func (x *DeadLetter) Reset() {
 	*x = DeadLetter{}
-	mi := &file_leat_v1_admin_proto_msgTypes[18]
+	mi := &file_leat_v1_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1435,7 +1513,7 @@ func (x *DeadLetter) String() string {
 func (*DeadLetter) ProtoMessage() {}
 
 func (x *DeadLetter) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[18]
+	mi := &file_leat_v1_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1448,7 +1526,7 @@ func (x *DeadLetter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeadLetter.ProtoReflect.Descriptor instead.
 func (*DeadLetter) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{18}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *DeadLetter) GetId() string {
@@ -1518,7 +1596,7 @@ type Attempt struct {
 
 func (x *Attempt) Reset() {
 	*x = Attempt{}
-	mi := &file_leat_v1_admin_proto_msgTypes[19]
+	mi := &file_leat_v1_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1530,7 +1608,7 @@ func (x *Attempt) String() string {
 func (*Attempt) ProtoMessage() {}
 
 func (x *Attempt) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[19]
+	mi := &file_leat_v1_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1543,7 +1621,7 @@ func (x *Attempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attempt.ProtoReflect.Descriptor instead.
 func (*Attempt) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{19}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Attempt) GetTime() *timestamppb.Timestamp {
@@ -1576,7 +1654,7 @@ type RemoveSourceRequest struct {
 
 func (x *RemoveSourceRequest) Reset() {
 	*x = RemoveSourceRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[20]
+	mi := &file_leat_v1_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1588,7 +1666,7 @@ func (x *RemoveSourceRequest) String() string {
 func (*RemoveSourceRequest) ProtoMessage() {}
 
 func (x *RemoveSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[20]
+	mi := &file_leat_v1_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1601,7 +1679,7 @@ func (x *RemoveSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveSourceRequest.ProtoReflect.Descriptor instead.
 func (*RemoveSourceRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{20}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RemoveSourceRequest) GetName() string {
@@ -1621,7 +1699,7 @@ type RemoveSourceResponse struct {
 
 func (x *RemoveSourceResponse) Reset() {
 	*x = RemoveSourceResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[21]
+	mi := &file_leat_v1_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1633,7 +1711,7 @@ func (x *RemoveSourceResponse) String() string {
 func (*RemoveSourceResponse) ProtoMessage() {}
 
 func (x *RemoveSourceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[21]
+	mi := &file_leat_v1_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1646,7 +1724,7 @@ func (x *RemoveSourceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveSourceResponse.ProtoReflect.Descriptor instead.
 func (*RemoveSourceResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{21}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RemoveSourceResponse) GetDone() []string {
@@ -1680,7 +1758,7 @@ type TailRequest struct {
 
 func (x *TailRequest) Reset() {
 	*x = TailRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[22]
+	mi := &file_leat_v1_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1692,7 +1770,7 @@ func (x *TailRequest) String() string {
 func (*TailRequest) ProtoMessage() {}
 
 func (x *TailRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[22]
+	mi := &file_leat_v1_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1705,7 +1783,7 @@ func (x *TailRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TailRequest.ProtoReflect.Descriptor instead.
 func (*TailRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{22}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *TailRequest) GetName() string {
@@ -1824,7 +1902,7 @@ type TailResponse struct {
 
 func (x *TailResponse) Reset() {
 	*x = TailResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[23]
+	mi := &file_leat_v1_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1836,7 +1914,7 @@ func (x *TailResponse) String() string {
 func (*TailResponse) ProtoMessage() {}
 
 func (x *TailResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[23]
+	mi := &file_leat_v1_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1849,7 +1927,7 @@ func (x *TailResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TailResponse.ProtoReflect.Descriptor instead.
 func (*TailResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{23}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *TailResponse) GetEvents() [][]byte {
@@ -1968,10 +2046,16 @@ const file_leat_v1_admin_proto_rawDesc = "" +
 	"\rParkedRequest\x12\"\n" +
 	"\fsubscription\x18\x01 \x01(\tR\fsubscription\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\rR\x05limit\x12\x10\n" +
-	"\x03ids\x18\x03 \x03(\tR\x03ids\"O\n" +
+	"\x03ids\x18\x03 \x03(\tR\x03ids\"{\n" +
 	"\x0eParkedResponse\x12'\n" +
 	"\x04dead\x18\x01 \x03(\v2\x13.leat.v1.DeadLetterR\x04dead\x12\x14\n" +
-	"\x05total\x18\x02 \x01(\x04R\x05total\"\xe8\x01\n" +
+	"\x05total\x18\x02 \x01(\x04R\x05total\x12*\n" +
+	"\askipped\x18\x03 \x03(\v2\x10.leat.v1.SkippedR\askipped\"u\n" +
+	"\aSkipped\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\x04R\x04from\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\x04R\x02to\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12.\n" +
+	"\x04time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xe8\x01\n" +
 	"\n" +
 	"DeadLetter\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
@@ -2026,7 +2110,7 @@ func file_leat_v1_admin_proto_rawDescGZIP() []byte {
 	return file_leat_v1_admin_proto_rawDescData
 }
 
-var file_leat_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_leat_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_leat_v1_admin_proto_goTypes = []any{
 	(*StatusRequest)(nil),         // 0: leat.v1.StatusRequest
 	(*StatusResponse)(nil),        // 1: leat.v1.StatusResponse
@@ -2046,57 +2130,60 @@ var file_leat_v1_admin_proto_goTypes = []any{
 	(*SeekResponse)(nil),          // 15: leat.v1.SeekResponse
 	(*ParkedRequest)(nil),         // 16: leat.v1.ParkedRequest
 	(*ParkedResponse)(nil),        // 17: leat.v1.ParkedResponse
-	(*DeadLetter)(nil),            // 18: leat.v1.DeadLetter
-	(*Attempt)(nil),               // 19: leat.v1.Attempt
-	(*RemoveSourceRequest)(nil),   // 20: leat.v1.RemoveSourceRequest
-	(*RemoveSourceResponse)(nil),  // 21: leat.v1.RemoveSourceResponse
-	(*TailRequest)(nil),           // 22: leat.v1.TailRequest
-	(*TailResponse)(nil),          // 23: leat.v1.TailResponse
-	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 25: google.protobuf.Duration
+	(*Skipped)(nil),               // 18: leat.v1.Skipped
+	(*DeadLetter)(nil),            // 19: leat.v1.DeadLetter
+	(*Attempt)(nil),               // 20: leat.v1.Attempt
+	(*RemoveSourceRequest)(nil),   // 21: leat.v1.RemoveSourceRequest
+	(*RemoveSourceResponse)(nil),  // 22: leat.v1.RemoveSourceResponse
+	(*TailRequest)(nil),           // 23: leat.v1.TailRequest
+	(*TailResponse)(nil),          // 24: leat.v1.TailResponse
+	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 26: google.protobuf.Duration
 }
 var file_leat_v1_admin_proto_depIdxs = []int32{
-	24, // 0: leat.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
+	25, // 0: leat.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
 	2,  // 1: leat.v1.StatusResponse.sources:type_name -> leat.v1.SourceStatus
 	4,  // 2: leat.v1.StatusResponse.subscriptions:type_name -> leat.v1.SubscriptionStatus
-	24, // 3: leat.v1.SourceStatus.since:type_name -> google.protobuf.Timestamp
+	25, // 3: leat.v1.SourceStatus.since:type_name -> google.protobuf.Timestamp
 	3,  // 4: leat.v1.SourceStatus.notices:type_name -> leat.v1.Notice
-	25, // 5: leat.v1.SourceStatus.lag:type_name -> google.protobuf.Duration
-	24, // 6: leat.v1.Notice.time:type_name -> google.protobuf.Timestamp
-	24, // 7: leat.v1.SubscriptionStatus.until:type_name -> google.protobuf.Timestamp
-	25, // 8: leat.v1.SubscriptionStatus.lag:type_name -> google.protobuf.Duration
+	26, // 5: leat.v1.SourceStatus.lag:type_name -> google.protobuf.Duration
+	25, // 6: leat.v1.Notice.time:type_name -> google.protobuf.Timestamp
+	25, // 7: leat.v1.SubscriptionStatus.until:type_name -> google.protobuf.Timestamp
+	26, // 8: leat.v1.SubscriptionStatus.lag:type_name -> google.protobuf.Duration
 	6,  // 9: leat.v1.PlanResponse.changes:type_name -> leat.v1.Change
 	6,  // 10: leat.v1.ApplyResponse.changes:type_name -> leat.v1.Change
-	24, // 11: leat.v1.SeekRequest.time:type_name -> google.protobuf.Timestamp
-	18, // 12: leat.v1.ParkedResponse.dead:type_name -> leat.v1.DeadLetter
-	24, // 13: leat.v1.DeadLetter.time:type_name -> google.protobuf.Timestamp
-	19, // 14: leat.v1.DeadLetter.attempts:type_name -> leat.v1.Attempt
-	24, // 15: leat.v1.Attempt.time:type_name -> google.protobuf.Timestamp
-	25, // 16: leat.v1.Attempt.took:type_name -> google.protobuf.Duration
-	24, // 17: leat.v1.TailRequest.time:type_name -> google.protobuf.Timestamp
-	0,  // 18: leat.v1.AdminService.Status:input_type -> leat.v1.StatusRequest
-	5,  // 19: leat.v1.AdminService.Plan:input_type -> leat.v1.PlanRequest
-	8,  // 20: leat.v1.AdminService.Apply:input_type -> leat.v1.ApplyRequest
-	10, // 21: leat.v1.AdminService.Pause:input_type -> leat.v1.PauseRequest
-	12, // 22: leat.v1.AdminService.Resume:input_type -> leat.v1.ResumeRequest
-	14, // 23: leat.v1.AdminService.Seek:input_type -> leat.v1.SeekRequest
-	16, // 24: leat.v1.AdminService.Parked:input_type -> leat.v1.ParkedRequest
-	20, // 25: leat.v1.AdminService.RemoveSource:input_type -> leat.v1.RemoveSourceRequest
-	22, // 26: leat.v1.AdminService.Tail:input_type -> leat.v1.TailRequest
-	1,  // 27: leat.v1.AdminService.Status:output_type -> leat.v1.StatusResponse
-	7,  // 28: leat.v1.AdminService.Plan:output_type -> leat.v1.PlanResponse
-	9,  // 29: leat.v1.AdminService.Apply:output_type -> leat.v1.ApplyResponse
-	11, // 30: leat.v1.AdminService.Pause:output_type -> leat.v1.PauseResponse
-	13, // 31: leat.v1.AdminService.Resume:output_type -> leat.v1.ResumeResponse
-	15, // 32: leat.v1.AdminService.Seek:output_type -> leat.v1.SeekResponse
-	17, // 33: leat.v1.AdminService.Parked:output_type -> leat.v1.ParkedResponse
-	21, // 34: leat.v1.AdminService.RemoveSource:output_type -> leat.v1.RemoveSourceResponse
-	23, // 35: leat.v1.AdminService.Tail:output_type -> leat.v1.TailResponse
-	27, // [27:36] is the sub-list for method output_type
-	18, // [18:27] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	25, // 11: leat.v1.SeekRequest.time:type_name -> google.protobuf.Timestamp
+	19, // 12: leat.v1.ParkedResponse.dead:type_name -> leat.v1.DeadLetter
+	18, // 13: leat.v1.ParkedResponse.skipped:type_name -> leat.v1.Skipped
+	25, // 14: leat.v1.Skipped.time:type_name -> google.protobuf.Timestamp
+	25, // 15: leat.v1.DeadLetter.time:type_name -> google.protobuf.Timestamp
+	20, // 16: leat.v1.DeadLetter.attempts:type_name -> leat.v1.Attempt
+	25, // 17: leat.v1.Attempt.time:type_name -> google.protobuf.Timestamp
+	26, // 18: leat.v1.Attempt.took:type_name -> google.protobuf.Duration
+	25, // 19: leat.v1.TailRequest.time:type_name -> google.protobuf.Timestamp
+	0,  // 20: leat.v1.AdminService.Status:input_type -> leat.v1.StatusRequest
+	5,  // 21: leat.v1.AdminService.Plan:input_type -> leat.v1.PlanRequest
+	8,  // 22: leat.v1.AdminService.Apply:input_type -> leat.v1.ApplyRequest
+	10, // 23: leat.v1.AdminService.Pause:input_type -> leat.v1.PauseRequest
+	12, // 24: leat.v1.AdminService.Resume:input_type -> leat.v1.ResumeRequest
+	14, // 25: leat.v1.AdminService.Seek:input_type -> leat.v1.SeekRequest
+	16, // 26: leat.v1.AdminService.Parked:input_type -> leat.v1.ParkedRequest
+	21, // 27: leat.v1.AdminService.RemoveSource:input_type -> leat.v1.RemoveSourceRequest
+	23, // 28: leat.v1.AdminService.Tail:input_type -> leat.v1.TailRequest
+	1,  // 29: leat.v1.AdminService.Status:output_type -> leat.v1.StatusResponse
+	7,  // 30: leat.v1.AdminService.Plan:output_type -> leat.v1.PlanResponse
+	9,  // 31: leat.v1.AdminService.Apply:output_type -> leat.v1.ApplyResponse
+	11, // 32: leat.v1.AdminService.Pause:output_type -> leat.v1.PauseResponse
+	13, // 33: leat.v1.AdminService.Resume:output_type -> leat.v1.ResumeResponse
+	15, // 34: leat.v1.AdminService.Seek:output_type -> leat.v1.SeekResponse
+	17, // 35: leat.v1.AdminService.Parked:output_type -> leat.v1.ParkedResponse
+	22, // 36: leat.v1.AdminService.RemoveSource:output_type -> leat.v1.RemoveSourceResponse
+	24, // 37: leat.v1.AdminService.Tail:output_type -> leat.v1.TailResponse
+	29, // [29:38] is the sub-list for method output_type
+	20, // [20:29] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_leat_v1_admin_proto_init() }
@@ -2109,7 +2196,7 @@ func file_leat_v1_admin_proto_init() {
 		(*SeekRequest_Offset)(nil),
 		(*SeekRequest_Time)(nil),
 	}
-	file_leat_v1_admin_proto_msgTypes[22].OneofWrappers = []any{
+	file_leat_v1_admin_proto_msgTypes[23].OneofWrappers = []any{
 		(*TailRequest_Latest)(nil),
 		(*TailRequest_Earliest)(nil),
 		(*TailRequest_Offset)(nil),
@@ -2121,7 +2208,7 @@ func file_leat_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_leat_v1_admin_proto_rawDesc), len(file_leat_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   24,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

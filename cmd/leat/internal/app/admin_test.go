@@ -68,6 +68,13 @@ func TestPauseResumeSeekRemove(t *testing.T) {
 	if r.Msg.Skipped != 2 {
 		t.Errorf("seek: %v", r.Msg)
 	}
+	listed, err := in.admin.Parked(ctx, connect.NewRequest(&leatv1.ParkedRequest{Subscription: "idle"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if k := listed.Msg.Skipped; len(k) != 1 || k[0].From != r.Msg.From || k[0].To != r.Msg.To || !strings.Contains(k[0].Reason, "a test") {
+		t.Errorf("skipped: %v", k)
+	}
 	if _, err := in.admin.Seek(ctx, connect.NewRequest(&leatv1.SeekRequest{Subscription: "idle", To: &leatv1.SeekRequest_Offset{Offset: r.Msg.From}})); connect.CodeOf(err) != connect.CodeFailedPrecondition {
 		t.Errorf("a seek back: %v", err)
 	}

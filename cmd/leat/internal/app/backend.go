@@ -250,6 +250,9 @@ func (s *Server) Seek(ctx context.Context, r *leatv1.SeekRequest) (*leatv1.SeekR
 	return resp, nil
 }
 
+// maxSkips is how many skipped stretches are listed.
+const maxSkips = 1000
+
 // Parked implements api.Backend.
 func (s *Server) Parked(ctx context.Context, r *leatv1.ParkedRequest) (*leatv1.ParkedResponse, error) {
 	s.mu.Lock()
@@ -274,6 +277,15 @@ func (s *Server) Parked(ctx context.Context, r *leatv1.ParkedRequest) (*leatv1.P
 			p.Attempts = append(p.Attempts, &leatv1.Attempt{Time: timestamppb.New(a.Time), Took: durationpb.New(a.Took), Reason: a.Reason})
 		}
 		resp.Dead = append(resp.Dead, p)
+	}
+	skips, err := s.store.Skips(ctx, r.Subscription, maxSkips)
+	if err != nil {
+		return nil, err
+	}
+	for _, k := range skips {
+		for _, o := range k.Ranges {
+			resp.Skipped = append(resp.Skipped, &leatv1.Skipped{From: uint64(o.From), To: uint64(o.To), Reason: k.Reason, Time: timestamppb.New(k.Time)})
+		}
 	}
 	return resp, nil
 }

@@ -20,7 +20,7 @@ func (a *app) parkedCommand() *cobra.Command {
 		Use:   "parked SUBSCRIPTION [EVENT-ID...]",
 		Short: "Events that a subscription gave up on, and why",
 		Long: "Lists the dead letters of a subscription, oldest first: events that it never took, with what was tried.\n" +
-			"With event ids: these, with their content.",
+			"With event ids: these, with their content. What was left out on purpose (by a seek, by retention) is listed below.",
 		Example:           "  leat parked search\n  leat parked search files-1877212358656123\n  leat parked search --json | jq '.dead[].id'",
 		Args:              wants("SUBSCRIPTION", "[EVENT-ID...]"),
 		ValidArgsFunction: a.names(false, true),
@@ -37,6 +37,15 @@ func (a *app) parkedCommand() *cobra.Command {
 type parkedDoc struct {
 	Parked []struct{} `json:"parked"`
 	Dead   []deadDoc  `json:"dead"`
+	// Skipped stretches: [from, to) of offsets.
+	Skipped []skippedDoc `json:"skipped,omitempty"`
+}
+
+type skippedDoc struct {
+	From   uint64     `json:"from"`
+	To     uint64     `json:"to"`
+	Reason string     `json:"reason"`
+	Time   *time.Time `json:"time"`
 }
 
 type deadDoc struct {
@@ -68,6 +77,7 @@ func (a *app) parked(ctx context.Context, name string, ids []string, limit uint3
 	}
 	if len(r.GetDead()) == 0 && (len(ids) == 0 || r.GetTotal() == 0) {
 		a.out.Printf("%s has no dead letters\n", screen.Clean(name))
+		a.skipped(r)
 		return nil
 	}
 	for _, id := range ids {
@@ -91,7 +101,20 @@ func (a *app) parked(ctx context.Context, name string, ids []string, limit uint3
 	if n := uint64(len(r.GetDead())); r.GetTotal() > n {
 		a.out.Printf("%s of %s; see --limit\n", screen.Count(n), screen.Count(r.GetTotal()))
 	}
+	a.skipped(r)
 	return nil
+}
+
+// skipped lists what was left out on purpose.
+func (a *app) skipped(r *leatv1.ParkedResponse) {
+	if len(r.GetSkipped()) == 0 {
+		return
+	}
+	t := screen.NewTable("SKIPPED FROM", "TO", "SINCE", "REASON")
+	for _, k := range r.GetSkipped() {
+		t.Row(screen.Text(fmt.Sprint(k.GetFrom())), screen.Text(fmt.Sprint(k.GetTo())), screen.Text(clock(k.GetTime())), screen.Text(screen.Shorten(k.GetReason(), 80)))
+	}
+	a.out.Print(t)
 }
 
 func (a *app) deadLetter(d *leatv1.DeadLetter) {
@@ -117,6 +140,9 @@ func parkedDocument(r *leatv1.ParkedResponse) parkedDoc {
 			one.Attempts = append(one.Attempts, attemptDoc{moment(t.GetTime()), seconds(t.GetTook().AsDuration()), t.GetReason()})
 		}
 		doc.Dead = append(doc.Dead, one)
+	}
+	for _, k := range r.GetSkipped() {
+		doc.Skipped = append(doc.Skipped, skippedDoc{k.GetFrom(), k.GetTo(), k.GetReason(), moment(k.GetTime())})
 	}
 	return doc
 }
