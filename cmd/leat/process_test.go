@@ -69,7 +69,7 @@ func execAll(t *testing.T, db *sql.DB, statements ...string) {
 
 // newReceiver is a webhook endpoint that takes everything.
 func newReceiver(t *testing.T) (*receiver, string) {
-	r := &receiver{ids: map[string]seen{}, last: map[int64]string{}, rows: map[int64]int64{}}
+	r := &receiver{ids: map[string]uint64{}, last: map[int64]string{}, rows: map[int64]int64{}}
 	hook := httptest.NewServer(r)
 	t.Cleanup(hook.Close)
 	return r, fmt.Sprintf("webhook: {url: '%s', secret: whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw}", hook.URL)
