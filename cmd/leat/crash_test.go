@@ -77,7 +77,7 @@ func TestKilledUnderLoadMariaDB(t *testing.T) {
 	killUnderLoad(t, &workload{driver: "mysql", dsn: mysqlDSN(t, db), table: db.Name + ".files",
 		create: "CREATE TABLE files (id bigint PRIMARY KEY, n bigint, path varchar(100))",
 		upsert: "INSERT INTO files VALUES (?, 1, 'new') ON DUPLICATE KEY UPDATE n = n + 1, path = 'changed'",
-		remove: "DELETE FROM files WHERE id = ?"}, "mysql: {url: '"+db.URL+"'}\n    tables: ['"+db.Name+".files']")
+		remove: "DELETE FROM files WHERE id = ?"}, "mysql: {url: '"+db.URL+"', server_id: 90001}\n    tables: ['"+db.Name+".files']")
 }
 
 func mysqlDSN(t *testing.T, db *servertest.Database) string {

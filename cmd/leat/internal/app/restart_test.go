@@ -116,7 +116,7 @@ func TestMySQLFamily(t *testing.T) {
 				}
 			}
 			exec("CREATE TABLE " + db.Name + ".files (id bigint PRIMARY KEY, name varchar(40))")
-			yaml := fmt.Sprintf("%ssources:\n  files:\n    mysql: {url: '%s'}\n    tables: ['%s.*']\nsubscriptions:\n  a: {source: files, deliver: {%s}}\n  b: {source: files, deliver: {pull: {}}}\n",
+			yaml := fmt.Sprintf("%ssources:\n  files:\n    mysql: {url: '%s', server_id: 90002}\n    tables: ['%s.*']\nsubscriptions:\n  a: {source: files, deliver: {%s}}\n  b: {source: files, deliver: {pull: {}}}\n",
 				top, db.URL, db.Name, toHook(h))
 			in := install(t, dir, yaml)
 			in.streaming(t, "files")

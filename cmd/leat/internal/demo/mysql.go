@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/url"
 	"strings"
 	"time"
@@ -142,7 +143,11 @@ func (m *mysqlDB) rows(ctx context.Context, t *table, f func([]string) error) (e
 // held: MySQL keeps its binlog by age, whoever reads it.
 func (m *mysqlDB) held(context.Context) (int64, bool) { return 0, false }
 
-func (m *mysqlDB) source() string { return "    mysql: {url: '%s'}\n" }
+// source has a server_id of its own: the one derived from the name "files" may be that of a Leat which reads
+// the user's server.
+func (m *mysqlDB) source() string {
+	return fmt.Sprintf("    mysql: {url: '%%s', server_id: %d}\n", 1<<24+rand.IntN(1<<30))
+}
 
 func (m *mysqlDB) close(context.Context) error {
 	var err error
