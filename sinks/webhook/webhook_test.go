@@ -329,7 +329,8 @@ func TestMisbehavingServers(t *testing.T) {
 			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"results\":[")
 		}, pipeline.Retriable, "broke off"},
 		"half a head": {func(c net.Conn) { readHead(c); io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-") }, pipeline.Retriable, ""},
-		"no http":     {func(c net.Conn) { readHead(c); io.WriteString(c, "+PONG\r\n\r\n") }, pipeline.Retriable, "malformed"},
+		// the reply may come while the body is still being written: then the reason is the broken write
+		"no http": {func(c net.Conn) { readHead(c); io.WriteString(c, "+PONG\r\n\r\n") }, pipeline.Retriable, ""},
 		"endless body": {func(c net.Conn) {
 			readHead(c)
 			io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n")
