@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
-	"time"
 
 	"github.com/leat-cdc/leat/pipeline"
 )
@@ -124,38 +123,6 @@ func (s *Store) Skips(ctx context.Context, subscription string, limit int) ([]pi
 		}
 		k.Ranges, k.Time = []pipeline.OffsetRange{{From: pipeline.Offset(from), To: pipeline.Offset(to)}}, fromMicros(at)
 		all = append(all, k)
-	}
-	return all, rows.Err()
-}
-
-// Entry of the audit log.
-type Entry struct {
-	Time                        time.Time
-	Actor, Action, Name, Detail string
-}
-
-// Audit remembers who changed what.
-func (s *Store) Audit(ctx context.Context, e Entry) error {
-	return s.exec(ctx, "write the audit log", "INSERT INTO audit (time, actor, action, name, detail) VALUES (?, ?, ?, ?, ?)",
-		micros(e.Time), e.Actor, e.Action, e.Name, e.Detail)
-}
-
-// AuditLog lists the newest entries, at most limit.
-func (s *Store) AuditLog(ctx context.Context, limit int) ([]Entry, error) {
-	rows, err := s.read.QueryContext(ctx, "SELECT time, actor, action, name, detail FROM audit ORDER BY id DESC LIMIT ?", limit)
-	if err != nil {
-		return nil, fmt.Errorf("read the audit log: %w", err)
-	}
-	defer rows.Close()
-	var all []Entry
-	for rows.Next() {
-		var e Entry
-		var at int64
-		if err := rows.Scan(&at, &e.Actor, &e.Action, &e.Name, &e.Detail); err != nil {
-			return nil, fmt.Errorf("read the audit log: %w", err)
-		}
-		e.Time = fromMicros(at)
-		all = append(all, e)
 	}
 	return all, rows.Err()
 }

@@ -130,9 +130,67 @@ func TestSourcesAndAudit(t *testing.T) {
 		t.Fatalf("%+v %v", all, err)
 	}
 	check(t, s.DropSource(t.Context(), "files"))
-	e := Entry{Time: time.UnixMicro(5).UTC(), Actor: "ci", Action: "seek", Name: "search", Detail: "to 7"}
+	if left, err := s.Sources(t.Context()); err != nil || len(left) != 0 {
+		t.Fatalf("%+v %v", left, err)
+	}
+}
+
+func TestTheAuditLog(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "state.db"))
+	check(t, s.Audit(t.Context(), Entry{Time: time.UnixMicro(4), Actor: "ci", Action: "pause", Name: "search"}))
+	e := Entry{Time: time.UnixMicro(5).UTC(), Actor: "ci", Action: "seek", Name: "search", Arguments: `{"to":7}`, Outcome: OutcomeRefused, Detail: "behind"}
 	check(t, s.Audit(t.Context(), e))
-	if got, err := s.AuditLog(t.Context(), 5); err != nil || len(got) != 1 || got[0] != e {
+	check(t, s.Audit(t.Context(), Entry{Time: time.UnixMicro(6), Action: "pause", Name: "other"}))
+	names := func(q AuditQuery) (all []string) {
+		got, err := s.AuditLog(t.Context(), q)
+		check(t, err)
+		for _, e := range got {
+			all = append(all, e.Action+" "+e.Name+" "+e.Arguments+" "+e.Outcome)
+		}
+		return all
+	}
+	first, second, third := "pause search {} done", `seek search {"to":7} refused`, "pause other {} done"
+	for _, x := range []struct {
+		q    AuditQuery
+		want []string
+	}{
+		{AuditQuery{Limit: 5}, []string{first, second, third}},
+		{AuditQuery{Limit: 2}, []string{second, third}},
+		{AuditQuery{Limit: 5, Since: e.Time}, []string{second, third}},
+		{AuditQuery{Limit: 5, Name: "search"}, []string{first, second}},
+		{AuditQuery{Limit: 5, Name: "nobody"}, nil},
+	} {
+		if got := names(x.q); !reflect.DeepEqual(got, x.want) {
+			t.Errorf("%+v: %q, want %q", x.q, got, x.want)
+		}
+	}
+	if got, err := s.AuditLog(t.Context(), AuditQuery{Limit: 1, Since: e.Time, Name: "search"}); err != nil || len(got) != 1 || got[0] != e {
+		t.Fatalf("%+v %v", got, err)
+	}
+	check(t, s.auditUpTo(t.Context(), Entry{Time: time.UnixMicro(7), Action: "apply"}, 2))
+	if got := names(AuditQuery{Limit: 5}); len(got) != 2 || got[0] != third {
+		t.Errorf("what is left of a full audit log: %q", got)
+	}
+}
+
+func TestThrottlesOutliveTheProcess(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.db")
+	s := open(t, path)
+	check(t, s.PutSubscription(t.Context(), Subscription{Name: "search", Source: "files"}))
+	a := Throttle{Name: "files", Ratio: 0.5, Reason: "migration", Owner: "ops", Since: time.UnixMicro(5).UTC(), Until: time.UnixMicro(9).UTC()}
+	b := Throttle{Name: "search", Ratio: 0, Owner: "ops", Since: time.UnixMicro(5).UTC()}
+	check(t, s.PutThrottle(t.Context(), Throttle{Name: "search", Ratio: 1, Owner: "ci"}))
+	for _, x := range []Throttle{a, b} {
+		check(t, s.PutThrottle(t.Context(), x))
+	}
+	check(t, s.Close())
+	s = open(t, path)
+	if got, err := s.Throttles(t.Context()); err != nil || !reflect.DeepEqual(got, []Throttle{a, b}) {
+		t.Fatalf("%+v %v", got, err)
+	}
+	check(t, s.DropThrottle(t.Context(), "files"))
+	check(t, s.DropSubscription(t.Context(), "search"))
+	if got, err := s.Throttles(t.Context()); err != nil || len(got) != 0 {
 		t.Fatalf("%+v %v", got, err)
 	}
 }

@@ -59,7 +59,7 @@ func (s *Store) DropSubscription(ctx context.Context, name string) error {
 	}
 	defer func() { _ = tx.Rollback() }() // after Commit it does nothing
 	for _, q := range []string{"DELETE FROM cursors WHERE subscription = ?", "DELETE FROM dead_letters WHERE subscription = ?",
-		"DELETE FROM skips WHERE subscription = ?", "DELETE FROM subscriptions WHERE name = ?"} {
+		"DELETE FROM skips WHERE subscription = ?", "DELETE FROM throttles WHERE name = ?", "DELETE FROM subscriptions WHERE name = ?"} {
 		if _, err := tx.ExecContext(ctx, q, name); err != nil {
 			return fmt.Errorf("drop subscription %q: %w", name, err)
 		}
@@ -116,5 +116,5 @@ func (s *Store) Sources(ctx context.Context) ([]Source, error) {
 
 // DropSource forgets a source; its subscriptions are not touched.
 func (s *Store) DropSource(ctx context.Context, name string) error {
-	return s.exec(ctx, "drop the source", "DELETE FROM sources WHERE name = ?", name)
+	return errors.Join(s.exec(ctx, "drop the source", "DELETE FROM sources WHERE name = ?", name), s.DropThrottle(ctx, name))
 }

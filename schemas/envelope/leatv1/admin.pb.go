@@ -178,7 +178,9 @@ type SourceStatus struct {
 	// the log's disk is full: reading waits
 	LogFull bool `protobuf:"varint,16,opt,name=log_full,json=logFull,proto3" json:"log_full,omitempty"`
 	// time from commit to durable, of the newest batch
-	Lag           *durationpb.Duration `protobuf:"bytes,17,opt,name=lag,proto3" json:"lag,omitempty"`
+	Lag *durationpb.Duration `protobuf:"bytes,17,opt,name=lag,proto3" json:"lag,omitempty"`
+	// throttles in force; the lowest ratio counts
+	Throttles     []*ThrottleState `protobuf:"bytes,40,rep,name=throttles,proto3" json:"throttles,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -332,6 +334,13 @@ func (x *SourceStatus) GetLag() *durationpb.Duration {
 	return nil
 }
 
+func (x *SourceStatus) GetThrottles() []*ThrottleState {
+	if x != nil {
+		return x.Throttles
+	}
+	return nil
+}
+
 // Notice: a table that is quarantined, or whose earlier changes did not enter the log.
 type Notice struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -455,7 +464,11 @@ type SubscriptionStatus struct {
 	EventsPerSecond float64              `protobuf:"fixed64,21,opt,name=events_per_second,json=eventsPerSecond,proto3" json:"events_per_second,omitempty"`
 	SaveError       string               `protobuf:"bytes,22,opt,name=save_error,json=saveError,proto3" json:"save_error,omitempty"`
 	// bytes of the log between the cursor and the end; about
-	LagBytes      uint64 `protobuf:"varint,23,opt,name=lag_bytes,json=lagBytes,proto3" json:"lag_bytes,omitempty"`
+	LagBytes uint64 `protobuf:"varint,23,opt,name=lag_bytes,json=lagBytes,proto3" json:"lag_bytes,omitempty"`
+	// throttles in force; the lowest ratio counts
+	Throttles []*ThrottleState `protobuf:"bytes,40,rep,name=throttles,proto3" json:"throttles,omitempty"`
+	// keys that are parked: leat parked
+	Parked        uint64 `protobuf:"varint,41,opt,name=parked,proto3" json:"parked,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -647,6 +660,20 @@ func (x *SubscriptionStatus) GetSaveError() string {
 func (x *SubscriptionStatus) GetLagBytes() uint64 {
 	if x != nil {
 		return x.LagBytes
+	}
+	return 0
+}
+
+func (x *SubscriptionStatus) GetThrottles() []*ThrottleState {
+	if x != nil {
+		return x.Throttles
+	}
+	return nil
+}
+
+func (x *SubscriptionStatus) GetParked() uint64 {
+	if x != nil {
+		return x.Parked
 	}
 	return 0
 }
@@ -1358,7 +1385,9 @@ type ParkedResponse struct {
 	Dead  []*DeadLetter          `protobuf:"bytes,1,rep,name=dead,proto3" json:"dead,omitempty"`
 	Total uint64                 `protobuf:"varint,2,opt,name=total,proto3" json:"total,omitempty"`
 	// stretches of the log that the subscription left out on purpose, the newest first
-	Skipped       []*Skipped `protobuf:"bytes,3,rep,name=skipped,proto3" json:"skipped,omitempty"`
+	Skipped       []*Skipped   `protobuf:"bytes,3,rep,name=skipped,proto3" json:"skipped,omitempty"`
+	Parked        []*ParkedKey `protobuf:"bytes,4,rep,name=parked,proto3" json:"parked,omitempty"`
+	ParkedTotal   uint64       `protobuf:"varint,5,opt,name=parked_total,json=parkedTotal,proto3" json:"parked_total,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1412,6 +1441,20 @@ func (x *ParkedResponse) GetSkipped() []*Skipped {
 		return x.Skipped
 	}
 	return nil
+}
+
+func (x *ParkedResponse) GetParked() []*ParkedKey {
+	if x != nil {
+		return x.Parked
+	}
+	return nil
+}
+
+func (x *ParkedResponse) GetParkedTotal() uint64 {
+	if x != nil {
+		return x.ParkedTotal
+	}
+	return 0
 }
 
 // Skipped is [from, to) of offsets that were left out: by a seek, or taken by retention.
@@ -1937,6 +1980,1042 @@ func (x *TailResponse) GetEvents() [][]byte {
 	return nil
 }
 
+// ParkedKey is a key whose first undelivered event was given up on; its later events are held.
+type ParkedKey struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// JSON object of the key of the first event's row
+	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// JSON array of the routing key's values, as in events
+	Partitionkey string `protobuf:"bytes,2,opt,name=partitionkey,proto3" json:"partitionkey,omitempty"`
+	// id of the first event
+	First string `protobuf:"bytes,3,opt,name=first,proto3" json:"first,omitempty"`
+	// events held, the first one included
+	Held uint64 `protobuf:"varint,4,opt,name=held,proto3" json:"held,omitempty"`
+	// of the first event
+	Attempts      uint32                 `protobuf:"varint,5,opt,name=attempts,proto3" json:"attempts,omitempty"`
+	Reason        string                 `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	Since         *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=since,proto3" json:"since,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ParkedKey) Reset() {
+	*x = ParkedKey{}
+	mi := &file_leat_v1_admin_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ParkedKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ParkedKey) ProtoMessage() {}
+
+func (x *ParkedKey) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_admin_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ParkedKey.ProtoReflect.Descriptor instead.
+func (*ParkedKey) Descriptor() ([]byte, []int) {
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ParkedKey) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *ParkedKey) GetPartitionkey() string {
+	if x != nil {
+		return x.Partitionkey
+	}
+	return ""
+}
+
+func (x *ParkedKey) GetFirst() string {
+	if x != nil {
+		return x.First
+	}
+	return ""
+}
+
+func (x *ParkedKey) GetHeld() uint64 {
+	if x != nil {
+		return x.Held
+	}
+	return 0
+}
+
+func (x *ParkedKey) GetAttempts() uint32 {
+	if x != nil {
+		return x.Attempts
+	}
+	return 0
+}
+
+func (x *ParkedKey) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ParkedKey) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+type RedriveRequest struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Subscription string                 `protobuf:"bytes,1,opt,name=subscription,proto3" json:"subscription,omitempty"`
+	// Each the JSON of a routing key ([77]) or of a row's key ({"id":42}), as leat parked shows them.
+	Keys []string `protobuf:"bytes,2,rep,name=keys,proto3" json:"keys,omitempty"`
+	// Every parked key; keys is empty then.
+	All           bool   `protobuf:"varint,3,opt,name=all,proto3" json:"all,omitempty"`
+	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RedriveRequest) Reset() {
+	*x = RedriveRequest{}
+	mi := &file_leat_v1_admin_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RedriveRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RedriveRequest) ProtoMessage() {}
+
+func (x *RedriveRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_admin_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RedriveRequest.ProtoReflect.Descriptor instead.
+func (*RedriveRequest) Descriptor() ([]byte, []int) {
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *RedriveRequest) GetSubscription() string {
+	if x != nil {
+		return x.Subscription
+	}
+	return ""
+}
+
+func (x *RedriveRequest) GetKeys() []string {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *RedriveRequest) GetAll() bool {
+	if x != nil {
+		return x.All
+	}
+	return false
+}
+
+func (x *RedriveRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type RedriveResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// keys that are being delivered again
+	Keys          uint64 `protobuf:"varint,1,opt,name=keys,proto3" json:"keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RedriveResponse) Reset() {
+	*x = RedriveResponse{}
+	mi := &file_leat_v1_admin_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RedriveResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RedriveResponse) ProtoMessage() {}
+
+func (x *RedriveResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_admin_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RedriveResponse.ProtoReflect.Descriptor instead.
+func (*RedriveResponse) Descriptor() ([]byte, []int) {
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *RedriveResponse) GetKeys() uint64 {
+	if x != nil {
+		return x.Keys
+	}
+	return 0
+}
+
+type DiscardRequest struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Subscription string                 `protobuf:"bytes,1,opt,name=subscription,proto3" json:"subscription,omitempty"`
+	// As in RedriveRequest.
+	Keys []string `protobuf:"bytes,2,rep,name=keys,proto3" json:"keys,omitempty"`
+	All  bool     `protobuf:"varint,3,opt,name=all,proto3" json:"all,omitempty"`
+	// Only says what would be given up.
+	DryRun        bool   `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	Reason        string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiscardRequest) Reset() {
+	*x = DiscardRequest{}
+	mi := &file_leat_v1_admin_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiscardRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiscardRequest) ProtoMessage() {}
+
+func (x *DiscardRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_admin_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiscardRequest.ProtoReflect.Descriptor instead.
+func (*DiscardRequest) Descriptor() ([]byte, []int) {
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *DiscardRequest) GetSubscription() string {
+	if x != nil {
+		return x.Subscription
+	}
+	return ""
+}
+
+func (x *DiscardRequest) GetKeys() []string {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *DiscardRequest) GetAll() bool {
+	if x != nil {
+		return x.All
+	}
+	return false
+}
+
+func (x *DiscardRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *DiscardRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type DiscardResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Keys  uint64                 `protobuf:"varint,1,opt,name=keys,proto3" json:"keys,omitempty"`
+	// events that those keys held
+	Events        uint64 `protobuf:"varint,2,opt,name=events,proto3" json:"events,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiscardResponse) Reset() {
+	*x = DiscardResponse{}
+	mi := &file_leat_v1_admin_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiscardResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiscardResponse) ProtoMessage() {}
+
+func (x *DiscardResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_admin_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiscardResponse.ProtoReflect.Descriptor instead.
+func (*DiscardResponse) Descriptor() ([]byte, []int) {
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *DiscardResponse) GetKeys() uint64 {
+	if x != nil {
+		return x.Keys
+	}
+	return 0
+}
+
+func (x *DiscardResponse) GetEvents() uint64 {
+	if x != nil {
+		return x.Events
+	}
+	return 0
+}
+
+type AuditLogRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Entries at or after; absent = all.
+	Since *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=since,proto3" json:"since,omitempty"`
+	// The newest so many; 0 = 1,000, at most 10,000.
+	Limit uint32 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	// Of this source or subscription; empty = of all.
+	Target        string `protobuf:"bytes,3,opt,name=target,proto3" json:"target,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditLogRequest) Reset() {
+	*x = AuditLogRequest{}
+	mi := &file_leat_v1_admin_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditLogRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditLogRequest) ProtoMessage() {}
+
+func (x *AuditLogRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_admin_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditLogRequest.ProtoReflect.Descriptor instead.
+func (*AuditLogRequest) Descriptor() ([]byte, []int) {
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *AuditLogRequest) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *AuditLogRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *AuditLogRequest) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+type AuditLogResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The oldest first.
+	Entries       []*AuditEntry `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditLogResponse) Reset() {
+	*x = AuditLogResponse{}
+	mi := &file_leat_v1_admin_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditLogResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditLogResponse) ProtoMessage() {}
+
+func (x *AuditLogResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_admin_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditLogResponse.ProtoReflect.Descriptor instead.
+func (*AuditLogResponse) Descriptor() ([]byte, []int) {
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *AuditLogResponse) GetEntries() []*AuditEntry {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+// AuditEntry is one change, or one attempt that was refused.
+type AuditEntry struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Time  *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	// name of the token, "loopback" where no tokens are, "SIGHUP"
+	Actor string `protobuf:"bytes,2,opt,name=actor,proto3" json:"actor,omitempty"`
+	// apply, pause, resume, seek, remove, redrive, discard, throttle, …
+	Action string `protobuf:"bytes,3,opt,name=action,proto3" json:"action,omitempty"`
+	// source, subscription or file
+	Target string `protobuf:"bytes,4,opt,name=target,proto3" json:"target,omitempty"`
+	// JSON object, without secrets
+	Arguments string `protobuf:"bytes,5,opt,name=arguments,proto3" json:"arguments,omitempty"`
+	// done, refused (nothing was changed), failed (part of it may be done)
+	Outcome string `protobuf:"bytes,6,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	// what was done, or the error
+	Detail        string `protobuf:"bytes,7,opt,name=detail,proto3" json:"detail,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditEntry) Reset() {
+	*x = AuditEntry{}
+	mi := &file_leat_v1_admin_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditEntry) ProtoMessage() {}
+
+func (x *AuditEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_admin_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditEntry.ProtoReflect.Descriptor instead.
+func (*AuditEntry) Descriptor() ([]byte, []int) {
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *AuditEntry) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *AuditEntry) GetActor() string {
+	if x != nil {
+		return x.Actor
+	}
+	return ""
+}
+
+func (x *AuditEntry) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *AuditEntry) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+func (x *AuditEntry) GetArguments() string {
+	if x != nil {
+		return x.Arguments
+	}
+	return ""
+}
+
+func (x *AuditEntry) GetOutcome() string {
+	if x != nil {
+		return x.Outcome
+	}
+	return ""
+}
+
+func (x *AuditEntry) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+type ExplainRequest struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Subscription string                 `protobuf:"bytes,1,opt,name=subscription,proto3" json:"subscription,omitempty"`
+	// One of them.
+	EventId string `protobuf:"bytes,2,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
+	// JSON of a row's key, or of a routing key
+	Key string `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
+	// With a key: the newest so many events; 0 = 20, at most 1,000.
+	Limit         uint32 `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainRequest) Reset() {
+	*x = ExplainRequest{}
+	mi := &file_leat_v1_admin_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainRequest) ProtoMessage() {}
+
+func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_admin_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
+func (*ExplainRequest) Descriptor() ([]byte, []int) {
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *ExplainRequest) GetSubscription() string {
+	if x != nil {
+		return x.Subscription
+	}
+	return ""
+}
+
+func (x *ExplainRequest) GetEventId() string {
+	if x != nil {
+		return x.EventId
+	}
+	return ""
+}
+
+func (x *ExplainRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *ExplainRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+type ExplainResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In offset order.
+	Events []*Explained `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
+	// With a key: there are older ones.
+	More          bool `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainResponse) Reset() {
+	*x = ExplainResponse{}
+	mi := &file_leat_v1_admin_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainResponse) ProtoMessage() {}
+
+func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_admin_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
+func (*ExplainResponse) Descriptor() ([]byte, []int) {
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *ExplainResponse) GetEvents() []*Explained {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *ExplainResponse) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+// Explained is what became of one event for one subscription.
+type Explained struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Id     string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Offset uint64                 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
+	Table  string                 `protobuf:"bytes,3,opt,name=table,proto3" json:"table,omitempty"`
+	Op     string                 `protobuf:"bytes,4,opt,name=op,proto3" json:"op,omitempty"`
+	// JSON object
+	Key string `protobuf:"bytes,5,opt,name=key,proto3" json:"key,omitempty"`
+	// JSON array
+	Partitionkey string `protobuf:"bytes,6,opt,name=partitionkey,proto3" json:"partitionkey,omitempty"`
+	Transaction  string `protobuf:"bytes,7,opt,name=transaction,proto3" json:"transaction,omitempty"`
+	// within the transaction, from 1
+	Sequence uint64 `protobuf:"varint,8,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// position in the source: LSN, GTID, file:position
+	Position  string                 `protobuf:"bytes,9,opt,name=position,proto3" json:"position,omitempty"`
+	Committed *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=committed,proto3" json:"committed,omitempty"`
+	// delivered, in_flight, held (behind an earlier event of its key), retrying, parked, dead, filtered,
+	// skipped, unread, expired (older than the log keeps)
+	State string `protobuf:"bytes,11,opt,name=state,proto3" json:"state,omitempty"`
+	// why, or what it waits for
+	Reason string `protobuf:"bytes,12,opt,name=reason,proto3" json:"reason,omitempty"`
+	// when what it waits for is tried again
+	Until         *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=until,proto3" json:"until,omitempty"`
+	Attempts      []*Attempt             `protobuf:"bytes,14,rep,name=attempts,proto3" json:"attempts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Explained) Reset() {
+	*x = Explained{}
+	mi := &file_leat_v1_admin_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Explained) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Explained) ProtoMessage() {}
+
+func (x *Explained) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_admin_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Explained.ProtoReflect.Descriptor instead.
+func (*Explained) Descriptor() ([]byte, []int) {
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *Explained) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Explained) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *Explained) GetTable() string {
+	if x != nil {
+		return x.Table
+	}
+	return ""
+}
+
+func (x *Explained) GetOp() string {
+	if x != nil {
+		return x.Op
+	}
+	return ""
+}
+
+func (x *Explained) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *Explained) GetPartitionkey() string {
+	if x != nil {
+		return x.Partitionkey
+	}
+	return ""
+}
+
+func (x *Explained) GetTransaction() string {
+	if x != nil {
+		return x.Transaction
+	}
+	return ""
+}
+
+func (x *Explained) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *Explained) GetPosition() string {
+	if x != nil {
+		return x.Position
+	}
+	return ""
+}
+
+func (x *Explained) GetCommitted() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Committed
+	}
+	return nil
+}
+
+func (x *Explained) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Explained) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Explained) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *Explained) GetAttempts() []*Attempt {
+	if x != nil {
+		return x.Attempts
+	}
+	return nil
+}
+
+type ThrottleRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A source or a subscription.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Share of the full speed that is left, from 0 (stopped) to 1. Required unless off.
+	Ratio  *float64 `protobuf:"fixed64,2,opt,name=ratio,proto3,oneof" json:"ratio,omitempty"`
+	Reason string   `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// How long; absent or 0 = until it is ended.
+	Duration *durationpb.Duration `protobuf:"bytes,4,opt,name=duration,proto3" json:"duration,omitempty"`
+	// End the throttle of that name.
+	Off           bool `protobuf:"varint,5,opt,name=off,proto3" json:"off,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ThrottleRequest) Reset() {
+	*x = ThrottleRequest{}
+	mi := &file_leat_v1_admin_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ThrottleRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ThrottleRequest) ProtoMessage() {}
+
+func (x *ThrottleRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_admin_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ThrottleRequest.ProtoReflect.Descriptor instead.
+func (*ThrottleRequest) Descriptor() ([]byte, []int) {
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *ThrottleRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ThrottleRequest) GetRatio() float64 {
+	if x != nil && x.Ratio != nil {
+		return *x.Ratio
+	}
+	return 0
+}
+
+func (x *ThrottleRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ThrottleRequest) GetDuration() *durationpb.Duration {
+	if x != nil {
+		return x.Duration
+	}
+	return nil
+}
+
+func (x *ThrottleRequest) GetOff() bool {
+	if x != nil {
+		return x.Off
+	}
+	return false
+}
+
+type ThrottleResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What is in force now.
+	Throttles     []*ThrottleState `protobuf:"bytes,1,rep,name=throttles,proto3" json:"throttles,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ThrottleResponse) Reset() {
+	*x = ThrottleResponse{}
+	mi := &file_leat_v1_admin_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ThrottleResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ThrottleResponse) ProtoMessage() {}
+
+func (x *ThrottleResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_admin_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ThrottleResponse.ProtoReflect.Descriptor instead.
+func (*ThrottleResponse) Descriptor() ([]byte, []int) {
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *ThrottleResponse) GetThrottles() []*ThrottleState {
+	if x != nil {
+		return x.Throttles
+	}
+	return nil
+}
+
+// ThrottleState is a throttle in force.
+type ThrottleState struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Ratio  float64                `protobuf:"fixed64,1,opt,name=ratio,proto3" json:"ratio,omitempty"`
+	Reason string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// name of a token, or what set it: the path of a flag file, a URL, a signal table
+	Owner         string                 `protobuf:"bytes,3,opt,name=owner,proto3" json:"owner,omitempty"`
+	Since         *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=since,proto3" json:"since,omitempty"`
+	Until         *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=until,proto3" json:"until,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ThrottleState) Reset() {
+	*x = ThrottleState{}
+	mi := &file_leat_v1_admin_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ThrottleState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ThrottleState) ProtoMessage() {}
+
+func (x *ThrottleState) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_admin_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ThrottleState.ProtoReflect.Descriptor instead.
+func (*ThrottleState) Descriptor() ([]byte, []int) {
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *ThrottleState) GetRatio() float64 {
+	if x != nil {
+		return x.Ratio
+	}
+	return 0
+}
+
+func (x *ThrottleState) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ThrottleState) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *ThrottleState) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *ThrottleState) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
 var File_leat_v1_admin_proto protoreflect.FileDescriptor
 
 const file_leat_v1_admin_proto_rawDesc = "" +
@@ -1951,7 +3030,7 @@ const file_leat_v1_admin_proto_rawDesc = "" +
 	"\rsubscriptions\x18\x04 \x03(\v2\x1b.leat.v1.SubscriptionStatusR\rsubscriptions\x12#\n" +
 	"\rmemory_budget\x18\x05 \x01(\x04R\fmemoryBudget\x12\x1f\n" +
 	"\vmemory_used\x18\x06 \x01(\x04R\n" +
-	"memoryUsed\"\x87\x04\n" +
+	"memoryUsed\"\xbd\x04\n" +
 	"\fSourceStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x14\n" +
@@ -1970,7 +3049,8 @@ const file_leat_v1_admin_proto_rawDesc = "" +
 	"\x11events_per_second\x18\x0e \x01(\x01R\x0feventsPerSecond\x12(\n" +
 	"\x10bytes_per_second\x18\x0f \x01(\x01R\x0ebytesPerSecond\x12\x19\n" +
 	"\blog_full\x18\x10 \x01(\bR\alogFull\x12+\n" +
-	"\x03lag\x18\x11 \x01(\v2\x19.google.protobuf.DurationR\x03lag\"\xbe\x01\n" +
+	"\x03lag\x18\x11 \x01(\v2\x19.google.protobuf.DurationR\x03lag\x124\n" +
+	"\tthrottles\x18( \x03(\v2\x16.leat.v1.ThrottleStateR\tthrottles\"\xbe\x01\n" +
 	"\x06Notice\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04code\x18\x02 \x01(\tR\x04code\x12\x14\n" +
@@ -1978,7 +3058,7 @@ const file_leat_v1_admin_proto_rawDesc = "" +
 	"\bposition\x18\x04 \x01(\tR\bposition\x12\x16\n" +
 	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x12\n" +
 	"\x04cure\x18\x06 \x01(\tR\x04cure\x12.\n" +
-	"\x04time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\x92\x05\n" +
+	"\x04time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xe0\x05\n" +
 	"\x12SubscriptionStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12\x12\n" +
@@ -2005,7 +3085,9 @@ const file_leat_v1_admin_proto_rawDesc = "" +
 	"\x11events_per_second\x18\x15 \x01(\x01R\x0feventsPerSecond\x12\x1d\n" +
 	"\n" +
 	"save_error\x18\x16 \x01(\tR\tsaveError\x12\x1b\n" +
-	"\tlag_bytes\x18\x17 \x01(\x04R\blagBytes\"9\n" +
+	"\tlag_bytes\x18\x17 \x01(\x04R\blagBytes\x124\n" +
+	"\tthrottles\x18( \x03(\v2\x16.leat.v1.ThrottleStateR\tthrottles\x12\x16\n" +
+	"\x06parked\x18) \x01(\x04R\x06parked\"9\n" +
 	"\vPlanRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06config\x18\x02 \x01(\fR\x06config\"r\n" +
@@ -2046,11 +3128,13 @@ const file_leat_v1_admin_proto_rawDesc = "" +
 	"\rParkedRequest\x12\"\n" +
 	"\fsubscription\x18\x01 \x01(\tR\fsubscription\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\rR\x05limit\x12\x10\n" +
-	"\x03ids\x18\x03 \x03(\tR\x03ids\"{\n" +
+	"\x03ids\x18\x03 \x03(\tR\x03ids\"\xca\x01\n" +
 	"\x0eParkedResponse\x12'\n" +
 	"\x04dead\x18\x01 \x03(\v2\x13.leat.v1.DeadLetterR\x04dead\x12\x14\n" +
 	"\x05total\x18\x02 \x01(\x04R\x05total\x12*\n" +
-	"\askipped\x18\x03 \x03(\v2\x10.leat.v1.SkippedR\askipped\"u\n" +
+	"\askipped\x18\x03 \x03(\v2\x10.leat.v1.SkippedR\askipped\x12*\n" +
+	"\x06parked\x18\x04 \x03(\v2\x12.leat.v1.ParkedKeyR\x06parked\x12!\n" +
+	"\fparked_total\x18\x05 \x01(\x04R\vparkedTotal\"u\n" +
 	"\aSkipped\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\x04R\x04from\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\x04R\x02to\x12\x16\n" +
@@ -2086,7 +3170,85 @@ const file_leat_v1_admin_proto_rawDesc = "" +
 	"\tno_follow\x18\t \x01(\bR\bnoFollowB\x06\n" +
 	"\x04from\"&\n" +
 	"\fTailResponse\x12\x16\n" +
-	"\x06events\x18\x01 \x03(\fR\x06events2\x9d\x04\n" +
+	"\x06events\x18\x01 \x03(\fR\x06events\"\xd1\x01\n" +
+	"\tParkedKey\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\"\n" +
+	"\fpartitionkey\x18\x02 \x01(\tR\fpartitionkey\x12\x14\n" +
+	"\x05first\x18\x03 \x01(\tR\x05first\x12\x12\n" +
+	"\x04held\x18\x04 \x01(\x04R\x04held\x12\x1a\n" +
+	"\battempts\x18\x05 \x01(\rR\battempts\x12\x16\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason\x120\n" +
+	"\x05since\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"r\n" +
+	"\x0eRedriveRequest\x12\"\n" +
+	"\fsubscription\x18\x01 \x01(\tR\fsubscription\x12\x12\n" +
+	"\x04keys\x18\x02 \x03(\tR\x04keys\x12\x10\n" +
+	"\x03all\x18\x03 \x01(\bR\x03all\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"%\n" +
+	"\x0fRedriveResponse\x12\x12\n" +
+	"\x04keys\x18\x01 \x01(\x04R\x04keys\"\x8b\x01\n" +
+	"\x0eDiscardRequest\x12\"\n" +
+	"\fsubscription\x18\x01 \x01(\tR\fsubscription\x12\x12\n" +
+	"\x04keys\x18\x02 \x03(\tR\x04keys\x12\x10\n" +
+	"\x03all\x18\x03 \x01(\bR\x03all\x12\x17\n" +
+	"\adry_run\x18\x04 \x01(\bR\x06dryRun\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\"=\n" +
+	"\x0fDiscardResponse\x12\x12\n" +
+	"\x04keys\x18\x01 \x01(\x04R\x04keys\x12\x16\n" +
+	"\x06events\x18\x02 \x01(\x04R\x06events\"q\n" +
+	"\x0fAuditLogRequest\x120\n" +
+	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x14\n" +
+	"\x05limit\x18\x02 \x01(\rR\x05limit\x12\x16\n" +
+	"\x06target\x18\x03 \x01(\tR\x06target\"A\n" +
+	"\x10AuditLogResponse\x12-\n" +
+	"\aentries\x18\x01 \x03(\v2\x13.leat.v1.AuditEntryR\aentries\"\xd2\x01\n" +
+	"\n" +
+	"AuditEntry\x12.\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x14\n" +
+	"\x05actor\x18\x02 \x01(\tR\x05actor\x12\x16\n" +
+	"\x06action\x18\x03 \x01(\tR\x06action\x12\x16\n" +
+	"\x06target\x18\x04 \x01(\tR\x06target\x12\x1c\n" +
+	"\targuments\x18\x05 \x01(\tR\targuments\x12\x18\n" +
+	"\aoutcome\x18\x06 \x01(\tR\aoutcome\x12\x16\n" +
+	"\x06detail\x18\a \x01(\tR\x06detail\"w\n" +
+	"\x0eExplainRequest\x12\"\n" +
+	"\fsubscription\x18\x01 \x01(\tR\fsubscription\x12\x19\n" +
+	"\bevent_id\x18\x02 \x01(\tR\aeventId\x12\x10\n" +
+	"\x03key\x18\x03 \x01(\tR\x03key\x12\x14\n" +
+	"\x05limit\x18\x04 \x01(\rR\x05limit\"Q\n" +
+	"\x0fExplainResponse\x12*\n" +
+	"\x06events\x18\x01 \x03(\v2\x12.leat.v1.ExplainedR\x06events\x12\x12\n" +
+	"\x04more\x18\x02 \x01(\bR\x04more\"\xb1\x03\n" +
+	"\tExplained\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
+	"\x06offset\x18\x02 \x01(\x04R\x06offset\x12\x14\n" +
+	"\x05table\x18\x03 \x01(\tR\x05table\x12\x0e\n" +
+	"\x02op\x18\x04 \x01(\tR\x02op\x12\x10\n" +
+	"\x03key\x18\x05 \x01(\tR\x03key\x12\"\n" +
+	"\fpartitionkey\x18\x06 \x01(\tR\fpartitionkey\x12 \n" +
+	"\vtransaction\x18\a \x01(\tR\vtransaction\x12\x1a\n" +
+	"\bsequence\x18\b \x01(\x04R\bsequence\x12\x1a\n" +
+	"\bposition\x18\t \x01(\tR\bposition\x128\n" +
+	"\tcommitted\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\tcommitted\x12\x14\n" +
+	"\x05state\x18\v \x01(\tR\x05state\x12\x16\n" +
+	"\x06reason\x18\f \x01(\tR\x06reason\x120\n" +
+	"\x05until\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12,\n" +
+	"\battempts\x18\x0e \x03(\v2\x10.leat.v1.AttemptR\battempts\"\xab\x01\n" +
+	"\x0fThrottleRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n" +
+	"\x05ratio\x18\x02 \x01(\x01H\x00R\x05ratio\x88\x01\x01\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x125\n" +
+	"\bduration\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\bduration\x12\x10\n" +
+	"\x03off\x18\x05 \x01(\bR\x03offB\b\n" +
+	"\x06_ratio\"H\n" +
+	"\x10ThrottleResponse\x124\n" +
+	"\tthrottles\x18\x01 \x03(\v2\x16.leat.v1.ThrottleStateR\tthrottles\"\xb7\x01\n" +
+	"\rThrottleState\x12\x14\n" +
+	"\x05ratio\x18\x01 \x01(\x01R\x05ratio\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x14\n" +
+	"\x05owner\x18\x03 \x01(\tR\x05owner\x120\n" +
+	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
+	"\x05until\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05until2\xd9\x06\n" +
 	"\fAdminService\x129\n" +
 	"\x06Status\x12\x16.leat.v1.StatusRequest\x1a\x17.leat.v1.StatusResponse\x123\n" +
 	"\x04Plan\x12\x14.leat.v1.PlanRequest\x1a\x15.leat.v1.PlanResponse\x126\n" +
@@ -2096,7 +3258,12 @@ const file_leat_v1_admin_proto_rawDesc = "" +
 	"\x04Seek\x12\x14.leat.v1.SeekRequest\x1a\x15.leat.v1.SeekResponse\x129\n" +
 	"\x06Parked\x12\x16.leat.v1.ParkedRequest\x1a\x17.leat.v1.ParkedResponse\x12K\n" +
 	"\fRemoveSource\x12\x1c.leat.v1.RemoveSourceRequest\x1a\x1d.leat.v1.RemoveSourceResponse\x125\n" +
-	"\x04Tail\x12\x14.leat.v1.TailRequest\x1a\x15.leat.v1.TailResponse0\x01B9Z7github.com/leat-cdc/leat/schemas/envelope/leatv1;leatv1b\x06proto3"
+	"\x04Tail\x12\x14.leat.v1.TailRequest\x1a\x15.leat.v1.TailResponse0\x01\x12<\n" +
+	"\aRedrive\x12\x17.leat.v1.RedriveRequest\x1a\x18.leat.v1.RedriveResponse\x12<\n" +
+	"\aDiscard\x12\x17.leat.v1.DiscardRequest\x1a\x18.leat.v1.DiscardResponse\x12?\n" +
+	"\bAuditLog\x12\x18.leat.v1.AuditLogRequest\x1a\x19.leat.v1.AuditLogResponse\x12<\n" +
+	"\aExplain\x12\x17.leat.v1.ExplainRequest\x1a\x18.leat.v1.ExplainResponse\x12?\n" +
+	"\bThrottle\x12\x18.leat.v1.ThrottleRequest\x1a\x19.leat.v1.ThrottleResponseB9Z7github.com/leat-cdc/leat/schemas/envelope/leatv1;leatv1b\x06proto3"
 
 var (
 	file_leat_v1_admin_proto_rawDescOnce sync.Once
@@ -2110,7 +3277,7 @@ func file_leat_v1_admin_proto_rawDescGZIP() []byte {
 	return file_leat_v1_admin_proto_rawDescData
 }
 
-var file_leat_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_leat_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_leat_v1_admin_proto_goTypes = []any{
 	(*StatusRequest)(nil),         // 0: leat.v1.StatusRequest
 	(*StatusResponse)(nil),        // 1: leat.v1.StatusResponse
@@ -2137,53 +3304,92 @@ var file_leat_v1_admin_proto_goTypes = []any{
 	(*RemoveSourceResponse)(nil),  // 22: leat.v1.RemoveSourceResponse
 	(*TailRequest)(nil),           // 23: leat.v1.TailRequest
 	(*TailResponse)(nil),          // 24: leat.v1.TailResponse
-	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 26: google.protobuf.Duration
+	(*ParkedKey)(nil),             // 25: leat.v1.ParkedKey
+	(*RedriveRequest)(nil),        // 26: leat.v1.RedriveRequest
+	(*RedriveResponse)(nil),       // 27: leat.v1.RedriveResponse
+	(*DiscardRequest)(nil),        // 28: leat.v1.DiscardRequest
+	(*DiscardResponse)(nil),       // 29: leat.v1.DiscardResponse
+	(*AuditLogRequest)(nil),       // 30: leat.v1.AuditLogRequest
+	(*AuditLogResponse)(nil),      // 31: leat.v1.AuditLogResponse
+	(*AuditEntry)(nil),            // 32: leat.v1.AuditEntry
+	(*ExplainRequest)(nil),        // 33: leat.v1.ExplainRequest
+	(*ExplainResponse)(nil),       // 34: leat.v1.ExplainResponse
+	(*Explained)(nil),             // 35: leat.v1.Explained
+	(*ThrottleRequest)(nil),       // 36: leat.v1.ThrottleRequest
+	(*ThrottleResponse)(nil),      // 37: leat.v1.ThrottleResponse
+	(*ThrottleState)(nil),         // 38: leat.v1.ThrottleState
+	(*timestamppb.Timestamp)(nil), // 39: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 40: google.protobuf.Duration
 }
 var file_leat_v1_admin_proto_depIdxs = []int32{
-	25, // 0: leat.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
+	39, // 0: leat.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
 	2,  // 1: leat.v1.StatusResponse.sources:type_name -> leat.v1.SourceStatus
 	4,  // 2: leat.v1.StatusResponse.subscriptions:type_name -> leat.v1.SubscriptionStatus
-	25, // 3: leat.v1.SourceStatus.since:type_name -> google.protobuf.Timestamp
+	39, // 3: leat.v1.SourceStatus.since:type_name -> google.protobuf.Timestamp
 	3,  // 4: leat.v1.SourceStatus.notices:type_name -> leat.v1.Notice
-	26, // 5: leat.v1.SourceStatus.lag:type_name -> google.protobuf.Duration
-	25, // 6: leat.v1.Notice.time:type_name -> google.protobuf.Timestamp
-	25, // 7: leat.v1.SubscriptionStatus.until:type_name -> google.protobuf.Timestamp
-	26, // 8: leat.v1.SubscriptionStatus.lag:type_name -> google.protobuf.Duration
-	6,  // 9: leat.v1.PlanResponse.changes:type_name -> leat.v1.Change
-	6,  // 10: leat.v1.ApplyResponse.changes:type_name -> leat.v1.Change
-	25, // 11: leat.v1.SeekRequest.time:type_name -> google.protobuf.Timestamp
-	19, // 12: leat.v1.ParkedResponse.dead:type_name -> leat.v1.DeadLetter
-	18, // 13: leat.v1.ParkedResponse.skipped:type_name -> leat.v1.Skipped
-	25, // 14: leat.v1.Skipped.time:type_name -> google.protobuf.Timestamp
-	25, // 15: leat.v1.DeadLetter.time:type_name -> google.protobuf.Timestamp
-	20, // 16: leat.v1.DeadLetter.attempts:type_name -> leat.v1.Attempt
-	25, // 17: leat.v1.Attempt.time:type_name -> google.protobuf.Timestamp
-	26, // 18: leat.v1.Attempt.took:type_name -> google.protobuf.Duration
-	25, // 19: leat.v1.TailRequest.time:type_name -> google.protobuf.Timestamp
-	0,  // 20: leat.v1.AdminService.Status:input_type -> leat.v1.StatusRequest
-	5,  // 21: leat.v1.AdminService.Plan:input_type -> leat.v1.PlanRequest
-	8,  // 22: leat.v1.AdminService.Apply:input_type -> leat.v1.ApplyRequest
-	10, // 23: leat.v1.AdminService.Pause:input_type -> leat.v1.PauseRequest
-	12, // 24: leat.v1.AdminService.Resume:input_type -> leat.v1.ResumeRequest
-	14, // 25: leat.v1.AdminService.Seek:input_type -> leat.v1.SeekRequest
-	16, // 26: leat.v1.AdminService.Parked:input_type -> leat.v1.ParkedRequest
-	21, // 27: leat.v1.AdminService.RemoveSource:input_type -> leat.v1.RemoveSourceRequest
-	23, // 28: leat.v1.AdminService.Tail:input_type -> leat.v1.TailRequest
-	1,  // 29: leat.v1.AdminService.Status:output_type -> leat.v1.StatusResponse
-	7,  // 30: leat.v1.AdminService.Plan:output_type -> leat.v1.PlanResponse
-	9,  // 31: leat.v1.AdminService.Apply:output_type -> leat.v1.ApplyResponse
-	11, // 32: leat.v1.AdminService.Pause:output_type -> leat.v1.PauseResponse
-	13, // 33: leat.v1.AdminService.Resume:output_type -> leat.v1.ResumeResponse
-	15, // 34: leat.v1.AdminService.Seek:output_type -> leat.v1.SeekResponse
-	17, // 35: leat.v1.AdminService.Parked:output_type -> leat.v1.ParkedResponse
-	22, // 36: leat.v1.AdminService.RemoveSource:output_type -> leat.v1.RemoveSourceResponse
-	24, // 37: leat.v1.AdminService.Tail:output_type -> leat.v1.TailResponse
-	29, // [29:38] is the sub-list for method output_type
-	20, // [20:29] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	40, // 5: leat.v1.SourceStatus.lag:type_name -> google.protobuf.Duration
+	38, // 6: leat.v1.SourceStatus.throttles:type_name -> leat.v1.ThrottleState
+	39, // 7: leat.v1.Notice.time:type_name -> google.protobuf.Timestamp
+	39, // 8: leat.v1.SubscriptionStatus.until:type_name -> google.protobuf.Timestamp
+	40, // 9: leat.v1.SubscriptionStatus.lag:type_name -> google.protobuf.Duration
+	38, // 10: leat.v1.SubscriptionStatus.throttles:type_name -> leat.v1.ThrottleState
+	6,  // 11: leat.v1.PlanResponse.changes:type_name -> leat.v1.Change
+	6,  // 12: leat.v1.ApplyResponse.changes:type_name -> leat.v1.Change
+	39, // 13: leat.v1.SeekRequest.time:type_name -> google.protobuf.Timestamp
+	19, // 14: leat.v1.ParkedResponse.dead:type_name -> leat.v1.DeadLetter
+	18, // 15: leat.v1.ParkedResponse.skipped:type_name -> leat.v1.Skipped
+	25, // 16: leat.v1.ParkedResponse.parked:type_name -> leat.v1.ParkedKey
+	39, // 17: leat.v1.Skipped.time:type_name -> google.protobuf.Timestamp
+	39, // 18: leat.v1.DeadLetter.time:type_name -> google.protobuf.Timestamp
+	20, // 19: leat.v1.DeadLetter.attempts:type_name -> leat.v1.Attempt
+	39, // 20: leat.v1.Attempt.time:type_name -> google.protobuf.Timestamp
+	40, // 21: leat.v1.Attempt.took:type_name -> google.protobuf.Duration
+	39, // 22: leat.v1.TailRequest.time:type_name -> google.protobuf.Timestamp
+	39, // 23: leat.v1.ParkedKey.since:type_name -> google.protobuf.Timestamp
+	39, // 24: leat.v1.AuditLogRequest.since:type_name -> google.protobuf.Timestamp
+	32, // 25: leat.v1.AuditLogResponse.entries:type_name -> leat.v1.AuditEntry
+	39, // 26: leat.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	35, // 27: leat.v1.ExplainResponse.events:type_name -> leat.v1.Explained
+	39, // 28: leat.v1.Explained.committed:type_name -> google.protobuf.Timestamp
+	39, // 29: leat.v1.Explained.until:type_name -> google.protobuf.Timestamp
+	20, // 30: leat.v1.Explained.attempts:type_name -> leat.v1.Attempt
+	40, // 31: leat.v1.ThrottleRequest.duration:type_name -> google.protobuf.Duration
+	38, // 32: leat.v1.ThrottleResponse.throttles:type_name -> leat.v1.ThrottleState
+	39, // 33: leat.v1.ThrottleState.since:type_name -> google.protobuf.Timestamp
+	39, // 34: leat.v1.ThrottleState.until:type_name -> google.protobuf.Timestamp
+	0,  // 35: leat.v1.AdminService.Status:input_type -> leat.v1.StatusRequest
+	5,  // 36: leat.v1.AdminService.Plan:input_type -> leat.v1.PlanRequest
+	8,  // 37: leat.v1.AdminService.Apply:input_type -> leat.v1.ApplyRequest
+	10, // 38: leat.v1.AdminService.Pause:input_type -> leat.v1.PauseRequest
+	12, // 39: leat.v1.AdminService.Resume:input_type -> leat.v1.ResumeRequest
+	14, // 40: leat.v1.AdminService.Seek:input_type -> leat.v1.SeekRequest
+	16, // 41: leat.v1.AdminService.Parked:input_type -> leat.v1.ParkedRequest
+	21, // 42: leat.v1.AdminService.RemoveSource:input_type -> leat.v1.RemoveSourceRequest
+	23, // 43: leat.v1.AdminService.Tail:input_type -> leat.v1.TailRequest
+	26, // 44: leat.v1.AdminService.Redrive:input_type -> leat.v1.RedriveRequest
+	28, // 45: leat.v1.AdminService.Discard:input_type -> leat.v1.DiscardRequest
+	30, // 46: leat.v1.AdminService.AuditLog:input_type -> leat.v1.AuditLogRequest
+	33, // 47: leat.v1.AdminService.Explain:input_type -> leat.v1.ExplainRequest
+	36, // 48: leat.v1.AdminService.Throttle:input_type -> leat.v1.ThrottleRequest
+	1,  // 49: leat.v1.AdminService.Status:output_type -> leat.v1.StatusResponse
+	7,  // 50: leat.v1.AdminService.Plan:output_type -> leat.v1.PlanResponse
+	9,  // 51: leat.v1.AdminService.Apply:output_type -> leat.v1.ApplyResponse
+	11, // 52: leat.v1.AdminService.Pause:output_type -> leat.v1.PauseResponse
+	13, // 53: leat.v1.AdminService.Resume:output_type -> leat.v1.ResumeResponse
+	15, // 54: leat.v1.AdminService.Seek:output_type -> leat.v1.SeekResponse
+	17, // 55: leat.v1.AdminService.Parked:output_type -> leat.v1.ParkedResponse
+	22, // 56: leat.v1.AdminService.RemoveSource:output_type -> leat.v1.RemoveSourceResponse
+	24, // 57: leat.v1.AdminService.Tail:output_type -> leat.v1.TailResponse
+	27, // 58: leat.v1.AdminService.Redrive:output_type -> leat.v1.RedriveResponse
+	29, // 59: leat.v1.AdminService.Discard:output_type -> leat.v1.DiscardResponse
+	31, // 60: leat.v1.AdminService.AuditLog:output_type -> leat.v1.AuditLogResponse
+	34, // 61: leat.v1.AdminService.Explain:output_type -> leat.v1.ExplainResponse
+	37, // 62: leat.v1.AdminService.Throttle:output_type -> leat.v1.ThrottleResponse
+	49, // [49:63] is the sub-list for method output_type
+	35, // [35:49] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_leat_v1_admin_proto_init() }
@@ -2202,13 +3408,14 @@ func file_leat_v1_admin_proto_init() {
 		(*TailRequest_Offset)(nil),
 		(*TailRequest_Time)(nil),
 	}
+	file_leat_v1_admin_proto_msgTypes[36].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_leat_v1_admin_proto_rawDesc), len(file_leat_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   25,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -50,7 +51,7 @@ func TestEveryProcedureIsARoute(t *testing.T) {
 
 // allowed says, independently of routes, what each kind of token may do.
 var allowed = map[string]string{
-	"Status": "read operate", "Plan": "operate", "Parked": "read operate", "Tail": "read operate",
+	"Status": "read operate", "Plan": "operate", "Parked": "read operate", "AuditLog": "read operate", "Tail": "read operate",
 	"Apply": "operate", "Pause": "operate", "Resume": "operate", "Seek": "operate", "RemoveSource": "operate",
 	"Pull": "search", "Receive": "search", "Ack": "search", "Extend": "search",
 	"/v1/subscriptions/search/events":           "read operate search",
@@ -94,6 +95,8 @@ func call(x *served, c *http.Client, what string, opts ...connect.ClientOption) 
 		_, err = a.Seek(ctx, connect.NewRequest(&leatv1.SeekRequest{Subscription: "search", To: &leatv1.SeekRequest_Latest{Latest: true}}))
 	case "Parked":
 		_, err = a.Parked(ctx, connect.NewRequest(&leatv1.ParkedRequest{Subscription: "search"}))
+	case "AuditLog":
+		_, err = a.AuditLog(ctx, connect.NewRequest(&leatv1.AuditLogRequest{}))
 	case "RemoveSource":
 		_, err = a.RemoveSource(ctx, connect.NewRequest(&leatv1.RemoveSourceRequest{Name: "files"}))
 	case "Tail":
@@ -216,6 +219,70 @@ func TestActor(t *testing.T) {
 	call(y, y.client(false, ""), "Apply")
 	if !slices.Equal(b.actors, []string{"operate"}) || !slices.Equal(b2.actors, []string{"loopback"}) {
 		t.Errorf("actors %v, %v", b.actors, b2.actors)
+	}
+}
+
+// TestAudit: each change is told with who, what, with what and what came of it, also where it was refused.
+func TestAudit(t *testing.T) {
+	b := &backend{}
+	o := peopleOptions()
+	o.Backend = b
+	x := serve(t, o, nil)
+	c := leatv1connect.NewAdminServiceClient(x.client(true, secretOf("operate")), x.url)
+	ctx := t.Context()
+	do := func(f func() error) { _ = f() } // what came of it is what is looked at below
+	do(func() error {
+		_, err := c.Pause(ctx, connect.NewRequest(&leatv1.PauseRequest{Subscription: "a", Reason: "why"}))
+		return err
+	})
+	do(func() error { _, err := c.Status(ctx, connect.NewRequest(&leatv1.StatusRequest{})); return err })
+	do(func() error {
+		_, err := c.Seek(ctx, connect.NewRequest(&leatv1.SeekRequest{Subscription: "a", DryRun: true, To: &leatv1.SeekRequest_Offset{Offset: 7}}))
+		return err
+	})
+	do(func() error {
+		_, err := c.Apply(ctx, connect.NewRequest(&leatv1.ApplyRequest{Name: "leat.yaml", Config: []byte("password: s3cret"), Drop: []string{"old"}}))
+		return err
+	})
+	b.err = Errorf(Precondition, "not now")
+	do(func() error {
+		_, err := c.Seek(ctx, connect.NewRequest(&leatv1.SeekRequest{Subscription: "a", To: &leatv1.SeekRequest_Offset{Offset: 7}}))
+		return err
+	})
+	b.err = errors.New("the disk")
+	do(func() error {
+		_, err := c.RemoveSource(ctx, connect.NewRequest(&leatv1.RemoveSourceRequest{Name: "files"}))
+		return err
+	})
+	b.err, b.panics = nil, true
+	do(func() error {
+		_, err := c.Resume(ctx, connect.NewRequest(&leatv1.ResumeRequest{Subscription: "a"}))
+		return err
+	})
+	b.panics = false
+	do(func() error { _, err := c.Pause(ctx, connect.NewRequest(&leatv1.PauseRequest{})); return err })
+	reader := leatv1connect.NewAdminServiceClient(x.client(true, secretOf("read")), x.url)
+	do(func() error {
+		_, err := reader.RemoveSource(ctx, connect.NewRequest(&leatv1.RemoveSourceRequest{Name: "files"}))
+		return err
+	})
+	do(func() error { _, err := reader.Plan(ctx, connect.NewRequest(&leatv1.PlanRequest{})); return err })
+	nobody := leatv1connect.NewAdminServiceClient(x.client(true, ""), x.url)
+	do(func() error {
+		_, err := nobody.Pause(ctx, connect.NewRequest(&leatv1.PauseRequest{Subscription: "a"}))
+		return err
+	})
+	want := []string{
+		`operate pause a {"reason":"why"}: noted <nil> false`,
+		`operate apply leat.yaml {"drop":["old"]}: <nil> false`,
+		`operate seek a {"to":7}: not now true`,
+		`operate remove files {}: the disk false`,
+		`operate resume a {}: /leat.v1.AdminService/Resume failed in a way that is a fault of Leat false`,
+		`operate pause  {}: the name of the subscription is missing true`,
+		`read remove  : the token's roles do not allow this true`,
+	}
+	if !slices.Equal(b.audited, want) {
+		t.Errorf("audited\n%s\nwant\n%s", strings.Join(b.audited, "\n"), strings.Join(want, "\n"))
 	}
 }
 

@@ -7,10 +7,13 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
+	"github.com/leat-cdc/leat/schemas/envelope/leatv1/leatv1connect"
 )
 
 // admin is AdminService over the Backend.
 type admin struct {
+	leatv1connect.UnimplementedAdminServiceHandler // of what no method here answers
+
 	b     Backend
 	write time.Duration
 }
@@ -87,6 +90,16 @@ func (a *admin) RemoveSource(ctx context.Context, r *connect.Request[leatv1.Remo
 		return nil, err
 	}
 	return answer(a.b.RemoveSource(ctx, r.Msg))
+}
+
+// AuditLog lists.
+func (a *admin) AuditLog(ctx context.Context, r *connect.Request[leatv1.AuditLogRequest]) (*connect.Response[leatv1.AuditLogResponse], error) {
+	if t := r.Msg.GetSince(); t != nil {
+		if err := t.CheckValid(); err != nil {
+			return nil, connectError(Errorf(Invalid, "since: %w", err))
+		}
+	}
+	return answer(a.b.AuditLog(ctx, r.Msg))
 }
 
 // Tail streams; a receiver that takes nothing for the write limit is disconnected.

@@ -8,8 +8,8 @@ import (
 )
 
 // Backend is what the API shows and changes. Its methods are called concurrently; ctx ends when the client
-// goes away, and for streams also when the server stops. [Actor] tells who calls, for the audit log of
-// what changes something (Apply, Pause, Resume, Seek without dry_run, RemoveSource).
+// goes away, and for streams also when the server stops. [Actor] tells who calls; what changes something is
+// followed by Audit, whatever came of it.
 //
 // Errors reach the client as text, so they hold no secrets; those made by [Errorf] keep their kind, others
 // are internal errors.
@@ -23,6 +23,9 @@ type Backend interface {
 	Seek(ctx context.Context, r *leatv1.SeekRequest) (*leatv1.SeekResponse, error)
 	Parked(ctx context.Context, r *leatv1.ParkedRequest) (*leatv1.ParkedResponse, error)
 	RemoveSource(ctx context.Context, r *leatv1.RemoveSourceRequest) (*leatv1.RemoveSourceResponse, error)
+	AuditLog(ctx context.Context, r *leatv1.AuditLogRequest) (*leatv1.AuditLogResponse, error)
+	// Audit keeps what a caller did or tried to do.
+	Audit(ctx context.Context, c Change)
 	// Tail calls send with events as CloudEvents JSON until ctx or the stream ends; nil = the end was
 	// reached (no_follow). The events may be used again once send returned; an error of send ends Tail.
 	Tail(ctx context.Context, r *leatv1.TailRequest, send func(events [][]byte) error) error

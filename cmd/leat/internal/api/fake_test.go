@@ -31,6 +31,8 @@ type backend struct {
 	events func(ctx context.Context, r EventsRequest, send func([]Event) error) error
 	tail   func(ctx context.Context, send func([][]byte) error) error
 	panics bool
+	// audited lines: actor action target arguments: outcome
+	audited []string
 }
 
 func (b *backend) call(ctx context.Context) error {
@@ -52,7 +54,10 @@ func (b *backend) Plan(ctx context.Context, _ *leatv1.PlanRequest) (*leatv1.Plan
 func (b *backend) Apply(ctx context.Context, _ *leatv1.ApplyRequest) (*leatv1.ApplyResponse, error) {
 	return &leatv1.ApplyResponse{}, b.call(ctx)
 }
-func (b *backend) Pause(ctx context.Context, _ *leatv1.PauseRequest) error { return b.call(ctx) }
+func (b *backend) Pause(ctx context.Context, _ *leatv1.PauseRequest) error {
+	Note(ctx, "noted ")
+	return b.call(ctx)
+}
 func (b *backend) Resume(ctx context.Context, _ *leatv1.ResumeRequest) error {
 	return b.call(ctx)
 }
@@ -64,6 +69,14 @@ func (b *backend) Parked(ctx context.Context, _ *leatv1.ParkedRequest) (*leatv1.
 }
 func (b *backend) RemoveSource(ctx context.Context, _ *leatv1.RemoveSourceRequest) (*leatv1.RemoveSourceResponse, error) {
 	return &leatv1.RemoveSourceResponse{}, b.call(ctx)
+}
+func (b *backend) AuditLog(ctx context.Context, _ *leatv1.AuditLogRequest) (*leatv1.AuditLogResponse, error) {
+	return &leatv1.AuditLogResponse{}, b.call(ctx)
+}
+func (b *backend) Audit(ctx context.Context, c Change) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.audited = append(b.audited, fmt.Sprint(Actor(ctx), " ", c.Action, " ", c.Target, " ", c.Arguments, ": ", c.Detail, c.Err, " ", c.Refused))
 }
 func (b *backend) Tail(ctx context.Context, _ *leatv1.TailRequest, send func([][]byte) error) error {
 	if err := b.call(ctx); err != nil || b.tail == nil {

@@ -39,6 +39,11 @@ var routes = []route{
 	{path: leatv1connect.AdminServiceSeekProcedure, need: needOperate, rpc: true},
 	{path: leatv1connect.AdminServiceParkedProcedure, need: needRead, rpc: true},
 	{path: leatv1connect.AdminServiceRemoveSourceProcedure, need: needOperate, rpc: true},
+	{path: leatv1connect.AdminServiceRedriveProcedure, need: needOperate, rpc: true},
+	{path: leatv1connect.AdminServiceDiscardProcedure, need: needOperate, rpc: true},
+	{path: leatv1connect.AdminServiceAuditLogProcedure, need: needRead, rpc: true},
+	{path: leatv1connect.AdminServiceExplainProcedure, need: needRead, rpc: true},
+	{path: leatv1connect.AdminServiceThrottleProcedure, need: needOperate, rpc: true},
 	{path: leatv1connect.AdminServiceTailProcedure, need: needRead, shape: view, rpc: true},
 
 	{path: leatv1connect.SubscriberServicePullProcedure, need: needSubscribe, shape: stream, rpc: true},

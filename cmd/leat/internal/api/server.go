@@ -94,7 +94,8 @@ func (s *Server) services() map[string]http.Handler {
 		connect.WithCompressMinBytes(4 << 10),
 		connect.WithRecover(recovered),
 	}
-	add(leatv1connect.NewAdminServiceHandler(&admin{b: s.o.Backend, write: s.o.Limits.Write}, options...))
+	add(leatv1connect.NewAdminServiceHandler(&admin{b: s.o.Backend, write: s.o.Limits.Write},
+		append([]connect.HandlerOption{connect.WithInterceptors(auditing(s.o.Backend))}, options...)...)) // outside of what recovers
 	names := []string{leatv1connect.AdminServiceName}
 	if s.o.Subscriber != nil {
 		// Compressed requests are understood; events are never compressed, which would cost four fifths of

@@ -77,6 +77,9 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request, rt *route) *actor
 		s.answer(w, r, rt, http.StatusUnauthorized, errNoToken)
 		return nil
 	case !a.may(rt.need, r.PathValue("name")):
+		if c := denied(rt); c != nil {
+			s.o.Backend.Audit(context.WithValue(context.WithoutCancel(r.Context()), actorKey{}, a), *c)
+		}
 		s.answer(w, r, rt, http.StatusForbidden, errNoRole)
 		return nil
 	}

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -103,7 +102,7 @@ func (s *Server) Apply(ctx context.Context, r *leatv1.ApplyRequest) (*leatv1.App
 	if err := s.carry(context.WithoutCancel(ctx), cfg); err != nil {
 		return nil, api.Errorf(api.Invalid, "%w", err)
 	}
-	s.audit(ctx, "apply", r.Name, fmt.Sprintf("%d changes", len(changes)))
+	api.Note(ctx, fmt.Sprintf("%d changes", len(changes)))
 	for _, name := range r.Drop {
 		done, err := s.drop(ctx, name)
 		if err != nil {
@@ -124,7 +123,7 @@ func (s *Server) drop(ctx context.Context, name string) (string, error) {
 		if err := s.store.DropSubscription(ctx, name); err != nil {
 			return "", err
 		}
-		s.audit(ctx, "drop", name, "subscription")
+		api.Note(ctx, "dropped subscription "+name)
 		return "subscription forgotten, with cursor and dead letters", s.refreshGone(ctx, cfg)
 	}
 	sources, err := s.store.Sources(ctx)
@@ -140,7 +139,7 @@ func (s *Server) drop(ctx context.Context, name string) (string, error) {
 	if err := s.store.DropSource(ctx, name); err != nil {
 		return "", err
 	}
-	s.audit(ctx, "drop", name, "source")
+	api.Note(ctx, "dropped source "+name)
 	if err := s.refreshGone(ctx, cfg); err != nil {
 		return "", err
 	}
@@ -153,15 +152,15 @@ func (s *Server) Pause(ctx context.Context, r *leatv1.PauseRequest) error {
 	if reason == "" {
 		reason = "paused by " + api.Actor(ctx)
 	}
-	return s.command(ctx, r.Subscription, "pause", reason, func(d *deliver.Subscription) error { return d.Pause(ctx, reason) })
+	return s.command(r.Subscription, "pause", func(d *deliver.Subscription) error { return d.Pause(ctx, reason) })
 }
 
 // Resume implements api.Backend.
 func (s *Server) Resume(ctx context.Context, r *leatv1.ResumeRequest) error {
-	return s.command(ctx, r.Subscription, "resume", "", func(d *deliver.Subscription) error { return d.Resume(ctx) })
+	return s.command(r.Subscription, "resume", func(d *deliver.Subscription) error { return d.Resume(ctx) })
 }
 
-func (s *Server) command(ctx context.Context, name, action, detail string, f func(*deliver.Subscription) error) error {
+func (s *Server) command(name, action string, f func(*deliver.Subscription) error) error {
 	if err := s.engine.Do(name, f); err != nil {
 		if errors.Is(err, engine.ErrUnknown) {
 			if known := s.notASource(name, action); known != nil {
@@ -171,7 +170,6 @@ func (s *Server) command(ctx context.Context, name, action, detail string, f fun
 		}
 		return api.Errorf(api.Precondition, "%w", err)
 	}
-	s.audit(ctx, action, name, detail)
 	return nil
 }
 
@@ -191,15 +189,6 @@ func (s *Server) notASource(name, action string) error {
 	slices.Sort(subs)
 	doing := map[string]string{"pause": "pausing", "resume": "resuming"}[action]
 	return api.Errorf(api.Invalid, "%q is a source: %s a source is not supported by this version; NAME of a subscription: %s", name, doing, strings.Join(subs, ", "))
-}
-
-func (s *Server) audit(ctx context.Context, action, name, detail string) {
-	e := state.Entry{Time: time.Now(), Actor: api.Actor(ctx), Action: action, Name: name, Detail: detail}
-	log := s.tel.Logger()
-	if err := s.store.Audit(context.WithoutCancel(ctx), e); err != nil {
-		log.Error().Err(err).Str("action", action).Str("name", name).Msg("the audit log cannot be written")
-	}
-	log.Info().Str("actor", e.Actor).Str("action", action).Str("name", name).Str("detail", detail).Msg("changed")
 }
 
 // Seek implements api.Backend.
@@ -245,7 +234,7 @@ func (s *Server) Seek(ctx context.Context, r *leatv1.SeekRequest) (*leatv1.SeekR
 		return nil, api.Errorf(api.Precondition, "%w", err)
 	}
 	if !r.DryRun {
-		s.audit(ctx, "seek", r.Subscription, fmt.Sprintf("from %d to %d: %s", resp.From, resp.To, r.Reason))
+		api.Note(ctx, fmt.Sprintf("from %d to %d", resp.From, resp.To))
 	}
 	return resp, nil
 }
@@ -371,7 +360,7 @@ func (s *Server) RemoveSource(ctx context.Context, r *leatv1.RemoveSourceRequest
 	delete(s.databases, r.Name)
 	s.removed[r.Name] = true
 	s.mu.Unlock()
-	s.audit(ctx, "remove", r.Name, "source with database objects and log")
+	api.Note(ctx, "source with database objects and log")
 	resp.Done = append(resp.Done, "take the source and its subscriptions out of the file, else the next start makes them anew")
 	return resp, nil
 }

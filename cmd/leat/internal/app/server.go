@@ -412,11 +412,13 @@ func (s *Server) startMissing(ctx context.Context, cfg *config.Config) error {
 func (s *Server) reload(ctx context.Context, load func() (*config.Config, error)) {
 	log := s.tel.Logger()
 	cfg, err := load()
+	refused := err != nil
 	if err == nil {
 		s.apply.Lock()
 		err = s.carry(ctx, cfg)
 		s.apply.Unlock()
 	}
+	s.audit(ctx, bySignal, api.Change{Action: "apply", Err: err, Refused: refused})
 	if err != nil {
 		log.Error().Err(err).Msg("reload refused; what runs goes on")
 		return

@@ -197,6 +197,27 @@ func (b *backend) RemoveSource(_ context.Context, r *leatv1.RemoveSourceRequest)
 	return &leatv1.RemoveSourceResponse{Done: []string{"dropped slot leat_files and publication leat_files", "removed the log logs/files"}}, nil
 }
 
+func (b *backend) Audit(context.Context, api.Change) {}
+
+func (b *backend) AuditLog(_ context.Context, r *leatv1.AuditLogRequest) (*leatv1.AuditLogResponse, error) {
+	all := []*leatv1.AuditEntry{
+		{Time: at(-48 * time.Hour), Actor: "ops", Action: "apply", Target: "leat.yaml", Arguments: "{}", Outcome: "done", Detail: "2 changes"},
+		{Time: at(-time.Hour), Actor: "ops", Action: "pause", Target: "search", Arguments: `{"reason":"index rebuild"}`, Outcome: "done"},
+		{Time: at(-time.Minute), Actor: "ci", Action: "seek", Target: "search", Arguments: `{"to":5}`, Outcome: "refused", Detail: "offset 5 is behind the cursor"},
+		{Time: at(-time.Second), Actor: "ops", Action: "remove", Target: "files", Arguments: "{}", Outcome: "failed", Detail: "the database\x1b[2J is away"},
+	}
+	resp := &leatv1.AuditLogResponse{}
+	for _, e := range all {
+		if (r.Target == "" || r.Target == e.Target) && !e.Time.AsTime().Before(r.Since.AsTime()) {
+			resp.Entries = append(resp.Entries, e)
+		}
+	}
+	if n := len(resp.Entries) - int(r.Limit); r.Limit > 0 && n > 0 {
+		resp.Entries = resp.Entries[n:]
+	}
+	return resp, nil
+}
+
 func (b *backend) Tail(ctx context.Context, r *leatv1.TailRequest, send func([][]byte) error) error {
 	if r.Name != "files" {
 		return none(r.Name)

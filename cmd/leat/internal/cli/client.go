@@ -274,7 +274,7 @@ func (s *server) explain(doing string, err error) error {
 }
 
 // readOnly are the calls that the role read allows.
-var readOnly = []string{"status", "parked", "tail"}
+var readOnly = []string{"status", "parked", "tail", "audit", "explain"}
 
 func roleHint(doing string, token bool) string {
 	if !token {

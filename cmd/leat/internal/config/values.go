@@ -34,6 +34,15 @@ func (d Duration) String() string {
 	return v.String()
 }
 
+// ParseDuration reads a duration as the file would have it, for flags.
+func ParseDuration(text string) (time.Duration, error) {
+	var d Duration
+	if p := d.decodeText(text); p != nil {
+		return 0, fmt.Errorf("%q %s; %s", text, p.msg, p.cure)
+	}
+	return d.D(), nil
+}
+
 var (
 	durationText = regexp.MustCompile(`^(?:\d+(?:\.\d+)?(?:ms|[smhd]))+$`)
 	durationPart = regexp.MustCompile(`(\d+(?:\.\d+)?)(ms|[smhd])`)

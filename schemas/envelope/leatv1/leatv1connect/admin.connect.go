@@ -52,6 +52,16 @@ const (
 	AdminServiceRemoveSourceProcedure = "/leat.v1.AdminService/RemoveSource"
 	// AdminServiceTailProcedure is the fully-qualified name of the AdminService's Tail RPC.
 	AdminServiceTailProcedure = "/leat.v1.AdminService/Tail"
+	// AdminServiceRedriveProcedure is the fully-qualified name of the AdminService's Redrive RPC.
+	AdminServiceRedriveProcedure = "/leat.v1.AdminService/Redrive"
+	// AdminServiceDiscardProcedure is the fully-qualified name of the AdminService's Discard RPC.
+	AdminServiceDiscardProcedure = "/leat.v1.AdminService/Discard"
+	// AdminServiceAuditLogProcedure is the fully-qualified name of the AdminService's AuditLog RPC.
+	AdminServiceAuditLogProcedure = "/leat.v1.AdminService/AuditLog"
+	// AdminServiceExplainProcedure is the fully-qualified name of the AdminService's Explain RPC.
+	AdminServiceExplainProcedure = "/leat.v1.AdminService/Explain"
+	// AdminServiceThrottleProcedure is the fully-qualified name of the AdminService's Throttle RPC.
+	AdminServiceThrottleProcedure = "/leat.v1.AdminService/Throttle"
 )
 
 // AdminServiceClient is a client for the leat.v1.AdminService service.
@@ -69,6 +79,16 @@ type AdminServiceClient interface {
 	RemoveSource(context.Context, *connect.Request[leatv1.RemoveSourceRequest]) (*connect.Response[leatv1.RemoveSourceResponse], error)
 	// Tail streams the events of a source or subscription as JSON, without moving any cursor.
 	Tail(context.Context, *connect.Request[leatv1.TailRequest]) (*connect.ServerStreamForClient[leatv1.TailResponse], error)
+	// Redrive delivers parked keys again, each in order, with attempts counted anew.
+	Redrive(context.Context, *connect.Request[leatv1.RedriveRequest]) (*connect.Response[leatv1.RedriveResponse], error)
+	// Discard gives up on what parked keys hold: it is listed as skipped. Cannot be undone.
+	Discard(context.Context, *connect.Request[leatv1.DiscardRequest]) (*connect.Response[leatv1.DiscardResponse], error)
+	// AuditLog lists who changed or tried to change what.
+	AuditLog(context.Context, *connect.Request[leatv1.AuditLogRequest]) (*connect.Response[leatv1.AuditLogResponse], error)
+	// Explain says what became of an event, or of the newest events of a key.
+	Explain(context.Context, *connect.Request[leatv1.ExplainRequest]) (*connect.Response[leatv1.ExplainResponse], error)
+	// Throttle slows a source or subscription down, or ends that.
+	Throttle(context.Context, *connect.Request[leatv1.ThrottleRequest]) (*connect.Response[leatv1.ThrottleResponse], error)
 }
 
 // NewAdminServiceClient constructs a client for the leat.v1.AdminService service. By default, it
@@ -136,6 +156,36 @@ func NewAdminServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(adminServiceMethods.ByName("Tail")),
 			connect.WithClientOptions(opts...),
 		),
+		redrive: connect.NewClient[leatv1.RedriveRequest, leatv1.RedriveResponse](
+			httpClient,
+			baseURL+AdminServiceRedriveProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("Redrive")),
+			connect.WithClientOptions(opts...),
+		),
+		discard: connect.NewClient[leatv1.DiscardRequest, leatv1.DiscardResponse](
+			httpClient,
+			baseURL+AdminServiceDiscardProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("Discard")),
+			connect.WithClientOptions(opts...),
+		),
+		auditLog: connect.NewClient[leatv1.AuditLogRequest, leatv1.AuditLogResponse](
+			httpClient,
+			baseURL+AdminServiceAuditLogProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("AuditLog")),
+			connect.WithClientOptions(opts...),
+		),
+		explain: connect.NewClient[leatv1.ExplainRequest, leatv1.ExplainResponse](
+			httpClient,
+			baseURL+AdminServiceExplainProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("Explain")),
+			connect.WithClientOptions(opts...),
+		),
+		throttle: connect.NewClient[leatv1.ThrottleRequest, leatv1.ThrottleResponse](
+			httpClient,
+			baseURL+AdminServiceThrottleProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("Throttle")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -150,6 +200,11 @@ type adminServiceClient struct {
 	parked       *connect.Client[leatv1.ParkedRequest, leatv1.ParkedResponse]
 	removeSource *connect.Client[leatv1.RemoveSourceRequest, leatv1.RemoveSourceResponse]
 	tail         *connect.Client[leatv1.TailRequest, leatv1.TailResponse]
+	redrive      *connect.Client[leatv1.RedriveRequest, leatv1.RedriveResponse]
+	discard      *connect.Client[leatv1.DiscardRequest, leatv1.DiscardResponse]
+	auditLog     *connect.Client[leatv1.AuditLogRequest, leatv1.AuditLogResponse]
+	explain      *connect.Client[leatv1.ExplainRequest, leatv1.ExplainResponse]
+	throttle     *connect.Client[leatv1.ThrottleRequest, leatv1.ThrottleResponse]
 }
 
 // Status calls leat.v1.AdminService.Status.
@@ -197,6 +252,31 @@ func (c *adminServiceClient) Tail(ctx context.Context, req *connect.Request[leat
 	return c.tail.CallServerStream(ctx, req)
 }
 
+// Redrive calls leat.v1.AdminService.Redrive.
+func (c *adminServiceClient) Redrive(ctx context.Context, req *connect.Request[leatv1.RedriveRequest]) (*connect.Response[leatv1.RedriveResponse], error) {
+	return c.redrive.CallUnary(ctx, req)
+}
+
+// Discard calls leat.v1.AdminService.Discard.
+func (c *adminServiceClient) Discard(ctx context.Context, req *connect.Request[leatv1.DiscardRequest]) (*connect.Response[leatv1.DiscardResponse], error) {
+	return c.discard.CallUnary(ctx, req)
+}
+
+// AuditLog calls leat.v1.AdminService.AuditLog.
+func (c *adminServiceClient) AuditLog(ctx context.Context, req *connect.Request[leatv1.AuditLogRequest]) (*connect.Response[leatv1.AuditLogResponse], error) {
+	return c.auditLog.CallUnary(ctx, req)
+}
+
+// Explain calls leat.v1.AdminService.Explain.
+func (c *adminServiceClient) Explain(ctx context.Context, req *connect.Request[leatv1.ExplainRequest]) (*connect.Response[leatv1.ExplainResponse], error) {
+	return c.explain.CallUnary(ctx, req)
+}
+
+// Throttle calls leat.v1.AdminService.Throttle.
+func (c *adminServiceClient) Throttle(ctx context.Context, req *connect.Request[leatv1.ThrottleRequest]) (*connect.Response[leatv1.ThrottleResponse], error) {
+	return c.throttle.CallUnary(ctx, req)
+}
+
 // AdminServiceHandler is an implementation of the leat.v1.AdminService service.
 type AdminServiceHandler interface {
 	Status(context.Context, *connect.Request[leatv1.StatusRequest]) (*connect.Response[leatv1.StatusResponse], error)
@@ -212,6 +292,16 @@ type AdminServiceHandler interface {
 	RemoveSource(context.Context, *connect.Request[leatv1.RemoveSourceRequest]) (*connect.Response[leatv1.RemoveSourceResponse], error)
 	// Tail streams the events of a source or subscription as JSON, without moving any cursor.
 	Tail(context.Context, *connect.Request[leatv1.TailRequest], *connect.ServerStream[leatv1.TailResponse]) error
+	// Redrive delivers parked keys again, each in order, with attempts counted anew.
+	Redrive(context.Context, *connect.Request[leatv1.RedriveRequest]) (*connect.Response[leatv1.RedriveResponse], error)
+	// Discard gives up on what parked keys hold: it is listed as skipped. Cannot be undone.
+	Discard(context.Context, *connect.Request[leatv1.DiscardRequest]) (*connect.Response[leatv1.DiscardResponse], error)
+	// AuditLog lists who changed or tried to change what.
+	AuditLog(context.Context, *connect.Request[leatv1.AuditLogRequest]) (*connect.Response[leatv1.AuditLogResponse], error)
+	// Explain says what became of an event, or of the newest events of a key.
+	Explain(context.Context, *connect.Request[leatv1.ExplainRequest]) (*connect.Response[leatv1.ExplainResponse], error)
+	// Throttle slows a source or subscription down, or ends that.
+	Throttle(context.Context, *connect.Request[leatv1.ThrottleRequest]) (*connect.Response[leatv1.ThrottleResponse], error)
 }
 
 // NewAdminServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -275,6 +365,36 @@ func NewAdminServiceHandler(svc AdminServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(adminServiceMethods.ByName("Tail")),
 		connect.WithHandlerOptions(opts...),
 	)
+	adminServiceRedriveHandler := connect.NewUnaryHandler(
+		AdminServiceRedriveProcedure,
+		svc.Redrive,
+		connect.WithSchema(adminServiceMethods.ByName("Redrive")),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminServiceDiscardHandler := connect.NewUnaryHandler(
+		AdminServiceDiscardProcedure,
+		svc.Discard,
+		connect.WithSchema(adminServiceMethods.ByName("Discard")),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminServiceAuditLogHandler := connect.NewUnaryHandler(
+		AdminServiceAuditLogProcedure,
+		svc.AuditLog,
+		connect.WithSchema(adminServiceMethods.ByName("AuditLog")),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminServiceExplainHandler := connect.NewUnaryHandler(
+		AdminServiceExplainProcedure,
+		svc.Explain,
+		connect.WithSchema(adminServiceMethods.ByName("Explain")),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminServiceThrottleHandler := connect.NewUnaryHandler(
+		AdminServiceThrottleProcedure,
+		svc.Throttle,
+		connect.WithSchema(adminServiceMethods.ByName("Throttle")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/leat.v1.AdminService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case AdminServiceStatusProcedure:
@@ -295,6 +415,16 @@ func NewAdminServiceHandler(svc AdminServiceHandler, opts ...connect.HandlerOpti
 			adminServiceRemoveSourceHandler.ServeHTTP(w, r)
 		case AdminServiceTailProcedure:
 			adminServiceTailHandler.ServeHTTP(w, r)
+		case AdminServiceRedriveProcedure:
+			adminServiceRedriveHandler.ServeHTTP(w, r)
+		case AdminServiceDiscardProcedure:
+			adminServiceDiscardHandler.ServeHTTP(w, r)
+		case AdminServiceAuditLogProcedure:
+			adminServiceAuditLogHandler.ServeHTTP(w, r)
+		case AdminServiceExplainProcedure:
+			adminServiceExplainHandler.ServeHTTP(w, r)
+		case AdminServiceThrottleProcedure:
+			adminServiceThrottleHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -338,4 +468,24 @@ func (UnimplementedAdminServiceHandler) RemoveSource(context.Context, *connect.R
 
 func (UnimplementedAdminServiceHandler) Tail(context.Context, *connect.Request[leatv1.TailRequest], *connect.ServerStream[leatv1.TailResponse]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("leat.v1.AdminService.Tail is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) Redrive(context.Context, *connect.Request[leatv1.RedriveRequest]) (*connect.Response[leatv1.RedriveResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("leat.v1.AdminService.Redrive is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) Discard(context.Context, *connect.Request[leatv1.DiscardRequest]) (*connect.Response[leatv1.DiscardResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("leat.v1.AdminService.Discard is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) AuditLog(context.Context, *connect.Request[leatv1.AuditLogRequest]) (*connect.Response[leatv1.AuditLogResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("leat.v1.AdminService.AuditLog is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) Explain(context.Context, *connect.Request[leatv1.ExplainRequest]) (*connect.Response[leatv1.ExplainResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("leat.v1.AdminService.Explain is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) Throttle(context.Context, *connect.Request[leatv1.ThrottleRequest]) (*connect.Response[leatv1.ThrottleResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("leat.v1.AdminService.Throttle is not implemented"))
 }

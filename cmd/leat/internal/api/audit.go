@@ -1,0 +1,136 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"path"
+	"strings"
+
+	"connectrpc.com/connect"
+
+	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
+)
+
+// Change is what a caller did or tried to do, for the audit log.
+type Change struct {
+	// Action: apply, pause, …; Target: the source, subscription or file.
+	Action, Target string
+	// Arguments is a JSON object, without secrets.
+	Arguments string
+	// Detail of what was done: see [Note].
+	Detail string
+	// Err is why it was not done, or not all of it; nil = done.
+	Err error
+	// Refused: it was not done, and nothing was changed.
+	Refused bool
+}
+
+type changeKey struct{}
+
+// Note adds to the audit entry of the call that ctx belongs to what was done.
+func Note(ctx context.Context, detail string) {
+	if c, ok := ctx.Value(changeKey{}).(*Change); ok && detail != "" {
+		if c.Detail != "" {
+			c.Detail += "; "
+		}
+		c.Detail += detail
+	}
+}
+
+// auditing tells the backend about each call that changes something, or was to.
+func auditing(b Backend) connect.UnaryInterceptorFunc {
+	return func(next connect.UnaryFunc) connect.UnaryFunc {
+		return func(ctx context.Context, r connect.AnyRequest) (connect.AnyResponse, error) {
+			c := changeOf(r.Any())
+			if c == nil {
+				return next(ctx, r)
+			}
+			resp, err := next(context.WithValue(ctx, changeKey{}, c), r)
+			c.end(err)
+			b.Audit(context.WithoutCancel(ctx), *c)
+			return resp, err
+		}
+	}
+}
+
+func (c *Change) end(err error) {
+	var ce *connect.Error
+	if !errors.As(err, &ce) {
+		c.Err = err
+		return
+	}
+	c.Err = errors.New(ce.Message())
+	switch ce.Code() {
+	case connect.CodeInvalidArgument, connect.CodeNotFound, connect.CodeFailedPrecondition, connect.CodeOutOfRange, connect.CodePermissionDenied, connect.CodeUnimplemented:
+		c.Refused = true
+	}
+}
+
+// changeOf describes a request that changes something; nil when it only looks.
+func changeOf(m any) *Change {
+	args := map[string]any{}
+	put := func(name string, v any, is bool) {
+		if is {
+			args[name] = v
+		}
+	}
+	var c *Change
+	switch r := m.(type) {
+	case *leatv1.ApplyRequest: // the file itself may hold secrets
+		c = &Change{Action: "apply", Target: r.GetName()}
+		put("drop", r.GetDrop(), len(r.GetDrop()) > 0)
+	case *leatv1.PauseRequest:
+		c = &Change{Action: "pause", Target: r.GetSubscription()}
+		put("reason", r.GetReason(), r.GetReason() != "")
+	case *leatv1.ResumeRequest:
+		c = &Change{Action: "resume", Target: r.GetSubscription()}
+	case *leatv1.SeekRequest:
+		if r.GetDryRun() {
+			return nil
+		}
+		c = &Change{Action: "seek", Target: r.GetSubscription()}
+		put("to", "latest", r.GetLatest())
+		put("to", r.GetOffset(), r.GetOffset() > 0)
+		put("to", r.GetTime().AsTime(), r.GetTime().IsValid())
+		put("reason", r.GetReason(), r.GetReason() != "")
+	case *leatv1.RemoveSourceRequest:
+		c = &Change{Action: "remove", Target: r.GetName()}
+	case *leatv1.RedriveRequest:
+		c = &Change{Action: "redrive", Target: r.GetSubscription()}
+		put("keys", r.GetKeys(), len(r.GetKeys()) > 0)
+		put("all", true, r.GetAll())
+		put("reason", r.GetReason(), r.GetReason() != "")
+	case *leatv1.DiscardRequest:
+		if r.GetDryRun() {
+			return nil
+		}
+		c = &Change{Action: "discard", Target: r.GetSubscription()}
+		put("keys", r.GetKeys(), len(r.GetKeys()) > 0)
+		put("all", true, r.GetAll())
+		put("reason", r.GetReason(), r.GetReason() != "")
+	case *leatv1.ThrottleRequest:
+		c = &Change{Action: "throttle", Target: r.GetName()}
+		put("ratio", r.GetRatio(), r.Ratio != nil)
+		put("off", true, r.GetOff())
+		put("for", r.GetDuration().AsDuration().String(), r.GetDuration() != nil)
+		put("reason", r.GetReason(), r.GetReason() != "")
+	default:
+		return nil
+	}
+	text, err := json.Marshal(args)
+	if err != nil { // a ratio that is no number
+		text = []byte("{}")
+	}
+	c.Arguments = string(text)
+	return c
+}
+
+// denied is the entry of somebody who has a token, but not for what the path does; nil for what changes nothing.
+func denied(rt *route) *Change {
+	name := strings.ToLower(path.Base(rt.path))
+	if rt.need != needOperate || name == "plan" {
+		return nil
+	}
+	return &Change{Action: strings.TrimSuffix(name, "source"), Err: errors.New(errNoRole.Message()), Refused: true}
+}
