@@ -47,6 +47,9 @@ type Batch struct {
 	// event. Zero: this batch alone is no place to resume.
 	End     Position
 	Notices []Notice
+	// Ranges are changes of the key spaces' ranges that hold from Base on. A batch that has some is BatchRows
+	// and holds nothing else.
+	Ranges []RangeChange
 	// Read is when the source's bytes arrived; not kept in the log.
 	Read time.Time
 
@@ -122,8 +125,10 @@ const maxPooledArena = 4 << 20
 func (b *Batch) Reset() {
 	clear(b.Tables)
 	clear(b.Notices)
+	clear(b.Ranges)
 	b.Kind, b.Base, b.Open, b.End, b.Read = 0, 0, "", Position{}, time.Time{}
 	b.Tables, b.Txs, b.Events, b.Notices, b.derived = b.Tables[:0], b.Txs[:0], b.Events[:0], b.Notices[:0], b.derived[:0]
+	b.Ranges = b.Ranges[:0]
 	if cap(b.Arena) > maxPooledArena {
 		b.Arena = nil
 	}

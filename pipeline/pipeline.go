@@ -191,15 +191,3 @@ type Key struct {
 	Space   string
 	Encoded []byte
 }
-
-// Range is [Start, End) of a key space; a nil End means "to the end". Its ID is never reused.
-type Range struct {
-	ID         uint64
-	Space      string
-	Start, End []byte
-}
-
-// Contains reports whether the encoded key lies in the range.
-func (r Range) Contains(key []byte) bool {
-	return string(key) >= string(r.Start) && (r.End == nil || string(key) < string(r.End))
-}
