@@ -7,6 +7,8 @@ import (
 	"os"
 	"time"
 
+	"github.com/leat-cdc/leat/pipeline/disklog/diskfs"
+
 	"github.com/google/uuid"
 
 	"github.com/leat-cdc/leat/pipeline"
@@ -50,9 +52,9 @@ type SegmentSummary struct {
 }
 
 // Info reads what Open reads, changes nothing and needs no lock: the log may be open in another process.
-func Info(dir string) (Summary, error) { return info(OS{}, dir) }
+func Info(dir string) (Summary, error) { return info(diskfs.OS{}, dir) }
 
-func info(fsys FS, dir string) (sum Summary, err error) {
+func info(fsys diskfs.FS, dir string) (sum Summary, err error) {
 	m, id, err := identify(fsys, dir)
 	if err != nil {
 		return sum, err
@@ -77,7 +79,7 @@ func info(fsys FS, dir string) (sum Summary, err error) {
 	return sum, nil
 }
 
-func identify(fsys FS, dir string) (meta, uuid.UUID, error) {
+func identify(fsys diskfs.FS, dir string) (meta, uuid.UUID, error) {
 	m, err := readMeta(fsys, dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return m, uuid.Nil, fmt.Errorf("%s holds no log (no file %q)", dir, metaName)

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/leat-cdc/leat/pipeline/disklog/diskfs"
+
 	"github.com/google/uuid"
 
 	"github.com/leat-cdc/leat/pipeline"
@@ -58,7 +60,7 @@ func newMeta(source string, now time.Time) meta {
 }
 
 // readMeta reads the meta file; fs.ErrNotExist when there is none.
-func readMeta(fsys FS, dir string) (meta, error) {
+func readMeta(fsys diskfs.FS, dir string) (meta, error) {
 	name := filepath.Join(dir, metaName)
 	var m meta
 	b, err := readFile(fsys, name)
@@ -77,7 +79,7 @@ func readMeta(fsys FS, dir string) (meta, error) {
 	return m, nil
 }
 
-func readFile(fsys FS, name string) ([]byte, error) {
+func readFile(fsys diskfs.FS, name string) ([]byte, error) {
 	f, err := fsys.OpenFile(name, os.O_RDONLY)
 	if err != nil {
 		return nil, err
@@ -91,7 +93,7 @@ func readFile(fsys FS, name string) ([]byte, error) {
 }
 
 // writeMeta replaces the file as a whole: after a crash it is the old or the new one.
-func writeMeta(fsys FS, dir string, m meta) error {
+func writeMeta(fsys diskfs.FS, dir string, m meta) error {
 	b, err := json.MarshalIndent(m, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode meta: %w", err)
@@ -113,7 +115,7 @@ func writeMeta(fsys FS, dir string, m meta) error {
 	return syncDir(fsys, dir)
 }
 
-func syncDir(fsys FS, dir string) error {
+func syncDir(fsys diskfs.FS, dir string) error {
 	if err := fsys.SyncDir(dir); err != nil {
 		return fmt.Errorf("sync folder: %w", err)
 	}
@@ -125,7 +127,7 @@ func syncDir(fsys FS, dir string) error {
 // current Unix second × 2²⁰, as that of a new log. Nothing else changes; the offsets have one gap there.
 // Idempotent; refused while a process has the log open.
 func MarkRestored(dir string, now time.Time) (err error) {
-	var fsys FS = OS{}
+	var fsys diskfs.FS = diskfs.OS{}
 	lock, err := fsys.Lock(filepath.Join(dir, lockName))
 	if err != nil {
 		return fmt.Errorf("log in %s: %w", dir, err)

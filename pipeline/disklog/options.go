@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/leat-cdc/leat/pipeline/disklog/diskfs"
+
 	"github.com/leat-cdc/leat/pipeline"
 )
 
@@ -23,8 +25,8 @@ type Options struct {
 	Memory int64
 	// Queue bounds what waits for the disk, in bytes; default 16 MiB. One batch always passes.
 	Queue int64
-	// FS is the file system below; default OS{}.
-	FS FS
+	// FS is the file system below; default diskfs.OS{}.
+	FS diskfs.FS
 	// Now is the clock for creation times and ages; default time.Now. Waiting uses package time.
 	Now      func() time.Time
 	Observer pipeline.Observer
@@ -59,7 +61,7 @@ func (o Options) fill() (Options, error) {
 		o.Queue = 16 << 20
 	}
 	if o.FS == nil {
-		o.FS = OS{}
+		o.FS = diskfs.OS{}
 	}
 	if o.Now == nil {
 		o.Now = time.Now

@@ -6,11 +6,13 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/leat-cdc/leat/pipeline/disklog/diskfs"
 )
 
 // prepared is a file whose every byte was written and synced: writing into it changes no metadata.
 type prepared struct {
-	file File
+	file diskfs.File
 	name string
 	size int64
 }
@@ -72,7 +74,7 @@ func (l *Log) prepareNext() {
 	var p *prepared
 	var err error
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
-		if p, err = l.makeSegment(want, l.hurried); err == nil || !noSpace(err) {
+		if p, err = l.makeSegment(want, l.hurried); err == nil || !diskfs.NoSpace(err) {
 			break
 		}
 		if !full {

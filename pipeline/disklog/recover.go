@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/leat-cdc/leat/pipeline/disklog/diskfs"
+
 	"github.com/google/uuid"
 
 	"github.com/leat-cdc/leat/pipeline"
@@ -16,7 +18,7 @@ import (
 
 // found is what recovery learned from the folder.
 type found struct {
-	fsys     FS
+	fsys     diskfs.FS
 	segs     []*segment
 	st       *state
 	opening  uint32 // of the last segment
@@ -28,7 +30,7 @@ type found struct {
 }
 
 // listSegments returns the numbers of the segments in the folder and checks that none is missing.
-func listSegments(fsys FS, dir string) (seqs []uint64, spares []string, err error) {
+func listSegments(fsys diskfs.FS, dir string) (seqs []uint64, spares []string, err error) {
 	names, err := fsys.ReadDir(dir)
 	if err != nil {
 		return nil, nil, fmt.Errorf("list folder of log: %w", err)
@@ -50,7 +52,7 @@ func listSegments(fsys FS, dir string) (seqs []uint64, spares []string, err erro
 }
 
 // recoverLog reads the folder: headers and footers of all segments, the blocks of the last one.
-func recoverLog(fsys FS, dir string, id uuid.UUID, tables *registry, flag int) (fd *found, err error) {
+func recoverLog(fsys diskfs.FS, dir string, id uuid.UUID, tables *registry, flag int) (fd *found, err error) {
 	fd = &found{fsys: fsys, st: newState()}
 	seqs, spares, err := listSegments(fsys, dir)
 	if err != nil {

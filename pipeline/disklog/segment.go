@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/leat-cdc/leat/pipeline/disklog/diskfs"
+
 	"github.com/google/uuid"
 
 	"github.com/leat-cdc/leat/pipeline"
@@ -141,7 +143,7 @@ type segment struct {
 	head segHeader
 
 	// Under Log.mu:
-	file   File // open while refs > 0 or active
+	file   diskfs.File // open while refs > 0 or active
 	refs   int
 	sealed bool
 	size   int64 // of the file
@@ -152,7 +154,7 @@ type segment struct {
 // base is the offset of the first event in it or after.
 func (s *segment) base() pipeline.Offset { return s.head.Base }
 
-func openSegment(fsys FS, dir string, seq uint64, flag int) (*segment, []byte, error) {
+func openSegment(fsys diskfs.FS, dir string, seq uint64, flag int) (*segment, []byte, error) {
 	s := &segment{seq: seq, name: filepath.Join(dir, segName(seq))}
 	f, err := fsys.OpenFile(s.name, flag)
 	if err != nil {

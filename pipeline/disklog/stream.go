@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/leat-cdc/leat/pipeline/disklog/diskfs"
+
 	"github.com/leat-cdc/leat/pipeline/record"
 )
 
 // stream reads the blocks of one segment file in large pieces.
 type stream struct {
-	file File
+	file diskfs.File
 	name string
 	seq  uint64
 	buf  *buffer

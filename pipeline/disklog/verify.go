@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/leat-cdc/leat/pipeline/disklog/diskfs"
+
 	"github.com/google/uuid"
 
 	"github.com/leat-cdc/leat/pipeline"
@@ -25,13 +27,13 @@ type Damage struct {
 // Verify reads every byte of the log in dir and lists all damage; an error says that it could not read.
 // It changes nothing and needs no lock; of a log that is being written it sees what is there.
 func Verify(ctx context.Context, dir string) ([]Damage, Summary, error) {
-	return verify(ctx, OS{}, dir)
+	return verify(ctx, diskfs.OS{}, dir)
 }
 
 // verifier goes through the segments in order.
 type verifier struct {
 	ctx    context.Context
-	fsys   FS
+	fsys   diskfs.FS
 	dir    string
 	id     uuid.UUID
 	sum    Summary
@@ -43,7 +45,7 @@ type verifier struct {
 	oldest uint64 // the first segment
 }
 
-func verify(ctx context.Context, fsys FS, dir string) ([]Damage, Summary, error) {
+func verify(ctx context.Context, fsys diskfs.FS, dir string) ([]Damage, Summary, error) {
 	m, id, err := identify(fsys, dir)
 	if err != nil {
 		return nil, Summary{}, err
@@ -289,7 +291,7 @@ type Entry struct {
 // Dump calls f for each block of the log in dir whose offsets touch [from, to), in order; to 0: all. It needs no
 // lock. f's error ends it.
 func Dump(ctx context.Context, dir string, from, to pipeline.Offset, f func(Entry) error) (err error) {
-	var fsys FS = OS{}
+	var fsys diskfs.FS = diskfs.OS{}
 	_, id, err := identify(fsys, dir)
 	if err != nil {
 		return err

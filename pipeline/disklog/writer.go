@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/leat-cdc/leat/pipeline/disklog/diskfs"
+
 	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/pipeline/record"
 	"github.com/leat-cdc/leat/schemas"
@@ -333,7 +335,7 @@ func (w *writer) put(pieces [][]byte, off int64) error {
 		if err == nil {
 			break
 		}
-		if !noSpace(err) {
+		if !diskfs.NoSpace(err) {
 			return fmt.Errorf("write %s: %w", w.seg.name, err)
 		}
 		if !full {

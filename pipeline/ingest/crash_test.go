@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/leat-cdc/leat/pipeline/disklog/diskfs"
+
 	"pgregory.net/rapid"
 
 	"github.com/leat-cdc/leat/pipeline"
@@ -50,7 +52,7 @@ func insert(t *schemas.Table, row ...string) pipetest.Change {
 	return pipetest.Change{Op: pipeline.OpInsert, Table: t, After: row}
 }
 
-func openDisk(t testing.TB, fsys disklog.FS) *disklog.Log {
+func openDisk(t testing.TB, fsys diskfs.FS) *disklog.Log {
 	t.Helper()
 	l, err := disklog.Open(disklog.Options{Dir: "log", Source: "files", FS: fsys, SegmentSize: 16 << 10})
 	if err != nil {

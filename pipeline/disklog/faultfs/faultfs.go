@@ -1,6 +1,6 @@
 // Package faultfs is a simulated file system for tests of the log: it loses what was not synced when the
 // machine crashes, tears it and writes it out of order sector by sector, fails syncs, fills up, and
-// crashes at any operation. It implements disklog.FS.
+// crashes at any operation. It implements diskfs.FS.
 //
 // Model. A write lands in the cache, where readers see it. Sync makes a file's writes durable. A crash
 // leaves, of each sector that was not synced, any of the contents that it had since the last sync: the
@@ -20,7 +20,7 @@ import (
 	"sync"
 	"syscall"
 
-	"github.com/leat-cdc/leat/pipeline/disklog"
+	"github.com/leat-cdc/leat/pipeline/disklog/diskfs"
 )
 
 const sectorSize = 512
@@ -190,7 +190,7 @@ func (f *FS) step() error {
 }
 
 // OpenFile opens or creates a file.
-func (f *FS) OpenFile(name string, flag int) (disklog.File, error) {
+func (f *FS) OpenFile(name string, flag int) (diskfs.File, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.down {

@@ -15,10 +15,11 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/leat-cdc/leat/pipeline/disklog/diskfs"
+
 	"github.com/leat-cdc/leat/cmd/leat/internal/api"
 	"github.com/leat-cdc/leat/cmd/leat/internal/config"
 	"github.com/leat-cdc/leat/cmd/leat/internal/telemetry"
-	"github.com/leat-cdc/leat/pipeline/disklog"
 )
 
 // Options of Run.
@@ -35,7 +36,7 @@ type Options struct {
 	// Grace that Deliveries in flight get at the end; default 10 s.
 	Grace time.Duration
 	// FS below the logs; nil = the system's.
-	FS disklog.FS
+	FS diskfs.FS
 	// Started, when set, is called once with the API's address.
 	Started func(s *Server, addr net.Addr)
 }

@@ -8,21 +8,21 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/leat-cdc/leat/pipeline/disklog"
+	"github.com/leat-cdc/leat/pipeline/disklog/diskfs"
 )
 
 // smallDisk is the system's file system with no space while full.
 type smallDisk struct {
-	disklog.OS
+	diskfs.OS
 	full *atomic.Bool
 }
 
 type smallFile struct {
-	disklog.File
+	diskfs.File
 	full *atomic.Bool
 }
 
-func (d smallDisk) OpenFile(name string, flag int) (disklog.File, error) {
+func (d smallDisk) OpenFile(name string, flag int) (diskfs.File, error) {
 	if d.full.Load() && flag&os.O_CREATE != 0 {
 		return nil, &os.PathError{Op: "open", Path: name, Err: syscall.ENOSPC}
 	}

@@ -1,5 +1,5 @@
 //go:build !linux
 
-package disklog
+package diskfs
 
 func (f osFile) WriteVec(pieces [][]byte, off int64) error { return writeEach(f, pieces, off) }

@@ -1,4 +1,4 @@
-package disklog
+package diskfs
 
 import (
 	"errors"
@@ -132,6 +132,7 @@ func writeEach(f io.WriterAt, pieces [][]byte, off int64) error {
 	return nil
 }
 
-func noSpace(err error) bool {
+// NoSpace reports whether an error says that the disk or the quota is full: waiting may cure it.
+func NoSpace(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }

@@ -1,4 +1,4 @@
-package disklog
+package diskfs
 
 import (
 	"syscall"

@@ -1,6 +1,6 @@
 //go:build !unix
 
-package disklog
+package diskfs
 
 import (
 	"errors"
