@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"sync"
 	"syscall"
 	"time"
@@ -42,7 +43,12 @@ func (o *Options) check(addr netip.Addr, plain bool) error {
 
 // newTransport returns a pool of connections that asks o.Permit about each address it dials. A proxy from the
 // environment is not used: it would dial for us, unasked.
-func newTransport(o *Options, plain bool) *http.Transport {
+func newTransport(o *Options, u *url.URL) *http.Transport {
+	plain := u.Scheme == "http"
+	name := u.Hostname()
+	if _, err := netip.ParseAddr(name); err == nil {
+		name = "" // net/http takes the address
+	}
 	// The address given to Control is the one that is dialed: no name stands between check and use.
 	d := &net.Dialer{Timeout: min(o.Timeout, 10*time.Second), KeepAlive: 30 * time.Second,
 		Control: func(_, address string, _ syscall.RawConn) error {
@@ -60,7 +66,7 @@ func newTransport(o *Options, plain bool) *http.Transport {
 			}
 			return c, err
 		},
-		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
+		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, ServerName: name},
 		TLSHandshakeTimeout:    min(o.Timeout, 10*time.Second),
 		MaxIdleConns:           o.MaxInFlight,
 		MaxIdleConnsPerHost:    o.MaxInFlight,

@@ -15,11 +15,30 @@ const leastMask = 4
 
 // maskedTexts lists what must not be shown of an endpoint, longest first: the values of its headers, user
 // information and query, whole, in the parts that a subscriber may repeat, and as JSON would have them.
-func maskedTexts(u *url.URL, headers map[string]string) []string {
+func maskedTexts(urls []*url.URL, headers map[string]string) []string {
 	var all []string
 	for _, v := range headers {
 		all = append(append(all, v), strings.Fields(v)...)
 	}
+	for _, u := range urls {
+		all = append(all, urlSecrets(u)...)
+	}
+	for _, m := range slices.Clone(all) {
+		if b, err := json.Marshal(m); err == nil {
+			all = append(all, string(b[1:len(b)-1]))
+		}
+		if b, err := base64.StdEncoding.DecodeString(m); err == nil && strings.Contains(string(b), ":") {
+			_, password, _ := strings.Cut(string(b), ":") // Basic authorization by hand
+			all = append(all, string(b), password)
+		}
+	}
+	all = slices.DeleteFunc(all, func(m string) bool { return len(m) < leastMask || isScheme(m) })
+	slices.SortFunc(all, func(a, b string) int { return cmp.Or(cmp.Compare(len(b), len(a)), cmp.Compare(a, b)) })
+	return slices.Compact(all)
+}
+
+// urlSecrets lists the user information and query of a URL.
+func urlSecrets(u *url.URL) (all []string) {
 	if u.User != nil {
 		p, _ := u.User.Password()
 		h := http.Header{}
@@ -37,18 +56,7 @@ func maskedTexts(u *url.URL, headers map[string]string) []string {
 			all = append(all, values...)
 		}
 	}
-	for _, m := range slices.Clone(all) {
-		if b, err := json.Marshal(m); err == nil {
-			all = append(all, string(b[1:len(b)-1]))
-		}
-		if b, err := base64.StdEncoding.DecodeString(m); err == nil && strings.Contains(string(b), ":") {
-			_, password, _ := strings.Cut(string(b), ":") // Basic authorization by hand
-			all = append(all, string(b), password)
-		}
-	}
-	all = slices.DeleteFunc(all, func(m string) bool { return len(m) < leastMask || isScheme(m) })
-	slices.SortFunc(all, func(a, b string) int { return cmp.Or(cmp.Compare(len(b), len(a)), cmp.Compare(a, b)) })
-	return slices.Compact(all)
+	return all
 }
 
 // isScheme reports whether a word of a header names only how to authorize.

@@ -39,7 +39,6 @@ func (s *Sink) failed(ctx context.Context, err error, timeout time.Duration) err
 	out := &pipeline.DeliveryError{Class: pipeline.Retriable, Reason: s.mask(err.Error())}
 	var (
 		forbidden *ForbiddenError
-		op        *net.OpError
 		dns       *net.DNSError
 		cert      *tls.CertificateVerificationError
 		record    tls.RecordHeaderError
@@ -50,16 +49,23 @@ func (s *Sink) failed(ctx context.Context, err error, timeout time.Duration) err
 	switch {
 	case errors.As(err, &forbidden):
 		out.Class, out.Reason = pipeline.Unavailable, forbidden.Error()
-	case errors.As(err, &dns), errors.As(err, &op) && op.Op == "dial":
+	case errors.As(err, &dns), unconnected(err):
 		out.Class = pipeline.Unavailable
 	case errors.As(err, &cert), errors.As(err, &record), errors.As(err, &alert), errors.As(err, &authority):
 		out.Class, out.Reason = pipeline.Unavailable, s.mask("tls: "+err.Error())
 	case errors.As(err, &timed) && timed.Timeout():
 		out.Reason = fmt.Sprintf("no reply within %s", timeout.Round(time.Millisecond))
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE),
+		errors.Is(err, net.ErrClosed): // while the body was being written
 		out.Reason = "the endpoint closed the connection before its reply was whole"
 	}
 	return out
+}
+
+// unconnected reports whether there was no connection to send over.
+func unconnected(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
 }
 
 // reply says what the reply means: delivery.md's table.

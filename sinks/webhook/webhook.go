@@ -9,23 +9,30 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"io"
+	"math/rand/v2"
 	"net/http"
 	"net/netip"
-	"net/url"
 	"strconv"
 	"sync"
 	"time"
 
 	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/sinks/encode"
+	"github.com/leat-cdc/leat/sinks/webhook/hosts"
 )
 
 // Options of a Sink.
 type Options struct {
 	// URL of the endpoint. Plain http only reaches loopback and private addresses. User information in
-	// it is sent as Basic authorization.
+	// it is sent as Basic authorization. A name with several addresses is several hosts.
 	URL string
+	// URLs of the endpoint, instead of URL: each takes any request.
+	URLs []Endpoint
+	// PerHost is how many requests one host gets at once; 0 = any number.
+	PerHost int
+	// Probe is the path that a GET of an ejected host asks for; a 2xx says that it is well. Empty: it is
+	// only connected to.
+	Probe string
 	// Secrets sign each request, all of them: several while rotating. At least one.
 	Secrets []Secret
 	// Timeout of one request; default 15 s. Delivery.Deadline ends it earlier.
@@ -47,6 +54,15 @@ type Options struct {
 	Unordered bool
 
 	transport transport // of tests; nil = the guarded one
+	lookup    lookup    // of tests; nil = the system's
+	pool      hosts.Options
+}
+
+// Endpoint is one of several URLs that take the same requests.
+type Endpoint struct {
+	URL string
+	// Rank: 0 = in the zone of this process, 1 = in its region, 2 = elsewhere. The nearest that are well get all.
+	Rank int
 }
 
 // transport is what is used of an *http.Transport.
@@ -55,12 +71,12 @@ type transport interface {
 	CloseIdleConnections()
 }
 
-// Sink posts to one endpoint. Safe for concurrent use: as many requests at once as there are calls.
+// Sink posts to the hosts of an endpoint. Safe for concurrent use: as many requests at once as there are calls.
 type Sink struct {
 	o         Options
-	url       *url.URL
-	shown     string // the endpoint without secrets
-	transport transport
+	endpoints []*endpoint
+	pool      *hosts.Pool[*target]
+	keeper    keeper
 	signers   []*signer
 	masks     []string
 	requests  sync.Pool
@@ -68,9 +84,8 @@ type Sink struct {
 
 // New returns the sink of an endpoint. It connects to nothing.
 func New(o Options) (*Sink, error) {
-	u, err := url.Parse(o.URL)
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return nil, errors.New("webhook url: want https://host/path") // url.Parse's error shows the URL
+	if len(o.URLs) == 0 {
+		o.URLs = []Endpoint{{URL: o.URL}}
 	}
 	if len(o.Secrets) == 0 {
 		return nil, errors.New("webhook: no secret to sign with")
@@ -84,25 +99,36 @@ func New(o Options) (*Sink, error) {
 	if o.Fatal == nil {
 		o.Fatal = []int{http.StatusUnprocessableEntity}
 	}
-	s := &Sink{o: o, url: u, shown: u.Scheme + "://" + u.Host + u.EscapedPath()}
+	s := &Sink{o: o}
 	for _, secret := range o.Secrets {
 		s.signers = append(s.signers, newSigner(secret))
 	}
-	s.masks = maskedTexts(u, o.Headers)
-	s.transport = o.transport
-	if s.transport == nil {
-		s.transport = newTransport(&o, u.Scheme == "http")
+	for _, e := range o.URLs {
+		if err := s.add(e); err != nil {
+			return nil, err
+		}
 	}
+	s.masks = maskedTexts(s.urls(), o.Headers)
+	o.pool.PerHost = o.PerHost
+	if o.pool.Rand == nil {
+		o.pool.Rand = rand.IntN
+	}
+	s.pool = hosts.New[*target](o.pool)
+	s.keeper.ctx, s.keeper.cancel = context.WithCancel(context.Background())
 	s.requests.New = func() any { return new(request) }
 	return s, nil
 }
 
-// Endpoint returns the URL without user information and query.
-func (s *Sink) Endpoint() string { return s.shown }
+// Endpoint returns the first URL without user information and query.
+func (s *Sink) Endpoint() string { return s.endpoints[0].shown }
 
 // Close implements pipeline.Sink.
 func (s *Sink) Close() error {
-	s.transport.CloseIdleConnections()
+	s.keeper.cancel()
+	s.keeper.wg.Wait()
+	for _, e := range s.endpoints {
+		e.transport.CloseIdleConnections()
+	}
 	return nil
 }
 
@@ -250,42 +276,14 @@ type message struct {
 	deadline        time.Time
 }
 
-// post sends the message and reads the reply. Outcomes are per event sent, nil when all is done.
-func (s *Sink) post(ctx context.Context, m message, r *request) (pipeline.Outcomes, error) {
-	now := time.Now()
-	deadline := now.Add(s.o.Timeout)
-	if !m.deadline.IsZero() && m.deadline.Before(deadline) {
-		deadline = m.deadline
-	}
-	var open sync.WaitGroup
-	defer open.Wait() // the body's memory is not ours to keep
-	reqCtx, cancel := context.WithDeadline(ctx, deadline)
-	defer cancel()
-	req := (&http.Request{Method: http.MethodPost, URL: s.url, Host: s.url.Host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: s.header(m, now, deadline)}).WithContext(reqCtx)
-	size := 0
-	for _, p := range m.parts {
-		size += len(p)
-	}
-	req.ContentLength = int64(size)
-	req.Body = newBody(m.parts, &open)
-	// A kept connection that the server closed meanwhile: once more on a fresh one.
-	req.GetBody = func() (io.ReadCloser, error) { return newBody(m.parts, &open), nil }
-	resp, err := s.transport.RoundTrip(req)
-	if err != nil {
-		return nil, s.failed(ctx, err, deadline.Sub(now))
-	}
-	return s.reply(ctx, resp, r.offsets, deadline.Sub(now))
-}
-
-func (s *Sink) header(m message, now, deadline time.Time) http.Header {
+func (s *Sink) header(e *endpoint, m message, now, deadline time.Time) http.Header {
 	h := make(http.Header, 10+len(s.o.Headers))
 	for k, v := range s.o.Headers {
 		h.Set(k, v)
 	}
-	if s.url.User != nil {
-		p, _ := s.url.User.Password()
-		setBasic(h, s.url.User.Username(), p)
+	if e.url.User != nil {
+		p, _ := e.url.User.Password()
+		setBasic(h, e.url.User.Username(), p)
 	}
 	stamp := strconv.FormatInt(now.Unix(), 10)
 	set := func(k, v string) { h[k] = []string{v} } // keys are canonical already
