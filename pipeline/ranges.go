@@ -1,5 +1,11 @@
 package pipeline
 
+import (
+	"bytes"
+	"slices"
+	"strings"
+)
+
 // WholeRange is the ID of the range that a key space is until it is first split. Every space has one.
 const WholeRange = 0
 
@@ -46,3 +52,36 @@ const (
 	// MaxRangeChanges is how many changes a log keeps at a time: it states them where each segment begins.
 	MaxRangeChanges = 4096
 )
+
+// FoldRanges states what holds at oldest, one entry for each space, and behind it the changes after that: what a
+// log that begins at oldest keeps of changes in log order.
+func FoldRanges(all []RangeAt, oldest Offset) []RangeAt {
+	n := 0
+	states := 0
+	for n < len(all) && all[n].At <= oldest {
+		if len(all[n].Closed) == 0 && all[n].At == oldest {
+			states++
+		}
+		n++
+	}
+	if n == states {
+		return all
+	}
+	maps := map[string]*RangeAt{}
+	for _, r := range all[:n] {
+		m := maps[r.Space]
+		if m == nil {
+			m = &RangeAt{RangeChange: RangeChange{Space: r.Space}}
+			maps[r.Space] = m
+		}
+		open := slices.DeleteFunc(m.Opened, func(o Range) bool { return slices.Contains(r.Closed, o.ID) })
+		m.At, m.Epoch, m.Reason, m.Opened = oldest, r.Epoch, r.Reason, append(open, r.Opened...)
+	}
+	folded := make([]RangeAt, 0, len(maps)+len(all)-n)
+	for _, m := range maps {
+		slices.SortFunc(m.Opened, func(a, b Range) int { return bytes.Compare(a.Start, b.Start) })
+		folded = append(folded, *m)
+	}
+	slices.SortFunc(folded, func(a, b RangeAt) int { return strings.Compare(a.Space, b.Space) })
+	return append(folded, all[n:]...)
+}

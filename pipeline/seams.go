@@ -138,6 +138,10 @@ type Log interface {
 	// (quarantines, gaps).
 	Tables() []*schemas.Table
 	Notices() []Notice
+	// Ranges returns what is known of the key spaces' ranges: a statement of each map in force at the oldest
+	// offset kept (an entry without Closed), then each durable change behind it, in log order. Spaces that are
+	// not named were never split. The slice must not be changed.
+	Ranges() []RangeAt
 	// Floor tells retention that offsets at or above o are still wanted. Never blocks.
 	Floor(o Offset)
 	// Close syncs, ends readers with ErrClosed and joins. Idempotent.
@@ -148,7 +152,8 @@ type Log interface {
 type LogReader interface {
 	// Next blocks until there is a durable batch at the read position and returns it with a reference
 	// for the caller. The first batch may begin below the position asked for. Batches without
-	// events are passed over, but those with notices are not. *TruncatedError when retention overtook it.
+	// events are passed over, but those with notices or
+	// changes of ranges are not. *TruncatedError when retention overtook it.
 	Next(ctx context.Context) (*Batch, error)
 	// Close frees what the reader holds and wakes a blocked Next with ErrClosed. Idempotent.
 	Close() error

@@ -114,6 +114,11 @@ func (l *Log) encode(it *item) error {
 			return &record.InvalidError{What: fmt.Sprintf("table %s version %d has another shape in the log", t.Subject(), t.Version)}
 		}
 	}
+	if len(b.Ranges) > 0 {
+		if n := len(l.Ranges()); n+len(b.Ranges) > pipeline.MaxRangeChanges {
+			return &record.InvalidError{What: fmt.Sprintf("the log keeps %d changes of ranges already, at most %d", n, pipeline.MaxRangeChanges)}
+		}
+	}
 	if b.Kind == pipeline.BatchCommit {
 		return nil
 	}

@@ -63,8 +63,9 @@ type Log struct {
 		newest  []*schemas.Table
 		shapes  map[uint32]uint64 // where the newest version of each table is described last
 		notices []pipeline.Notice
-		segs    []*segment // oldest first; the last is active
-		openMin uint64     // number of the first segment with chunks of an open transaction; 0: none
+		ranges  []pipeline.RangeAt // as state.ranges
+		segs    []*segment         // oldest first; the last is active
+		openMin uint64             // number of the first segment with chunks of an open transaction; 0: none
 		ring    ring
 		readers map[*reader]struct{}
 		// The preparer's side.
@@ -208,7 +209,7 @@ func (l *Log) publishState(st *state) {
 		l.mu.newest = append(l.mu.newest, k.table)
 		l.mu.shapes[id] = k.address
 	}
-	l.mu.notices = st.notices
+	l.mu.notices, l.mu.ranges = st.notices, st.ranges
 }
 
 // ID returns the log's UUID.
@@ -266,6 +267,14 @@ func (l *Log) Notices() []pipeline.Notice {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return append([]pipeline.Notice(nil), l.mu.notices...)
+}
+
+// Ranges returns the maps of the key spaces' ranges at the oldest offset and each change since.
+func (l *Log) Ranges() []pipeline.RangeAt {
+	l.mu.Lock()
+	all, oldest := l.mu.ranges, l.mu.segs[0].base()
+	l.mu.Unlock()
+	return pipeline.FoldRanges(all[:len(all):len(all)], oldest)
 }
 
 // wakeAll tells everybody who waits to look again. l.mu is held.

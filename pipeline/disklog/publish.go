@@ -15,7 +15,7 @@ func (w *writer) publish() {
 	w.seg.end = w.pos
 	w.seg.size = max(w.seg.size, w.pos)
 	l.mu.synced = pipeline.Synced{Ticket: w.st.ticket, Next: w.st.next, End: w.st.last}
-	l.mu.notices = w.st.notices
+	l.mu.notices, l.mu.ranges = w.st.notices, w.st.ranges
 	if w.schema {
 		l.publishState(w.st)
 	}
@@ -72,7 +72,7 @@ func (w *writer) show(wr *written, drop []*pipeline.Batch) []*pipeline.Batch {
 	for _, t := range b.Tables {
 		x.touch(t.ID, &wr.h)
 	}
-	if len(b.Events) == 0 && len(b.Notices) == 0 {
+	if len(b.Events) == 0 && len(b.Notices) == 0 && len(b.Ranges) == 0 {
 		return append(drop, b)
 	}
 	l.mu.ring.push(entry{at: place{address: wr.h.Address}, next: next, base: b.Base, events: len(b.Events), batch: b, size: size(b)})

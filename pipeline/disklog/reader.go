@@ -236,7 +236,7 @@ func (r *reader) disk() (*pipeline.Batch, error) {
 		if err != nil {
 			return nil, r.damage(&r.in, off, err)
 		}
-		wanted := h.Kind == record.KindRows || h.Kind == record.KindCommit
+		wanted := h.Kind == record.KindRows || h.Kind == record.KindCommit || h.Kind == record.KindRanges
 		if !wanted && h.Kind != record.KindChunk { // small, and damage is told wherever it lies
 			if _, _, err := r.in.block(off, limit); err != nil {
 				return nil, r.damage(&r.in, off, err)
@@ -283,7 +283,7 @@ func (r *reader) batch(off, limit int64) (*pipeline.Batch, error) {
 		return nil, nil
 	}
 	r.at = after
-	if len(bb.Events) == 0 && (len(bb.Notices) == 0 || skips(bb.Base, 0, r.from)) {
+	if len(bb.Events) == 0 && (len(bb.Notices) == 0 && len(bb.Ranges) == 0 || skips(bb.Base, 0, r.from)) {
 		bb.Release()
 		return nil, nil
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/pipeline/record"
 )
 
@@ -127,9 +128,11 @@ func (w *writer) begin(p *prepared, seq uint64, prev uint64) (err error) {
 		w.seg = old
 		return fmt.Errorf("begin segment: %w", err)
 	}
-	payload, err := record.AppendCatalog(nil, w.st.catalog())
+	catalog := w.st.catalog(l.oldest(w.st.next))
+	payload, err := record.AppendCatalog(nil, catalog)
 	if err == nil {
 		h := w.header(record.KindCatalog)
+		h.Version = catalog.Format()
 		block := record.AppendBlock(nil, payload, &h)
 		w.pos += int64(len(block))
 		if err = w.put([][]byte{block}, firstBlock); err == nil {
@@ -151,6 +154,16 @@ func (w *writer) begin(p *prepared, seq uint64, prev uint64) (err error) {
 	w.proven = w.address()
 	w.has = map[versionKey]bool{}
 	return l.activate(s, old)
+}
+
+// oldest is the first offset kept, next of a log without segments.
+func (l *Log) oldest(next pipeline.Offset) pipeline.Offset {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.mu.segs) == 0 {
+		return next
+	}
+	return l.mu.segs[0].base()
 }
 
 // activate adds a segment at the end of the list.

@@ -85,6 +85,7 @@ type state struct {
 	ticket  uint64
 	last    pipeline.Position
 	notices []pipeline.Notice
+	ranges  []pipeline.RangeAt // appended to, never changed in place
 	tables  map[uint32]known
 	open    map[string]*openTx
 	// lost are tables whose schema lay in a segment that retention has removed: it made sure that they are
@@ -117,6 +118,13 @@ func (st *state) notice(n pipeline.Notice) {
 	}
 }
 
+// change notes changes of ranges that hold from at on.
+func (st *state) change(at pipeline.Offset, changes []pipeline.RangeChange) {
+	for _, c := range changes {
+		st.ranges = append(st.ranges, pipeline.RangeAt{At: at, RangeChange: c})
+	}
+}
+
 // schema notes a schema block.
 func (st *state) schema(t *schemas.Table, at uint64) {
 	if k, ok := st.tables[t.ID]; !ok || t.Version >= k.table.Version {
@@ -135,9 +143,10 @@ func (st *state) tx(open string) *openTx {
 	return t
 }
 
-// catalog is the state as the record that begins a segment.
-func (st *state) catalog() *record.Catalog {
-	c := &record.Catalog{Notices: st.notices, Counter: st.last.Counter, Token: st.last.Token, Ticket: st.ticket}
+// catalog is the state as the record that begins a segment of a log that is kept from oldest on.
+func (st *state) catalog(oldest pipeline.Offset) *record.Catalog {
+	st.ranges = pipeline.FoldRanges(st.ranges, oldest)
+	c := &record.Catalog{Notices: st.notices, Counter: st.last.Counter, Token: st.last.Token, Ticket: st.ticket, Ranges: st.ranges}
 	for _, k := range st.tables {
 		c.Tables = append(c.Tables, record.CatalogTable{ID: k.table.ID, Version: k.table.Version, Hash: k.table.ShapeHash(),
 			Subject: k.table.Subject(), Address: k.address})
@@ -192,7 +201,7 @@ func (r *replay) block(h *record.Header, block []byte, off int64) error {
 			return err
 		}
 		r.opening, r.st.next = uint32(e.Epoch), h.Base
-	case record.KindRows, record.KindChunk, record.KindCommit, record.KindAbort:
+	case record.KindRows, record.KindChunk, record.KindCommit, record.KindAbort, record.KindRanges:
 		return r.batchBlock(h, block, off)
 	case record.KindProof, record.KindFooter:
 	default:
@@ -209,7 +218,7 @@ func (r *replay) catalog(payload []byte, h *record.Header) error {
 	r.st.ticket = max(r.st.ticket, c.Ticket)
 	r.st.next = h.Base
 	r.st.last = pipeline.Position{Counter: c.Counter, Token: c.Token}
-	r.st.notices = c.Notices
+	r.st.notices, r.st.ranges = c.Notices, c.Ranges
 	for _, ct := range c.Tables {
 		t := r.tables.get(ct.ID, ct.Version)
 		if seq, _ := split(ct.Address); t == nil && seq < r.oldest {
@@ -265,5 +274,6 @@ func (r *replay) batchBlock(h *record.Header, block []byte, off int64) error {
 	for _, n := range b.Notices {
 		r.st.notice(n)
 	}
+	r.st.change(h.Base, b.Ranges)
 	return nil
 }

@@ -227,7 +227,7 @@ func (w *writer) addSchema(payload []byte, t *schemas.Table) {
 
 func (w *writer) addBatch(it *item, tx *openTx) {
 	b := it.b
-	h := w.header(record.KindOf(b.Kind))
+	h := w.header(record.KindOf(b))
 	h.Events, h.Ticket, h.Time = it.events, it.ticket, it.newest
 	if b.Kind != pipeline.BatchChunk {
 		h.Base = it.base
@@ -257,6 +257,7 @@ func (w *writer) addBatch(it *item, tx *openTx) {
 		for _, n := range b.Notices {
 			w.st.notice(n)
 		}
+		w.st.change(it.base, b.Ranges)
 	}
 	w.blocks = append(w.blocks, wr)
 	w.bytes += int64(h.Size())

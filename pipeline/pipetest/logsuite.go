@@ -24,6 +24,7 @@ func TestLog(t *testing.T, open func(t *testing.T) pipeline.Log) {
 		"time is found by the running maximum":          logAt,
 		"readers are independent":                       logReaders,
 		"positions and notices are kept":                logPositions,
+		"changes of ranges stand in order with events":  logRanges,
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := open(t)
@@ -275,5 +276,58 @@ func logPositions(t *testing.T, l pipeline.Log) {
 	}
 	if tables := l.Tables(); len(tables) != 1 || tables[0].Subject() != "public.files" {
 		t.Fatalf("tables: %v", tables)
+	}
+}
+
+// Changed returns the control batch that makes a change.
+func Changed(c pipeline.RangeChange) *pipeline.Batch {
+	b := pipeline.NewBatch()
+	b.Ranges = append(b.Ranges, c)
+	return b
+}
+
+func logRanges(t *testing.T, l pipeline.Log) {
+	first, _ := l.Bounds()
+	if r := l.Ranges(); len(r) != 0 {
+		t.Fatalf("a fresh log has ranges: %v", r)
+	}
+	split := pipeline.RangeChange{Epoch: 1, Space: "s", Closed: []uint64{pipeline.WholeRange}, Reason: "a person",
+		Opened: []pipeline.Range{{ID: 1, Space: "s", End: []byte{5}, Parents: []uint64{0}}, {ID: 2, Space: "s", Start: []byte{5}, Parents: []uint64{0}}}}
+	merge := pipeline.RangeChange{Epoch: 2, Space: "s", Closed: []uint64{1, 2}, Opened: []pipeline.Range{{ID: 3, Space: "s", Parents: []uint64{1, 2}}}}
+	put(t, l, Build(position(1), suiteEpoch, []Change{insert(1)}))
+	put(t, l, Changed(split))
+	put(t, l, Build(position(2), suiteEpoch, []Change{insert(2)}))
+	if s := put(t, l, Changed(merge)); s.Next != first+2 || s.End != position(2) {
+		t.Fatalf("a change of ranges moved the log: %+v", s)
+	}
+	put(t, l, Build(position(3), suiteEpoch, []Change{insert(3)}))
+	want := fmt.Sprint([]pipeline.RangeAt{{At: first + 1, RangeChange: split}, {At: first + 2, RangeChange: merge}})
+	if got := fmt.Sprint(l.Ranges()); got != want {
+		t.Fatalf("ranges %s, want %s", got, want)
+	}
+	r, err := l.Read(first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	var seen []string
+	for len(seen) < 5 {
+		b, err := r.Next(suiteContext(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range b.Ranges {
+			seen = append(seen, fmt.Sprintf("%d ranges %d", b.Base-first, c.Epoch))
+		}
+		for i := range b.Events {
+			seen = append(seen, fmt.Sprintf("%d %s", b.Offset(i)-first, path(b, i)))
+		}
+		b.Release()
+	}
+	same(t, seen, "0 /1", "1 ranges 1", "1 /2", "2 ranges 2", "2 /3")
+	bad := Changed(split)
+	bad.End = position(9)
+	if _, err := l.Append(suiteContext(t), bad); err == nil {
+		t.Fatal("a change of ranges with a position is taken")
 	}
 }

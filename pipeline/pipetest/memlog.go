@@ -2,7 +2,9 @@ package pipetest
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,6 +21,8 @@ type MemoryLog struct {
 	open     map[string][]*pipeline.Batch
 	tables   map[string]*schemas.Table
 	notices  []pipeline.Notice
+	ranges   []pipeline.RangeAt
+	dropped  int // batches that Truncate has dropped
 	first    pipeline.Offset
 	next     pipeline.Offset // next visible offset
 	ticket   uint64
@@ -86,6 +90,9 @@ func (l *MemoryLog) add(b *pipeline.Batch) {
 		l.tables[t.Subject()] = t
 	}
 	l.notices = append(l.notices, b.Notices...)
+	for _, c := range b.Ranges {
+		l.ranges = append(l.ranges, pipeline.RangeAt{At: b.Base, RangeChange: c})
+	}
 	var newest int64
 	for _, tx := range b.Txs {
 		newest = max(newest, tx.Time)
@@ -124,6 +131,8 @@ func (l *MemoryLog) Append(_ context.Context, b *pipeline.Batch) (uint64, error)
 		return 0, pipeline.ErrClosed
 	case l.failed != nil:
 		return 0, l.failed
+	case len(b.Ranges) > 0 && (len(b.Events) > 0 || !b.End.Zero()):
+		return 0, errors.New("a change of ranges with something else")
 	case b.Kind == pipeline.BatchCommit && len(b.Txs) != 1:
 		return 0, fmt.Errorf("a commit of %q with %d transactions", b.Open, len(b.Txs))
 	case b.Kind == pipeline.BatchChunk && (len(b.Notices) > 0 || !b.End.Zero()):
@@ -202,6 +211,13 @@ func (l *MemoryLog) Notices() []pipeline.Notice {
 	return InForce(l.notices)
 }
 
+// Ranges implements pipeline.Log.
+func (l *MemoryLog) Ranges() []pipeline.RangeAt {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return pipeline.FoldRanges(slices.Clip(l.ranges), l.first)
+}
+
 // InForce returns the notices that still hold: the last quarantine of each table that was not released
 // and every gap.
 func InForce(all []pipeline.Notice) []pipeline.Notice {
@@ -232,6 +248,7 @@ func (l *MemoryLog) Truncate(o pipeline.Offset) {
 	defer l.mu.Unlock()
 	for len(l.batches) > 0 && l.batches[0].Next() <= o {
 		l.batches, l.maxTimes = l.batches[1:], l.maxTimes[1:]
+		l.dropped++
 	}
 	l.first = max(l.first, o)
 	l.wake()
@@ -264,6 +281,7 @@ func (l *MemoryLog) Read(from pipeline.Offset) (pipeline.LogReader, error) {
 type memoryReader struct {
 	log    *MemoryLog
 	at     pipeline.Offset
+	from   int // batches before are passed
 	done   chan struct{}
 	closed sync.Once
 }
@@ -277,8 +295,10 @@ func (r *memoryReader) Next(ctx context.Context) (*pipeline.Batch, error) {
 			l.mu.Unlock()
 			return nil, err
 		}
-		for _, b := range l.batches {
-			if b.Next() > r.at && len(b.Events) > 0 {
+		for i := max(r.from-l.dropped, 0); i < len(l.batches); i++ {
+			b := l.batches[i]
+			r.from = l.dropped + i + 1
+			if b.Next() > r.at && len(b.Events) > 0 || len(b.Ranges) > 0 && b.Base >= r.at {
 				b.Retain()
 				r.at = b.Next()
 				l.mu.Unlock()

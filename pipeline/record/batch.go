@@ -30,7 +30,12 @@ type Chunk struct {
 type Resolver func(id, version uint32) *schemas.Table
 
 // KindOf is the block kind of a batch.
-func KindOf(k pipeline.BatchKind) Kind { return KindRows + Kind(k) }
+func KindOf(b *pipeline.Batch) Kind {
+	if len(b.Ranges) > 0 {
+		return KindRanges
+	}
+	return KindRows + Kind(b.Kind)
+}
 
 // AppendHead appends to dst what comes before the arena: HeaderSize bytes for Finish to fill, and the
 // payload up to the arena. It returns the checksum of the whole payload (arena included) and its length,
@@ -40,6 +45,9 @@ func AppendHead(dst []byte, b *pipeline.Batch, chunks []Chunk) (head []byte, crc
 	at := len(dst)
 	if err := checkCounts(b); err != nil {
 		return dst, 0, 0, 0, err
+	}
+	if len(b.Ranges) > 0 {
+		return appendRanges(dst, b)
 	}
 	var notices []byte
 	if len(b.Notices) > 0 {
@@ -108,7 +116,7 @@ func Append(dst []byte, b *pipeline.Batch, chunks []Chunk, h *Header) ([]byte, e
 	if err != nil {
 		return dst, err
 	}
-	h.Kind, h.Time, h.Events = KindOf(b.Kind), newest, uint32(len(b.Events))
+	h.Kind, h.Time, h.Events = KindOf(b), newest, uint32(len(b.Events))
 	for _, c := range chunks {
 		h.Events += c.Events
 	}
@@ -280,6 +288,9 @@ func Decode(block []byte, h *Header, into *pipeline.Batch, tables Resolver, buf 
 		return nil, invalid("unknown flags %#x", h.Flags)
 	}
 	p := block[h.Length : h.Length+h.Payload]
+	if h.Kind == KindRanges {
+		return nil, decodeRanges(p, h, into)
+	}
 	if len(p) < prefixSize {
 		return nil, invalid("payload of %d bytes", len(p))
 	}

@@ -50,11 +50,21 @@ type CatalogTable struct {
 type Catalog struct {
 	Tables  []CatalogTable    `json:"tables"`
 	Notices []pipeline.Notice `json:"notices,omitempty"`
+	// Ranges are what pipeline.Log.Ranges returns at this place.
+	Ranges []pipeline.RangeAt `json:"ranges,omitempty"`
 	// Counter and Token are the last End position.
 	Counter uint64 `json:"counter,string"`
 	Token   string `json:"token"`
 	// Ticket is the last one given out before.
 	Ticket uint64 `json:"ticket,string"`
+}
+
+// Format is the version of the block that the catalog stands in, for Header.Version.
+func (c *Catalog) Format() uint16 {
+	if len(c.Ranges) > 0 {
+		return rangesVersion
+	}
+	return 1
 }
 
 // AppendCatalog appends the payload of a catalog block, JSON.
@@ -71,6 +81,11 @@ func DecodeCatalog(payload []byte) (*Catalog, error) {
 	c := new(Catalog)
 	if err := json.Unmarshal(payload, c); err != nil {
 		return nil, invalid("catalog: %v", err)
+	}
+	for i := range c.Ranges {
+		if err := checkChange(&c.Ranges[i].RangeChange); err != nil {
+			return nil, err
+		}
 	}
 	return c, nil
 }

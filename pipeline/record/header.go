@@ -14,8 +14,9 @@ import (
 	"github.com/leat-cdc/leat/pipeline"
 )
 
-// Version is the format that this package writes and the newest that it reads.
-const Version = 1
+// Version is the newest format that this package reads. A block is written in the oldest that can say it:
+// all in 1, but the records of ranges (KindRanges, a catalog that states ranges) in 2.
+const Version = 2
 
 const (
 	// HeaderSize is the length of the header of format 1.
@@ -26,6 +27,9 @@ const (
 	Align = 8
 
 	magic = 0x6b42744c // "LtBk"
+
+	// rangesVersion is the first format that knows ranges: an older version refuses the log by its number.
+	rangesVersion = 2
 )
 
 // Kind says what a block holds. The numbers stand in the log: never reuse one.
@@ -48,7 +52,7 @@ const (
 	KindProof Kind = 8
 	// KindFooter is the index of a sealed segment.
 	KindFooter Kind = 9
-	// KindRanges is kept for the records of the range map, KindSnapshot for the progress of snapshots.
+	// KindRanges holds a batch of changes of ranges; KindSnapshot is kept for the progress of snapshots.
 	KindRanges   Kind = 16
 	KindSnapshot Kind = 17
 )
@@ -65,7 +69,7 @@ func (k Kind) String() string {
 }
 
 // Batch reports whether the block holds a pipeline.Batch.
-func (k Kind) Batch() bool { return k >= KindRows && k <= KindAbort }
+func (k Kind) Batch() bool { return k >= KindRows && k <= KindAbort || k == KindRanges }
 
 // FlagZstd is kept for payloads compressed with zstd; format 1 never sets it.
 const FlagZstd = 1 << 0
@@ -93,7 +97,9 @@ type Header struct {
 	Payload int
 	// Length of the header as it stands; set by Parse and Finish.
 	Length int
-	crc    uint32
+	// Version of the block's format; 0 is given by Finish.
+	Version uint16
+	crc     uint32
 }
 
 // Size is the block's whole length with padding.
@@ -146,6 +152,7 @@ func Parse(p []byte) (Header, error) {
 	}
 	h := Header{
 		Kind: Kind(p[6]), Flags: p[7],
+		Version: le.Uint16(p[4:]),
 		Length:  int(le.Uint16(p[8:])),
 		Payload: int(le.Uint32(p[12:])),
 		crc:     le.Uint32(p[16:]),
@@ -157,7 +164,7 @@ func Parse(p []byte) (Header, error) {
 		Address: le.Uint64(p[56:]),
 		Time:    int64(le.Uint64(p[64:])),
 	}
-	version := le.Uint16(p[4:])
+	version := h.Version
 	if version == 0 || h.Length < HeaderSize || h.Payload > MaxPayload {
 		return Header{}, ErrNotBlock
 	}
@@ -206,7 +213,13 @@ func Finish(head []byte, h *Header, crc uint32, payload int) {
 	le := binary.LittleEndian
 	p := head[:HeaderSize]
 	le.PutUint32(p, magic)
-	le.PutUint16(p[4:], Version)
+	if h.Version == 0 {
+		h.Version = 1
+		if h.Kind == KindRanges {
+			h.Version = rangesVersion
+		}
+	}
+	le.PutUint16(p[4:], h.Version)
 	p[6], p[7] = byte(h.Kind), h.Flags
 	le.PutUint16(p[8:], HeaderSize)
 	le.PutUint16(p[10:], 0)

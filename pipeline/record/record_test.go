@@ -90,6 +90,7 @@ func same(t interface{ Fatalf(string, ...any) }, a, b *pipeline.Batch) {
 	eq("arena", a.Arena, b.Arena)
 	eq("end", a.End, b.End)
 	eq("notices", a.Notices, b.Notices)
+	eq("ranges", a.Ranges, b.Ranges)
 }
 
 func TestRoundTrip(t *testing.T) {
@@ -208,9 +209,17 @@ func golden() map[string][]byte {
 	}
 	commit := &pipeline.Batch{Kind: pipeline.BatchCommit, Open: "x", End: b.End}
 	commit.Txs = []pipeline.Tx{{ID: commit.PutString("731"), Position: commit.PutString("0/1"), Time: 1}}
+	ranges := &pipeline.Batch{Ranges: []pipeline.RangeChange{{Epoch: 1, Space: "public.files", Closed: []uint64{0}, Reason: "r",
+		Opened: []pipeline.Range{{ID: 1, Space: "public.files", End: []byte{0x15, 9}, Parents: []uint64{0}}, {ID: 2, Space: "public.files", Start: []byte{0x15, 9}, Parents: []uint64{0}}}}}}
+	stated := head
+	stated.Kind = KindCatalog
+	withRanges := &Catalog{Ranges: []pipeline.RangeAt{{At: 1 << 40, RangeChange: pipeline.RangeChange{Epoch: 1, Space: "public.files", Opened: ranges.Ranges[0].Opened}}}}
+	stated.Version = withRanges.Format()
+	statedPayload, _ := AppendCatalog(nil, withRanges)
 	schema, err := AppendSchema(nil, shape(1, 1))
 	catalog, cerr := AppendCatalog(nil, &Catalog{Tables: []CatalogTable{{ID: 1, Version: 1, Hash: 1<<64 - 1, Subject: "public.files", Address: 1<<32 | 4200}}, Counter: 12, Token: "0/16B3748", Ticket: 4})
 	return map[string][]byte{
+		"ranges": block(ranges, nil), "catalog2": AppendBlock(nil, statedPayload, &stated),
 		"rows": block(b, nil), "commit": block(commit, []Chunk{{Address: 1<<32 | 4096, Events: 8}}),
 		"schema": control(KindSchema, schema, err), "catalog": control(KindCatalog, catalog, cerr),
 		"epoch": control(KindEpoch, AppendEpoch(nil, Epoch{Epoch: 3<<32 | 3, Time: 9}), nil), "proof": control(KindProof, nil, nil),
@@ -219,7 +228,7 @@ func golden() map[string][]byte {
 	}
 }
 
-// The bytes of format 1 do not change.
+// The bytes of formats 1 and 2 do not change.
 func TestGolden(t *testing.T) {
 	for name, got := range golden() {
 		file := filepath.Join("testdata", name+".hex")
