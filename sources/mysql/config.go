@@ -39,6 +39,9 @@ type Config struct {
 	// Known returns the newest shapes that the log has, so that a change which fell between two
 	// connections is told as such; nil = none are known. Called by Open.
 	Known func() []*schemas.Table
+	// SignalTable is a table ("database.table") with columns owner, reason, ratio, until (UTC) through which a
+	// person or a program in the database throttles the reading; empty: none.
+	SignalTable string
 	// Observer may be empty.
 	Observer pipeline.Observer
 }
@@ -58,6 +61,8 @@ type Source struct {
 	tables  globs
 	columns []columnRule
 	start   start
+	at      progress
+	probe   prober
 }
 
 var _ pipeline.Source = (*Source)(nil)

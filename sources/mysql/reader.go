@@ -28,8 +28,10 @@ type reader struct {
 	sent    string // token of the last batch handed over
 
 	// file and pos are where the last event ended, counted by us: headers have 32 bits of it.
-	file string
-	pos  uint64
+	file      string
+	pos       uint64
+	eventTime uint32 // of the last event that has one
+	passed    uint64 // where the server is in the file: it does not send what we have
 
 	format  event.Format
 	formats int // format descriptions seen
@@ -110,6 +112,15 @@ func (r *reader) ready(due bool) *pipeline.Batch {
 func (r *reader) handed() {
 	r.sent = r.token
 	r.b = r.roomy()
+	r.stands()
+}
+
+// stands notes for Load how far all was handed over.
+func (r *reader) stands() { r.src.at.note(r.file, max(r.pos, r.passed), r.eventTime) }
+
+// empty tells whether all that was read was handed over.
+func (r *reader) empty() bool {
+	return len(r.b.Events) == 0 && len(r.b.Notices) == 0 && !r.tx.open && !r.scan
 }
 
 // measure notes how much r.b holds, before it is another's.
@@ -206,6 +217,7 @@ func (r *reader) advance(h event.Header) {
 		}
 		return
 	}
+	r.eventTime = h.Time
 	next := r.pos + uint64(h.Size)
 	if uint32(next) != h.LogPos {
 		next = r.pos&^(1<<32-1) | uint64(h.LogPos)
@@ -261,7 +273,10 @@ func (r *reader) control(h event.Header, body []byte) error {
 	case event.MariaGTIDList:
 		return r.gtidList(body)
 	case event.Heartbeat, event.HeartbeatV2:
-		_, _, err := event.ReadHeartbeat(h, body)
+		file, pos, err := event.ReadHeartbeat(h, body)
+		if err == nil && file == r.file {
+			r.passed = pos
+		}
 		r.reached()
 		return err
 	case event.Incident:
@@ -284,7 +299,7 @@ func (r *reader) rotate(file string, pos uint64) {
 	if r.scan && r.formats > 0 && file != r.file {
 		r.scan = false // the file that the place was in is over
 	}
-	r.file, r.pos = file, pos
+	r.file, r.pos, r.passed = file, pos, 0
 	if r.scan {
 		r.reached()
 	}

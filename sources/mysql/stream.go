@@ -41,8 +41,10 @@ func newStream(s *Source, c *conn, v *server, p *plan, counter uint64) (*stream,
 		free <- make([]byte, 0, gulp)
 	}
 	st.wg.Go(func() { pump(c.raw, chunks, free, st.done) })
+	s.at.opened(1)
 	st.wg.Go(func() {
 		defer close(st.over)
+		defer s.at.opened(-1)
 		defer r.close()
 		st.err = st.run(r, chunks, free, s.cfg.StatusInterval)
 	})
@@ -83,6 +85,9 @@ func (st *stream) run(r *reader, chunks <-chan chunk, free chan<- []byte, status
 			err := r.chunk(ch)
 			if err != nil {
 				return r.failed(err)
+			}
+			if r.empty() {
+				r.stands()
 			}
 			if cap(ch.buf) > keepGulp {
 				ch.buf = make([]byte, 0, gulp)

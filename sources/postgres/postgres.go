@@ -57,6 +57,9 @@ type Config struct {
 	// Known returns the newest table versions of the log when a stream is opened, so that a change of
 	// shape across a restart is told as one; may be nil.
 	Known func() []*schemas.Table
+	// SignalTable is a table ("schema.table") with columns owner, reason, ratio, until through which a person or
+	// a program in the database throttles the reading; empty: none.
+	SignalTable string
 	// Observer is warned; its funcs may be nil.
 	Observer pipeline.Observer
 }
@@ -68,6 +71,7 @@ type Source struct {
 	conn   *pgconn.Config // of the stream
 	plain  *pgx.ConnConfig
 	mask   masker
+	probe  prober
 
 	mu      sync.Mutex
 	streams int // opened so far
