@@ -48,6 +48,11 @@ const (
 	ExhaustedBlock Exhausted = iota
 	// ExhaustedSkip: it becomes a dead letter and its key goes on.
 	ExhaustedSkip
+	// ExhaustedPark: it becomes a dead letter and its key is parked: later events of the key are held in the
+	// log, every other key moves; see Redrive and Discard. So does an event that is refused for good. With
+	// OrderSource, where nothing may pass, it means ExhaustedBlock; with OrderNone only the event is held.
+	// A subscription holds 10,000 parks; beyond them it blocks.
+	ExhaustedPark
 )
 
 // Laggard says what happens when retention has removed what was not read yet.
@@ -97,6 +102,12 @@ type Store interface {
 	// Paused returns whether the subscription is paused, and why.
 	Paused(ctx context.Context, subscription string) (paused bool, reason string, err error)
 	SetPaused(ctx context.Context, subscription string, paused bool, reason string) error
+	// PutParks keeps parks, all or none; one of the same subscription and ID is replaced.
+	PutParks(ctx context.Context, parks []Park) error
+	// DeleteParks forgets parks by subscription and ID, all or none.
+	DeleteParks(ctx context.Context, parks []Park) error
+	// Parks lists a subscription's.
+	Parks(ctx context.Context, subscription string) ([]Park, error)
 }
 
 // Config of a subscription.
@@ -206,7 +217,9 @@ type Status struct {
 	Persisted, Resolved pipeline.Offset
 	// InFlight Deliveries; Open events (given out or held, and not done); Held keys; Buffered bytes.
 	InFlight, Open, Held int
-	Buffered             int64
+	// Parked keys: see Subscription.Parked.
+	Parked   int
+	Buffered int64
 	// Delivered events, Failed Deliveries and Dead letters since New.
 	Delivered, Failed, Dead uint64
 	// Commit time of the newest event delivered; zero when none was.
@@ -223,6 +236,8 @@ type Subscription struct {
 	persisted atomic.Uint64
 	hasCursor atomic.Bool
 	dead      atomic.Uint64
+	parks     parks
+	parked    atomic.Bool // parks were read
 
 	mu     sync.Mutex
 	status Status

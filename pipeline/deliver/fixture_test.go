@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -26,13 +28,15 @@ type memory struct {
 	cursors map[string]pipeline.Cursor
 	dead    map[pipeline.Offset]pipeline.DeadLetter
 	skips   []Skip
+	parks   map[pipeline.ParkID]Park
 	paused  map[string]string
 	saves   int
 	fail    error
 }
 
 func newMemory() *memory {
-	return &memory{cursors: map[string]pipeline.Cursor{}, dead: map[pipeline.Offset]pipeline.DeadLetter{}, paused: map[string]string{}}
+	return &memory{cursors: map[string]pipeline.Cursor{}, dead: map[pipeline.Offset]pipeline.DeadLetter{}, paused: map[string]string{},
+		parks: map[pipeline.ParkID]Park{}}
 }
 
 func (m *memory) Load(_ context.Context, s string) (pipeline.Cursor, bool, error) {
@@ -76,6 +80,36 @@ func (m *memory) PutSkip(_ context.Context, s Skip) error {
 	}
 	m.skips = append(m.skips, s)
 	return nil
+}
+
+func (m *memory) PutParks(_ context.Context, ps []Park) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.fail != nil {
+		return m.fail
+	}
+	for _, p := range ps {
+		m.parks[p.ID()] = p
+	}
+	return nil
+}
+
+func (m *memory) DeleteParks(_ context.Context, ps []Park) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.fail != nil {
+		return m.fail
+	}
+	for _, p := range ps {
+		delete(m.parks, p.ID())
+	}
+	return nil
+}
+
+func (m *memory) Parks(context.Context, string) ([]Park, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Collect(maps.Values(m.parks)), m.fail
 }
 
 func (m *memory) Paused(_ context.Context, s string) (bool, string, error) {

@@ -61,6 +61,9 @@ func (r *runner) run(ctx context.Context) error {
 	if r.paused, r.reason, err = s.cfg.Store.Paused(ctx, s.cfg.Name); err != nil {
 		return fmt.Errorf("read state: %w", err)
 	}
+	if err := s.loadParks(ctx); err != nil {
+		return err
+	}
 	// The cursor is read even when paused: retention must know what is still wanted.
 	if r.cur, err = s.open(ctx); err != nil && !errors.As(err, &r.refused) {
 		return err
@@ -128,6 +131,14 @@ func (r *runner) obey(ctx context.Context, c command) error {
 			s.setState(StatePaused, c.reason, time.Time{})
 		}
 		return nil
+	case cmdRedrive:
+		n, err := s.redrive(ctx, c.keys)
+		*c.n = n
+		return err
+	case cmdDiscard:
+		n, err := s.discard(ctx, r.cur, c.keys, c.reason)
+		*c.n = n
+		return err
 	default:
 		cur, err := s.seek(ctx, r.cur, c.to, c.reason)
 		if err == nil {
@@ -143,12 +154,16 @@ const (
 	cmdPause commandKind = iota
 	cmdResume
 	cmdSeek
+	cmdRedrive
+	cmdDiscard
 )
 
 type command struct {
 	kind   commandKind
 	reason string
 	to     Start
+	keys   []ParkKey
+	n      *int
 	reply  chan error
 }
 

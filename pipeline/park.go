@@ -1,0 +1,47 @@
+package pipeline
+
+import "time"
+
+// Park is a key whose events are held by offset, not in memory: the one at From could not be delivered, so it
+// and all later ones of the key are passed over until they are redriven or discarded.
+type Park struct {
+	Subscription string
+	// Log that From belongs to.
+	Log string
+	// Space and Key are the key, encoded (see Key); Key is nil for events without one (a truncate). KeyJSON is
+	// for people and may be empty.
+	Space   string
+	Key     []byte
+	KeyJSON string
+	// Hash is Event.Hash: what is held is whatever has it. A key that collides only waits along.
+	Hash uint64
+	// From is the first event held.
+	From Offset
+	// Single: nothing but the event at From is held (subscriptions without order).
+	Single bool
+	// Paired: the event at From is the insert half of a key change, and its delete half is held by the park of
+	// PairHash.
+	Paired   bool
+	PairHash uint64
+	Reason   string
+	// Attempts that the event at From has had; 0 when it was never tried (Paired).
+	Attempts int
+	Since    time.Time
+	// Redrive: it is being delivered again.
+	Redrive bool
+}
+
+// ParkID tells the parks of one subscription apart: a key has one, an event of a subscription without order
+// has one.
+type ParkID struct {
+	Hash   uint64
+	Single Offset
+}
+
+// ID returns what tells the park from the others of its subscription.
+func (p *Park) ID() ParkID {
+	if p.Single {
+		return ParkID{Hash: p.Hash, Single: p.From}
+	}
+	return ParkID{Hash: p.Hash}
+}

@@ -1,0 +1,73 @@
+package state
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+
+	"github.com/leat-cdc/leat/pipeline"
+)
+
+// PutParks keeps parks, all or none; one of the same subscription and ID is replaced.
+func (s *Store) PutParks(ctx context.Context, parks []pipeline.Park) error {
+	return s.eachPark(ctx, "keep parks", `INSERT OR REPLACE INTO parks
+		(subscription, hash, single, log, from_offset, space, key, key_json, pair, reason, attempts, since, redrive)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, parks, func(p *pipeline.Park) []any {
+		id := p.ID()
+		pair := sql.NullInt64{Int64: int64(p.PairHash), Valid: p.Paired}
+		return []any{p.Subscription, int64(id.Hash), int64(id.Single), p.Log, int64(p.From), p.Space, p.Key, p.KeyJSON, pair, p.Reason, p.Attempts, micros(p.Since), p.Redrive}
+	})
+}
+
+// DeleteParks forgets parks by subscription and ID, all or none; unknown ones are no error.
+func (s *Store) DeleteParks(ctx context.Context, parks []pipeline.Park) error {
+	return s.eachPark(ctx, "forget parks", "DELETE FROM parks WHERE subscription = ? AND hash = ? AND single = ?", parks, func(p *pipeline.Park) []any {
+		id := p.ID()
+		return []any{p.Subscription, int64(id.Hash), int64(id.Single)}
+	})
+}
+
+func (s *Store) eachPark(ctx context.Context, doing, query string, parks []pipeline.Park, args func(*pipeline.Park) []any) error {
+	tx, err := s.write.BeginTx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+	defer func() { _ = tx.Rollback() }() // after Commit it does nothing
+	stmt, err := tx.PrepareContext(ctx, query)
+	if err != nil {
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+	defer stmt.Close()
+	for i := range parks {
+		if _, err := stmt.ExecContext(ctx, args(&parks[i])...); err != nil {
+			return fmt.Errorf("%s: %q at %d: %w", doing, parks[i].Subscription, parks[i].From, err)
+		}
+	}
+	if err := tx.Commit(); err != nil {
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+	return nil
+}
+
+// Parks lists a subscription's, the oldest From first.
+func (s *Store) Parks(ctx context.Context, subscription string) ([]pipeline.Park, error) {
+	rows, err := s.read.QueryContext(ctx, `SELECT hash, single, log, from_offset, space, key, key_json, pair, reason, attempts, since, redrive
+		FROM parks WHERE subscription = ? ORDER BY from_offset`, subscription)
+	if err != nil {
+		return nil, fmt.Errorf("list parks of %q: %w", subscription, err)
+	}
+	defer rows.Close()
+	var all []pipeline.Park
+	for rows.Next() {
+		p := pipeline.Park{Subscription: subscription}
+		var hash, single, from, since int64
+		var pair sql.NullInt64
+		if err := rows.Scan(&hash, &single, &p.Log, &from, &p.Space, &p.Key, &p.KeyJSON, &pair, &p.Reason, &p.Attempts, &since, &p.Redrive); err != nil {
+			return nil, fmt.Errorf("list parks of %q: %w", subscription, err)
+		}
+		p.Hash, p.From, p.Single, p.Since = uint64(hash), pipeline.Offset(from), single != 0, fromMicros(since)
+		p.Paired, p.PairHash = pair.Valid, uint64(pair.Int64)
+		all = append(all, p)
+	}
+	return all, rows.Err()
+}
