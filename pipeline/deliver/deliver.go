@@ -126,7 +126,9 @@ type Config struct {
 	// MaxInFlight Deliveries at once, default 64 (OrderSource with an ordinary sink: 1).
 	MaxInFlight int
 	// Rate bounds the events sent per second, retries included; 0 = no bound.
-	Rate      float64
+	Rate float64
+	// Throttle scales MaxInFlight and Rate while it runs; nil = never.
+	Throttle  *Throttle
 	Batch     Batch
 	Retry     Retry
 	Exhausted Exhausted

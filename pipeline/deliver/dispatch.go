@@ -95,12 +95,19 @@ func (d *delivery) Swap(i, j int) {
 
 // dispatch sends what may go now.
 func (s *session) dispatch(ctx context.Context, now time.Time) {
-	for s.inflight < s.cfg.MaxInFlight && s.pace.permits(now) {
+	ratio := s.cfg.Throttle.ratio()
+	limit, until := share(s.cfg.MaxInFlight, ratio, now)
+	s.throttled = time.Time{}
+	for s.pace.permits(now) {
+		if s.inflight >= limit {
+			s.throttled = until
+			return
+		}
 		d := s.next(now)
 		if d == nil {
 			return
 		}
-		s.pace.sent(d.Events, now)
+		s.pace.sent(d.Events, ratio, now)
 		s.send(ctx, d, now)
 	}
 }

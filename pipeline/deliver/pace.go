@@ -22,13 +22,13 @@ func newPace(rate float64) pace {
 // permits reports whether a Delivery may leave.
 func (p *pace) permits(now time.Time) bool { return !now.Before(p.free) }
 
-// sent charges a Delivery of n events.
-func (p *pace) sent(n int, now time.Time) {
+// sent charges a Delivery of n events; ratio, above 0, is what a throttle leaves of the rate.
+func (p *pace) sent(n int, ratio float64, now time.Time) {
 	if p.perEvent == 0 {
 		return
 	}
 	if earliest := now.Add(-paceBurst); p.free.Before(earliest) {
 		p.free = earliest
 	}
-	p.free = p.free.Add(time.Duration(n) * p.perEvent)
+	p.free = p.free.Add(time.Duration(float64(n) * float64(p.perEvent) / ratio))
 }

@@ -11,7 +11,7 @@ func TestPaceHoldsTheRateOverAnySecond(t *testing.T) {
 	sent := map[int64]int{}
 	for range 5000 { // offers a Delivery of 30 each millisecond
 		if p.permits(now) {
-			p.sent(30, now)
+			p.sent(30, 1, now)
 			sent[now.Unix()] += 30
 		}
 		now = now.Add(time.Millisecond)
@@ -23,7 +23,7 @@ func TestPaceHoldsTheRateOverAnySecond(t *testing.T) {
 	}
 	var none pace
 	for range 10 {
-		none.sent(1000, now)
+		none.sent(1000, 1, now)
 		if !none.permits(now) {
 			t.Fatal("no rate bounds nothing")
 		}

@@ -27,7 +27,9 @@ type session struct {
 	held   heldKeys
 	outage outage
 	pace   pace
-	save   saving
+	// throttled until then, when a share of a Delivery is made of all or nothing.
+	throttled time.Time
+	save      saving
 
 	open     int // events scanned (given out, deferred or held) and not done
 	inflight int
@@ -81,6 +83,7 @@ func (s *session) run(ctx context.Context) (pipeline.Cursor, *command, error) {
 		case err := <-s.save.saved:
 			s.save.noted(err)
 		case <-timer.C:
+		case <-s.cfg.Throttle.wake():
 		case c := <-s.sub.commands:
 			cmd, s.stopping = &c, true
 		case err := <-readErr:
@@ -174,7 +177,7 @@ func (s *session) done(it *item, from, to uint32) {
 // arm sets the timer to the next moment at which something is due.
 func (s *session) arm(t *time.Timer, now time.Time) {
 	var next time.Time
-	for _, due := range [...]time.Time{s.save.due, s.save.resolvedDue, s.held.nextDue(), s.outage.due(), s.stream.due(s.cfg), s.pace.free} {
+	for _, due := range [...]time.Time{s.save.due, s.save.resolvedDue, s.held.nextDue(), s.outage.due(), s.stream.due(s.cfg), s.pace.free, s.throttled} {
 		// What was due and could not go waits for something else than time.
 		if due.After(now) && (next.IsZero() || due.Before(next)) {
 			next = due
