@@ -42,6 +42,8 @@ type Source struct {
 	// Hold, when set, returns the lowest offset that somebody who does not run here still wants (a paused
 	// subscription that the configuration no longer names), and whether there is one.
 	Hold func() (pipeline.Offset, bool)
+	// Ratio, when set, is what operators leave of the reading: 0 nothing to 1 all. Asked before each batch.
+	Ratio func() float64
 }
 
 // Subscription is what the engine needs to run one subscription. Deliver comes without Log, Cursors, Store,

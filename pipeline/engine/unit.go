@@ -87,8 +87,12 @@ func (u *unit) live(ctx context.Context) {
 	u.mu.Unlock()
 	obs := u.cfg.Observer
 	obs.SourceState = u.sourceState
+	c := ingest.Config{Name: u.spec.Name, Source: u.spec.Source, Log: log, Route: u.spec.Routes, Form: u.cfg.Form, Observer: obs}
+	if u.spec.Ratio != nil {
+		c.Gate = throttleGate(u.spec.Ratio)
+	}
 	for {
-		err := ingest.Run(ctx, ingest.Config{Name: u.spec.Name, Source: u.spec.Source, Log: log, Route: u.spec.Routes, Form: u.cfg.Form, Observer: obs})
+		err := ingest.Run(ctx, c)
 		var se *pipeline.SourceError
 		if err == nil || !errors.As(err, &se) || !u.wait(ctx) {
 			return

@@ -5,14 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
@@ -52,7 +55,7 @@ func TestEveryProcedureIsARoute(t *testing.T) {
 // allowed says, independently of routes, what each kind of token may do.
 var allowed = map[string]string{
 	"Status": "read operate", "Plan": "operate", "Parked": "read operate", "AuditLog": "read operate", "Tail": "read operate",
-	"Apply": "operate", "Pause": "operate", "Resume": "operate", "Seek": "operate", "RemoveSource": "operate",
+	"Apply": "operate", "Pause": "operate", "Resume": "operate", "Seek": "operate", "Throttle": "operate", "RemoveSource": "operate",
 	"Pull": "search", "Receive": "search", "Ack": "search", "Extend": "search",
 	"/v1/subscriptions/search/events":           "read operate search",
 	"/schemas/files/public.fi%2Eles%20%C3%BC/3": "read operate search other publish",
@@ -95,6 +98,8 @@ func call(x *served, c *http.Client, what string, opts ...connect.ClientOption) 
 		_, err = a.Seek(ctx, connect.NewRequest(&leatv1.SeekRequest{Subscription: "search", To: &leatv1.SeekRequest_Latest{Latest: true}}))
 	case "Parked":
 		_, err = a.Parked(ctx, connect.NewRequest(&leatv1.ParkedRequest{Subscription: "search"}))
+	case "Throttle":
+		_, err = a.Throttle(ctx, connect.NewRequest(&leatv1.ThrottleRequest{Name: "search", Off: true}))
 	case "AuditLog":
 		_, err = a.AuditLog(ctx, connect.NewRequest(&leatv1.AuditLogRequest{}))
 	case "RemoveSource":
@@ -403,6 +408,13 @@ func TestBadRequests(t *testing.T) {
 	for _, r := range []*leatv1.SeekRequest{{}, {Subscription: "a"}, {Subscription: "a", To: &leatv1.SeekRequest_Latest{}}} {
 		if _, err = a.Seek(t.Context(), connect.NewRequest(r)); code(err) != connect.CodeInvalidArgument {
 			t.Errorf("seek %v: %v", r, err)
+		}
+	}
+	two, half, no := 2.0, 0.5, math.NaN()
+	for _, r := range []*leatv1.ThrottleRequest{{}, {Ratio: &half}, {Name: "a"}, {Name: "a", Ratio: &two}, {Name: "a", Ratio: &no}, {Name: "a", Ratio: &half, Off: true},
+		{Name: "a", Ratio: &half, Duration: durationpb.New(-time.Second)}} {
+		if _, err = a.Throttle(t.Context(), connect.NewRequest(r)); code(err) != connect.CodeInvalidArgument {
+			t.Errorf("throttle %v: %v", r, err)
 		}
 	}
 	_, err = a.Pause(t.Context(), connect.NewRequest(&leatv1.PauseRequest{}))

@@ -92,6 +92,26 @@ func (a *admin) RemoveSource(ctx context.Context, r *connect.Request[leatv1.Remo
 	return answer(a.b.RemoveSource(ctx, r.Msg))
 }
 
+// Throttle needs a name, and either a ratio from 0 to 1 or off.
+func (a *admin) Throttle(ctx context.Context, r *connect.Request[leatv1.ThrottleRequest]) (*connect.Response[leatv1.ThrottleResponse], error) {
+	m := r.Msg
+	d := m.GetDuration()
+	switch {
+	case m.GetName() == "":
+		return nil, connectError(Errorf(Invalid, "name is missing: a source or a subscription"))
+	case m.GetOff() && m.Ratio != nil:
+		return nil, connectError(Errorf(Invalid, "off ends a throttle: it has no ratio"))
+	case m.GetOff():
+	case m.Ratio == nil:
+		return nil, connectError(Errorf(Invalid, "ratio is missing: the share of the speed that is left, from 0 (stopped) to 1"))
+	case !(m.GetRatio() >= 0 && m.GetRatio() <= 1): // also no number
+		return nil, connectError(Errorf(Invalid, "ratio %v is none: the share of the speed that is left, from 0 (stopped) to 1", m.GetRatio()))
+	case d != nil && (d.CheckValid() != nil || d.AsDuration() < 0):
+		return nil, connectError(Errorf(Invalid, "duration is none from 0 on"))
+	}
+	return answer(a.b.Throttle(ctx, m))
+}
+
 // AuditLog lists.
 func (a *admin) AuditLog(ctx context.Context, r *connect.Request[leatv1.AuditLogRequest]) (*connect.Response[leatv1.AuditLogResponse], error) {
 	if t := r.Msg.GetSince(); t != nil {

@@ -23,6 +23,8 @@ type Backend interface {
 	Seek(ctx context.Context, r *leatv1.SeekRequest) (*leatv1.SeekResponse, error)
 	Parked(ctx context.Context, r *leatv1.ParkedRequest) (*leatv1.ParkedResponse, error)
 	RemoveSource(ctx context.Context, r *leatv1.RemoveSourceRequest) (*leatv1.RemoveSourceResponse, error)
+	// Throttle has a name, and a ratio from 0 to 1 unless it is off.
+	Throttle(ctx context.Context, r *leatv1.ThrottleRequest) (*leatv1.ThrottleResponse, error)
 	AuditLog(ctx context.Context, r *leatv1.AuditLogRequest) (*leatv1.AuditLogResponse, error)
 	// Audit keeps what a caller did or tried to do.
 	Audit(ctx context.Context, c Change)

@@ -70,6 +70,9 @@ func (b *backend) Parked(ctx context.Context, _ *leatv1.ParkedRequest) (*leatv1.
 func (b *backend) RemoveSource(ctx context.Context, _ *leatv1.RemoveSourceRequest) (*leatv1.RemoveSourceResponse, error) {
 	return &leatv1.RemoveSourceResponse{}, b.call(ctx)
 }
+func (b *backend) Throttle(ctx context.Context, _ *leatv1.ThrottleRequest) (*leatv1.ThrottleResponse, error) {
+	return &leatv1.ThrottleResponse{}, b.call(ctx)
+}
 func (b *backend) AuditLog(ctx context.Context, _ *leatv1.AuditLogRequest) (*leatv1.AuditLogResponse, error) {
 	return &leatv1.AuditLogResponse{}, b.call(ctx)
 }

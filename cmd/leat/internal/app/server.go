@@ -55,6 +55,7 @@ type Server struct {
 	commits   map[string]commitAt           // by subscription
 	arrivals  map[string]arrival            // by source
 	logFull   map[string]bool
+	throttles throttles
 }
 
 // shareOf the memory budget: what sinks encode for one another, the logs' tails, their queues, and the
@@ -71,7 +72,7 @@ func newServer(ctx context.Context, o Options, tel *telemetry.Telemetry, addr ne
 	}
 	s := &Server{o: o, tel: tel, store: store, hub: pull.NewHub(), started: time.Now(), cfg: o.Config,
 		databases: map[string]database{}, removed: map[string]bool{}, gone: map[string]state.Subscription{}, lost: map[string]state.Source{}, holds: map[string]pipeline.Offset{},
-		commits: map[string]commitAt{}, arrivals: map[string]arrival{}, logFull: map[string]bool{}}
+		commits: map[string]commitAt{}, arrivals: map[string]arrival{}, logFull: map[string]bool{}, throttles: newThrottles()}
 	s.publicURL = strings.TrimSuffix(o.Config.PublicURL, "/")
 	if strings.HasSuffix(s.publicURL, ":0") { // the port was the system's choice
 		scheme, _, _ := strings.Cut(s.publicURL, "://")
@@ -131,6 +132,9 @@ func (s *Server) begin(ctx context.Context) error {
 	if err := s.holdAll(ctx); err != nil {
 		return err
 	}
+	if err := s.loadThrottles(ctx); err != nil {
+		return err
+	}
 	for _, name := range slices.Sorted(maps.Keys(s.cfg.Sources)) {
 		if err := s.startSource(ctx, s.cfg, name); err != nil {
 			return err
@@ -148,6 +152,7 @@ func (s *Server) begin(ctx context.Context) error {
 func (s *Server) quiesce() { s.ended = s.engine.Stop() }
 
 func (s *Server) stop() error {
+	s.stopThrottles()
 	return errors.Join(s.ended, s.engine.Stop(), s.store.Close())
 }
 
@@ -179,7 +184,8 @@ func (s *Server) startSource(ctx context.Context, cfg *config.Config, name strin
 			defer s.mu.Unlock()
 			o, ok := s.holds[name]
 			return o, ok
-		}}
+		},
+		Ratio: func() float64 { return s.ratioOf(name) }}
 	if err := s.engine.AddSource(ctx, spec); err != nil {
 		return err
 	}
@@ -206,7 +212,7 @@ func (s *Server) startSubscription(ctx context.Context, cfg *config.Config, name
 	}
 	render := encode.JSON(encode.Options{Source: sub.Source, PublicURL: s.publicURL, Columns: sub.Columns, Int64AsString: sub.JSON.Int64 == "string", Form: s.forms.Of})
 	c := deliver.Config{Name: name, Source: sub.Source, Filter: program, From: startOf(sub.From), Order: orders[sub.Order],
-		MaxInFlight: sub.Flow.MaxInFlight, Rate: sub.Flow.Rate,
+		MaxInFlight: sub.Flow.MaxInFlight, Rate: sub.Flow.Rate, Throttle: s.throttleOf(name),
 		Batch: deliver.Batch{Events: sub.Batch.Events, Bytes: int(sub.Batch.Bytes), Wait: sub.Batch.Wait.D()},
 		Retry: deliver.Retry{Initial: sub.Retry.Initial.D(), Max: sub.Retry.Max.D(), Attempts: sub.Retry.Attempts, Age: sub.Retry.Age.D()},
 		Grace: s.o.Grace, Resolved: sub.Resolved.D(),

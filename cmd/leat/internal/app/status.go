@@ -42,7 +42,7 @@ func (s *Server) status() *leatv1.StatusResponse {
 	r.MemoryUsed, _ = telemetry.AnonymousMemory()
 	for _, x := range st.Sources {
 		p := s.sourceStatus(x)
-		p.LogFull = full[x.Name]
+		p.LogFull, p.Throttles = full[x.Name], s.throttleStates(x.Name)
 		if src := cfg.Sources[x.Name]; src != nil {
 			p.Kind = sourceKind(src)
 		}
@@ -50,6 +50,7 @@ func (s *Server) status() *leatv1.StatusResponse {
 	}
 	for _, x := range st.Subscriptions {
 		p := s.subscriptionStatus(x)
+		p.Throttles = s.throttleStates(x.Name)
 		if sub := cfg.Subscriptions[x.Name]; sub != nil {
 			p.Kind = sub.Deliver.Kind()
 		}

@@ -24,7 +24,7 @@ func (a *app) pauseCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for _, name := range []string{"ratio", "for"} {
 				if cmd.Flags().Changed(name) {
-					return unsupported("leat pause --" + name)
+					return usage(cmd, "leat pause has no --%s: leat throttle NAME --ratio 0 --for TIME stops for a time", name)
 				}
 			}
 			return a.change(cmd.Context(), "pause "+args[0], func(ctx context.Context, s *server, doing string) error {
@@ -37,7 +37,7 @@ func (a *app) pauseCommand() *cobra.Command {
 	f.StringVar(&reason, "reason", "", "`WHY`, for status and the audit log")
 	f.StringVar(&ratio, "ratio", "", "of the rate")
 	f.StringVar(&span, "for", "", "a time")
-	for _, hidden := range []string{"ratio", "for"} { // of a later version: refused, not unknown
+	for _, hidden := range []string{"ratio", "for"} { // of leat throttle: refused with where to find them
 		f.Lookup(hidden).Hidden = true
 	}
 	return cmd

@@ -197,6 +197,27 @@ func (b *backend) RemoveSource(_ context.Context, r *leatv1.RemoveSourceRequest)
 	return &leatv1.RemoveSourceResponse{Done: []string{"dropped slot leat_files and publication leat_files", "removed the log logs/files"}}, nil
 }
 
+func (b *backend) Throttle(ctx context.Context, r *leatv1.ThrottleRequest) (*leatv1.ThrottleResponse, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := b.find(r.Name)
+	switch {
+	case s == nil:
+		return nil, none(r.Name)
+	case r.Off && len(s.Throttles) == 0:
+		return nil, api.Errorf(api.Precondition, "%q is not throttled by hand: nothing was changed", r.Name)
+	case r.Off:
+		s.Throttles = nil
+	default:
+		t := &leatv1.ThrottleState{Ratio: r.GetRatio(), Reason: r.Reason, Owner: api.Actor(ctx), Since: at(0)}
+		if r.Duration != nil {
+			t.Until = at(r.Duration.AsDuration())
+		}
+		s.Throttles = []*leatv1.ThrottleState{t}
+	}
+	return &leatv1.ThrottleResponse{Throttles: s.Throttles}, nil
+}
+
 func (b *backend) Audit(context.Context, api.Change) {}
 
 func (b *backend) AuditLog(_ context.Context, r *leatv1.AuditLogRequest) (*leatv1.AuditLogResponse, error) {

@@ -10,7 +10,6 @@ import (
 var later = []laterCommand{
 	{"top", "the status, live, full screen"},
 	{"explain", "what became of an event"},
-	{"throttle", "slow a source or subscription down"},
 	{"redrive", "send parked keys and dead letters again"},
 	{"discard", "give up on parked keys and dead letters"},
 	{"replay", "deliver a window of the log again"},

@@ -91,7 +91,7 @@ func (a *app) sourceTable(list []*leatv1.SourceStatus) *screen.Table {
 			screen.Text(screen.Rate(s.GetEventsPerSecond())), screen.Text(screen.Size(uint64(max(s.GetBytesPerSecond(), 0)))+"/s"),
 			screen.Text(screen.Size(s.GetLogBytes())), screen.Text(screen.Count(kept(s.GetOldest(), s.GetNext()))),
 			screen.Text(shortPosition(s.GetPosition())))
-		for _, n := range sourceNotes(s) {
+		for _, n := range a.sourceNotes(s) {
 			t.Note(n.Style, n.Text)
 		}
 	}
@@ -112,7 +112,7 @@ func kept(oldest, next uint64) uint64 {
 }
 
 // sourceNotes say what is wrong with a source and what to do.
-func sourceNotes(s *leatv1.SourceStatus) []screen.Cell {
+func (a *app) sourceNotes(s *leatv1.SourceStatus) []screen.Cell {
 	var out []screen.Cell
 	if s.GetReason() != "" {
 		text := s.GetReason()
@@ -127,6 +127,7 @@ func sourceNotes(s *leatv1.SourceStatus) []screen.Cell {
 	if (s.GetState() == "gone" || s.GetState() == "") && s.GetReason() == "" {
 		out = append(out, screen.Cell{Text: "! leat.yaml no longer names it; kept and paused; leat source remove or leat apply --drop removes it", Style: screen.Yellow})
 	}
+	out = append(out, a.throttleNotes(s.GetThrottles())...)
 	if s.GetLogFull() {
 		out = append(out, screen.Cell{Text: "! the log's disk is full: reading waits; make space, or lower retention.size", Style: screen.Red})
 	}
@@ -196,6 +197,7 @@ func (a *app) subscriptionNotes(s *leatv1.SubscriptionStatus) []screen.Cell {
 	if s.GetState() == "gone" && s.GetReason() == "" {
 		out = append(out, screen.Cell{Text: "! leat.yaml no longer names it; kept and paused; leat apply --drop " + s.GetName() + " removes it", Style: screen.Yellow})
 	}
+	out = append(out, a.throttleNotes(s.GetThrottles())...)
 	if s.GetSaveError() != "" {
 		out = append(out, screen.Cell{Text: "! its cursor is not saved: " + s.GetSaveError(), Style: screen.Red})
 	}
@@ -231,7 +233,7 @@ func (a *app) details(r *leatv1.StatusResponse) {
 			[2]string{"lag", lag}, [2]string{"rate", screen.Rate(s.GetEventsPerSecond()) + " events, " + screen.Size(uint64(max(s.GetBytesPerSecond(), 0))) + "/s"},
 			[2]string{"tables", screen.Count(s.GetTables())}, [2]string{"log", s.GetLogId()}, [2]string{"log size", screen.Size(s.GetLogBytes())},
 			[2]string{"offsets", offsets(s.GetOldest(), s.GetNext())})
-		a.notes(sourceNotes(s))
+		a.notes(a.sourceNotes(s))
 	}
 	for i, s := range r.GetSubscriptions() {
 		if i > 0 || len(r.GetSources()) > 0 {

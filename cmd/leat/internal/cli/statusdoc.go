@@ -37,6 +37,8 @@ type sourceDoc struct {
 	Next            uint64      `json:"next"`
 	Tables          uint32      `json:"tables"`
 	Notices         []noticeDoc `json:"notices"`
+	// Throttles in force; only when there are some.
+	Throttles []throttleDoc `json:"throttles,omitempty"`
 }
 
 type noticeDoc struct {
@@ -73,6 +75,8 @@ type subscriptionDoc struct {
 	Failed          uint64     `json:"failed"`
 	Dead            uint64     `json:"dead"`
 	SaveError       string     `json:"save_error,omitempty"`
+	// Throttles in force; only when there are some.
+	Throttles []throttleDoc `json:"throttles,omitempty"`
 }
 
 func statusDocument(r *leatv1.StatusResponse) statusDoc {
@@ -82,7 +86,7 @@ func statusDocument(r *leatv1.StatusResponse) statusDoc {
 		one := sourceDoc{Name: s.GetName(), Kind: s.GetKind(), State: stateCell(s.GetState()).Text, Reason: s.GetReason(), Code: s.GetCode(),
 			Since: moment(s.GetSince()), Position: s.GetPosition(), LagSeconds: seconds(s.GetLag().AsDuration()),
 			EventsPerSecond: s.GetEventsPerSecond(), BytesPerSecond: s.GetBytesPerSecond(), LogID: s.GetLogId(), LogBytes: s.GetLogBytes(),
-			LogFull: s.GetLogFull(), Oldest: s.GetOldest(), Next: s.GetNext(), Tables: s.GetTables(), Notices: []noticeDoc{}}
+			LogFull: s.GetLogFull(), Oldest: s.GetOldest(), Next: s.GetNext(), Tables: s.GetTables(), Notices: []noticeDoc{}, Throttles: throttleDocs(s.GetThrottles())}
 		for _, n := range s.GetNotices() {
 			one.Notices = append(one.Notices, noticeDoc{n.GetKind(), n.GetCode(), n.GetTable(), n.GetPosition(), n.GetReason(), n.GetCure(), moment(n.GetTime())})
 		}
@@ -94,7 +98,8 @@ func statusDocument(r *leatv1.StatusResponse) statusDoc {
 			LagBytes: s.GetLagBytes(), LagSeconds: seconds(s.GetLag().AsDuration()), EventsPerSecond: s.GetEventsPerSecond(),
 			Low: s.GetLow(), Persisted: s.GetPersisted(), Read: s.GetRead(), Next: s.GetNext(), Resolved: s.GetResolved(),
 			InFlight: s.GetInFlight(), Open: s.GetOpen(), Held: s.GetHeld(), BufferedBytes: s.GetBufferedBytes(),
-			Delivered: s.GetDelivered(), Failed: s.GetFailed(), Dead: s.GetDead(), SaveError: s.GetSaveError()})
+			Delivered: s.GetDelivered(), Failed: s.GetFailed(), Dead: s.GetDead(), SaveError: s.GetSaveError(),
+			Throttles: throttleDocs(s.GetThrottles())})
 	}
 	return d
 }
