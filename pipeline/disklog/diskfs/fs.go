@@ -1,3 +1,5 @@
+// Package diskfs is the seam between the log and the file system below it, with the real one: gathering
+// writes, syncs that cost no metadata, a lock that ends with its process. Package faultfs is one that fails.
 package diskfs
 
 import (

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"sort"
 	"strings"
+
+	"github.com/leat-cdc/leat/cmd/leat/internal/config/yamltree"
 )
 
 // derive fills in the defaults that depend on other fields.
@@ -88,7 +90,7 @@ func loopbackHost(host string) bool {
 
 // checker holds the rules over several fields.
 type checker struct {
-	doc *document
+	doc *yamltree.Document
 	cfg *Config
 }
 
@@ -114,17 +116,17 @@ func (c *checker) ok(path string) bool {
 	if c.cfg.Open(path) {
 		return false
 	}
-	for _, e := range c.doc.errs {
+	for _, e := range c.doc.Errs {
 		if e.Path == path || strings.HasPrefix(e.Path, path+".") {
 			return false
 		}
 	}
-	n := c.doc.paths[path]
-	return n == nil || !n.failed
+	n := c.doc.Paths[path]
+	return n == nil || !n.Failed
 }
 
 func (c *checker) fail(path, cure, format string, args ...any) {
-	c.doc.fail(c.doc.nearest(path), path, fmt.Sprintf(format, args...), cure)
+	c.doc.Fail(c.doc.Nearest(path), path, fmt.Sprintf(format, args...), cure)
 }
 
 func (c *checker) api() {
@@ -139,7 +141,7 @@ func (c *checker) api() {
 		for j, r := range t.Roles {
 			rp := fmt.Sprintf("%s.roles.%d", p, j)
 			if sub, is := strings.CutPrefix(r, "subscribe:"); is && c.ok(rp) && cfg.Subscriptions[sub] == nil {
-				c.fail(rp, didYouMean(sub, sortedKeys(cfg.Subscriptions)), "there is no subscription %q", sub)
+				c.fail(rp, yamltree.DidYouMean(sub, sortedKeys(cfg.Subscriptions)), "there is no subscription %q", sub)
 			}
 		}
 	}

@@ -6,23 +6,25 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/leat-cdc/leat/cmd/leat/internal/config/yamltree"
 )
 
 func itoa(i int) string { return strconv.Itoa(i) }
 
 func (c *checker) subscription(path string, s *Subscription) {
-	if p := path + ".source"; s.Source != "" && c.ok(p) && c.cfg.Sources[s.Source] == nil && c.doc.paths["sources."+s.Source] == nil {
+	if p := path + ".source"; s.Source != "" && c.ok(p) && c.cfg.Sources[s.Source] == nil && c.doc.Paths["sources."+s.Source] == nil {
 		known := sortedKeys(c.cfg.Sources)
-		cure := didYouMean(s.Source, known)
-		if n := c.doc.paths[p]; n != nil && n.ref {
+		cure := yamltree.DidYouMean(s.Source, known)
+		if n := c.doc.Paths[p]; n != nil && n.Ref {
 			cure = "known: " + strings.Join(known, ", ")
-			c.fail(p, cure, "there is no source of the name that %s gives", quote(n))
+			c.fail(p, cure, "there is no source of the name that %s gives", yamltree.Quote(n))
 		} else {
 			c.fail(p, cure, "there is no source %q", s.Source)
 		}
 	}
 	for _, t := range sortedKeys(s.Columns) {
-		c.columns(join(path+".columns", t), s.Columns[t])
+		c.columns(yamltree.Join(path+".columns", t), s.Columns[t])
 	}
 	c.deliver(path+".deliver", s.Deliver)
 	if s.Retry.Max < s.Retry.Initial && c.ok(path+".retry") {
@@ -37,15 +39,15 @@ func (c *checker) subscription(path string, s *Subscription) {
 }
 
 func (c *checker) deliver(path string, s Deliver) {
-	n := c.doc.paths[path]
-	if n == nil || n.kind != kindMap && n.kind != kindNull {
+	n := c.doc.Paths[path]
+	if n == nil || n.Kind != yamltree.KindMap && n.Kind != yamltree.KindNull {
 		return // reported already
 	}
 	const cure = "exactly one of: webhook, pull, file, stdout; make one subscription for each"
-	if len(n.keys) > 1 {
-		c.doc.fail(n.keys[1], path, path+" names more than one way to deliver", cure)
+	if len(n.Keys) > 1 {
+		c.doc.Fail(n.Keys[1], path, path+" names more than one way to deliver", cure)
 	}
-	if len(n.keys) == 0 && !n.failed {
+	if len(n.Keys) == 0 && !n.Failed {
 		c.fail(path, cure, "%s names no way to deliver", path)
 	}
 	if s.Webhook != nil {
@@ -87,7 +89,7 @@ func (c *checker) webhook(path string, w *Webhook) {
 // headers refuses what could not be sent, or not as it stands there.
 func (c *checker) headers(path string, w *Webhook, u *url.URL) {
 	for _, name := range sortedKeys(w.Headers) {
-		p := join(path+".headers", name)
+		p := yamltree.Join(path+".headers", name)
 		if !c.ok(p) {
 			continue
 		}

@@ -4,6 +4,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+
+	"github.com/leat-cdc/leat/cmd/leat/internal/config/yamltree"
 )
 
 var sslModes = []string{"disable", "allow", "prefer", "require", "verify-ca", "verify-full"}
@@ -68,16 +70,16 @@ func (c *checker) tables(path string, s *Source) {
 		return
 	}
 	gone := func(field, table string) bool {
-		p := join(path+"."+field, table)
+		p := yamltree.Join(path+"."+field, table)
 		if strings.ContainsAny(table, "*?") || MatchTable(s.Tables, table) || !c.ok(p) {
 			return false
 		}
-		c.doc.fail(c.keyOf(p), p, p+" speaks of a table that tables leaves out", "take it into "+path+".tables, or remove it here")
+		c.doc.Fail(c.keyOf(p), p, p+" speaks of a table that tables leaves out", "take it into "+path+".tables, or remove it here")
 		return true
 	}
 	for _, t := range sortedKeys(s.Columns) {
 		if !gone("columns", t) {
-			c.columns(join(path+".columns", t), s.Columns[t])
+			c.columns(yamltree.Join(path+".columns", t), s.Columns[t])
 		}
 	}
 	for _, t := range sortedKeys(s.KeySpace) {
@@ -88,7 +90,7 @@ func (c *checker) tables(path string, s *Source) {
 			continue
 		}
 		for i, col := range s.Keys[t] {
-			p := join(join(path+".keys", t), itoa(i))
+			p := yamltree.Join(yamltree.Join(path+".keys", t), itoa(i))
 			if slices.Contains(s.Keys[t][:i], col) {
 				c.fail(p, "remove one of them", "%s names a column twice", p)
 			}
@@ -112,7 +114,7 @@ func hasColumn(list []string, col string) bool {
 // columns refuses lists that take in and leave out at once.
 func (c *checker) columns(path string, list []string) {
 	for i, col := range list {
-		if p := join(path, itoa(i)); strings.HasPrefix(col, "!") != strings.HasPrefix(list[0], "!") && c.ok(p) {
+		if p := yamltree.Join(path, itoa(i)); strings.HasPrefix(col, "!") != strings.HasPrefix(list[0], "!") && c.ok(p) {
 			c.fail(p, "either name what to keep, or, with !, what to leave out", "%s mixes columns to keep and to leave out", path)
 			return
 		}
@@ -120,17 +122,17 @@ func (c *checker) columns(path string, list []string) {
 }
 
 // keyOf is the key of the value at path, for findings about the name.
-func (c *checker) keyOf(path string) *node {
-	v := c.doc.paths[path]
+func (c *checker) keyOf(path string) *yamltree.Node {
+	v := c.doc.Paths[path]
 	for at := path; v != nil; {
 		i := strings.LastIndexByte(at, '.')
 		if i < 0 {
 			break
 		}
 		at = at[:i]
-		if parent := c.doc.paths[at]; parent != nil && parent.kind == kindMap {
-			if k := slices.Index(parent.items, v); k >= 0 {
-				return parent.keys[k]
+		if parent := c.doc.Paths[at]; parent != nil && parent.Kind == yamltree.KindMap {
+			if k := slices.Index(parent.Items, v); k >= 0 {
+				return parent.Keys[k]
 			}
 		}
 	}

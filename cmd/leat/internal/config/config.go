@@ -5,6 +5,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+
+	"github.com/leat-cdc/leat/cmd/leat/internal/config/yamltree"
 )
 
 // Config is the whole file. Build one with [Load] or [Parse]; a Config is not
@@ -39,7 +41,7 @@ type Config struct {
 	// Who gets which changes, by name.
 	Subscriptions map[string]*Subscription `json:"subscriptions" keys:"name"`
 
-	doc      *document
+	doc      *yamltree.Document
 	open     map[string]string // path → text of values left unexpanded
 	opts     Options
 	warnings Errors
@@ -111,15 +113,24 @@ type Options struct {
 	Masked bool
 }
 
-const (
-	maxFile   = 1 << 20
-	maxSecret = 64 << 10
-)
+const maxSecret = 64 << 10
+
+// Error is one thing wrong with the file.
+type Error = yamltree.Error
+
+// Errors are all findings of one file, sorted by line.
+type Errors = yamltree.Errors
+
+// Mask stands in the place of a secret in everything that is printed.
+const Mask = yamltree.Mask
+
+// DidYouMean names the word nearest to got, if one is near, else lists the words.
+func DidYouMean(got string, words []string) string { return yamltree.DidYouMean(got, words) }
 
 // Load reads and parses the file at path. The error is [Errors] when the
 // content is wrong, and wraps the operating system's when it cannot be read.
 func Load(path string, opts Options) (*Config, error) {
-	data, err := readRegular(path, maxFile)
+	data, err := readRegular(path, yamltree.MaxFile)
 	if err != nil {
 		return nil, fmt.Errorf("read config: %w (leat init writes one)", err)
 	}
@@ -139,19 +150,19 @@ func Parse(name string, data []byte, opts Options) (*Config, error) {
 	if opts.Dir == "" {
 		opts.Dir = filepath.Dir(name)
 	}
-	doc := newDocument(name, data)
+	doc := yamltree.New(name, data, fieldNames)
 	cfg := &Config{doc: doc, open: map[string]string{}, opts: opts}
-	if !doc.parse() {
-		return nil, doc.sorted()
+	if !doc.Parse() {
+		return nil, doc.Sorted()
 	}
-	doc.expand(opts)
-	cfg.warnings = doc.refuseUnsupported()
+	expand(doc, opts)
+	cfg.warnings = refuseUnsupported(doc)
 	d := &decoder{doc: doc, opts: opts, open: cfg.open}
 	d.fill(cfg)
 	cfg.derive()
 	(&checker{doc: doc, cfg: cfg}).all()
-	if len(doc.errs) > 0 {
-		return nil, doc.sorted()
+	if len(doc.Errs) > 0 {
+		return nil, doc.Sorted()
 	}
 	return cfg, nil
 }
@@ -163,12 +174,12 @@ func (c *Config) Expand(opts Options) (*Config, error) {
 	if opts.Dir == "" {
 		opts.Dir = c.opts.Dir
 	}
-	return Parse(c.doc.name, c.doc.src, opts)
+	return Parse(c.doc.Name, c.doc.Src, opts)
 }
 
 // Source returns the text that was parsed, as written. It may hold literal
 // secrets: it is for sending to the server, not for printing.
-func (c *Config) Source() []byte { return append([]byte(nil), c.doc.src...) }
+func (c *Config) Source() []byte { return append([]byte(nil), c.doc.Src...) }
 
 // Dir is the folder that relative paths of the file are relative to.
 func (c *Config) Dir() string { return c.opts.Dir }
@@ -182,14 +193,14 @@ func (c *Config) Warnings() Errors { return c.warnings }
 // Pos returns line and column (from 1) of the value at path, or of its nearest
 // ancestor that stands in the file.
 func (c *Config) Pos(path string) (line, col int) {
-	n := c.doc.nearest(path)
-	return n.line, n.col
+	n := c.doc.Nearest(path)
+	return n.Line, n.Col
 }
 
 // Errorf makes an error at the value at path, for checks that need more than
 // this package: a filter that does not compile, a table that does not exist.
 func (c *Config) Errorf(path, format string, args ...any) *Error {
-	return c.doc.errorAt(c.doc.nearest(path), path, fmt.Sprintf(format, args...), "")
+	return c.doc.ErrorAt(c.doc.Nearest(path), path, fmt.Sprintf(format, args...), "")
 }
 
 // CheckRun checks what only a server needs: a data folder.
@@ -197,7 +208,7 @@ func (c *Config) CheckRun() error {
 	if c.Data != "" || c.Open("data") {
 		return nil
 	}
-	return Errors{c.doc.errorAt(c.doc.root, "data", "data is missing", "name the folder of the log and the state: data: ./leat-data")}
+	return Errors{c.doc.ErrorAt(c.doc.Root, "data", "data is missing", "name the folder of the log and the state: data: ./leat-data")}
 }
 
 // readRegular reads a regular file of at most limit bytes: a device or a pipe

@@ -5,21 +5,24 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
+	"sync"
+
+	"github.com/leat-cdc/leat/cmd/leat/internal/config/yamltree"
 )
 
 // nodeDecoder is a type that reads a node itself; it reports its own errors.
 type nodeDecoder interface {
-	decodeNode(d *decoder, n *node, path string)
+	decodeNode(d *decoder, n *yamltree.Node, path string)
 }
 
 // textDecoder is a type that reads a scalar.
 type textDecoder interface {
-	decodeText(string) *problem
+	decodeText(string) *yamltree.Problem
 }
 
 // decoder fills structs from the tree by their tags.
 type decoder struct {
-	doc  *document
+	doc  *yamltree.Document
 	opts Options
 	open map[string]string
 }
@@ -30,7 +33,7 @@ func (d *decoder) Open(path string) bool { _, ok := d.open[path]; return ok }
 func (d *decoder) fill(c *Config) {
 	v := reflect.ValueOf(c).Elem()
 	setDefaults(v)
-	d.structure(d.doc.root, "", v)
+	d.structure(d.doc.Root, "", v)
 }
 
 // fields lists the fields of a struct that the file may hold, by name.
@@ -77,7 +80,7 @@ func setDefaults(v reflect.Value) {
 }
 
 // setText sets a scalar from its text, whatever its kind.
-func setText(v reflect.Value, text string) *problem {
+func setText(v reflect.Value, text string) *yamltree.Problem {
 	if td, ok := v.Addr().Interface().(textDecoder); ok {
 		return td.decodeText(text)
 	}
@@ -86,25 +89,25 @@ func setText(v reflect.Value, text string) *problem {
 		v.SetString(text)
 	case reflect.Bool:
 		if text != "true" && text != "false" {
-			return wrong("is not true or false").fix("write true or false")
+			return yamltree.Wrong("is not true or false").Fix("write true or false")
 		}
 		v.SetBool(text == "true")
 	case reflect.Int, reflect.Int64:
 		i, err := strconv.ParseInt(text, 10, 64)
 		if err != nil {
-			return wrong("is not a whole number")
+			return yamltree.Wrong("is not a whole number")
 		}
 		v.SetInt(i)
 	case reflect.Uint32:
 		i, err := strconv.ParseUint(text, 10, 32)
 		if err != nil {
-			return wrong("is not a whole number from 0 to 4294967295")
+			return yamltree.Wrong("is not a whole number from 0 to 4294967295")
 		}
 		v.SetUint(i)
 	case reflect.Float64:
 		f, err := strconv.ParseFloat(text, 64)
 		if err != nil {
-			return wrong("is not a number")
+			return yamltree.Wrong("is not a number")
 		}
 		v.SetFloat(f)
 	}
@@ -112,8 +115,8 @@ func setText(v reflect.Value, text string) *problem {
 }
 
 // value decodes one node into v.
-func (d *decoder) value(n *node, path string, v reflect.Value, tag reflect.StructTag) {
-	if n.failed {
+func (d *decoder) value(n *yamltree.Node, path string, v reflect.Value, tag reflect.StructTag) {
+	if n.Failed {
 		return
 	}
 	if nd, ok := v.Addr().Interface().(nodeDecoder); ok {
@@ -143,8 +146,8 @@ func (d *decoder) value(n *node, path string, v reflect.Value, tag reflect.Struc
 	}
 }
 
-func (d *decoder) off(n *node, v reflect.Value, tag reflect.StructTag) bool {
-	if tag.Get("off") == "" || n.text != "off" {
+func (d *decoder) off(n *yamltree.Node, v reflect.Value, tag reflect.StructTag) bool {
+	if tag.Get("off") == "" || n.Text != "off" {
 		return false
 	}
 	v.SetZero()
@@ -152,31 +155,31 @@ func (d *decoder) off(n *node, v reflect.Value, tag reflect.StructTag) bool {
 }
 
 // structure decodes a mapping into a struct. An empty value is an empty mapping.
-func (d *decoder) structure(n *node, path string, v reflect.Value) {
+func (d *decoder) structure(n *yamltree.Node, path string, v reflect.Value) {
 	names, byName := fields(v.Type())
-	if n.kind == kindMap {
-		for i, k := range n.keys {
-			f, ok := byName[k.raw]
-			switch p := join(path, k.name()); {
-			case k.failed, n.items[i].failed:
+	if n.Kind == yamltree.KindMap {
+		for i, k := range n.Keys {
+			f, ok := byName[k.Raw]
+			switch p := yamltree.Join(path, k.Name()); {
+			case k.Failed, n.Items[i].Failed:
 			case ok:
-				d.value(n.items[i], p, v.FieldByIndex(f.Index), f.Tag)
+				d.value(n.Items[i], p, v.FieldByIndex(f.Index), f.Tag)
 			default:
-				n.items[i].hide() // it may be a secret under a misspelt name
+				n.Items[i].Hide() // it may be a secret under a misspelt name
 				d.unknown(k, path, names)
 			}
 		}
-	} else if n.kind != kindNull {
+	} else if n.Kind != yamltree.KindNull {
 		d.wrongKind(n, path, "a mapping", "its fields: "+strings.Join(names, ", "))
 		return
 	}
 	for _, name := range names {
-		if byName[name].Tag.Get("need") != "" && n.get(name) == nil {
+		if byName[name].Tag.Get("need") != "" && n.Get(name) == nil {
 			cure := cures[name]
 			if cure == "" {
 				cure = "write " + name + ": …"
 			}
-			d.doc.fail(d.owner(path, n), join(path, name), fmt.Sprintf("%s is missing in %s", name, d.label(path)), cure)
+			d.doc.Fail(d.owner(path, n), yamltree.Join(path, name), fmt.Sprintf("%s is missing in %s", name, d.label(path)), cure)
 		}
 	}
 }
@@ -190,127 +193,127 @@ var cures = map[string]string{
 
 // owner is the key of the value at path where it has one: that is where a
 // missing field is reported.
-func (d *decoder) owner(path string, n *node) *node {
+func (d *decoder) owner(path string, n *yamltree.Node) *yamltree.Node {
 	i := strings.LastIndexByte(path, '.')
 	if i < 0 {
 		return n
 	}
-	parent := d.doc.paths[path[:i]]
-	if parent != nil && parent.kind == kindMap {
-		for k, v := range parent.items {
+	parent := d.doc.Paths[path[:i]]
+	if parent != nil && parent.Kind == yamltree.KindMap {
+		for k, v := range parent.Items {
 			if v == n {
-				return parent.keys[k]
+				return parent.Keys[k]
 			}
 		}
 	}
 	return n
 }
 
-func (d *decoder) unknown(k *node, path string, names []string) {
+func (d *decoder) unknown(k *yamltree.Node, path string, names []string) {
 	in := ""
 	if path != "" {
 		in = " in " + d.label(path)
 	}
-	cure := didYouMean(k.raw, names)
+	cure := yamltree.DidYouMean(k.Raw, names)
 	if len(names) == 0 {
 		cure = "it has no fields: write {}"
 	}
-	d.doc.fail(k, join(path, k.name()), "unknown field "+quoteKey(k)+in, cure)
+	d.doc.Fail(k, yamltree.Join(path, k.Name()), "unknown field "+yamltree.QuoteKey(k)+in, cure)
 }
 
-func (d *decoder) mapping(n *node, path string, v reflect.Value, tag reflect.StructTag) {
-	if n.kind == kindNull {
+func (d *decoder) mapping(n *yamltree.Node, path string, v reflect.Value, tag reflect.StructTag) {
+	if n.Kind == yamltree.KindNull {
 		return
 	}
-	if n.kind != kindMap {
+	if n.Kind != yamltree.KindMap {
 		d.wrongKind(n, path, "a mapping", "names and, for each, its fields")
 		return
 	}
 	v.Set(reflect.MakeMap(v.Type()))
-	for i, k := range n.keys {
-		p := join(path, k.name())
-		if pr := forms[tag.Get("keys")](k.raw); pr != nil {
-			d.doc.fail(k, p, quoteKey(k)+" in "+d.label(path)+" "+pr.msg, pr.cure)
+	for i, k := range n.Keys {
+		p := yamltree.Join(path, k.Name())
+		if pr := forms[tag.Get("keys")](k.Raw); pr != nil {
+			d.doc.Fail(k, p, yamltree.QuoteKey(k)+" in "+d.label(path)+" "+pr.Msg, pr.Cure)
 			continue
 		}
 		e := reflect.New(v.Type().Elem()).Elem()
-		d.value(n.items[i], p, e, tag)
-		v.SetMapIndex(reflect.ValueOf(k.raw), e)
+		d.value(n.Items[i], p, e, tag)
+		v.SetMapIndex(reflect.ValueOf(k.Raw), e)
 	}
 }
 
-func (d *decoder) list(n *node, path string, v reflect.Value, tag reflect.StructTag) {
-	if n.kind != kindSeq {
+func (d *decoder) list(n *yamltree.Node, path string, v reflect.Value, tag reflect.StructTag) {
+	if n.Kind != yamltree.KindSeq {
 		d.wrongKind(n, path, "a list", "write a list: [ … ]")
 		return
 	}
 	v.SetZero()
-	if len(n.items) == 0 && v.Type().Elem().Kind() != reflect.Struct {
-		d.doc.fail(n, path, d.label(path)+" is an empty list", "name at least one, or leave the field out")
+	if len(n.Items) == 0 && v.Type().Elem().Kind() != reflect.Struct {
+		d.doc.Fail(n, path, d.label(path)+" is an empty list", "name at least one, or leave the field out")
 	}
-	for i, item := range n.items {
+	for i, item := range n.Items {
 		e := reflect.New(v.Type().Elem()).Elem()
 		setDefaults(e)
-		d.value(item, join(path, strconv.Itoa(i)), e, tag)
+		d.value(item, yamltree.Join(path, strconv.Itoa(i)), e, tag)
 		v.Set(reflect.Append(v, e))
 	}
 }
 
 // text decodes a scalar by its own type.
-func (d *decoder) text(n *node, path string, td textDecoder, _ reflect.StructTag) bool {
-	if n.failed || !d.isScalar(n, path) {
+func (d *decoder) text(n *yamltree.Node, path string, td textDecoder, _ reflect.StructTag) bool {
+	if n.Failed || !d.isScalar(n, path) {
 		return false
 	}
-	if p := td.decodeText(n.text); p != nil {
-		d.doc.fail(n, path, d.label(path)+": "+quote(n)+" "+p.msg, d.cure(n, p))
+	if p := td.decodeText(n.Text); p != nil {
+		d.doc.Fail(n, path, d.label(path)+": "+yamltree.Quote(n)+" "+p.Msg, d.cure(n, p))
 		return false
 	}
 	return true
 }
 
 // cure keeps what a variable holds out of advice that repeats the value.
-func (d *decoder) cure(n *node, p *problem) string {
-	if (n.ref || n.secret) && strings.Contains(p.cure, n.text) || n.ref && strings.HasPrefix(p.cure, "did you mean") {
-		_, rest, _ := strings.Cut(p.cure, "? ")
-		if n.text != "" && strings.Contains(rest, n.text) {
+func (d *decoder) cure(n *yamltree.Node, p *yamltree.Problem) string {
+	if (n.Ref || n.Secret) && strings.Contains(p.Cure, n.Text) || n.Ref && strings.HasPrefix(p.Cure, "did you mean") {
+		_, rest, _ := strings.Cut(p.Cure, "? ")
+		if n.Text != "" && strings.Contains(rest, n.Text) {
 			return ""
 		}
 		return rest
 	}
-	return p.cure
+	return p.Cure
 }
 
 // isScalar refuses lists, mappings and empty values, and sets aside what is open.
-func (d *decoder) isScalar(n *node, path string) bool {
+func (d *decoder) isScalar(n *yamltree.Node, path string) bool {
 	switch {
-	case n.kind == kindMap || n.kind == kindSeq:
+	case n.Kind == yamltree.KindMap || n.Kind == yamltree.KindSeq:
 		d.wrongKind(n, path, "a plain value", "")
-	case n.kind == kindNull:
-		d.doc.fail(n, path, d.label(path)+" has no value", "give a value, or leave the field out to get its default")
-	case n.open:
-		d.open[path] = n.raw
+	case n.Kind == yamltree.KindNull:
+		d.doc.Fail(n, path, d.label(path)+" has no value", "give a value, or leave the field out to get its default")
+	case n.Open:
+		d.open[path] = n.Raw
 	default:
 		return true
 	}
 	return false
 }
 
-func (d *decoder) scalar(n *node, path string, v reflect.Value, tag reflect.StructTag) {
+func (d *decoder) scalar(n *yamltree.Node, path string, v reflect.Value, tag reflect.StructTag) {
 	if !d.isScalar(n, path) {
 		return
 	}
 	// A variable's value has no type of its own; a written one has.
-	want := map[reflect.Kind][]kind{
-		reflect.String: {kindString}, reflect.Bool: {kindBool}, reflect.Float64: {kindInt, kindFloat},
+	want := map[reflect.Kind][]yamltree.Kind{
+		reflect.String: {yamltree.KindString}, reflect.Bool: {yamltree.KindBool}, reflect.Float64: {yamltree.KindInt, yamltree.KindFloat},
 	}[v.Kind()]
 	if want == nil {
-		want = []kind{kindInt}
+		want = []yamltree.Kind{yamltree.KindInt}
 	}
-	if !n.ref && n.kind != want[0] && n.kind != want[len(want)-1] {
+	if !n.Ref && n.Kind != want[0] && n.Kind != want[len(want)-1] {
 		cure := ""
-		if want[0] == kindString {
+		if want[0] == yamltree.KindString {
 			cure = "write it in quotes"
-		} else if n.kind == kindString && setText(reflect.New(v.Type()).Elem(), n.text) == nil {
+		} else if n.Kind == yamltree.KindString && setText(reflect.New(v.Type()).Elem(), n.Text) == nil {
 			cure = "write it without quotes"
 		}
 		d.wrongKind(n, path, want[len(want)-1].String(), cure)
@@ -318,9 +321,9 @@ func (d *decoder) scalar(n *node, path string, v reflect.Value, tag reflect.Stru
 	}
 	old := reflect.New(v.Type()).Elem()
 	old.Set(v)
-	if p := setText(v, strings.ReplaceAll(n.text, "_", map[bool]string{true: "_", false: ""}[v.Kind() == reflect.String])); p != nil {
+	if p := setText(v, strings.ReplaceAll(n.Text, "_", map[bool]string{true: "_", false: ""}[v.Kind() == reflect.String])); p != nil {
 		v.Set(old)
-		d.doc.fail(n, path, d.label(path)+": "+quote(n)+" "+p.msg, d.cure(n, p))
+		d.doc.Fail(n, path, d.label(path)+": "+yamltree.Quote(n)+" "+p.Msg, d.cure(n, p))
 		return
 	}
 	if v.Kind() == reflect.String {
@@ -331,7 +334,7 @@ func (d *decoder) scalar(n *node, path string, v reflect.Value, tag reflect.Stru
 }
 
 // form checks the syntax of a string, and makes paths absolute.
-func (d *decoder) form(n *node, path string, v reflect.Value, tag reflect.StructTag) {
+func (d *decoder) form(n *yamltree.Node, path string, v reflect.Value, tag reflect.StructTag) {
 	s := v.String()
 	if enum := tag.Get("enum"); enum != "" {
 		words := strings.Split(enum, "|")
@@ -341,11 +344,11 @@ func (d *decoder) form(n *node, path string, v reflect.Value, tag reflect.Struct
 			}
 		}
 		words = supported(path, words)
-		cure := didYouMean(s, words)
-		if n.ref {
+		cure := yamltree.DidYouMean(s, words)
+		if n.Ref {
 			cure = "one of: " + strings.Join(words, ", ")
 		}
-		d.doc.fail(n, path, d.label(path)+": "+quote(n)+" is not known", cure)
+		d.doc.Fail(n, path, d.label(path)+": "+yamltree.Quote(n)+" is not known", cure)
 		return
 	}
 	name := tag.Get("form")
@@ -353,11 +356,11 @@ func (d *decoder) form(n *node, path string, v reflect.Value, tag reflect.Struct
 		return
 	}
 	if s == "" {
-		d.doc.fail(n, path, d.label(path)+" is empty", "give a value, or leave the field out")
+		d.doc.Fail(n, path, d.label(path)+" is empty", "give a value, or leave the field out")
 		return
 	}
 	if p := forms[name](s); p != nil {
-		d.doc.fail(n, path, d.label(path)+": "+quote(n)+" "+p.msg, d.cure(n, p))
+		d.doc.Fail(n, path, d.label(path)+": "+yamltree.Quote(n)+" "+p.Msg, d.cure(n, p))
 		return
 	}
 	if name == "path" {
@@ -366,7 +369,7 @@ func (d *decoder) form(n *node, path string, v reflect.Value, tag reflect.Struct
 }
 
 // bounds checks min and max.
-func (d *decoder) bounds(n *node, path string, v reflect.Value, tag reflect.StructTag) {
+func (d *decoder) bounds(n *yamltree.Node, path string, v reflect.Value, tag reflect.StructTag) {
 	for _, side := range []string{"min", "max"} {
 		text := tag.Get(side)
 		if text == "" {
@@ -384,11 +387,11 @@ func (d *decoder) bounds(n *node, path string, v reflect.Value, tag reflect.Stru
 			less = v.Float() < limit.Float() || v.Float() != v.Float()
 		}
 		if side == "min" && less {
-			d.doc.fail(n, path, d.label(path)+": "+quote(n)+" is too small", rangeText(tag))
+			d.doc.Fail(n, path, d.label(path)+": "+yamltree.Quote(n)+" is too small", rangeText(tag))
 			return
 		}
 		if side == "max" && !less && !v.Equal(limit) {
-			d.doc.fail(n, path, d.label(path)+": "+quote(n)+" is too large", rangeText(tag))
+			d.doc.Fail(n, path, d.label(path)+": "+yamltree.Quote(n)+" is too large", rangeText(tag))
 			return
 		}
 	}
@@ -402,8 +405,8 @@ func rangeText(tag reflect.StructTag) string {
 	return s
 }
 
-func (d *decoder) wrongKind(n *node, path, want, cure string) {
-	d.doc.fail(n, path, fmt.Sprintf("%s is %s, want %s", d.label(path), n.kind, want), cure)
+func (d *decoder) wrongKind(n *yamltree.Node, path, want, cure string) {
+	d.doc.Fail(n, path, fmt.Sprintf("%s is %s, want %s", d.label(path), n.Kind, want), cure)
 }
 
 // label names a value in a message.
@@ -411,5 +414,25 @@ func (d *decoder) label(path string) string {
 	if path == "" {
 		return "the file"
 	}
-	return short(maskText(path))
+	return yamltree.Short(yamltree.MaskText(path))
 }
+
+// fieldNames are the names of all fields that a file may hold.
+var fieldNames = sync.OnceValue(func() map[string]bool {
+	out := map[string]bool{"-": true, "*": true}
+	var walk func(t reflect.Type)
+	walk = func(t reflect.Type) {
+		switch t.Kind() {
+		case reflect.Pointer, reflect.Map, reflect.Slice:
+			walk(t.Elem())
+		case reflect.Struct:
+			names, byName := fields(t)
+			for _, n := range names {
+				out[n] = true
+				walk(byName[n].Type)
+			}
+		}
+	}
+	walk(reflect.TypeFor[Config]())
+	return out
+})

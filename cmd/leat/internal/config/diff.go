@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/leat-cdc/leat/cmd/leat/internal/config/yamltree"
+
 	"github.com/goccy/go-yaml"
 )
 
@@ -165,7 +167,7 @@ func flattenView(v any, path string, out map[string]string) {
 			out[path] = "{}"
 		}
 		for _, item := range x {
-			flattenView(item.Value, join(path, fmt.Sprint(item.Key)), out)
+			flattenView(item.Value, yamltree.Join(path, fmt.Sprint(item.Key)), out)
 		}
 	case []any:
 		var parts []string
@@ -215,11 +217,11 @@ func revealed(v reflect.Value, path string, out map[string]string) {
 	case reflect.Struct:
 		names, byName := fields(v.Type())
 		for _, name := range names {
-			revealed(v.FieldByIndex(byName[name].Index), join(path, name), out)
+			revealed(v.FieldByIndex(byName[name].Index), yamltree.Join(path, name), out)
 		}
 	case reflect.Map:
 		for _, k := range sortedMapKeys(v) {
-			revealed(v.MapIndex(reflect.ValueOf(k)), join(path, k), out)
+			revealed(v.MapIndex(reflect.ValueOf(k)), yamltree.Join(path, k), out)
 		}
 	}
 }

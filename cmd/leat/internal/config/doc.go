@@ -1,6 +1,6 @@
 // Package config reads leat.yaml: one file that describes a whole installation.
 //
-// The way of a file: the YAML parser gives a tree with positions (tree.go);
+// The way of a file: the YAML parser gives a tree with positions (yamltree);
 // ${NAME} is expanded in its scalars (expand.go); what this version lacks is
 // refused (unsupported.go); the tree is decoded into plain structs by their
 // tags (decode.go); then rules over several fields are checked (check*.go).

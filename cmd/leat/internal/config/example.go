@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"text/template"
+
+	"github.com/leat-cdc/leat/cmd/leat/internal/config/yamltree"
 )
 
 //go:embed example.yaml
@@ -35,7 +37,7 @@ func Example() []byte {
 func Init(o InitOptions) ([]byte, error) {
 	text := exampleText
 	mysql := strings.HasPrefix(o.URL, "mysql://") || strings.HasPrefix(o.URL, "mariadb://")
-	if maskText(o.URL) != o.URL {
+	if yamltree.MaskText(o.URL) != o.URL {
 		return nil, fmt.Errorf("write config: the URL holds a password: put it into a variable and name that, as ${PGPASSWORD}")
 	}
 	if mysql {

@@ -3,92 +3,47 @@ package config
 import (
 	"fmt"
 	"path/filepath"
-	"regexp"
 	"strings"
+
+	"github.com/leat-cdc/leat/cmd/leat/internal/config/yamltree"
 )
-
-// piece is a part of a scalar: literal text, or a reference.
-type piece struct {
-	text   string // literal
-	name   string // variable; "" in a literal piece
-	def    string // default
-	hasDef bool
-}
-
-var variable = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
-
-// split cuts a scalar into literals and references. $${ stands for ${.
-func split(s string) ([]piece, *problem) {
-	var out []piece
-	lit := ""
-	for {
-		i := strings.Index(s, "${")
-		if i < 0 {
-			break
-		}
-		if i > 0 && s[i-1] == '$' {
-			lit += s[:i-1] + "${"
-			s = s[i+2:]
-			continue
-		}
-		lit += s[:i]
-		end := strings.IndexByte(s[i:], '}')
-		if end < 0 {
-			return nil, wrong("a reference is not closed").fix("write ${NAME} or ${NAME:-default}; $${ stands for the characters ${")
-		}
-		name, def, hasDef := strings.Cut(s[i+2:i+end], ":-")
-		if !variable.MatchString(name) {
-			return nil, wrong("a reference does not name a variable").fix("write ${NAME} or ${NAME:-default}; a name is letters, digits and _; $${ stands for the characters ${")
-		}
-		if lit != "" {
-			out = append(out, piece{text: lit})
-			lit = ""
-		}
-		out = append(out, piece{name: name, def: def, hasDef: hasDef})
-		s = s[i+end+1:]
-	}
-	if lit+s != "" || len(out) == 0 {
-		out = append(out, piece{text: lit + s})
-	}
-	return out, nil
-}
 
 // expand replaces the references of all values, once, on the tree: what a
 // variable holds can never add a field or a line.
-func (d *document) expand(opts Options) { d.expandNode(d.root, "", opts) }
+func expand(d *yamltree.Document, opts Options) { expandNode(d, d.Root, "", opts) }
 
-func (d *document) expandNode(n *node, path string, opts Options) {
-	for i, v := range n.items {
+func expandNode(d *yamltree.Document, n *yamltree.Node, path string, opts Options) {
+	for i, v := range n.Items {
 		key := fmt.Sprint(i)
-		if n.kind == kindMap {
-			key = n.keys[i].name()
+		if n.Kind == yamltree.KindMap {
+			key = n.Keys[i].Name()
 		}
-		d.expandNode(v, join(path, key), opts)
+		expandNode(d, v, yamltree.Join(path, key), opts)
 	}
-	if n.kind != kindString || !strings.Contains(n.raw, "${") {
+	if n.Kind != yamltree.KindString || !strings.Contains(n.Raw, "${") {
 		return
 	}
-	pieces, p := split(n.raw)
+	pieces, p := yamltree.SplitReferences(n.Raw)
 	if p != nil {
-		n.failed = true
-		d.fail(n, path, p.msg, p.cure)
+		n.Failed = true
+		d.Fail(n, path, p.Msg, p.Cure)
 		return
 	}
 	for _, p := range pieces {
-		n.ref = n.ref || p.name != ""
+		n.Ref = n.Ref || p.Name != ""
 	}
-	if n.ref && opts.NoExpand {
-		n.open = true
+	if n.Ref && opts.NoExpand {
+		n.Open = true
 		return
 	}
 	url := strings.HasSuffix(path, ".url")
-	n.text = d.resolve(n, path, pieces, opts, url)
+	n.Text = resolve(d, n, path, pieces, opts, url)
 }
 
 // resolve joins the pieces with the values of the variables. In the user and
 // password part of a URL a value is percent-encoded, so that a password may
 // hold any character.
-func (d *document) resolve(n *node, path string, pieces []piece, opts Options, url bool) string {
+func resolve(d *yamltree.Document, n *yamltree.Node, path string, pieces []yamltree.Piece, opts Options, url bool) string {
 	from, to := -1, -1
 	if url {
 		from, to = userinfo(pieces)
@@ -96,18 +51,18 @@ func (d *document) resolve(n *node, path string, pieces []piece, opts Options, u
 	var b strings.Builder
 	at := 0 // place in the text with one NUL per reference, which userinfo counts in
 	for _, p := range pieces {
-		if p.name == "" {
-			b.WriteString(p.text)
-			at += len(p.text)
+		if p.Name == "" {
+			b.WriteString(p.Text)
+			at += len(p.Text)
 			continue
 		}
-		value, ok := opts.Env(p.name)
+		value, ok := opts.Env(p.Name)
 		switch {
-		case p.hasDef && value == "":
-			value = p.def
+		case p.HasDef && value == "":
+			value = p.Def
 		case !ok:
-			n.failed = true
-			d.fail(n, path, fmt.Sprintf("the environment variable %s is not set", p.name), fmt.Sprintf("set it, or give a default: ${%s:-…}", p.name))
+			n.Failed = true
+			d.Fail(n, path, fmt.Sprintf("the environment variable %s is not set", p.Name), fmt.Sprintf("set it, or give a default: ${%s:-…}", p.Name))
 			return ""
 		}
 		if at >= from && at < to {
@@ -120,13 +75,13 @@ func (d *document) resolve(n *node, path string, pieces []piece, opts Options, u
 }
 
 // userinfo finds the part between :// and the last @ of the authority.
-func userinfo(pieces []piece) (from, to int) {
+func userinfo(pieces []yamltree.Piece) (from, to int) {
 	var b strings.Builder
 	for _, p := range pieces {
-		if p.name != "" {
+		if p.Name != "" {
 			b.WriteByte(0)
 		}
-		b.WriteString(p.text)
+		b.WriteString(p.Text)
 	}
 	s := b.String()
 	i := strings.Index(s, "://")
@@ -153,39 +108,19 @@ func escapeUserinfo(s string) string {
 	return b.String()
 }
 
-// maskDefaults hides the defaults of references: they may be secrets.
-func maskDefaults(raw string) string {
-	pieces, p := split(raw)
-	if p != nil {
-		return Mask
-	}
-	var b strings.Builder
-	for _, p := range pieces {
-		switch {
-		case p.name == "":
-			b.WriteString(strings.ReplaceAll(p.text, "${", "$${"))
-		case p.hasDef:
-			b.WriteString("${" + p.name + ":-" + Mask + "}")
-		default:
-			b.WriteString("${" + p.name + "}")
-		}
-	}
-	return b.String()
-}
-
 // secretFile reads the target of file:PATH. One line end at its end is not
 // part of the secret.
-func secretFile(text string, opts Options) (string, *problem) {
+func secretFile(text string, opts Options) (string, *yamltree.Problem) {
 	path := strings.TrimPrefix(text, "file:")
 	if path == "" {
-		return "", wrong("file: names no file").fix("write file:/run/secrets/NAME")
+		return "", yamltree.Wrong("file: names no file").Fix("write file:/run/secrets/NAME")
 	}
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(opts.Dir, path)
 	}
 	b, err := opts.ReadFile(path)
 	if err != nil {
-		return "", wrong("the secret's file cannot be read: %s", reason(err)).fix("the file must exist, be regular, at most %s, and readable by the server", Size(maxSecret))
+		return "", yamltree.Wrong("the secret's file cannot be read: %s", reason(err)).Fix("the file must exist, be regular, at most %s, and readable by the server", Size(maxSecret))
 	}
 	return strings.TrimSuffix(strings.TrimSuffix(string(b), "\n"), "\r"), nil
 }

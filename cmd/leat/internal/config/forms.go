@@ -9,17 +9,18 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+
+	"github.com/leat-cdc/leat/cmd/leat/internal/config/yamltree"
 )
 
 var (
-	nameText   = regexp.MustCompile(`^[a-z][a-z0-9-]{0,62}$`)
-	slotText   = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
-	headerText = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
-	notName    = regexp.MustCompile(`[^a-z0-9-]+`)
+	nameText = regexp.MustCompile(`^[a-z][a-z0-9-]{0,62}$`)
+	slotText = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
+	notName  = regexp.MustCompile(`[^a-z0-9-]+`)
 )
 
 // forms are the syntaxes that the tags form and keys name.
-var forms = map[string]func(string) *problem{
+var forms = map[string]func(string) *yamltree.Problem{
 	"name":     checkName,
 	"path":     checkPath,
 	"listen":   checkListen,
@@ -36,20 +37,20 @@ var forms = map[string]func(string) *problem{
 	"header":   checkHeader,
 }
 
-func checkName(s string) *problem {
+func checkName(s string) *yamltree.Problem {
 	if nameText.MatchString(s) {
 		return nil
 	}
-	p := wrong("is not a name").fix("a name is a letter and then letters, digits and -, all lower case, at most 63")
+	p := yamltree.Wrong("is not a name").Fix("a name is a letter and then letters, digits and -, all lower case, at most 63")
 	if near := strings.Trim(notName.ReplaceAllString(strings.ToLower(s), "-"), "-0123456789"); nameText.MatchString(near) {
-		return p.fix("did you mean %s? %s", near, p.cure)
+		return p.Fix("did you mean %s? %s", near, p.Cure)
 	}
 	return p
 }
 
-func checkPath(s string) *problem {
+func checkPath(s string) *yamltree.Problem {
 	if strings.ContainsAny(s, "\x00\n") {
-		return wrong("is not a path").fix("a path is one line")
+		return yamltree.Wrong("is not a path").Fix("a path is one line")
 	}
 	return nil
 }
@@ -61,39 +62,39 @@ func absolute(dir, path string) string {
 	return filepath.Join(dir, path)
 }
 
-func checkListen(s string) *problem {
+func checkListen(s string) *yamltree.Problem {
 	_, port, err := net.SplitHostPort(s)
 	if err != nil {
-		return wrong("is not host:port").fix("like 127.0.0.1:7070, or [::1]:7070")
+		return yamltree.Wrong("is not host:port").Fix("like 127.0.0.1:7070, or [::1]:7070")
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n > 65535 {
-		return wrong("has no port from 0 to 65535").fix("like 127.0.0.1:7070")
+		return yamltree.Wrong("has no port from 0 to 65535").Fix("like 127.0.0.1:7070")
 	}
 	return nil
 }
 
-func checkBaseURL(s string) *problem {
+func checkBaseURL(s string) *yamltree.Problem {
 	u, err := url.Parse(s)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return wrong("is not an http or https URL").fix("like https://leat.example.com")
+		return yamltree.Wrong("is not an http or https URL").Fix("like https://leat.example.com")
 	}
 	if u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		return wrong("has more than scheme, host and path").fix("like https://leat.example.com")
+		return yamltree.Wrong("has more than scheme, host and path").Fix("like https://leat.example.com")
 	}
 	return nil
 }
 
-func checkSHA256(s string) *problem {
+func checkSHA256(s string) *yamltree.Problem {
 	if b, err := hex.DecodeString(s); err != nil || len(b) != 32 {
-		return wrong("is not a SHA-256").fix("64 hexadecimal digits, as sha256sum prints of the token without a line end")
+		return yamltree.Wrong("is not a SHA-256").Fix("64 hexadecimal digits, as sha256sum prints of the token without a line end")
 	}
 	return nil
 }
 
-func checkRole(s string) *problem {
+func checkRole(s string) *yamltree.Problem {
 	if name, ok := strings.CutPrefix(s, "subscribe:"); ok {
 		if checkName(name) != nil {
-			return wrong("names no subscription").fix("write subscribe:NAME")
+			return yamltree.Wrong("names no subscription").Fix("write subscribe:NAME")
 		}
 		return nil
 	}
@@ -103,10 +104,10 @@ func checkRole(s string) *problem {
 			return nil
 		}
 	}
-	return wrong("is not a role").fix("%s", didYouMean(s, roles))
+	return yamltree.Wrong("is not a role").Fix("%s", yamltree.DidYouMean(s, roles))
 }
 
-func checkEgress(s string) *problem {
+func checkEgress(s string) *yamltree.Problem {
 	classes := []string{"public", "private", "loopback"}
 	for _, c := range classes {
 		if s == c {
@@ -116,68 +117,68 @@ func checkEgress(s string) *problem {
 	p, err := netip.ParsePrefix(s)
 	if err != nil {
 		if a, err := netip.ParseAddr(s); err == nil {
-			return wrong("is an address, not a network").fix("did you mean %s/%d?", a, a.BitLen())
+			return yamltree.Wrong("is an address, not a network").Fix("did you mean %s/%d?", a, a.BitLen())
 		}
-		return wrong("is not an address class or a CIDR").fix("%s (or a CIDR like 10.1.0.0/16)", didYouMean(s, classes))
+		return yamltree.Wrong("is not an address class or a CIDR").Fix("%s (or a CIDR like 10.1.0.0/16)", yamltree.DidYouMean(s, classes))
 	}
 	if p.Masked() != p {
-		return wrong("has bits beyond its length").fix("did you mean %s?", p.Masked())
+		return yamltree.Wrong("has bits beyond its length").Fix("did you mean %s?", p.Masked())
 	}
 	return nil
 }
 
-func checkTable(s string) *problem {
+func checkTable(s string) *yamltree.Problem {
 	if strings.HasPrefix(s, "!") {
-		return wrong("begins with !").fix("here only a table's name is wanted, like public.files")
+		return yamltree.Wrong("begins with !").Fix("here only a table's name is wanted, like public.files")
 	}
 	return checkGlob(s)
 }
 
-func checkColumn(s string) *problem { return checkPlain(strings.TrimPrefix(s, "!")) }
+func checkColumn(s string) *yamltree.Problem { return checkPlain(strings.TrimPrefix(s, "!")) }
 
-func checkPlain(s string) *problem {
+func checkPlain(s string) *yamltree.Problem {
 	if s == "" || strings.HasPrefix(s, "!") || strings.ContainsAny(s, "\x00\n") {
-		return wrong("is not a column name").fix("the column's name as the database has it")
+		return yamltree.Wrong("is not a column name").Fix("the column's name as the database has it")
 	}
 	return nil
 }
 
-func checkSlot(s string) *problem {
+func checkSlot(s string) *yamltree.Problem {
 	if !slotText.MatchString(s) {
-		return wrong("is not a slot name").fix("PostgreSQL allows lower-case letters, digits and _, at most 63")
+		return yamltree.Wrong("is not a slot name").Fix("PostgreSQL allows lower-case letters, digits and _, at most 63")
 	}
 	return nil
 }
 
-func checkIdentifier(s string) *problem {
+func checkIdentifier(s string) *yamltree.Problem {
 	if len(s) > 63 || strings.ContainsAny(s, "\x00\n") {
-		return wrong("is not an identifier").fix("PostgreSQL allows at most 63 bytes")
+		return yamltree.Wrong("is not an identifier").Fix("PostgreSQL allows at most 63 bytes")
 	}
 	return nil
 }
 
-func checkHeader(s string) *problem {
-	if !headerText.MatchString(s) {
-		return wrong("is not a header name").fix("like X-Tenant")
+func checkHeader(s string) *yamltree.Problem {
+	if !yamltree.HeaderName.MatchString(s) {
+		return yamltree.Wrong("is not a header name").Fix("like X-Tenant")
 	}
 	switch l := strings.ToLower(s); {
 	case l == "content-type", l == "content-length", l == "host", l == "transfer-encoding", l == "connection",
 		strings.HasPrefix(l, "webhook-"), strings.HasPrefix(l, "delivery-"):
-		return wrong("is set by Leat").fix("remove it")
+		return yamltree.Wrong("is set by Leat").Fix("remove it")
 	}
 	return nil
 }
 
-func (t *TLS) decodeNode(d *decoder, n *node, path string) {
+func (t *TLS) decodeNode(d *decoder, n *yamltree.Node, path string) {
 	switch {
-	case n.open:
-		d.open[path] = n.raw
-	case n.kind == kindString && n.text == "off":
+	case n.Open:
+		d.open[path] = n.Raw
+	case n.Kind == yamltree.KindString && n.Text == "off":
 		t.Off = true
-	case n.kind == kindMap:
+	case n.Kind == yamltree.KindMap:
 		type plain TLS
 		d.structure(n, path, reflectOf((*plain)(t)))
 	default:
-		d.doc.fail(n, path, "tls is neither off nor a mapping", "write tls: off, or tls: {cert: server.pem, key: server-key.pem}")
+		d.doc.Fail(n, path, "tls is neither off nor a mapping", "write tls: off, or tls: {cert: server.pem, key: server-key.pem}")
 	}
 }

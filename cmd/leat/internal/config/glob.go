@@ -2,6 +2,8 @@ package config
 
 import (
 	"strings"
+
+	"github.com/leat-cdc/leat/cmd/leat/internal/config/yamltree"
 )
 
 // MatchTable says whether globs take in table ("schema.table", or
@@ -51,20 +53,20 @@ func matchGlob(pattern, s string) bool {
 }
 
 // checkGlob checks the syntax of a table glob.
-func checkGlob(s string) *problem {
+func checkGlob(s string) *yamltree.Problem {
 	g := strings.TrimPrefix(s, "!")
 	const want = `a glob is schema.table with * and ?, like "public.*" or "!public.tmp_*"`
 	switch {
 	case g == "" || strings.TrimSpace(g) != g:
-		return wrong("is not a glob").fix(want)
+		return yamltree.Wrong("is not a glob").Fix(want)
 	case g == "*" || g == "**":
-		return wrong("is not a glob").fix(`did you mean "*.*"? %s`, want)
+		return yamltree.Wrong("is not a glob").Fix(`did you mean "*.*"? %s`, want)
 	case !strings.Contains(g, "."):
-		return wrong("names no schema").fix(`did you mean "public.%s" or "%s.*"? %s`, g, g, want)
+		return yamltree.Wrong("names no schema").Fix(`did you mean "public.%s" or "%s.*"? %s`, g, g, want)
 	case strings.HasPrefix(g, ".") || strings.HasSuffix(g, "."):
-		return wrong("has an empty part").fix(want)
+		return yamltree.Wrong("has an empty part").Fix(want)
 	case strings.ContainsAny(g, "[]{}\\!\n"):
-		return wrong("uses a character that globs do not have").fix(want)
+		return yamltree.Wrong("uses a character that globs do not have").Fix(want)
 	}
 	return nil
 }

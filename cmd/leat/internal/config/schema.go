@@ -10,6 +10,8 @@ import (
 	"reflect"
 	"strings"
 
+	"github.com/leat-cdc/leat/cmd/leat/internal/config/yamltree"
+
 	"github.com/invopop/jsonschema"
 )
 
@@ -139,7 +141,7 @@ func (r *refiner) object(s *jsonschema.Schema, t reflect.Type, path string) {
 		}
 		p = r.field(p, f)
 		s.Properties.Set(name, p)
-		at := join(path, name)
+		at := yamltree.Join(path, name)
 		p.Description = strings.TrimSpace(p.Description + " " + unsupportedAt(at))
 		r.nested(f.Type, at)
 	}

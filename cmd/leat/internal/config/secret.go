@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/leat-cdc/leat/cmd/leat/internal/config/yamltree"
 )
 
 // Secret is a text that never prints itself: fmt, JSON, YAML and slog all show
@@ -89,49 +91,49 @@ func reason(err error) string {
 	if errors.As(err, &pe) {
 		return pe.Err.Error()
 	}
-	return maskText(err.Error())
+	return yamltree.MaskText(err.Error())
 }
 
 // resolveSecret turns a scalar into a Secret. The error is reported; ok is false.
-func (d *decoder) resolveSecret(n *node, path string) (s Secret, ok bool) {
-	if n.kind != kindString {
-		d.doc.fail(n, path, fmt.Sprintf("%s is %s, want a string", d.label(path), n.kind), "write it in quotes, as ${NAME}, or as file:/run/secrets/NAME")
+func (d *decoder) resolveSecret(n *yamltree.Node, path string) (s Secret, ok bool) {
+	if n.Kind != yamltree.KindString {
+		d.doc.Fail(n, path, fmt.Sprintf("%s is %s, want a string", d.label(path), n.Kind), "write it in quotes, as ${NAME}, or as file:/run/secrets/NAME")
 		return s, false
 	}
-	if n.open {
-		d.open[path] = maskText(maskDefaults(n.raw))
-		return hide(hidden{raw: maskText(maskDefaults(n.raw))}), true
+	if n.Open {
+		d.open[path] = yamltree.MaskText(yamltree.MaskDefaults(n.Raw))
+		return hide(hidden{raw: yamltree.MaskText(yamltree.MaskDefaults(n.Raw))}), true
 	}
-	value, raw := n.text, Mask
-	if reference.MatchString(n.raw) {
-		raw = n.raw
-	} else if n.ref {
-		raw = maskMixed(n.raw)
+	value, raw := n.Text, Mask
+	if yamltree.Reference.MatchString(n.Raw) {
+		raw = n.Raw
+	} else if n.Ref {
+		raw = maskMixed(n.Raw)
 	}
 	if strings.HasPrefix(value, "file:") {
-		if !n.ref {
-			raw = n.raw
+		if !n.Ref {
+			raw = n.Raw
 		}
 		if d.opts.NoExpand {
 			d.open[path] = raw
 			return hide(hidden{raw: raw}), true
 		}
-		var p *problem
+		var p *yamltree.Problem
 		if value, p = secretFile(value, d.opts); p != nil {
-			d.doc.fail(n, path, p.msg, p.cure)
+			d.doc.Fail(n, path, p.Msg, p.Cure)
 			return s, false
 		}
 	}
 	if value == "" {
-		d.doc.fail(n, path, d.label(path)+" is empty", "give the secret as ${NAME}, or as file:/run/secrets/NAME")
+		d.doc.Fail(n, path, d.label(path)+" is empty", "give the secret as ${NAME}, or as file:/run/secrets/NAME")
 		return s, false
 	}
 	if strings.Contains(value, Mask) {
 		if !d.opts.Masked {
-			d.doc.fail(n, path, d.label(path)+" is masked", "this is the output of config show: put the secret back, as ${NAME} or file:PATH")
+			d.doc.Fail(n, path, d.label(path)+" is masked", "this is the output of config show: put the secret back, as ${NAME} or file:PATH")
 			return s, false
 		}
-		if !n.ref {
+		if !n.Ref {
 			raw = value
 		}
 	}
@@ -140,41 +142,43 @@ func (d *decoder) resolveSecret(n *node, path string) (s Secret, ok bool) {
 
 // maskMixed keeps the references of a text and masks what stands around them.
 func maskMixed(raw string) string {
-	pieces, p := split(raw)
+	pieces, p := yamltree.SplitReferences(raw)
 	if p != nil {
 		return Mask
 	}
 	var b strings.Builder
 	for _, p := range pieces {
 		switch {
-		case p.name == "":
+		case p.Name == "":
 			b.WriteString(Mask)
-		case p.hasDef:
-			b.WriteString("${" + p.name + ":-" + Mask + "}")
+		case p.HasDef:
+			b.WriteString("${" + p.Name + ":-" + Mask + "}")
 		default:
-			b.WriteString("${" + p.name + "}")
+			b.WriteString("${" + p.Name + "}")
 		}
 	}
 	return b.String()
 }
 
-func (s *Secret) decodeNode(d *decoder, n *node, path string) { *s, _ = d.resolveSecret(n, path) }
+func (s *Secret) decodeNode(d *decoder, n *yamltree.Node, path string) {
+	*s, _ = d.resolveSecret(n, path)
+}
 
-func (s *Secrets) decodeNode(d *decoder, n *node, path string) {
-	list := map[string]*node{path: n}
+func (s *Secrets) decodeNode(d *decoder, n *yamltree.Node, path string) {
+	list := map[string]*yamltree.Node{path: n}
 	order := []string{path}
-	if n.kind == kindSeq {
+	if n.Kind == yamltree.KindSeq {
 		order = order[:0]
-		for i, item := range n.items {
-			p := join(path, strconv.Itoa(i))
+		for i, item := range n.Items {
+			p := yamltree.Join(path, strconv.Itoa(i))
 			order, list[p] = append(order, p), item
 		}
 	}
 	if len(order) == 0 {
-		d.doc.fail(n, path, d.label(path)+" is an empty list", "leat init makes a secret; give it as ${NAME} or file:PATH")
+		d.doc.Fail(n, path, d.label(path)+" is an empty list", "leat init makes a secret; give it as ${NAME} or file:PATH")
 	}
 	for _, p := range order {
-		if list[p].failed {
+		if list[p].Failed {
 			continue
 		}
 		one, ok := d.resolveSecret(list[p], p)
@@ -182,7 +186,7 @@ func (s *Secrets) decodeNode(d *decoder, n *node, path string) {
 			continue
 		}
 		if pr := webhookSecret(one); pr != nil && !d.Open(p) {
-			d.doc.fail(list[p], p, pr.msg, pr.cure)
+			d.doc.Fail(list[p], p, pr.Msg, pr.Cure)
 			continue
 		}
 		*s = append(*s, one)
@@ -192,7 +196,7 @@ func (s *Secrets) decodeNode(d *decoder, n *node, path string) {
 // webhookSecret checks the form of a Standard Webhooks secret
 // (standardwebhooks.com, "Signature scheme"): 24 to 64 random bytes, or an
 // Ed25519 seed or private key.
-func webhookSecret(s Secret) *problem {
+func webhookSecret(s Secret) *yamltree.Problem {
 	v := s.Reveal()
 	if strings.Contains(v, Mask) { // only with Options.Masked
 		return nil
@@ -200,21 +204,21 @@ func webhookSecret(s Secret) *problem {
 	const cure = "want whsec_ (HMAC) or whsk_ (Ed25519) and then base64; leat init makes one"
 	kind, rest, found := strings.Cut(v, "_")
 	if !found || kind != "whsec" && kind != "whsk" {
-		return wrong("the webhook secret does not begin with whsec_ or whsk_").fix(cure)
+		return yamltree.Wrong("the webhook secret does not begin with whsec_ or whsk_").Fix(cure)
 	}
 	b, err := base64.StdEncoding.DecodeString(rest)
 	switch {
 	case err != nil:
-		return wrong("the webhook secret is not base64 after %s_", kind).fix(cure)
+		return yamltree.Wrong("the webhook secret is not base64 after %s_", kind).Fix(cure)
 	case kind == "whsec" && (len(b) < 24 || len(b) > 64):
-		return wrong("the webhook secret has %d bytes, want 24 to 64", len(b)).fix(cure)
+		return yamltree.Wrong("the webhook secret has %d bytes, want 24 to 64", len(b)).Fix(cure)
 	case kind == "whsk" && len(b) != 32 && len(b) != 64:
-		return wrong("the Ed25519 key has %d bytes, want 32 (seed) or 64 (private key)", len(b)).fix(cure)
+		return yamltree.Wrong("the Ed25519 key has %d bytes, want 32 (seed) or 64 (private key)", len(b)).Fix(cure)
 	}
 	return nil
 }
 
-func (u *URL) decodeNode(d *decoder, n *node, path string) {
+func (u *URL) decodeNode(d *decoder, n *yamltree.Node, path string) {
 	s, ok := d.resolveSecret(n, path)
 	if !ok {
 		return
@@ -226,13 +230,13 @@ func (u *URL) decodeNode(d *decoder, n *node, path string) {
 	// The library's errors quote the URL, and with it the password.
 	parsed, err := url.Parse(s.in().value)
 	if err != nil || parsed.Scheme == "" || parsed.Opaque != "" || parsed.Host == "" && parsed.Query().Get("host") == "" {
-		d.doc.fail(n, path, d.label(path)+" is not a URL", "want scheme://user:password@host:port/…; percent-encode special characters of a password, or put it into a ${VARIABLE}, which needs no encoding")
+		d.doc.Fail(n, path, d.label(path)+" is not a URL", "want scheme://user:password@host:port/…; percent-encode special characters of a password, or put it into a ${VARIABLE}, which needs no encoding")
 		return
 	}
 	relative(parsed, d.opts.Dir)
 	s.in().value, s.in().parsed = parsed.String(), parsed
-	if !reference.MatchString(n.raw) && !strings.HasPrefix(n.raw, "file:") {
-		s.in().raw = maskText(maskDefaults(n.raw))
+	if !yamltree.Reference.MatchString(n.Raw) && !strings.HasPrefix(n.Raw, "file:") {
+		s.in().raw = yamltree.MaskText(yamltree.MaskDefaults(n.Raw))
 	}
 	u.Secret = s
 }

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/leat-cdc/leat/cmd/leat/internal/config/yamltree"
+
 	"github.com/goccy/go-yaml"
 )
 
@@ -71,7 +73,7 @@ func (w *viewer) value(v reflect.Value, path string, tag reflect.StructTag) any 
 	case reflect.Map:
 		out := yaml.MapSlice{}
 		for _, k := range sortedMapKeys(v) {
-			out = append(out, yaml.MapItem{Key: escape(k), Value: w.value(v.MapIndex(reflect.ValueOf(k)), join(path, k), tag)})
+			out = append(out, yaml.MapItem{Key: escape(k), Value: w.value(v.MapIndex(reflect.ValueOf(k)), yamltree.Join(path, k), tag)})
 		}
 		if len(out) == 0 {
 			return nil
@@ -80,7 +82,7 @@ func (w *viewer) value(v reflect.Value, path string, tag reflect.StructTag) any 
 	case reflect.Slice:
 		var out []any
 		for i := range v.Len() {
-			out = append(out, w.value(v.Index(i), join(path, strconv.Itoa(i)), tag))
+			out = append(out, w.value(v.Index(i), yamltree.Join(path, strconv.Itoa(i)), tag))
 		}
 		if len(out) == 0 {
 			return nil
@@ -101,7 +103,7 @@ func (w *viewer) structure(v reflect.Value, path string) any {
 	names, byName := fields(v.Type())
 	for _, name := range names {
 		f := byName[name]
-		if x := w.value(v.FieldByIndex(f.Index), join(path, name), f.Tag); x != nil {
+		if x := w.value(v.FieldByIndex(f.Index), yamltree.Join(path, name), f.Tag); x != nil {
 			out = append(out, yaml.MapItem{Key: name, Value: x})
 		}
 	}

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/leat-cdc/leat/cmd/leat/internal/config/yamltree"
+
 	"github.com/goccy/go-yaml"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
@@ -253,7 +255,7 @@ func TestMatchTable(t *testing.T) {
 func TestHostile(t *testing.T) {
 	for _, text := range []string{
 		strings.Repeat("[", 1<<19), strings.Repeat("- ", 1<<19), strings.Repeat("? ", 1<<18), strings.Repeat("a:\n", 1<<18),
-		strings.Repeat("x", maxFile+1), "{" + strings.Repeat("a,", 1<<18), "data: \xff", "data: \x00", strings.Repeat(" ", 1<<18) + "a: b",
+		strings.Repeat("x", yamltree.MaxFile+1), "{" + strings.Repeat("a,", 1<<18), "data: \xff", "data: \x00", strings.Repeat(" ", 1<<18) + "a: b",
 	} {
 		if _, err := Parse("leat.yaml", []byte(text), testOptions); err == nil || len(err.Error()) > 2000 {
 			t.Errorf("%.10q: %v", text, err)

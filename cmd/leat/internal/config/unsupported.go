@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/leat-cdc/leat/cmd/leat/internal/config/yamltree"
 )
 
 // unsupported lists what interface and schema know and this version lacks: it
@@ -33,39 +35,39 @@ var unsupported = []struct {
 
 // refuseUnsupported reports what of the table stands in the file, and returns
 // the warnings.
-func (d *document) refuseUnsupported() (warnings Errors) {
-	var walk func(n *node, key *node, at, pattern string)
-	walk = func(n, key *node, at, pattern string) {
+func refuseUnsupported(d *yamltree.Document) (warnings Errors) {
+	var walk func(n *yamltree.Node, key *yamltree.Node, at, pattern string)
+	walk = func(n, key *yamltree.Node, at, pattern string) {
 		for _, u := range unsupported {
-			if match, _ := path.Match(strings.ReplaceAll(u.path, ".", "/"), pattern); !match || n.failed {
+			if match, _ := path.Match(strings.ReplaceAll(u.path, ".", "/"), pattern); !match || n.Failed {
 				continue
 			}
 			switch {
 			case u.values == nil:
-				d.fail(key, at, at+" is not supported by this version", u.cure)
-			case n.kind != kindString || n.open || !slices.Contains(u.values, n.text):
+				d.Fail(key, at, at+" is not supported by this version", u.cure)
+			case n.Kind != yamltree.KindString || n.Open || !slices.Contains(u.values, n.Text):
 				continue
 			case u.warn:
-				warnings = append(warnings, d.errorAt(n, at, at+": "+n.text+" is not supported by this version", u.cure))
+				warnings = append(warnings, d.ErrorAt(n, at, at+": "+n.Text+" is not supported by this version", u.cure))
 				continue
 			default:
-				d.fail(n, at, at+": "+n.text+" is not supported by this version", u.cure)
+				d.Fail(n, at, at+": "+n.Text+" is not supported by this version", u.cure)
 			}
-			n.failed = true
+			n.Failed = true
 		}
-		for i, v := range n.items {
+		for i, v := range n.Items {
 			switch {
-			case n.kind == kindSeq:
+			case n.Kind == yamltree.KindSeq:
 				k := strconv.Itoa(i)
-				walk(v, v, join(at, k), pattern+"/"+k)
+				walk(v, v, yamltree.Join(at, k), pattern+"/"+k)
 			case pattern == "":
-				walk(v, n.keys[i], n.keys[i].raw, n.keys[i].raw)
+				walk(v, n.Keys[i], n.Keys[i].Raw, n.Keys[i].Raw)
 			default:
-				walk(v, n.keys[i], join(at, n.keys[i].name()), pattern+"/"+strings.ReplaceAll(n.keys[i].raw, "/", "_"))
+				walk(v, n.Keys[i], yamltree.Join(at, n.Keys[i].Name()), pattern+"/"+strings.ReplaceAll(n.Keys[i].Raw, "/", "_"))
 			}
 		}
 	}
-	walk(d.root, d.root, "", "")
+	walk(d.Root, d.Root, "", "")
 	return warnings
 }
 

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/leat-cdc/leat/cmd/leat/internal/config/yamltree"
 )
 
 // Duration is a length of time, written with a unit: 250ms, 30s, 72h, 7d, 1h30m.
@@ -38,7 +40,7 @@ func (d Duration) String() string {
 func ParseDuration(text string) (time.Duration, error) {
 	var d Duration
 	if p := d.decodeText(text); p != nil {
-		return 0, fmt.Errorf("%q %s; %s", text, p.msg, p.cure)
+		return 0, fmt.Errorf("%q %s; %s", text, p.Msg, p.Cure)
 	}
 	return d.D(), nil
 }
@@ -50,18 +52,18 @@ var (
 	numberUnit   = regexp.MustCompile(`^([\d.]+)\s*([A-Za-zµ]+)$`)
 )
 
-func (d *Duration) decodeText(s string) *problem {
+func (d *Duration) decodeText(s string) *yamltree.Problem {
 	const want = "a duration is a number and a unit: 250ms, 30s, 72h, 7d"
 	if !durationText.MatchString(s) {
-		p := wrong("is not a duration").fix(want)
+		p := yamltree.Wrong("is not a duration").Fix(want)
 		if number.MatchString(s) {
-			return wrong("has no unit").fix("did you mean %ss? %s", strings.TrimPrefix(s, "-"), want)
+			return yamltree.Wrong("has no unit").Fix("did you mean %ss? %s", strings.TrimPrefix(s, "-"), want)
 		}
 		if m := numberUnit.FindStringSubmatch(s); m != nil {
 			words := map[string]string{"sec": "s", "secs": "s", "second": "s", "seconds": "s", "min": "m", "mins": "m", "minute": "m", "minutes": "m", "hour": "h", "hours": "h", "hr": "h", "hrs": "h", "day": "d", "days": "d", "msec": "ms", "millis": "ms"}
-			p = wrong("has an unknown unit").fix("units are ms, s, m, h, d")
+			p = yamltree.Wrong("has an unknown unit").Fix("units are ms, s, m, h, d")
 			if u := words[strings.ToLower(m[2])]; u != "" {
-				return p.fix("did you mean %s%s? units are ms, s, m, h, d", m[1], u)
+				return p.Fix("did you mean %s%s? units are ms, s, m, h, d", m[1], u)
 			}
 		}
 		return p
@@ -79,7 +81,7 @@ func (d *Duration) decodeText(s string) *problem {
 		}
 	}
 	if sum >= math.MaxInt64 {
-		return wrong("is too long a duration").fix("at most 106751d")
+		return yamltree.Wrong("is too long a duration").Fix("at most 106751d")
 	}
 	*d = Duration(exact)
 	return nil
@@ -109,14 +111,14 @@ func (s Size) String() string {
 
 var sizeText = regexp.MustCompile(`^(\d+(?:\.\d+)?)([A-Za-z]+)$`)
 
-func (s *Size) decodeText(text string) *problem {
+func (s *Size) decodeText(text string) *yamltree.Problem {
 	const want = "a size is a number and a unit: 512MiB, 20GB"
 	if number.MatchString(text) {
-		return wrong("has no unit").fix("did you mean %sMiB? %s", strings.TrimPrefix(text, "-"), want)
+		return yamltree.Wrong("has no unit").Fix("did you mean %sMiB? %s", strings.TrimPrefix(text, "-"), want)
 	}
 	m := sizeText.FindStringSubmatch(text)
 	if m == nil {
-		return wrong("is not a size").fix(want)
+		return yamltree.Wrong("is not a size").Fix(want)
 	}
 	f, _ := strconv.ParseFloat(m[1], 64)
 	for _, u := range sizeUnits {
@@ -125,7 +127,7 @@ func (s *Size) decodeText(text string) *problem {
 		}
 		v := f * float64(u.size)
 		if v >= math.MaxInt64 {
-			return wrong("is too large a size").fix("at most 8388607TiB")
+			return yamltree.Wrong("is too large a size").Fix("at most 8388607TiB")
 		}
 		if n, err := strconv.ParseInt(m[1], 10, 64); err == nil {
 			*s = Size(n * u.size) // exact beyond 2^53
@@ -134,10 +136,10 @@ func (s *Size) decodeText(text string) *problem {
 		}
 		return nil
 	}
-	p := wrong("has an unknown unit").fix("units are B, kB, MB, GB, TB (1000) and KiB, MiB, GiB, TiB (1024)")
+	p := yamltree.Wrong("has an unknown unit").Fix("units are B, kB, MB, GB, TB (1000) and KiB, MiB, GiB, TiB (1024)")
 	for _, u := range sizeUnits {
 		if strings.EqualFold(u.name, m[2]) || strings.EqualFold(strings.TrimSuffix(u.name, "iB"), m[2]) {
-			return p.fix("did you mean %s%s? units are B, kB, MB, GB, TB (1000) and KiB, MiB, GiB, TiB (1024)", m[1], u.name)
+			return p.Fix("did you mean %s%s? units are B, kB, MB, GB, TB (1000) and KiB, MiB, GiB, TiB (1024)", m[1], u.name)
 		}
 	}
 	return p
@@ -149,10 +151,10 @@ type Time struct{ time.Time }
 // String prints the moment as RFC 3339.
 func (t Time) String() string { return t.Format(time.RFC3339Nano) }
 
-func (t *Time) decodeText(s string) *problem {
+func (t *Time) decodeText(s string) *yamltree.Problem {
 	v, err := time.Parse(time.RFC3339Nano, s)
 	if err != nil {
-		return wrong("is not a time").fix("a time is written as RFC 3339, with its zone: 2026-11-21T10:15:30Z")
+		return yamltree.Wrong("is not a time").Fix("a time is written as RFC 3339, with its zone: 2026-11-21T10:15:30Z")
 	}
 	t.Time = v
 	return nil
@@ -188,7 +190,7 @@ func (f From) String() string {
 	return string(f.Kind)
 }
 
-func (f *From) decodeText(s string) *problem {
+func (f *From) decodeText(s string) *yamltree.Problem {
 	words := []string{"earliest", "latest", "snapshot"}
 	for _, w := range words {
 		if s == w {
@@ -197,31 +199,31 @@ func (f *From) decodeText(s string) *problem {
 		}
 	}
 	if _, err := time.Parse(time.RFC3339Nano, s); err == nil {
-		return wrong("is not a beginning").fix("a time is written {time: %s}", s)
+		return yamltree.Wrong("is not a beginning").Fix("a time is written {time: %s}", s)
 	}
-	return wrong("is not a beginning").fix("%s (or {offset: N}, {time: 2026-11-21T10:15:30Z})", didYouMean(s, supported("subscriptions.x.from", words)))
+	return yamltree.Wrong("is not a beginning").Fix("%s (or {offset: N}, {time: 2026-11-21T10:15:30Z})", yamltree.DidYouMean(s, supported("subscriptions.x.from", words)))
 }
 
-func (f *From) decodeNode(d *decoder, n *node, path string) {
-	if n.kind != kindMap {
+func (f *From) decodeNode(d *decoder, n *yamltree.Node, path string) {
+	if n.Kind != yamltree.KindMap {
 		d.text(n, path, f, "")
 		return
 	}
-	if len(n.keys) != 1 {
-		d.doc.fail(n, path, "from wants exactly one of offset and time", "write {offset: N} or {time: 2026-11-21T10:15:30Z}")
+	if len(n.Keys) != 1 {
+		d.doc.Fail(n, path, "from wants exactly one of offset and time", "write {offset: N} or {time: 2026-11-21T10:15:30Z}")
 		return
 	}
-	key, v, p := n.keys[0], n.items[0], join(path, n.keys[0].name())
-	switch key.raw {
+	key, v, p := n.Keys[0], n.Items[0], yamltree.Join(path, n.Keys[0].Name())
+	switch key.Raw {
 	case "offset":
 		f.Kind = FromOffset
-		if v.open {
-			d.open[p] = v.raw
+		if v.Open {
+			d.open[p] = v.Raw
 			return
 		}
-		o, err := strconv.ParseUint(v.text, 10, 64)
-		if err != nil || v.kind != kindInt && !v.ref {
-			d.doc.fail(v, p, quote(v)+" is not an offset", "an offset is a whole number: the sequence of an event")
+		o, err := strconv.ParseUint(v.Text, 10, 64)
+		if err != nil || v.Kind != yamltree.KindInt && !v.Ref {
+			d.doc.Fail(v, p, yamltree.Quote(v)+" is not an offset", "an offset is a whole number: the sequence of an event")
 			return
 		}
 		f.Offset = o
@@ -229,7 +231,7 @@ func (f *From) decodeNode(d *decoder, n *node, path string) {
 		f.Kind = FromTime
 		d.text(v, p, &f.Time, "")
 	default:
-		d.doc.fail(key, p, "unknown field "+quoteKey(key)+" in from", didYouMean(key.raw, []string{"offset", "time"}))
+		d.doc.Fail(key, p, "unknown field "+yamltree.QuoteKey(key)+" in from", yamltree.DidYouMean(key.Raw, []string{"offset", "time"}))
 	}
 }
 
@@ -273,7 +275,7 @@ var startForms = []struct {
 
 const gtidSet = `[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}(?::(?:[a-z_][a-z0-9_]{0,31}|\d+(?:-\d+)?))+`
 
-func (s *Start) decodeText(text string) *problem {
+func (s *Start) decodeText(text string) *yamltree.Problem {
 	for _, f := range startForms {
 		if f.re.MatchString(text) {
 			*s = Start{Kind: f.kind}
@@ -283,5 +285,5 @@ func (s *Start) decodeText(text string) *problem {
 			return nil
 		}
 	}
-	return wrong("is not a start").fix("now, earliest, an LSN (0/16B3748), a GTID set (uuid:1-5 or 0-1-100), or file:position (binlog.000003:1547)")
+	return yamltree.Wrong("is not a start").Fix("now, earliest, an LSN (0/16B3748), a GTID set (uuid:1-5 or 0-1-100), or file:position (binlog.000003:1547)")
 }

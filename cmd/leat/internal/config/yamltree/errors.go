@@ -1,4 +1,4 @@
-package config
+package yamltree
 
 import (
 	"fmt"
@@ -60,43 +60,48 @@ func (e Errors) Unwrap() []error {
 	return s
 }
 
-// problem is an error without a place; whoever knows the place adds it.
-type problem struct{ msg, cure string }
+// Problem is an error without a place; whoever knows the place adds it.
+type Problem struct{ Msg, Cure string }
 
-func wrong(format string, args ...any) *problem { return &problem{msg: fmt.Sprintf(format, args...)} }
+// Wrong makes a Problem out of a format.
+func Wrong(format string, args ...any) *Problem { return &Problem{Msg: fmt.Sprintf(format, args...)} }
 
-func (p *problem) fix(format string, args ...any) *problem {
-	p.cure = fmt.Sprintf(format, args...)
+// Fix adds the cure.
+func (p *Problem) Fix(format string, args ...any) *Problem {
+	p.Cure = fmt.Sprintf(format, args...)
 	return p
 }
 
 // tooMany bounds what a broken file prints.
 const tooMany = 100
 
-func (d *document) fail(n *node, path, msg, cure string) {
-	if len(d.errs) < tooMany {
-		d.errs = append(d.errs, d.errorAt(n, path, msg, cure))
+// Fail notes a finding at n (nil: the file as a whole).
+func (d *Document) Fail(n *Node, path, msg, cure string) {
+	if len(d.Errs) < tooMany {
+		d.Errs = append(d.Errs, d.ErrorAt(n, path, msg, cure))
 	}
 }
 
-func (d *document) sorted() Errors {
-	for _, e := range d.errs { // by now it is known what is to be masked
+// Sorted are the findings by line, each with its line masked by all that is known by now.
+func (d *Document) Sorted() Errors {
+	for _, e := range d.Errs { // by now it is known what is to be masked
 		e.line, e.caret = d.excerpt(e.Line, e.Col)
 	}
-	sort.SliceStable(d.errs, func(i, j int) bool {
-		a, b := d.errs[i], d.errs[j]
+	sort.SliceStable(d.Errs, func(i, j int) bool {
+		a, b := d.Errs[i], d.Errs[j]
 		if a.Line != b.Line {
 			return a.Line < b.Line
 		}
 		return a.Col < b.Col
 	})
-	return d.errs
+	return d.Errs
 }
 
-func (d *document) errorAt(n *node, path, msg, cure string) *Error {
-	e := &Error{File: d.name, Line: 1, Col: 1, Path: path, Msg: msg, Cure: cure}
+// ErrorAt makes a finding without noting it.
+func (d *Document) ErrorAt(n *Node, path, msg, cure string) *Error {
+	e := &Error{File: d.Name, Line: 1, Col: 1, Path: path, Msg: msg, Cure: cure}
 	if n != nil {
-		e.Line, e.Col = n.line, n.col
+		e.Line, e.Col = n.Line, n.Col
 	}
 	e.line, e.caret = d.excerpt(e.Line, e.Col)
 	return e
@@ -104,7 +109,7 @@ func (d *document) errorAt(n *node, path, msg, cure string) *Error {
 
 // excerpt returns the line with its secrets masked, and where the column lies
 // in what remains.
-func (d *document) excerpt(line, col int) (string, int) {
+func (d *Document) excerpt(line, col int) (string, int) {
 	if line < 1 || line > len(d.lines) {
 		return "", 0
 	}

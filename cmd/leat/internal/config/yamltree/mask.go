@@ -1,11 +1,9 @@
-package config
+package yamltree
 
 import (
-	"reflect"
 	"regexp"
 	"sort"
 	"strings"
-	"sync"
 	"unicode/utf8"
 )
 
@@ -25,7 +23,8 @@ var (
 		regexp.MustCompile(`(wh(?:sec|sk)_[^\s"',}\]]+)`),
 		regexp.MustCompile(`(?i)[?&][a-z_-]*(?:token|secret|passw|pwd|key|sig|auth)[a-z_-]*=([^&\s"'#]+)`),
 	}
-	reference = regexp.MustCompile(`^(?:\$\{[A-Za-z_][A-Za-z0-9_]*(?::-\*{8})?\})+$`)
+	// Reference matches what consists of references alone, defaults masked.
+	Reference = regexp.MustCompile(`^(?:\$\{[A-Za-z_][A-Za-z0-9_]*(?::-\*{8})?\})+$`)
 )
 
 // span is a stretch of characters of one line that is not shown.
@@ -41,32 +40,32 @@ func secretKeyName(name string) bool {
 }
 
 // secretSpans finds what must not be shown of a line.
-func (d *document) secretSpans(line int) []span {
+func (d *Document) secretSpans(line int) []span {
 	text := d.lines[line-1]
 	spans := textSpans(text)
-	if d.root == nil || d.broken {
+	if d.Root == nil || d.broken {
 		return append(spans, d.brokenSpans(line)...)
 	}
 	for i, n := range d.order {
-		if !n.secret || n.line > line || n.kind == kindMap || n.kind == kindSeq || harmless(n.raw) {
+		if !n.Secret || n.Line > line || n.Kind == KindMap || n.Kind == KindSeq || harmless(n.Raw) {
 			continue
 		}
-		if _, ok := scalarEnd(d.lines[n.line-1], n); ok && n.line < line {
+		if _, ok := scalarEnd(d.lines[n.Line-1], n); ok && n.Line < line {
 			continue
 		}
 		endLine, endCol := len(d.lines)+1, 1
 		if i+1 < len(d.order) {
-			endLine, endCol = d.order[i+1].line, d.order[i+1].col
+			endLine, endCol = d.order[i+1].Line, d.order[i+1].Col
 		}
-		if n.line == line {
+		if n.Line == line {
 			if to, ok := scalarEnd(text, n); ok {
-				spans = append(spans, span{n.col - 1, to})
+				spans = append(spans, span{n.Col - 1, to})
 				continue
 			}
 		}
 		s := span{0, utf8.RuneCountInString(text)}
-		if n.line == line {
-			s.from = n.col - 1
+		if n.Line == line {
+			s.from = n.Col - 1
 		}
 		if endLine == line {
 			s.to = endCol - 1
@@ -80,19 +79,19 @@ func (d *document) secretSpans(line int) []span {
 
 // harmless says whether a secret's text only names where the secret is.
 func harmless(raw string) bool {
-	return reference.MatchString(raw) || strings.HasPrefix(raw, "file:") && !strings.ContainsAny(raw, "\n")
+	return Reference.MatchString(raw) || strings.HasPrefix(raw, "file:") && !strings.ContainsAny(raw, "\n")
 }
 
 // scalarEnd finds the end of a scalar that stands on one line.
-func scalarEnd(line string, n *node) (int, bool) {
+func scalarEnd(line string, n *Node) (int, bool) {
 	r := []rune(line)
-	if n.col < 1 || n.col > len(r) {
+	if n.Col < 1 || n.Col > len(r) {
 		return 0, false
 	}
-	rest := r[n.col-1:]
-	for _, q := range []string{n.raw, `"` + n.raw + `"`, "'" + n.raw + "'"} {
+	rest := r[n.Col-1:]
+	for _, q := range []string{n.Raw, `"` + n.Raw + `"`, "'" + n.Raw + "'"} {
 		if q != "" && strings.HasPrefix(string(rest), q) {
-			return n.col - 1 + utf8.RuneCountInString(q), true
+			return n.Col - 1 + utf8.RuneCountInString(q), true
 		}
 	}
 	return 0, false
@@ -101,7 +100,7 @@ func scalarEnd(line string, n *node) (int, bool) {
 // brokenSpans masks a line of a file that is no YAML. There is no tree to say
 // what belongs to what, and indentation is what may be broken: once a secret's
 // name has occurred, every word that is not one of our fields is masked.
-func (d *document) brokenSpans(line int) []span {
+func (d *Document) brokenSpans(line int) []span {
 	found := false
 	for _, text := range d.lines[:line] {
 		for _, word := range keyPattern.FindAllString(text, -1) {
@@ -111,7 +110,7 @@ func (d *document) brokenSpans(line int) []span {
 	if !found {
 		return nil
 	}
-	text, known := d.lines[line-1], fieldNames()
+	text, known := d.lines[line-1], d.fields()
 	var spans []span
 	for _, m := range wordPattern.FindAllStringIndex(text, -1) {
 		if !known[text[m[0]:m[1]]] {
@@ -126,31 +125,11 @@ var (
 	wordPattern = regexp.MustCompile("[^\\s{}\\[\\],:\"'#|>&!]+")
 )
 
-// fieldNames are the names of all fields that a file may hold.
-var fieldNames = sync.OnceValue(func() map[string]bool {
-	out := map[string]bool{"-": true, "*": true}
-	var walk func(t reflect.Type)
-	walk = func(t reflect.Type) {
-		switch t.Kind() {
-		case reflect.Pointer, reflect.Map, reflect.Slice:
-			walk(t.Elem())
-		case reflect.Struct:
-			names, byName := fields(t)
-			for _, n := range names {
-				out[n] = true
-				walk(byName[n].Type)
-			}
-		}
-	}
-	walk(reflect.TypeFor[Config]())
-	return out
-})
-
 func textSpans(text string) []span {
 	var spans []span
 	for _, re := range secretText {
 		for _, m := range re.FindAllStringSubmatchIndex(text, -1) {
-			if !reference.MatchString(text[m[2]:m[3]]) {
+			if !Reference.MatchString(text[m[2]:m[3]]) {
 				spans = append(spans, span{utf8.RuneCountInString(text[:m[2]]), utf8.RuneCountInString(text[:m[3]])})
 			}
 		}
@@ -185,8 +164,8 @@ func maskSpans(line []rune, caret int, spans []span) (string, int) {
 	return string(append(b, line[at:]...)), out
 }
 
-// maskText masks what looks like a secret in any text.
-func maskText(s string) string {
+// MaskText masks what looks like a secret in any text.
+func MaskText(s string) string {
 	out, _ := maskSpans([]rune(s), 0, textSpans(s))
 	return out
 }

@@ -1,4 +1,4 @@
-package config
+package yamltree
 
 import (
 	"fmt"
@@ -7,12 +7,9 @@ import (
 	"unicode/utf8"
 )
 
-// DidYouMean names the word nearest to got, if one is near, else lists the words.
-func DidYouMean(got string, words []string) string { return didYouMean(got, words) }
-
-// didYouMean names the word nearest to got, if one is near, else lists the
+// DidYouMean names the word nearest to got, if one is near, else lists the
 // words when they are few.
-func didYouMean(got string, words []string) string {
+func DidYouMean(got string, words []string) string {
 	best, limit := "", max(1, utf8.RuneCountInString(got)/3)
 	sorted := append([]string(nil), words...)
 	sort.Strings(sorted)
