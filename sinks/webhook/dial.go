@@ -2,7 +2,6 @@ package webhook
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -43,7 +42,8 @@ func (o *Options) check(addr netip.Addr, plain bool) error {
 
 // newTransport returns a pool of connections that asks o.Permit about each address it dials. A proxy from the
 // environment is not used: it would dial for us, unasked.
-func newTransport(o *Options, u *url.URL) *http.Transport {
+func (s *Sink) newTransport(u *url.URL) *http.Transport {
+	o := &s.o
 	plain := u.Scheme == "http"
 	name := u.Hostname()
 	if _, err := netip.ParseAddr(name); err == nil {
@@ -56,17 +56,22 @@ func newTransport(o *Options, u *url.URL) *http.Transport {
 			if err != nil {
 				return &ForbiddenError{}
 			}
+			if s.proxy != nil {
+				return checkProxy(ap.Addr())
+			}
 			return o.check(ap.Addr(), plain)
 		}}
-	return &http.Transport{
+	secure := s.tls.Clone()
+	secure.ServerName = name
+	t := &http.Transport{
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			c, err := d.DialContext(ctx, network, address)
-			if t, ok := c.(*net.TCPConn); ok && plain {
+			if t, ok := c.(*net.TCPConn); ok && plain && s.proxy == nil {
 				return &conn{t}, nil
 			}
 			return c, err
 		},
-		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, ServerName: name},
+		TLSClientConfig:        secure,
 		TLSHandshakeTimeout:    min(o.Timeout, 10*time.Second),
 		MaxIdleConns:           o.MaxInFlight,
 		MaxIdleConnsPerHost:    o.MaxInFlight,
@@ -74,6 +79,8 @@ func newTransport(o *Options, u *url.URL) *http.Transport {
 		MaxResponseHeaderBytes: 64 << 10,
 		DisableCompression:     true,
 	}
+	s.viaProxy(t)
+	return t
 }
 
 // body is a request's body in pieces, shared with other requests: it is only read. net/http may still read

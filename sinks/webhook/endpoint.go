@@ -37,6 +37,8 @@ type endpoint struct {
 	literal   bool // an address, not a name
 	transport transport
 	targets   []hosts.Host[*target] // as last resolved; under keeper.mu
+	ask       bool                  // to be asked by OPTIONS first
+	agreement agreement
 }
 
 // target is what a host of the pool is to us: the URL with an address in the place of the name. So the address
@@ -64,23 +66,30 @@ func (s *Sink) add(e Endpoint) error {
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return errors.New("webhook url: want https://host/path") // url.Parse's error shows the URL
 	}
+	if s.proxy != nil && u.Scheme != "https" {
+		return errors.New("webhook: through a proxy goes https only; plain http stays inside, where it needs none")
+	}
 	shown := u.Scheme + "://" + u.Host + u.EscapedPath()
 	id := shown
 	if slices.ContainsFunc(s.endpoints, func(e *endpoint) bool { return e.shown == shown }) {
 		id = fmt.Sprintf("%s #%d", shown, len(s.endpoints)+1)
 	}
 	_, err = netip.ParseAddr(u.Hostname())
-	n := &endpoint{url: u, shown: shown, id: id, rank: e.Rank, literal: err == nil, transport: s.o.transport}
+	n := &endpoint{url: u, shown: shown, id: id, rank: e.Rank, literal: err == nil, transport: s.o.transport, ask: e.Ask}
 	if n.transport == nil {
-		n.transport = newTransport(&s.o, u)
+		n.transport = s.newTransport(u)
 	}
 	s.endpoints = append(s.endpoints, n)
 	return nil
 }
 
+// urls lists what may hold secrets.
 func (s *Sink) urls() (list []*url.URL) {
 	for _, e := range s.endpoints {
 		list = append(list, e.url)
+	}
+	if s.proxy != nil {
+		list = append(list, s.proxy)
 	}
 	return list
 }
@@ -144,7 +153,13 @@ func (s *Sink) resolve(ctx context.Context) error {
 
 // addresses returns the hosts of one endpoint: those of its addresses that may be called.
 func (s *Sink) addresses(ctx context.Context, e *endpoint) ([]hosts.Host[*target], error) {
-	if e.literal {
+	if s.proxy != nil && e.literal {
+		a, _ := netip.ParseAddr(e.url.Hostname())
+		if err := s.o.check(a, e.url.Scheme == "http"); err != nil {
+			return nil, err
+		}
+	}
+	if e.literal || s.proxy != nil && s.o.Proxy.Resolves {
 		return []hosts.Host[*target]{{ID: e.id, Rank: e.rank, Target: &target{e, e.url}}}, nil
 	}
 	look := s.o.lookup
@@ -229,7 +244,7 @@ func (s *Sink) probe(t *target) bool {
 // connects says whether the host takes a connection. What cannot be tried is left to the next request.
 func (s *Sink) connects(ctx context.Context, t *target) bool {
 	tr, ok := t.endpoint.transport.(*http.Transport)
-	if !ok || tr.DialContext == nil {
+	if !ok || s.proxy != nil {
 		return true
 	}
 	port := cmp.Or(t.url.Port(), map[string]string{"http": "80", "https": "443"}[t.url.Scheme])

@@ -120,6 +120,7 @@ func TestNearZoneFirst(t *testing.T) {
 	for i := range 200 {
 		if i == 100 {
 			near.Close()
+			s.endpoints[1].transport.CloseIdleConnections()
 		}
 		if _, err := s.Deliver(t.Context(), events(1, 1)); err != nil {
 			t.Fatal(i, err)

@@ -33,7 +33,7 @@ func (s *Sink) post(ctx context.Context, m message, r *request) (pipeline.Outcom
 		case h == nil:
 			return nil, last
 		}
-		out, a, err := s.send(ctx, h.Target, m, r)
+		out, a, err := s.ask(ctx, h.Target, m, r)
 		why := ""
 		if err != nil {
 			why = pipeline.AsDeliveryError(err).Reason
@@ -85,6 +85,24 @@ type answer struct {
 	elsewhere bool
 }
 
+// ask sends, when the endpoint has agreed and its rate allows it.
+func (s *Sink) ask(ctx context.Context, t *target, m message, r *request) (pipeline.Outcomes, answer, error) {
+	if a, err := s.agreed(ctx, t); err != nil {
+		return nil, a, err
+	}
+	if out, err := s.paced(ctx, t, m.deadline, len(r.offsets)); out != nil || err != nil {
+		return out, answer{cause: hosts.Unknown}, err
+	}
+	return s.send(ctx, t, m, r)
+}
+
+// unanswered says what a request without a reply means, for the events and for the host.
+func (s *Sink) unanswered(ctx context.Context, err error, timeout time.Duration) (answer, error) {
+	failed := s.failed(ctx, err, timeout)
+	cause := causeOf(ctx, err)
+	return answer{cause, cause != hosts.Unknown && pipeline.AsDeliveryError(failed).Class == pipeline.Unavailable}, failed
+}
+
 // send makes one request of one host.
 func (s *Sink) send(ctx context.Context, t *target, m message, r *request) (pipeline.Outcomes, answer, error) {
 	now := time.Now()
@@ -108,8 +126,8 @@ func (s *Sink) send(ctx context.Context, t *target, m message, r *request) (pipe
 	req.GetBody = func() (io.ReadCloser, error) { return newBody(m.parts, &open), nil }
 	resp, err := t.endpoint.transport.RoundTrip(req)
 	if err != nil {
-		failed := s.failed(ctx, err, deadline.Sub(now))
-		return nil, answer{causeOf(ctx, err), pipeline.AsDeliveryError(failed).Class == pipeline.Unavailable}, failed
+		a, failed := s.unanswered(ctx, err, deadline.Sub(now))
+		return nil, a, failed
 	}
 	out, err := s.reply(ctx, resp, r.offsets, deadline.Sub(now))
 	return out, answerOf(resp.StatusCode), err
@@ -119,6 +137,12 @@ func (s *Sink) send(ctx context.Context, t *target, m message, r *request) (pipe
 func causeOf(ctx context.Context, err error) hosts.Cause {
 	switch {
 	case ctx.Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return hosts.Unknown
+	case proxyFailed(err):
+		var p *proxyError
+		if errors.As(err, &p) && p.status >= 500 { // it did not reach the host
+			return hosts.Failed
+		}
 		return hosts.Unknown
 	case unconnected(err):
 		return hosts.Silent

@@ -44,14 +44,15 @@ func (s *Sink) failed(ctx context.Context, err error, timeout time.Duration) err
 		record    tls.RecordHeaderError
 		alert     tls.AlertError
 		authority x509.UnknownAuthorityError
+		own       *certificateError
 		timed     net.Error
 	)
 	switch {
 	case errors.As(err, &forbidden):
 		out.Class, out.Reason = pipeline.Unavailable, forbidden.Error()
-	case errors.As(err, &dns), unconnected(err):
+	case errors.As(err, &dns), unconnected(err), proxyFailed(err):
 		out.Class = pipeline.Unavailable
-	case errors.As(err, &cert), errors.As(err, &record), errors.As(err, &alert), errors.As(err, &authority):
+	case errors.As(err, &cert), errors.As(err, &record), errors.As(err, &alert), errors.As(err, &authority), errors.As(err, &own):
 		out.Class, out.Reason = pipeline.Unavailable, s.mask("tls: "+err.Error())
 	case errors.As(err, &timed) && timed.Timeout():
 		out.Reason = fmt.Sprintf("no reply within %s", timeout.Round(time.Millisecond))

@@ -5,6 +5,7 @@ package webhook
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"strconv"
 	"sync"
 	"time"
@@ -53,6 +55,13 @@ type Options struct {
 	// Unordered: a failure of one event says nothing about the later ones of its key.
 	Unordered bool
 
+	// Proxy to go through, if any; then every URL must be https.
+	Proxy Proxy
+	// TLS: authorities and client certificate, if any.
+	TLS TLS
+	// Origin is what we call ourselves when we ask an endpoint whether it wants to be called.
+	Origin string
+
 	transport transport // of tests; nil = the guarded one
 	lookup    lookup    // of tests; nil = the system's
 	pool      hosts.Options
@@ -63,6 +72,8 @@ type Endpoint struct {
 	URL string
 	// Rank: 0 = in the zone of this process, 1 = in its region, 2 = elsewhere. The nearest that are well get all.
 	Rank int
+	// Ask whether it wants to be called, by OPTIONS, before the first request.
+	Ask bool
 }
 
 // transport is what is used of an *http.Transport.
@@ -79,6 +90,8 @@ type Sink struct {
 	keeper    keeper
 	signers   []*signer
 	masks     []string
+	proxy     *url.URL // nil: none
+	tls       *tls.Config
 	requests  sync.Pool
 }
 
@@ -102,6 +115,9 @@ func New(o Options) (*Sink, error) {
 	s := &Sink{o: o}
 	for _, secret := range o.Secrets {
 		s.signers = append(s.signers, newSigner(secret))
+	}
+	if err := s.outward(); err != nil {
+		return nil, err
 	}
 	for _, e := range o.URLs {
 		if err := s.add(e); err != nil {
@@ -277,14 +293,7 @@ type message struct {
 }
 
 func (s *Sink) header(e *endpoint, m message, now, deadline time.Time) http.Header {
-	h := make(http.Header, 10+len(s.o.Headers))
-	for k, v := range s.o.Headers {
-		h.Set(k, v)
-	}
-	if e.url.User != nil {
-		p, _ := e.url.User.Password()
-		setBasic(h, e.url.User.Username(), p)
-	}
+	h := s.ownHeader(e, 10)
 	stamp := strconv.FormatInt(now.Unix(), 10)
 	set := func(k, v string) { h[k] = []string{v} } // keys are canonical already
 	set("Content-Type", m.contentType)
@@ -297,5 +306,18 @@ func (s *Sink) header(e *endpoint, m message, now, deadline time.Time) http.Head
 	set("Delivery-Reason", m.reason.String())
 	// Not sent when empty; says that the request may be made again on another connection.
 	h["Idempotency-Key"] = []string{}
+	return h
+}
+
+// ownHeader holds what the subscription adds to each request; room is how many more there will be.
+func (s *Sink) ownHeader(e *endpoint, room int) http.Header {
+	h := make(http.Header, room+len(s.o.Headers))
+	for k, v := range s.o.Headers {
+		h.Set(k, v)
+	}
+	if e.url.User != nil {
+		p, _ := e.url.User.Password()
+		setBasic(h, e.url.User.Username(), p)
+	}
 	return h
 }
