@@ -19,6 +19,7 @@ var Policy = []Rule{
 	{"pipeline/partition", []string{"pipeline/.", "schemas"}, "pure: imports none of its siblings"},
 	{"pipeline/record", []string{"pipeline/.", "schemas"}, "pure: imports none of its siblings"},
 	{"pipeline/disklog", []string{"pipeline/.", "schemas", "pipeline/record"}, "a log knows its record format, not who writes or reads it"},
+	{"pipeline/flow", []string{"pipeline/.", "schemas"}, "pure: how fast to go, whatever goes"},
 	{"pipeline/filter", []string{"pipeline/.", "schemas"}, "compiles to a func over a row, whoever calls it"},
 	{"pipeline/state", []string{"pipeline/.", "schemas"}, "a store knows no machinery"},
 	{"pipeline/ingest", []string{"pipeline/.", "schemas", "pipeline/partition"}, "ingest and deliver meet only in the log"},
