@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -26,6 +27,7 @@ type bench struct {
 	leat   string
 	report *report
 	name   string // of the database
+	other  string // behind the names of cases that run with another program
 	db     database
 	failed []error
 
@@ -83,6 +85,11 @@ func (b *bench) database(ctx context.Context) (err error) {
 					say("FAILED %v", err)
 					b.failed = append(b.failed, err)
 				}
+				if b.o.versus != "" && slices.Contains(versusCases, s.name) {
+					if err := b.versus(limited, s.do, &part.w, fmt.Sprintf("%s-%d-%d-versus", s.name, i, run)); err != nil {
+						b.failed = append(b.failed, fmt.Errorf("%s: %s, run %d, versus: %w", b.name, s.name, run+1, err))
+					}
+				}
 				cancel()
 				if ctx.Err() != nil {
 					return ctx.Err()
@@ -93,8 +100,19 @@ func (b *bench) database(ctx context.Context) (err error) {
 	return nil
 }
 
+// versusCases are those that another program runs too.
+var versusCases = []string{"null", "pull", "latency"}
+
+// versus runs a case with the other program.
+func (b *bench) versus(ctx context.Context, do func(ctx context.Context, w *workload, run string) error, w *workload, run string) error {
+	leat := b.leat
+	b.leat, b.other = b.o.versus, " versus"
+	defer func() { b.leat, b.other = leat, "" }()
+	return do(ctx, w, run)
+}
+
 // record keeps a measured value and says it.
-func (b *bench) record(name, metric string, v float64) { b.report.add(b.name, name, metric, v) }
+func (b *bench) record(name, metric string, v float64) { b.report.add(b.name, name+b.other, metric, v) }
 
 // label of a case's line: the mix has lines of its own.
 func label(name string, w *workload) string {
@@ -154,7 +172,7 @@ func (b *bench) keep(m measured) {
 			b.record(m.name, steadyRate, float64(m.events)/steady.Seconds())
 		}
 	}
-	say("%s: %s: %.0f rows/s, %.2f µs CPU an event, %d MiB, first event after %d ms", b.name, m.name, float64(m.events)/m.took.Seconds(),
+	say("%s: %s: %.0f rows/s, %.2f µs CPU an event, %d MiB, first event after %d ms", b.name, m.name+b.other, float64(m.events)/m.took.Seconds(),
 		float64(m.cpu.Microseconds())/float64(m.events), m.peak>>20, m.first.Milliseconds())
 }
 

@@ -33,6 +33,7 @@ type options struct {
 	quick           bool
 	profile         string
 	dir, out, leat  string
+	versus          string
 	memory          string
 	timeout         time.Duration
 	beatTime, idle  time.Duration
@@ -71,6 +72,7 @@ func parse(args []string) (options, error) {
 	f.StringVar(&o.dir, "dir", os.TempDir(), "Leat's data goes into this `folder`; it should be on a real disk")
 	f.StringVar(&o.out, "out", filepath.Join("bench", "out"), "the JSON file goes into this `folder`")
 	f.StringVar(&o.leat, "leat", "", "measure this `program` instead of building bin/leat")
+	f.StringVar(&o.versus, "versus", "", "run the cases null, pull and latency with this `program` too, in turn with the other: lines that end in \"versus\"")
 	f.StringVar(&o.memory, "memory", "512MiB", "Leat's memory budget")
 	if err := f.Parse(args); err != nil {
 		return o, err
