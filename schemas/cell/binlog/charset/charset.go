@@ -8,6 +8,7 @@ package charset
 import (
 	"encoding/binary"
 	"errors"
+	"math/bits"
 	"unicode/utf8"
 )
 
@@ -49,12 +50,24 @@ func fromUTF8(dst, raw []byte) ([]byte, error) {
 }
 
 func fromASCII(dst, raw []byte) ([]byte, error) {
-	for _, c := range raw {
-		if c >= utf8.RuneSelf {
-			return dst, ErrText
-		}
+	if asciiLen(raw) < len(raw) {
+		return dst, ErrText
 	}
 	return append(dst, raw...), nil
+}
+
+// asciiLen returns how many bytes of raw come before the first that is not ASCII, looking at eight at a time.
+func asciiLen(raw []byte) int {
+	n := 0
+	for ; len(raw)-n >= 8; n += 8 {
+		if high := binary.LittleEndian.Uint64(raw[n:]) & 0x8080808080808080; high != 0 {
+			return n + bits.TrailingZeros64(high)/8
+		}
+	}
+	for n < len(raw) && raw[n] < utf8.RuneSelf {
+		n++
+	}
+	return n
 }
 
 func surrogate(r rune) bool { return r >= 0xd800 && r < 0xe000 }

@@ -38,6 +38,7 @@ var bases = map[string]encoding.Encoding{
 // three that begin with 0x8f; of four in GB18030's Basic Multilingual Plane. 0 (in single: -1) = none.
 type codes struct {
 	single [256]rune
+	ascii  bool // codes below 0x80 are ASCII's
 	double []uint16
 	triple []uint16
 	quad   []uint16
@@ -68,6 +69,10 @@ func codesOf(charset string) (*codes, error) {
 		c = &codes{}
 		c.fill(charset, base)
 		c.patch(charset)
+		c.ascii = true
+		for i, r := range c.single[:utf8.RuneSelf] {
+			c.ascii = c.ascii && r == rune(i)
+		}
 		codesDone[charset] = c
 	}
 	return c, nil
@@ -164,6 +169,12 @@ func quadIndex(a, b, c, d byte) int {
 
 func (c *codes) decode(dst, raw []byte) ([]byte, error) {
 	for i := 0; i < len(raw); {
+		if c.ascii && raw[i] < utf8.RuneSelf {
+			n := asciiLen(raw[i:])
+			dst = append(dst, raw[i:i+n]...)
+			i += n
+			continue
+		}
 		if r := c.single[raw[i]]; r >= 0 {
 			dst = utf8.AppendRune(dst, r)
 			i++
