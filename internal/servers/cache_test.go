@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/leat-cdc/leat/internal/servers/process"
 )
 
 const signalNone = syscall.Signal(0)
@@ -21,11 +23,11 @@ func TestCachedMadeOnce(t *testing.T) {
 	var fills atomic.Int32
 	for range 16 {
 		wg.Go(func() {
-			dir, err := cached(t.Context(), "thing", func(dir string) error {
+			dir, err := process.Cached(t.Context(), "thing", func(dir string) error {
 				fills.Add(1)
 				return os.WriteFile(filepath.Join(dir, "file"), nil, 0o644)
 			})
-			if err != nil || !exists(filepath.Join(dir, "file")) {
+			if err != nil || !process.Exists(filepath.Join(dir, "file")) {
 				t.Errorf("%s: %v", dir, err)
 			}
 		})
@@ -42,34 +44,34 @@ func TestCachedNeverHalf(t *testing.T) {
 	dead := filepath.Join(root, ".new-thing-123")
 	must(t, os.Mkdir(dead, 0o755))
 	boom := errors.New("boom")
-	_, err := cached(t.Context(), "thing", func(dir string) error {
-		if exists(dead) {
+	_, err := process.Cached(t.Context(), "thing", func(dir string) error {
+		if process.Exists(dead) {
 			t.Error("a dead run's half is still there")
 		}
 		return errors.Join(os.WriteFile(filepath.Join(dir, "half"), nil, 0o644), boom)
 	})
-	if !errors.Is(err, boom) || exists(filepath.Join(root, "thing")) {
+	if !errors.Is(err, boom) || process.Exists(filepath.Join(root, "thing")) {
 		t.Errorf("err %v", err)
 	}
 	if left, _ := filepath.Glob(filepath.Join(root, ".new-*")); len(left) > 0 {
 		t.Errorf("left: %v", left)
 	}
-	if _, err := cached(t.Context(), "thing", func(string) error { return nil }); err != nil {
+	if _, err := process.Cached(t.Context(), "thing", func(string) error { return nil }); err != nil {
 		t.Errorf("again: %v", err)
 	}
 }
 
 func TestLockEndsWithContext(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
-	unlock, err := lockFile(t.Context(), path)
+	unlock, err := process.LockFile(t.Context(), path)
 	must(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
-	if _, err := lockFile(ctx, path); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := process.LockFile(ctx, path); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("err %v", err)
 	}
 	unlock()
-	unlock, err = lockFile(t.Context(), path)
+	unlock, err = process.LockFile(t.Context(), path)
 	must(t, err)
 	unlock()
 }

@@ -16,6 +16,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/leat-cdc/leat/internal/servers/process"
 )
 
 // Certs are paths of PEM files. ServerCert is valid for 127.0.0.1 and localhost, ClientCert names the
@@ -29,7 +31,7 @@ type Certs struct {
 }
 
 // newCerts makes an authority, a server's certificate (its key readable by as) and a client's.
-func newCerts(dir, user string, as *identity) (*Certs, error) {
+func newCerts(dir, user string, as *process.Identity) (*Certs, error) {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return nil, err
 	}
@@ -56,7 +58,7 @@ func newCerts(dir, user string, as *identity) (*Certs, error) {
 	if c.ServerCert, c.ServerKey, err = c.issue("server", server); err != nil {
 		return nil, err
 	}
-	if err := chown(c.ServerKey, as); err != nil {
+	if err := process.Chown(c.ServerKey, as); err != nil {
 		return nil, err
 	}
 	c.ClientCert, c.ClientKey, err = c.Client(user)

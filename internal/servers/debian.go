@@ -9,6 +9,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
+
+	"github.com/leat-cdc/leat/internal/servers/process"
 )
 
 //go:embed unpack.sh
@@ -26,15 +29,15 @@ func debian(ctx context.Context, entry, suite, say, pkg string, tellTo func(stri
 	if runtime.GOOS != "linux" {
 		return nil, fmt.Errorf("%s is started from Debian packages, on Linux only: name a server of your own by its URL in the environment", say)
 	}
-	dir, err := cached(ctx, entry, func(dir string) error {
+	dir, err := process.Cached(ctx, entry, func(dir string) error {
 		tell(tellTo, "downloading %s, once, into %s", say, filepath.Dir(dir))
 		script := filepath.Join(dir, "unpack.sh")
 		if err := os.WriteFile(script, []byte(unpackScript), 0o644); err != nil {
 			return err
 		}
-		cmd := command(dir, nil, append([]string{"bash", script, dir, suite, pkg}, extra...))
+		cmd := process.Command(dir, nil, append([]string{"bash", script, dir, suite, pkg}, extra...))
 		cmd.Env = append(os.Environ(), "LC_ALL=C") // proxies, a mirror
-		return errors.Join(runToEnd(ctx, dir, cmd, nil), os.Remove(script))
+		return errors.Join(process.RunToEnd(ctx, dir, cmd, nil), os.Remove(script))
 	})
 	if err != nil {
 		return nil, err
@@ -70,14 +73,14 @@ func (r *debianRoot) run(program string, args ...string) []string {
 // the embedded servers have none. They are DefaultPostgres's, from Debian's packages, and talk to older
 // and newer servers as well. The first use downloads them (about 30 MB); that works on Debian only.
 func PostgresCommand(ctx context.Context, say func(string), name string, args ...string) (*exec.Cmd, error) {
-	pkg := "postgresql-client-" + itoa(DefaultPostgres)
+	pkg := "postgresql-client-" + strconv.Itoa(DefaultPostgres)
 	root, err := debian(ctx, pkg, "trixie", "PostgreSQL's client programs (30 MB)", pkg, say)
 	if err != nil {
 		return nil, err
 	}
 	s := Server{
-		Kind: KindPostgres, Version: itoa(DefaultPostgres), loader: root.loader,
-		BinDir: filepath.Join(root.dir, "usr/lib/postgresql", itoa(DefaultPostgres), "bin"),
+		Kind: KindPostgres, Version: strconv.Itoa(DefaultPostgres), loader: root.loader,
+		BinDir: filepath.Join(root.dir, "usr/lib/postgresql", strconv.Itoa(DefaultPostgres), "bin"),
 	}
 	return s.Command(ctx, name, args...)
 }

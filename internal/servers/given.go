@@ -3,6 +3,7 @@ package servers
 import (
 	"fmt"
 	"os"
+	"strconv"
 )
 
 // Variables of the environment that name a server to use instead of an own one. Its user must be a
@@ -38,7 +39,7 @@ func Given(kind Kind, version int) *Server {
 	}
 	s := &Server{Kind: kind, URL: url}
 	if kind == KindPostgres {
-		s.Version = itoa(version)
+		s.Version = strconv.Itoa(version)
 	}
 	return s
 }

@@ -9,8 +9,11 @@ import (
 	"os/user"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
+
+	"github.com/leat-cdc/leat/internal/servers/process"
 )
 
 // MySQLOptions says what kind of MySQL or MariaDB to start. The zero value is a primary with a full
@@ -58,14 +61,14 @@ func MySQL(ctx context.Context, o MySQLOptions) (*Server, error) {
 	base := root.run("usr/sbin/mysqld", "--no-defaults", "--basedir="+filepath.Join(root.dir, "usr"),
 		"--plugin-dir="+filepath.Join(root.dir, "usr/lib/mysql/plugin"), "--lc-messages-dir="+filepath.Join(root.dir, "usr/share/mysql"),
 		"--secure-file-priv=", "--mysqlx=OFF", "--user="+me.Username)
-	template, err := cached(ctx, "mysql-sid-data-"+itoa(os.Geteuid()), func(dir string) error {
+	template, err := process.Cached(ctx, "mysql-sid-data-"+strconv.Itoa(os.Geteuid()), func(dir string) error {
 		init := filepath.Join(dir, "users.sql")
 		if err := os.WriteFile(init, []byte(strings.Join(users, ";\n")+";\n"), 0o644); err != nil {
 			return err
 		}
 		args := append(slices.Clone(base), "--datadir="+filepath.Join(dir, "data"), "--initialize-insecure", "--init-file="+init,
 			"--innodb-redo-log-capacity=64M", "--innodb-flush-method=fsync", "--innodb-flush-log-at-trx-commit=0")
-		if err := runTool(ctx, dir, nil, nil, args...); err != nil {
+		if err := process.RunTool(ctx, dir, nil, nil, args...); err != nil {
 			return err
 		}
 		// Each copy makes its own identity (server_uuid): GTIDs begin with it.
@@ -104,7 +107,7 @@ func MariaDB(ctx context.Context, o MySQLOptions) (*Server, error) {
 	base := root.run("usr/sbin/mariadbd", "--no-defaults", "--basedir="+filepath.Join(root.dir, "usr"), "--user="+me.Username,
 		"--plugin-dir="+filepath.Join(root.dir, "usr/lib/mysql/plugin"), "--lc-messages-dir="+share, "--character-sets-dir="+filepath.Join(share, "charsets"))
 	const logSize = "--innodb-log-file-size=64M"
-	template, err := cached(ctx, "mariadb-10.11-data-"+itoa(os.Geteuid()), func(dir string) error {
+	template, err := process.Cached(ctx, "mariadb-10.11-data-"+strconv.Itoa(os.Geteuid()), func(dir string) error {
 		return mariadbInit(ctx, append(slices.Clone(base), logSize), share, dir)
 	})
 	if err != nil {
@@ -149,7 +152,7 @@ func mariadbInit(ctx context.Context, base []string, share, dir string) (err err
 		return err
 	}
 	defer func() { err = errors.Join(err, in.Close(), os.Remove(script)) }()
-	return runTool(ctx, dir, nil, in, append(slices.Clone(base), "--datadir="+data, "--bootstrap", "--log-warnings=0",
+	return process.RunTool(ctx, dir, nil, in, append(slices.Clone(base), "--datadir="+data, "--bootstrap", "--log-warnings=0",
 		"--enforce-storage-engine=", "--max-allowed-packet=8M", "--net-buffer-length=16K", "--innodb-flush-log-at-trx-commit=0")...)
 }
 
@@ -171,10 +174,10 @@ func (s *Server) startMySQL(ctx context.Context, root *debianRoot, base []string
 	for k, v := range o.Params {
 		params[strings.ReplaceAll(k, "_", "-")] = v
 	}
-	s.tmpl = launch{clean: signalTerm, quick: os.Kill, death: os.Kill}
+	s.tmpl = process.Launch{Clean: process.SignalTerm, Quick: os.Kill, Death: os.Kill}
 	err := s.firstStart(ctx, func(port int) {
 		s.URL = fmt.Sprintf("mysql://root@127.0.0.1:%d/", port)
-		s.tmpl.args = mysqlArgs(base, port, params)
+		s.tmpl.Args = mysqlArgs(base, port, params)
 	})
 	if err != nil {
 		return s.fail(err)
@@ -186,7 +189,7 @@ func (s *Server) startMySQL(ctx context.Context, root *debianRoot, base []string
 }
 
 func mysqlArgs(base []string, port int, params map[string]string) []string {
-	args := append(slices.Clone(base), "--port="+itoa(port))
+	args := append(slices.Clone(base), "--port="+strconv.Itoa(port))
 	for _, k := range slices.Sorted(maps.Keys(params)) {
 		if params[k] == "" {
 			args = append(args, "--"+k)

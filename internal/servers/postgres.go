@@ -9,8 +9,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
+
+	"github.com/leat-cdc/leat/internal/servers/process"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -70,7 +73,7 @@ func Postgres(ctx context.Context, o PostgresOptions) (*Server, error) {
 	if o.Version == 0 {
 		o.Version = DefaultPostgres
 	}
-	as := unprivileged()
+	as := process.Unprivileged()
 	home, err := postgresPrograms(ctx, o.Version, o.Say)
 	if err != nil {
 		return nil, err
@@ -105,15 +108,15 @@ func Postgres(ctx context.Context, o PostgresOptions) (*Server, error) {
 }
 
 // startPostgres starts s open to everybody on loopback, sets the password, then closes the doors.
-func (s *Server) startPostgres(ctx context.Context, o PostgresOptions, params map[string]string, as *identity) error {
+func (s *Server) startPostgres(ctx context.Context, o PostgresOptions, params map[string]string, as *process.Identity) error {
 	hba := params["hba_file"]
 	if err := writeHBA(hba, []string{"host all all 127.0.0.1/32 trust"}, as); err != nil {
 		return err
 	}
-	s.tmpl = launch{as: as, clean: os.Interrupt, quick: signalQuit, death: signalQuit}
+	s.tmpl = process.Launch{As: as, Clean: os.Interrupt, Quick: process.SignalQuit, Death: process.SignalQuit}
 	err := s.firstStart(ctx, func(port int) {
 		s.URL = fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres?sslmode=disable", port)
-		s.tmpl.args = postgresArgs(s, port, params)
+		s.tmpl.Args = postgresArgs(s, port, params)
 	})
 	if err != nil {
 		return err
@@ -139,7 +142,7 @@ func (s *Server) startPostgres(ctx context.Context, o PostgresOptions, params ma
 }
 
 func postgresArgs(s *Server, port int, params map[string]string) []string {
-	args := []string{filepath.Join(s.BinDir, "postgres"), "-D", s.DataDir, "-p", itoa(port)}
+	args := []string{filepath.Join(s.BinDir, "postgres"), "-D", s.DataDir, "-p", strconv.Itoa(port)}
 	for _, k := range slices.Sorted(maps.Keys(params)) {
 		args = append(args, "-c", k+"="+params[k])
 	}
@@ -169,15 +172,15 @@ func (o PostgresOptions) hba() []string {
 	return []string{typ + " all all 127.0.0.1/32 " + method, typ + " replication all 127.0.0.1/32 " + method}
 }
 
-func writeHBA(path string, lines []string, as *identity) error {
+func writeHBA(path string, lines []string, as *process.Identity) error {
 	if err := os.WriteFile(path, []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
 		return err
 	}
-	return chown(path, as)
+	return process.Chown(path, as)
 }
 
 func (s *Server) postgresURL(o PostgresOptions) string {
-	u := url.URL{Scheme: "postgres", User: url.User("postgres"), Host: "127.0.0.1:" + itoa(s.Port), Path: "/postgres"}
+	u := url.URL{Scheme: "postgres", User: url.User("postgres"), Host: "127.0.0.1:" + strconv.Itoa(s.Port), Path: "/postgres"}
 	if o.Password != "" {
 		u.User = url.UserPassword("postgres", o.Password)
 	}
@@ -197,7 +200,7 @@ func (s *Server) postgresURL(o PostgresOptions) string {
 // it reads, and reads before it accepts another connection.
 func (s *Server) waitForHBA(ctx context.Context, mark int64) error {
 	for !strings.Contains(s.logFrom(mark), "reloading configuration files") {
-		if err := pause(ctx, 5*time.Millisecond); err != nil {
+		if err := process.Pause(ctx, 5*time.Millisecond); err != nil {
 			return fmt.Errorf("wait for pg_hba.conf to be read: %w", err)
 		}
 	}

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/leat-cdc/leat/internal/servers/process"
+
 	embedded "github.com/fergusstrange/embedded-postgres"
 )
 
@@ -19,14 +21,14 @@ func postgresPrograms(ctx context.Context, major int, say func(string)) (string,
 	if !ok {
 		return "", fmt.Errorf("there is no PostgreSQL %d here: choose one of %v", major, PostgresVersions())
 	}
-	home, err := cached(ctx, "postgres-"+release, func(dir string) error {
+	home, err := process.Cached(ctx, "postgres-"+release, func(dir string) error {
 		tell(say, "downloading PostgreSQL %s (15 MB), once, into %s", strings.TrimSuffix(release, ".0"), filepath.Dir(dir))
 		return fetchPostgres(ctx, release, dir)
 	})
 	if err != nil {
 		return "", err
 	}
-	return home, enterable(home, unprivileged())
+	return home, process.Enterable(home, process.Unprivileged())
 }
 
 // fetchPostgres downloads and unpacks a release into dir.
@@ -35,7 +37,7 @@ func postgresPrograms(ctx context.Context, major int, say func(string)) (string,
 // that looks initialised and is not: it fetches, unpacks, and its start fails at once, as root as well
 // as otherwise. Whether the programs are there decides, not that error.
 func fetchPostgres(ctx context.Context, release, dir string) error {
-	port, err := freePort()
+	port, err := process.FreePort()
 	if err != nil {
 		return err
 	}
@@ -65,7 +67,7 @@ func fetchPostgres(ctx context.Context, release, dir string) error {
 		return errors.Join(errors.New("an empty data folder was started"), pg.Stop())
 	}
 	for _, program := range []string{"postgres", "initdb"} {
-		if !exists(filepath.Join(dir, "bin", program)) {
+		if !process.Exists(filepath.Join(dir, "bin", program)) {
 			return fmt.Errorf("%w: PostgreSQL comes from Maven Central: check the network and HTTPS_PROXY, name a mirror by LEAT_MAVEN_URL, or name a server of your own by its URL", err)
 		}
 	}
@@ -73,18 +75,18 @@ func fetchPostgres(ctx context.Context, release, dir string) error {
 }
 
 // postgresTemplate returns the cache's folder whose "data" is a freshly initialised data folder.
-func postgresTemplate(ctx context.Context, home string, major int, as *identity) (string, error) {
+func postgresTemplate(ctx context.Context, home string, major int, as *process.Identity) (string, error) {
 	owner := os.Geteuid()
 	if as != nil {
-		owner = as.uid
+		owner = as.Uid
 	}
 	name := fmt.Sprintf("postgres-%s-data-%d", postgresReleases[major], owner)
-	return cached(ctx, name, func(dir string) error {
-		if err := errors.Join(chown(dir, as), enterable(dir, as)); err != nil {
+	return process.Cached(ctx, name, func(dir string) error {
+		if err := errors.Join(process.Chown(dir, as), process.Enterable(dir, as)); err != nil {
 			return err
 		}
 		// checksums on, as PostgreSQL 18 has by default, so that all versions do the same work
-		return runTool(ctx, dir, as, nil, filepath.Join(home, "bin", "initdb"), "-D", filepath.Join(dir, "data"),
+		return process.RunTool(ctx, dir, as, nil, filepath.Join(home, "bin", "initdb"), "-D", filepath.Join(dir, "data"),
 			"-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--data-checksums", "--no-sync")
 	})
 }

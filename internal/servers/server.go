@@ -26,11 +26,13 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/leat-cdc/leat/internal/servers/process"
 )
 
 // Kind is a family of database servers.
@@ -62,21 +64,12 @@ type Server struct {
 	BinDir  string // its programs; run them through Command
 	Certs   *Certs // nil without TLS
 
-	tmpl   launch
-	folder *folder
+	tmpl   process.Launch
+	folder *process.Folder
 	loader []string // put before a program of BinDir, e.g. its own dynamic loader
 
 	mu   sync.Mutex
-	proc *process // nil while stopped
-}
-
-// launch says how to run a server's program.
-type launch struct {
-	args  []string
-	as    *identity // nil: as ourselves
-	clean os.Signal // asks for a shutdown that flushes
-	quick os.Signal // ends it at once, data no longer wanted
-	death os.Signal // sent by the kernel when we die
+	proc *process.Process // nil while stopped
 }
 
 // Stop ends the server without flushing and removes its folder. It is not an error to stop twice;
@@ -87,10 +80,10 @@ func (s *Server) Stop(ctx context.Context) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.end(ctx, s.tmpl.quick); err != nil {
+	if err := s.end(ctx, s.tmpl.Quick); err != nil {
 		return err
 	}
-	return s.folder.remove()
+	return s.folder.Remove()
 }
 
 // Shutdown ends the server cleanly and keeps its folder for Restart. When ctx ends first the server
@@ -101,7 +94,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.end(ctx, s.tmpl.clean)
+	return s.end(ctx, s.tmpl.Clean)
 }
 
 // Kill ends the server by SIGKILL, as a crash would, and keeps its folder for Restart.
@@ -122,7 +115,7 @@ func (s *Server) Restart(ctx context.Context) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.end(ctx, s.tmpl.clean); err != nil {
+	if err := s.end(ctx, s.tmpl.Clean); err != nil {
 		return err
 	}
 	return s.start(ctx)
@@ -135,7 +128,7 @@ func (s *Server) Pid() int {
 	if s.proc == nil {
 		return 0
 	}
-	return s.proc.pid()
+	return s.proc.Pid()
 }
 
 // end sends sig and waits; s.mu is held. The server is killed when ctx ends.
@@ -143,7 +136,7 @@ func (s *Server) end(ctx context.Context, sig os.Signal) error {
 	if s.proc == nil {
 		return nil
 	}
-	if err := s.proc.end(ctx, sig); err != nil {
+	if err := s.proc.End(ctx, sig); err != nil {
 		return fmt.Errorf("stop %s: %w", s.Kind, err)
 	}
 	s.proc = nil
@@ -156,7 +149,7 @@ func (s *Server) start(ctx context.Context) error {
 	defer cancel()
 	for {
 		mark := s.logSize()
-		p, err := startProcess(s.folder, s.LogFile, s.tmpl)
+		p, err := process.Start(s.folder, s.LogFile, s.tmpl)
 		if err != nil {
 			return fmt.Errorf("start %s: %w", s.Kind, err)
 		}
@@ -169,15 +162,15 @@ func (s *Server) start(ctx context.Context) error {
 		said := s.logFrom(mark)
 		if errors.Is(err, errExited) && ctx.Err() == nil &&
 			(strings.Contains(said, "pre-existing shared memory block") || strings.Contains(said, "lock file \"postmaster.pid\" already exists")) {
-			if pause(ctx, 50*time.Millisecond) == nil {
+			if process.Pause(ctx, 50*time.Millisecond) == nil {
 				continue
 			}
 		}
-		_ = p.end(ctx, os.Kill)
+		_ = p.End(ctx, os.Kill)
 		if portTaken(said) {
 			return errPortTaken
 		}
-		return fmt.Errorf("start %s: %w; the end of its log:\n%s", s.Kind, err, tail(said, 2000))
+		return fmt.Errorf("start %s: %w; the end of its log:\n%s", s.Kind, err, process.Tail(said, 2000))
 	}
 }
 
@@ -192,14 +185,14 @@ func portTaken(log string) bool {
 }
 
 // ready polls until the server answers.
-func (s *Server) ready(ctx context.Context, p *process) error {
+func (s *Server) ready(ctx context.Context, p *process.Process) error {
 	// A stranger on our port may take a connection and never answer: do not wait for it when p has ended.
 	ctx, cancel := context.WithCancel(ctx)
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)
 		select {
-		case <-p.done:
+		case <-p.Done:
 			cancel()
 		case <-ctx.Done():
 		}
@@ -207,8 +200,8 @@ func (s *Server) ready(ctx context.Context, p *process) error {
 	defer func() { cancel(); <-watched }()
 	var last error
 	for {
-		if p.ended() {
-			return fmt.Errorf("%w (%v)", errExited, p.err)
+		if p.Ended() {
+			return fmt.Errorf("%w (%v)", errExited, p.Err)
 		}
 		try, cancel := context.WithTimeout(ctx, 5*time.Second)
 		last = s.ping(try)
@@ -216,7 +209,7 @@ func (s *Server) ready(ctx context.Context, p *process) error {
 		if last == nil {
 			return nil
 		}
-		if err := pause(ctx, 20*time.Millisecond); err != nil && !p.ended() {
+		if err := process.Pause(ctx, 20*time.Millisecond); err != nil && !p.Ended() {
 			return fmt.Errorf("it does not answer: %w (%w)", last, err)
 		}
 	}
@@ -227,7 +220,7 @@ func (s *Server) ready(ctx context.Context, p *process) error {
 func (s *Server) firstStart(ctx context.Context, prepare func(port int)) error {
 	var err error
 	for range 5 {
-		if s.Port, err = freePort(); err != nil {
+		if s.Port, err = process.FreePort(); err != nil {
 			return err
 		}
 		prepare(s.Port)
@@ -263,23 +256,18 @@ func (s *Server) logFrom(at int64) string {
 	return string(bytes.TrimSpace(b[at:]))
 }
 
-func tail(s string, n int) string {
-	if len(s) > n {
-		return "…" + s[len(s)-n:]
+// Command is a program of the server's own package (e.g. "mariadb-binlog"), ready to run.
+func (s *Server) Command(ctx context.Context, name string, args ...string) (*exec.Cmd, error) {
+	if s.BinDir == "" {
+		return nil, fmt.Errorf("find %s: %w", name, ErrGiven)
 	}
-	return s
-}
-
-// pause waits d or until ctx ends.
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-t.C:
-		return nil
+	path := filepath.Join(s.BinDir, name)
+	if _, err := os.Stat(path); err != nil {
+		return nil, fmt.Errorf("find a program of %s %s: %w", s.Kind, s.Version, err)
 	}
+	argv := append(append([]string{}, s.loader...), path)
+	argv = append(argv, args...)
+	return exec.CommandContext(ctx, argv[0], argv[1:]...), nil
 }
 
 // fail removes what a start that failed has made.
@@ -291,19 +279,17 @@ func (s *Server) fail(err error) (*Server, error) {
 }
 
 // newServer makes the server's folder and copies the template's data into it.
-func newServer(kind Kind, template string, as *identity) (*Server, error) {
-	f, err := newFolder(string(kind))
+func newServer(kind Kind, template string, as *process.Identity) (*Server, error) {
+	f, err := process.NewFolder(string(kind))
 	if err != nil {
 		return nil, fmt.Errorf("make a folder for %s: %w", kind, err)
 	}
 	s := &Server{
-		Kind: kind, Dir: f.path, folder: f,
-		DataDir: filepath.Join(f.path, "data"), LogFile: filepath.Join(f.path, "log"),
+		Kind: kind, Dir: f.Path, folder: f,
+		DataDir: filepath.Join(f.Path, "data"), LogFile: filepath.Join(f.Path, "log"),
 	}
-	if err := copyTree(s.DataDir, filepath.Join(template, "data"), as); err != nil {
+	if err := process.CopyTree(s.DataDir, filepath.Join(template, "data"), as); err != nil {
 		return s.fail(fmt.Errorf("copy the data of an empty %s: %w", kind, err))
 	}
 	return s, nil
 }
-
-func itoa(n int) string { return strconv.Itoa(n) }

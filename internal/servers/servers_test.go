@@ -11,9 +11,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/leat-cdc/leat/internal/servers/process"
 
 	"github.com/jackc/pgx/v5"
 	"go.uber.org/goleak"
@@ -99,14 +102,14 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	for !ok() {
-		if pause(ctx, 10*time.Millisecond) != nil {
+		if process.Pause(ctx, 10*time.Millisecond) != nil {
 			t.Fatalf("never came true: %s", what)
 		}
 	}
 }
 
 func listening(port int) bool {
-	c, err := net.Dial("tcp4", "127.0.0.1:"+itoa(port))
+	c, err := net.Dial("tcp4", "127.0.0.1:"+strconv.Itoa(port))
 	if err == nil {
 		c.Close()
 	}
@@ -144,7 +147,7 @@ func TestLife(t *testing.T) {
 				t.Fatalf("%s rows after a crash, want 2", got)
 			}
 			must(t, s.Shutdown(ctx))
-			l, err := net.Listen("tcp4", "127.0.0.1:"+itoa(s.Port))
+			l, err := net.Listen("tcp4", "127.0.0.1:"+strconv.Itoa(s.Port))
 			must(t, err)
 			if err := s.Restart(ctx); !errors.Is(err, errPortTaken) {
 				t.Fatalf("restart on a taken port: %v", err)
@@ -154,7 +157,7 @@ func TestLife(t *testing.T) {
 			must(t, s.DropDatabase(ctx, "life"))
 			must(t, s.Stop(ctx))
 			must(t, s.Stop(ctx))
-			if listening(s.Port) || exists(s.Dir) || exists(s.Dir+".lock") {
+			if listening(s.Port) || process.Exists(s.Dir) || process.Exists(s.Dir+".lock") {
 				t.Fatal("something is left after Stop")
 			}
 		})
@@ -163,7 +166,7 @@ func TestLife(t *testing.T) {
 
 func TestPostgresVersions(t *testing.T) {
 	for _, v := range PostgresVersions() {
-		t.Run(itoa(v), func(t *testing.T) {
+		t.Run(strconv.Itoa(v), func(t *testing.T) {
 			t.Parallel()
 			s := begin(t, func(ctx context.Context) (*Server, error) {
 				return Postgres(ctx, PostgresOptions{Version: v, Params: map[string]string{"max_wal_senders": "7"}})
@@ -177,7 +180,7 @@ func TestPostgresVersions(t *testing.T) {
 					t.Errorf("%s = %s, want %s", name, got, value)
 				}
 			}
-			if !strings.HasPrefix(s.Version, itoa(v)+".") {
+			if !strings.HasPrefix(s.Version, strconv.Itoa(v)+".") {
 				t.Errorf("version %s", s.Version)
 			}
 			must(t, s.Exec(t.Context(), "select pg_create_logical_replication_slot('s', 'pgoutput')"))
@@ -338,17 +341,17 @@ func TestParentKilled(t *testing.T) {
 		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
 			t.Fatalf("the child says %s", lines.Text())
 		}
-		if !exists(r.Dir) || !listening(r.Port) {
+		if !process.Exists(r.Dir) || !listening(r.Port) {
 			t.Errorf("not there while the child lives: %+v", r)
 		}
 		left = append(left, r)
 	}
 	// A start beside it must not take a living one's folder away.
-	f, err := newFolder("beside")
+	f, err := process.NewFolder("beside")
 	must(t, err)
-	must(t, f.remove())
+	must(t, f.Remove())
 	for _, r := range left {
-		if !exists(r.Dir) {
+		if !process.Exists(r.Dir) {
 			t.Errorf("swept while its process lives: %s", r.Dir)
 		}
 	}
@@ -363,10 +366,10 @@ func TestParentKilled(t *testing.T) {
 			return !listening(r.Port) && (err != nil || p.Signal(signalNone) != nil)
 		})
 		eventually(t, "swept: "+r.Dir, func() bool {
-			f, err := newFolder("next")
+			f, err := process.NewFolder("next")
 			must(t, err)
-			must(t, f.remove())
-			return !exists(r.Dir) && !exists(r.Dir+".lock")
+			must(t, f.Remove())
+			return !process.Exists(r.Dir) && !process.Exists(r.Dir+".lock")
 		})
 	}
 }

@@ -1,6 +1,6 @@
 //go:build !unix
 
-package servers
+package process
 
 import (
 	"errors"
@@ -8,7 +8,7 @@ import (
 	"syscall"
 )
 
-const signalQuit, signalTerm = syscall.SIGKILL, syscall.SIGKILL
+const SignalQuit, SignalTerm = syscall.SIGKILL, syscall.SIGKILL
 
 func tryLock(*os.File) (bool, error) {
 	return false, errors.New("throw-away servers run on Linux and macOS only: name a server of your own by its URL")
@@ -16,6 +16,6 @@ func tryLock(*os.File) (bool, error) {
 
 func ownedByUs(string) error { return nil }
 
-func childAttr(*identity, os.Signal) *syscall.SysProcAttr { return nil }
+func childAttr(*Identity, os.Signal) *syscall.SysProcAttr { return nil }
 
 func mayReadAll() bool { return false }

@@ -1,4 +1,4 @@
-package servers
+package process
 
 import (
 	"context"
@@ -29,26 +29,26 @@ func CacheDir() (string, error) {
 	return filepath.Join(dir, "leat"), nil
 }
 
-// cached returns the cache's entry called name. When it is missing fill makes it in an empty folder
+// Cached returns the cache's entry called name. When it is missing fill makes it in an empty folder
 // that becomes the entry only when whole; other processes wait meanwhile.
-func cached(ctx context.Context, name string, fill func(dir string) error) (string, error) {
+func Cached(ctx context.Context, name string, fill func(dir string) error) (string, error) {
 	root, err := CacheDir()
 	if err != nil {
 		return "", err
 	}
 	entry := filepath.Join(root, name)
-	if exists(entry) {
+	if Exists(entry) {
 		return entry, nil
 	}
 	if err := os.MkdirAll(root, 0o755); err != nil {
 		return "", fmt.Errorf("make the cache: %w: set LEAT_CACHE to a folder that can be written", err)
 	}
-	unlock, err := lockFile(ctx, entry+".lock")
+	unlock, err := LockFile(ctx, entry+".lock")
 	if err != nil {
 		return "", err
 	}
 	defer unlock()
-	if exists(entry) {
+	if Exists(entry) {
 		return entry, nil
 	}
 	left, err := filepath.Glob(filepath.Join(root, ".new-"+name+"-*"))
@@ -73,13 +73,14 @@ func cached(ctx context.Context, name string, fill func(dir string) error) (stri
 	return entry, nil
 }
 
-func exists(path string) bool {
+// Exists reports whether something stands at path.
+func Exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
 }
 
-// lockFile waits for the lock that path stands for, between processes. The file stays.
-func lockFile(ctx context.Context, path string) (unlock func(), err error) {
+// LockFile waits for the lock that path stands for, between processes. The file stays.
+func LockFile(ctx context.Context, path string) (unlock func(), err error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
 		return nil, err
@@ -90,7 +91,7 @@ func lockFile(ctx context.Context, path string) (unlock func(), err error) {
 			return func() { _ = f.Close() }, nil // closing a file nothing was written to
 		}
 		if err == nil {
-			err = pause(ctx, 50*time.Millisecond)
+			err = Pause(ctx, 50*time.Millisecond)
 		}
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("wait for %s: %w", path, err), f.Close())
@@ -98,9 +99,9 @@ func lockFile(ctx context.Context, path string) (unlock func(), err error) {
 	}
 }
 
-// copyTree copies folders and regular files of src to dst, which must not exist, owned by as if not
+// CopyTree copies folders and regular files of src to dst, which must not exist, owned by as if not
 // nil. Modes are kept.
-func copyTree(dst, src string, as *identity) error {
+func CopyTree(dst, src string, as *Identity) error {
 	return filepath.WalkDir(src, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -121,7 +122,7 @@ func copyTree(dst, src string, as *identity) error {
 		if err != nil {
 			return err
 		}
-		return chown(to, as)
+		return Chown(to, as)
 	})
 }
 
@@ -139,15 +140,16 @@ func copyFile(dst, src string, mode fs.FileMode) (err error) {
 	return errors.Join(err, out.Close())
 }
 
-func chown(path string, as *identity) error {
+// Chown gives a file to a user; nil changes nothing.
+func Chown(path string, as *Identity) error {
 	if as == nil {
 		return nil
 	}
-	return os.Chown(path, as.uid, as.gid)
+	return os.Chown(path, as.Uid, as.gid)
 }
 
-// enterable says why the unprivileged user as cannot read in dir, if so.
-func enterable(dir string, as *identity) error {
+// Enterable says why the unprivileged user as cannot read in dir, if so.
+func Enterable(dir string, as *Identity) error {
 	if as == nil || mayReadAll() {
 		return nil
 	}

@@ -1,6 +1,6 @@
 //go:build unix && !linux
 
-package servers
+package process
 
 import (
 	"os"
@@ -8,10 +8,10 @@ import (
 )
 
 // childAttr: no death signal here; the next start ends what a dead process left.
-func childAttr(as *identity, _ os.Signal) *syscall.SysProcAttr {
+func childAttr(as *Identity, _ os.Signal) *syscall.SysProcAttr {
 	a := &syscall.SysProcAttr{Setpgid: true}
 	if as != nil {
-		a.Credential = &syscall.Credential{Uid: uint32(as.uid), Gid: uint32(as.gid)}
+		a.Credential = &syscall.Credential{Uid: uint32(as.Uid), Gid: uint32(as.gid)}
 	}
 	return a
 }

@@ -1,6 +1,6 @@
 //go:build unix
 
-package servers
+package process
 
 import (
 	"bytes"
@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// signalQuit is PostgreSQL's immediate shutdown.
-const signalQuit, signalTerm = syscall.SIGQUIT, syscall.SIGTERM
+// SignalQuit is PostgreSQL's immediate shutdown.
+const SignalQuit, SignalTerm = syscall.SIGQUIT, syscall.SIGTERM
 
 // tryLock takes the file's lock unless another open file has it. It goes with the file's closing.
 func tryLock(f *os.File) (bool, error) {

@@ -1,4 +1,4 @@
-package servers
+package process
 
 import (
 	"os"
@@ -10,14 +10,14 @@ import (
 const capDACReadSearch = 2
 
 // childAttr: a process group of its own (Ctrl-C in a terminal must not reach the server before us),
-// ended by the kernel when the thread that started it ends.
-func childAttr(as *identity, death os.Signal) *syscall.SysProcAttr {
+// Ended by the kernel when the thread that started it ends.
+func childAttr(as *Identity, death os.Signal) *syscall.SysProcAttr {
 	a := &syscall.SysProcAttr{Setpgid: true}
 	if sig, ok := death.(syscall.Signal); ok {
 		a.Pdeathsig = sig
 	}
 	if as != nil {
-		a.Credential = &syscall.Credential{Uid: uint32(as.uid), Gid: uint32(as.gid)}
+		a.Credential = &syscall.Credential{Uid: uint32(as.Uid), Gid: uint32(as.gid)}
 		if mayReadAll() {
 			a.AmbientCaps = []uintptr{capDACReadSearch}
 		}

@@ -1,4 +1,4 @@
-package servers
+package process
 
 import (
 	"context"
@@ -12,16 +12,16 @@ import (
 	"time"
 )
 
-// folder is what one server owns on disk. Its lock is held by our process, so it is free once we are
+// Folder is what one server owns on disk. Its lock is held by our process, so it is free once we are
 // dead, however we died.
-type folder struct {
-	path string
+type Folder struct {
+	Path string
 	lock *os.File // nil after remove
 }
 
-// newFolder makes a folder and removes those of dead processes.
-func newFolder(prefix string) (*folder, error) {
-	base := filepath.Join(os.TempDir(), "leat-servers-"+itoa(os.Geteuid()))
+// NewFolder makes a folder and removes those of dead processes.
+func NewFolder(prefix string) (*Folder, error) {
+	base := filepath.Join(os.TempDir(), "leat-servers-"+strconv.Itoa(os.Geteuid()))
 	if err := os.MkdirAll(base, 0o755); err != nil {
 		return nil, err
 	}
@@ -33,13 +33,13 @@ func newFolder(prefix string) (*folder, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := enterable(base, unprivileged()); err != nil {
+	if err := Enterable(base, Unprivileged()); err != nil {
 		return nil, err
 	}
 	// One at a time: a lock file is never seen between its making and its locking.
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	unlock, err := lockFile(ctx, filepath.Join(base, ".lock"))
+	unlock, err := LockFile(ctx, filepath.Join(base, ".lock"))
 	if err != nil {
 		return nil, err
 	}
@@ -51,24 +51,24 @@ func newFolder(prefix string) (*folder, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &folder{path: path}
+	f := &Folder{Path: path}
 	if err := os.Chmod(path, 0o755); err != nil {
-		return nil, errors.Join(err, f.remove())
+		return nil, errors.Join(err, f.Remove())
 	}
 	if f.lock, err = os.Create(path + ".lock"); err != nil {
-		return nil, errors.Join(err, f.remove())
+		return nil, errors.Join(err, f.Remove())
 	}
 	if got, err := tryLock(f.lock); err != nil || !got {
-		return nil, errors.Join(fmt.Errorf("lock the new folder %s", path), err, f.remove())
+		return nil, errors.Join(fmt.Errorf("lock the new folder %s", path), err, f.Remove())
 	}
 	return f, nil
 }
 
-// remove deletes the folder and gives its lock back; twice is fine.
-func (f *folder) remove() error {
-	err := os.RemoveAll(f.path)
+// Remove deletes the folder and gives its lock back; twice is fine.
+func (f *Folder) Remove() error {
+	err := os.RemoveAll(f.Path)
 	if f.lock != nil {
-		err = errors.Join(err, os.Remove(f.path+".lock"), f.lock.Close())
+		err = errors.Join(err, os.Remove(f.Path+".lock"), f.lock.Close())
 		f.lock = nil
 	}
 	return err
@@ -120,7 +120,7 @@ func killLeft(dir string) {
 	if err != nil || pid <= 1 {
 		return
 	}
-	said, err := exec.Command("ps", "-o", "command=", "-p", itoa(pid)).Output()
+	said, err := exec.Command("ps", "-o", "command=", "-p", strconv.Itoa(pid)).Output()
 	if err != nil || !strings.Contains(string(said), dir) {
 		return
 	}
