@@ -17,6 +17,7 @@ import (
 	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/pipeline/deliver"
 	"github.com/leat-cdc/leat/pipeline/ingest"
+	"github.com/leat-cdc/leat/pipeline/partition"
 	"github.com/leat-cdc/leat/schemas"
 	"github.com/leat-cdc/leat/schemas/cell"
 )
@@ -42,6 +43,8 @@ type Source struct {
 	// Hold, when set, returns the lowest offset that somebody who does not run here still wants (a paused
 	// subscription that the configuration no longer names), and whether there is one.
 	Hold func() (pipeline.Offset, bool)
+	// Ranges splits and merges the source's key ranges by load; Hot 0: only when a person asks.
+	Ranges partition.Policy
 	// Ratio, when set, is what operators leave of the reading: 0 nothing to 1 all. Asked before each batch.
 	Ratio func() float64
 }

@@ -24,6 +24,7 @@ type unit struct {
 
 	mu      sync.Mutex
 	log     pipeline.Log // nil while it is being opened
+	ranges  *ranges      // of log while it is read into
 	runners map[string]*runner
 	state   SourceStatus
 	err     error // of closing the last log
@@ -31,8 +32,9 @@ type unit struct {
 
 func startUnit(cfg Config, s Source, log pipeline.Log) *unit {
 	ctx, cancel := context.WithCancel(context.Background())
-	u := &unit{cfg: cfg, spec: s, log: log, again: make(chan struct{}, 1), cancel: cancel, done: make(chan struct{}), runners: map[string]*runner{}}
+	u := &unit{cfg: cfg, spec: s, again: make(chan struct{}, 1), cancel: cancel, done: make(chan struct{}), runners: map[string]*runner{}}
 	u.state = SourceStatus{Name: s.Name, State: "connecting", Since: time.Now()}
+	u.opened(log)
 	go func() {
 		defer close(u.done)
 		u.run(ctx)
@@ -53,7 +55,7 @@ func (u *unit) run(ctx context.Context) {
 		u.mu.Lock()
 		runners := slices.Collect(maps.Values(u.runners))
 		log := u.log
-		u.log = nil
+		u.log, u.ranges = nil, nil
 		u.mu.Unlock()
 		var all sync.WaitGroup
 		for _, r := range runners {
@@ -78,6 +80,11 @@ func (u *unit) live(ctx context.Context) {
 	log := u.currentLog()
 	var floor sync.WaitGroup
 	floor.Go(func() { u.keepFloor(ctx, log) })
+	into := log
+	if u.ranges != nil { // set before live began
+		into = u.ranges
+		floor.Go(func() { u.ranges.balance(ctx) })
+	}
 	defer floor.Wait()
 	defer cancel()
 	u.mu.Lock()
@@ -87,7 +94,7 @@ func (u *unit) live(ctx context.Context) {
 	u.mu.Unlock()
 	obs := u.cfg.Observer
 	obs.SourceState = u.sourceState
-	c := ingest.Config{Name: u.spec.Name, Source: u.spec.Source, Log: log, Route: u.spec.Routes, Form: u.cfg.Form, Observer: obs}
+	c := ingest.Config{Name: u.spec.Name, Source: u.spec.Source, Log: into, Route: u.spec.Routes, Form: u.cfg.Form, Observer: obs}
 	if u.spec.Ratio != nil {
 		c.Gate = throttleGate(u.spec.Ratio)
 	}
@@ -98,6 +105,17 @@ func (u *unit) live(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// opened takes an open log, and lets its ranges be changed.
+func (u *unit) opened(log pipeline.Log) {
+	r, err := newRanges(log, u.spec.Name, u.spec.Ranges)
+	if err != nil {
+		u.cfg.Observer.Warned("log of "+u.spec.Name, err.Error(), "events flow on; ranges cannot be changed: `leat log verify` shows the log")
+	}
+	u.mu.Lock()
+	u.log, u.ranges = log, r
+	u.mu.Unlock()
 }
 
 // wait lets pass Again, or until Retry; false when ctx ended.
@@ -118,9 +136,7 @@ func (u *unit) reopen(ctx context.Context) bool {
 	for u.wait(ctx) {
 		log, err := openLog(ctx, u.spec)
 		if err == nil {
-			u.mu.Lock()
-			u.log = log
-			u.mu.Unlock()
+			u.opened(log)
 			return true
 		}
 		u.sourceState(u.spec.Name, "stopped", fmt.Errorf("the log cannot be opened again: %w", err))
