@@ -1385,9 +1385,11 @@ type ParkedResponse struct {
 	Dead  []*DeadLetter          `protobuf:"bytes,1,rep,name=dead,proto3" json:"dead,omitempty"`
 	Total uint64                 `protobuf:"varint,2,opt,name=total,proto3" json:"total,omitempty"`
 	// stretches of the log that the subscription left out on purpose, the newest first
-	Skipped       []*Skipped   `protobuf:"bytes,3,rep,name=skipped,proto3" json:"skipped,omitempty"`
-	Parked        []*ParkedKey `protobuf:"bytes,4,rep,name=parked,proto3" json:"parked,omitempty"`
-	ParkedTotal   uint64       `protobuf:"varint,5,opt,name=parked_total,json=parkedTotal,proto3" json:"parked_total,omitempty"`
+	Skipped     []*Skipped   `protobuf:"bytes,3,rep,name=skipped,proto3" json:"skipped,omitempty"`
+	Parked      []*ParkedKey `protobuf:"bytes,4,rep,name=parked,proto3" json:"parked,omitempty"`
+	ParkedTotal uint64       `protobuf:"varint,5,opt,name=parked_total,json=parkedTotal,proto3" json:"parked_total,omitempty"`
+	// Counting what is held was broken off: it is at least so much.
+	Partial       bool `protobuf:"varint,6,opt,name=partial,proto3" json:"partial,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1455,6 +1457,13 @@ func (x *ParkedResponse) GetParkedTotal() uint64 {
 		return x.ParkedTotal
 	}
 	return 0
+}
+
+func (x *ParkedResponse) GetPartial() bool {
+	if x != nil {
+		return x.Partial
+	}
+	return false
 }
 
 // Skipped is [from, to) of offsets that were left out: by a seek, or taken by retention.
@@ -1992,9 +2001,11 @@ type ParkedKey struct {
 	// events held, the first one included
 	Held uint64 `protobuf:"varint,4,opt,name=held,proto3" json:"held,omitempty"`
 	// of the first event
-	Attempts      uint32                 `protobuf:"varint,5,opt,name=attempts,proto3" json:"attempts,omitempty"`
-	Reason        string                 `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
-	Since         *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=since,proto3" json:"since,omitempty"`
+	Attempts uint32                 `protobuf:"varint,5,opt,name=attempts,proto3" json:"attempts,omitempty"`
+	Reason   string                 `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	Since    *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=since,proto3" json:"since,omitempty"`
+	// It is being delivered again.
+	Redriving     bool `protobuf:"varint,8,opt,name=redriving,proto3" json:"redriving,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2078,10 +2089,18 @@ func (x *ParkedKey) GetSince() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *ParkedKey) GetRedriving() bool {
+	if x != nil {
+		return x.Redriving
+	}
+	return false
+}
+
 type RedriveRequest struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	Subscription string                 `protobuf:"bytes,1,opt,name=subscription,proto3" json:"subscription,omitempty"`
-	// Each the JSON of a routing key ([77]) or of a row's key ({"id":42}), as leat parked shows them.
+	// Each the JSON of a routing key ([77]) or of a row's key ({"id":42}), or the id of the first event, as leat
+	// parked shows them.
 	Keys []string `protobuf:"bytes,2,rep,name=keys,proto3" json:"keys,omitempty"`
 	// Every parked key; keys is empty then.
 	All           bool   `protobuf:"varint,3,opt,name=all,proto3" json:"all,omitempty"`
@@ -2274,8 +2293,9 @@ func (x *DiscardRequest) GetReason() string {
 type DiscardResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Keys  uint64                 `protobuf:"varint,1,opt,name=keys,proto3" json:"keys,omitempty"`
-	// events that those keys held
+	// events that those keys hold; at least so many when partial
 	Events        uint64 `protobuf:"varint,2,opt,name=events,proto3" json:"events,omitempty"`
+	Partial       bool   `protobuf:"varint,3,opt,name=partial,proto3" json:"partial,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2322,6 +2342,13 @@ func (x *DiscardResponse) GetEvents() uint64 {
 		return x.Events
 	}
 	return 0
+}
+
+func (x *DiscardResponse) GetPartial() bool {
+	if x != nil {
+		return x.Partial
+	}
+	return false
 }
 
 type AuditLogRequest struct {
@@ -3128,13 +3155,14 @@ const file_leat_v1_admin_proto_rawDesc = "" +
 	"\rParkedRequest\x12\"\n" +
 	"\fsubscription\x18\x01 \x01(\tR\fsubscription\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\rR\x05limit\x12\x10\n" +
-	"\x03ids\x18\x03 \x03(\tR\x03ids\"\xca\x01\n" +
+	"\x03ids\x18\x03 \x03(\tR\x03ids\"\xe4\x01\n" +
 	"\x0eParkedResponse\x12'\n" +
 	"\x04dead\x18\x01 \x03(\v2\x13.leat.v1.DeadLetterR\x04dead\x12\x14\n" +
 	"\x05total\x18\x02 \x01(\x04R\x05total\x12*\n" +
 	"\askipped\x18\x03 \x03(\v2\x10.leat.v1.SkippedR\askipped\x12*\n" +
 	"\x06parked\x18\x04 \x03(\v2\x12.leat.v1.ParkedKeyR\x06parked\x12!\n" +
-	"\fparked_total\x18\x05 \x01(\x04R\vparkedTotal\"u\n" +
+	"\fparked_total\x18\x05 \x01(\x04R\vparkedTotal\x12\x18\n" +
+	"\apartial\x18\x06 \x01(\bR\apartial\"u\n" +
 	"\aSkipped\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\x04R\x04from\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\x04R\x02to\x12\x16\n" +
@@ -3170,7 +3198,7 @@ const file_leat_v1_admin_proto_rawDesc = "" +
 	"\tno_follow\x18\t \x01(\bR\bnoFollowB\x06\n" +
 	"\x04from\"&\n" +
 	"\fTailResponse\x12\x16\n" +
-	"\x06events\x18\x01 \x03(\fR\x06events\"\xd1\x01\n" +
+	"\x06events\x18\x01 \x03(\fR\x06events\"\xef\x01\n" +
 	"\tParkedKey\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\"\n" +
 	"\fpartitionkey\x18\x02 \x01(\tR\fpartitionkey\x12\x14\n" +
@@ -3178,7 +3206,8 @@ const file_leat_v1_admin_proto_rawDesc = "" +
 	"\x04held\x18\x04 \x01(\x04R\x04held\x12\x1a\n" +
 	"\battempts\x18\x05 \x01(\rR\battempts\x12\x16\n" +
 	"\x06reason\x18\x06 \x01(\tR\x06reason\x120\n" +
-	"\x05since\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"r\n" +
+	"\x05since\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x1c\n" +
+	"\tredriving\x18\b \x01(\bR\tredriving\"r\n" +
 	"\x0eRedriveRequest\x12\"\n" +
 	"\fsubscription\x18\x01 \x01(\tR\fsubscription\x12\x12\n" +
 	"\x04keys\x18\x02 \x03(\tR\x04keys\x12\x10\n" +
@@ -3191,10 +3220,11 @@ const file_leat_v1_admin_proto_rawDesc = "" +
 	"\x04keys\x18\x02 \x03(\tR\x04keys\x12\x10\n" +
 	"\x03all\x18\x03 \x01(\bR\x03all\x12\x17\n" +
 	"\adry_run\x18\x04 \x01(\bR\x06dryRun\x12\x16\n" +
-	"\x06reason\x18\x05 \x01(\tR\x06reason\"=\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\"W\n" +
 	"\x0fDiscardResponse\x12\x12\n" +
 	"\x04keys\x18\x01 \x01(\x04R\x04keys\x12\x16\n" +
-	"\x06events\x18\x02 \x01(\x04R\x06events\"q\n" +
+	"\x06events\x18\x02 \x01(\x04R\x06events\x12\x18\n" +
+	"\apartial\x18\x03 \x01(\bR\apartial\"q\n" +
 	"\x0fAuditLogRequest\x120\n" +
 	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\rR\x05limit\x12\x16\n" +

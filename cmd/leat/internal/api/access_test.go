@@ -55,7 +55,7 @@ func TestEveryProcedureIsARoute(t *testing.T) {
 // allowed says, independently of routes, what each kind of token may do.
 var allowed = map[string]string{
 	"Status": "read operate", "Plan": "operate", "Parked": "read operate", "AuditLog": "read operate", "Tail": "read operate",
-	"Apply": "operate", "Pause": "operate", "Resume": "operate", "Seek": "operate", "Throttle": "operate", "RemoveSource": "operate",
+	"Apply": "operate", "Pause": "operate", "Resume": "operate", "Seek": "operate", "Throttle": "operate", "Redrive": "operate", "Discard": "operate", "RemoveSource": "operate",
 	"Pull": "search", "Receive": "search", "Ack": "search", "Extend": "search",
 	"/v1/subscriptions/search/events":           "read operate search",
 	"/schemas/files/public.fi%2Eles%20%C3%BC/3": "read operate search other publish",
@@ -98,6 +98,10 @@ func call(x *served, c *http.Client, what string, opts ...connect.ClientOption) 
 		_, err = a.Seek(ctx, connect.NewRequest(&leatv1.SeekRequest{Subscription: "search", To: &leatv1.SeekRequest_Latest{Latest: true}}))
 	case "Parked":
 		_, err = a.Parked(ctx, connect.NewRequest(&leatv1.ParkedRequest{Subscription: "search"}))
+	case "Redrive":
+		_, err = a.Redrive(ctx, connect.NewRequest(&leatv1.RedriveRequest{Subscription: "search", All: true}))
+	case "Discard":
+		_, err = a.Discard(ctx, connect.NewRequest(&leatv1.DiscardRequest{Subscription: "search", All: true}))
 	case "Throttle":
 		_, err = a.Throttle(ctx, connect.NewRequest(&leatv1.ThrottleRequest{Name: "search", Off: true}))
 	case "AuditLog":
@@ -408,6 +412,15 @@ func TestBadRequests(t *testing.T) {
 	for _, r := range []*leatv1.SeekRequest{{}, {Subscription: "a"}, {Subscription: "a", To: &leatv1.SeekRequest_Latest{}}} {
 		if _, err = a.Seek(t.Context(), connect.NewRequest(r)); code(err) != connect.CodeInvalidArgument {
 			t.Errorf("seek %v: %v", r, err)
+		}
+	}
+	for _, r := range []*leatv1.RedriveRequest{{All: true}, {Subscription: "a"}, {Subscription: "a", All: true, Keys: []string{"[1]"}}, {Subscription: "a", Keys: make([]string, maxKeys+1)}} {
+		if _, err = a.Redrive(t.Context(), connect.NewRequest(r)); code(err) != connect.CodeInvalidArgument {
+			t.Errorf("redrive %v: %v", r, err)
+		}
+		d := &leatv1.DiscardRequest{Subscription: r.Subscription, All: r.All, Keys: r.Keys}
+		if _, err = a.Discard(t.Context(), connect.NewRequest(d)); code(err) != connect.CodeInvalidArgument {
+			t.Errorf("discard %v: %v", d, err)
 		}
 	}
 	two, half, no := 2.0, 0.5, math.NaN()

@@ -92,6 +92,39 @@ func (a *admin) RemoveSource(ctx context.Context, r *connect.Request[leatv1.Remo
 	return answer(a.b.RemoveSource(ctx, r.Msg))
 }
 
+// Redrive needs a name, and keys or all.
+func (a *admin) Redrive(ctx context.Context, r *connect.Request[leatv1.RedriveRequest]) (*connect.Response[leatv1.RedriveResponse], error) {
+	if err := parks(r.Msg.GetSubscription(), r.Msg.GetKeys(), r.Msg.GetAll()); err != nil {
+		return nil, err
+	}
+	return answer(a.b.Redrive(ctx, r.Msg))
+}
+
+// Discard needs a name, and keys or all.
+func (a *admin) Discard(ctx context.Context, r *connect.Request[leatv1.DiscardRequest]) (*connect.Response[leatv1.DiscardResponse], error) {
+	if err := parks(r.Msg.GetSubscription(), r.Msg.GetKeys(), r.Msg.GetAll()); err != nil {
+		return nil, err
+	}
+	return answer(a.b.Discard(ctx, r.Msg))
+}
+
+// maxKeys of one request: more are all.
+const maxKeys = 1000
+
+func parks(subscription string, keys []string, all bool) error {
+	switch {
+	case subscription == "":
+		return named("subscription", subscription)
+	case all && len(keys) > 0:
+		return connectError(Errorf(Invalid, "all has no keys besides"))
+	case !all && len(keys) == 0:
+		return connectError(Errorf(Invalid, "keys are missing: parked keys, or all"))
+	case len(keys) > maxKeys:
+		return connectError(Errorf(Invalid, "at most %d keys at once, or all", maxKeys))
+	}
+	return nil
+}
+
 // Throttle needs a name, and either a ratio from 0 to 1 or off.
 func (a *admin) Throttle(ctx context.Context, r *connect.Request[leatv1.ThrottleRequest]) (*connect.Response[leatv1.ThrottleResponse], error) {
 	m := r.Msg

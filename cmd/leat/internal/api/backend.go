@@ -23,6 +23,9 @@ type Backend interface {
 	Seek(ctx context.Context, r *leatv1.SeekRequest) (*leatv1.SeekResponse, error)
 	Parked(ctx context.Context, r *leatv1.ParkedRequest) (*leatv1.ParkedResponse, error)
 	RemoveSource(ctx context.Context, r *leatv1.RemoveSourceRequest) (*leatv1.RemoveSourceResponse, error)
+	// Redrive and Discard have either keys or all.
+	Redrive(ctx context.Context, r *leatv1.RedriveRequest) (*leatv1.RedriveResponse, error)
+	Discard(ctx context.Context, r *leatv1.DiscardRequest) (*leatv1.DiscardResponse, error)
 	// Throttle has a name, and a ratio from 0 to 1 unless it is off.
 	Throttle(ctx context.Context, r *leatv1.ThrottleRequest) (*leatv1.ThrottleResponse, error)
 	AuditLog(ctx context.Context, r *leatv1.AuditLogRequest) (*leatv1.AuditLogResponse, error)

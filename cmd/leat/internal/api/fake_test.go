@@ -73,6 +73,12 @@ func (b *backend) RemoveSource(ctx context.Context, _ *leatv1.RemoveSourceReques
 func (b *backend) Throttle(ctx context.Context, _ *leatv1.ThrottleRequest) (*leatv1.ThrottleResponse, error) {
 	return &leatv1.ThrottleResponse{}, b.call(ctx)
 }
+func (b *backend) Redrive(ctx context.Context, _ *leatv1.RedriveRequest) (*leatv1.RedriveResponse, error) {
+	return &leatv1.RedriveResponse{}, b.call(ctx)
+}
+func (b *backend) Discard(ctx context.Context, _ *leatv1.DiscardRequest) (*leatv1.DiscardResponse, error) {
+	return &leatv1.DiscardResponse{}, b.call(ctx)
+}
 func (b *backend) AuditLog(ctx context.Context, _ *leatv1.AuditLogRequest) (*leatv1.AuditLogResponse, error) {
 	return &leatv1.AuditLogResponse{}, b.call(ctx)
 }

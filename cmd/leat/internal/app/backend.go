@@ -267,6 +267,11 @@ func (s *Server) Parked(ctx context.Context, r *leatv1.ParkedRequest) (*leatv1.P
 		}
 		resp.Dead = append(resp.Dead, p)
 	}
+	if len(r.Ids) == 0 {
+		if err := s.parkedKeys(ctx, r.Subscription, limitOf(r), resp); err != nil {
+			return nil, err
+		}
+	}
 	skips, err := s.store.Skips(ctx, r.Subscription, maxSkips)
 	if err != nil {
 		return nil, err
@@ -279,18 +284,23 @@ func (s *Server) Parked(ctx context.Context, r *leatv1.ParkedRequest) (*leatv1.P
 	return resp, nil
 }
 
+// usualParked is how many dead letters and parked keys are listed unless a request asks for up to ten times as many.
+const usualParked = 1000
+
+func limitOf(r *leatv1.ParkedRequest) int {
+	if r.Limit > 0 && r.Limit < 10*usualParked {
+		return int(r.Limit)
+	}
+	return usualParked
+}
+
 // letters are those that are asked for by id, with their events, else the oldest.
 func (s *Server) letters(ctx context.Context, r *leatv1.ParkedRequest) ([]pipeline.DeadLetter, error) {
-	const most = 1000
 	if len(r.Ids) == 0 {
-		limit := most
-		if r.Limit > 0 && r.Limit < 10*most {
-			limit = int(r.Limit)
-		}
-		return s.store.DeadLetters(ctx, r.Subscription, 0, limit, false)
+		return s.store.DeadLetters(ctx, r.Subscription, 0, limitOf(r), false)
 	}
-	if len(r.Ids) > most {
-		return nil, api.Errorf(api.Invalid, "at most %d ids at once", most)
+	if len(r.Ids) > usualParked {
+		return nil, api.Errorf(api.Invalid, "at most %d ids at once", usualParked)
 	}
 	var all []pipeline.DeadLetter
 	for _, id := range r.Ids {

@@ -174,7 +174,7 @@ func (s *Server) lag(p *leatv1.SubscriptionStatus, x engine.SubscriptionStatus) 
 func (s *Server) subscriptionStatus(x engine.SubscriptionStatus) *leatv1.SubscriptionStatus {
 	p := &leatv1.SubscriptionStatus{Name: x.Name, Source: x.Source, State: x.State, Reason: x.Reason, Low: uint64(x.Low), Read: uint64(x.Read),
 		Next: uint64(x.Next), Persisted: uint64(x.Persisted), Resolved: uint64(x.Resolved), InFlight: uint32(x.InFlight), Open: uint32(x.Open),
-		Held: uint32(x.Held), BufferedBytes: uint64(x.Buffered), Delivered: x.Delivered, Failed: x.Failed, Dead: x.Dead, SaveError: x.SaveError}
+		Held: uint32(x.Held), BufferedBytes: uint64(x.Buffered), Delivered: x.Delivered, Failed: x.Failed, Dead: x.Dead, SaveError: x.SaveError, Parked: uint64(x.Parked)}
 	if !x.Until.IsZero() {
 		p.Until = timestamppb.New(x.Until)
 	}

@@ -3,6 +3,7 @@ package cli_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -24,6 +25,7 @@ const base = 1877212358656000
 type backend struct {
 	mu     sync.Mutex
 	status *leatv1.StatusResponse
+	parked []*leatv1.ParkedKey // of search
 }
 
 func at(d time.Duration) *timestamppb.Timestamp   { return timestamppb.New(now.Add(d)) }
@@ -31,7 +33,10 @@ func long(d time.Duration) *durationpb.Duration   { return durationpb.New(d) }
 func (b *backend) Ready() (ok bool, why []string) { return true, nil }
 
 func newBackend() *backend {
-	return &backend{status: &leatv1.StatusResponse{
+	return &backend{parked: []*leatv1.ParkedKey{
+		{Key: `{"id":42}`, Partitionkey: "[77]", First: fmt.Sprintf("files-%d", base+200), Held: 12, Attempts: 12, Reason: "503 from search.internal", Since: at(-time.Hour)},
+		{Key: `{"id":43}`, Partitionkey: "[78]", First: fmt.Sprintf("files-%d", base+300), Held: 1, Attempts: 1, Reason: "422 from search.internal", Since: at(-time.Minute)},
+	}, status: &leatv1.StatusResponse{
 		Version: "v0.0.1", Started: at(-3*time.Hour - 12*time.Minute), MemoryBudget: 512 << 20, MemoryUsed: 212 << 20,
 		Sources: []*leatv1.SourceStatus{
 			{Name: "files", Kind: "postgres", State: "streaming", Since: at(-time.Hour), LogId: "6f1d2c3b-0000-4000-8000-000000000001",
@@ -182,7 +187,9 @@ func (b *backend) Parked(_ context.Context, r *leatv1.ParkedRequest) (*leatv1.Pa
 		Time: at(-time.Hour), Attempts: []*leatv1.Attempt{{Time: at(-time.Hour), Took: long(120 * time.Millisecond), Reason: "422 from search.internal"}}}
 	switch {
 	case len(r.Ids) == 0:
-		return &leatv1.ParkedResponse{Dead: []*leatv1.DeadLetter{d}, Total: 2}, nil
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return proto.CloneOf(&leatv1.ParkedResponse{Dead: []*leatv1.DeadLetter{d}, Total: 2, Parked: b.parked, ParkedTotal: 3}), nil
 	case r.Ids[0] == d.Id:
 		d.Event = []byte(`{"id":"` + d.Id + `","data":{"op":"insert"}}`)
 		return &leatv1.ParkedResponse{Dead: []*leatv1.DeadLetter{d}, Total: 2}, nil
@@ -195,6 +202,49 @@ func (b *backend) RemoveSource(_ context.Context, r *leatv1.RemoveSourceRequest)
 		return nil, none(r.Name)
 	}
 	return &leatv1.RemoveSourceResponse{Done: []string{"dropped slot leat_files and publication leat_files", "removed the log logs/files"}}, nil
+}
+
+func (b *backend) choose(name string, keys []string, all bool) (chosen []*leatv1.ParkedKey, err error) {
+	switch {
+	case b.find(name) == nil:
+		return nil, none(name)
+	case len(b.parked) == 0:
+		return nil, api.Errorf(api.Precondition, "%q has no parked keys", name)
+	case all:
+		return b.parked, nil
+	}
+	for _, k := range keys {
+		i := slices.IndexFunc(b.parked, func(p *leatv1.ParkedKey) bool { return k == p.Key || k == p.Partitionkey || k == p.First })
+		if i < 0 {
+			return nil, api.Errorf(api.Precondition, "key %s of %q is not parked; leat parked %s lists those that are", k, name, name)
+		}
+		chosen = append(chosen, b.parked[i])
+	}
+	return chosen, nil
+}
+
+func (b *backend) Redrive(_ context.Context, r *leatv1.RedriveRequest) (*leatv1.RedriveResponse, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	chosen, err := b.choose(r.Subscription, r.Keys, r.All)
+	for _, p := range chosen {
+		p.Redriving = true
+	}
+	return &leatv1.RedriveResponse{Keys: uint64(len(chosen))}, err
+}
+
+func (b *backend) Discard(_ context.Context, r *leatv1.DiscardRequest) (*leatv1.DiscardResponse, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	chosen, err := b.choose(r.Subscription, r.Keys, r.All)
+	resp := &leatv1.DiscardResponse{Keys: uint64(len(chosen))}
+	for _, p := range chosen {
+		resp.Events += p.Held
+	}
+	if !r.DryRun {
+		b.parked = slices.DeleteFunc(slices.Clone(b.parked), func(p *leatv1.ParkedKey) bool { return slices.Contains(chosen, p) })
+	}
+	return resp, err
 }
 
 func (b *backend) Throttle(ctx context.Context, r *leatv1.ThrottleRequest) (*leatv1.ThrottleResponse, error) {

@@ -10,8 +10,6 @@ import (
 var later = []laterCommand{
 	{"top", "the status, live, full screen"},
 	{"explain", "what became of an event"},
-	{"redrive", "send parked keys and dead letters again"},
-	{"discard", "give up on parked keys and dead letters"},
 	{"replay", "deliver a window of the log again"},
 	{"jobs", "replays and backfills under way"},
 	{"backfill", "bring the rows that are already there"},

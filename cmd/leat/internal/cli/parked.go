@@ -18,9 +18,11 @@ func (a *app) parkedCommand() *cobra.Command {
 	limit := uint32(100)
 	cmd := &cobra.Command{
 		Use:   "parked SUBSCRIPTION [EVENT-ID...]",
-		Short: "Events that a subscription gave up on, and why",
-		Long: "Lists the dead letters of a subscription, oldest first: events that it never took, with what was tried.\n" +
-			"With event ids: these, with their content. What was left out on purpose (by a seek, by retention) is listed below.",
+		Short: "Keys that are parked, events that were given up on, and why",
+		Long: "Lists the parked keys of a subscription, oldest first: the event that it did not take and all later ones of\n" +
+			"the key are held in the log until leat redrive or leat discard. Then its dead letters: events that were\n" +
+			"given up on, with what was tried. With event ids: these, with their content. What was left out on\n" +
+			"purpose (by a seek, by retention, by leat discard) is listed below.",
 		Example:           "  leat parked search\n  leat parked search files-1877212358656123\n  leat parked search --json | jq '.dead[].id'",
 		Args:              wants("SUBSCRIPTION", "[EVENT-ID...]"),
 		ValidArgsFunction: a.names(false, true),
@@ -33,12 +35,23 @@ func (a *app) parkedCommand() *cobra.Command {
 	return cmd
 }
 
-// The document of parked --json. Parked keys come with a later version.
+// The document of parked --json.
 type parkedDoc struct {
-	Parked []struct{} `json:"parked"`
-	Dead   []deadDoc  `json:"dead"`
+	Parked []parkedKeyDoc `json:"parked"`
+	Dead   []deadDoc      `json:"dead"`
 	// Skipped stretches: [from, to) of offsets.
 	Skipped []skippedDoc `json:"skipped,omitempty"`
+}
+
+type parkedKeyDoc struct {
+	Key          json.RawMessage `json:"key"`
+	Partitionkey json.RawMessage `json:"partitionkey"`
+	First        string          `json:"first"`
+	Held         uint64          `json:"held"`
+	Attempts     uint32          `json:"attempts"`
+	Reason       string          `json:"reason"`
+	Since        *time.Time      `json:"since"`
+	Redriving    bool            `json:"redriving,omitempty"`
 }
 
 type skippedDoc struct {
@@ -75,6 +88,7 @@ func (a *app) parked(ctx context.Context, name string, ids []string, limit uint3
 	if a.asJSON {
 		return a.document(parkedDocument(r))
 	}
+	a.parkedKeys(name, r)
 	if len(r.GetDead()) == 0 && (len(ids) == 0 || r.GetTotal() == 0) {
 		a.out.Printf("%s has no dead letters\n", screen.Clean(name))
 		a.skipped(r)
@@ -105,6 +119,32 @@ func (a *app) parked(ctx context.Context, name string, ids []string, limit uint3
 	return nil
 }
 
+// parkedKeys lists keys that are held.
+func (a *app) parkedKeys(name string, r *leatv1.ParkedResponse) {
+	if len(r.GetParked()) == 0 {
+		return
+	}
+	held := ">HELD"
+	if r.GetPartial() {
+		held = ">HELD AT LEAST"
+	}
+	t := screen.NewTable("PARKED", "KEY", "FIRST EVENT", held, ">TRIES", "SINCE", "REASON")
+	t.Spare("KEY", "SINCE")
+	for _, p := range r.GetParked() {
+		reason := screen.Cell{Text: screen.Shorten(p.GetReason(), 80), Style: screen.Red}
+		if p.GetRedriving() {
+			reason = screen.Cell{Text: "is being redriven", Style: screen.Yellow}
+		}
+		t.Row(screen.Cell{Text: screen.Shorten(p.GetPartitionkey(), 40), Style: screen.Bold}, screen.Text(screen.Shorten(p.GetKey(), 40)), screen.Text(p.GetFirst()),
+			screen.Text(screen.Count(p.GetHeld())), screen.Text(screen.Count(p.GetAttempts())), screen.Text(clock(p.GetSince())), reason)
+	}
+	a.out.Print(t)
+	if n := uint64(len(r.GetParked())); r.GetParkedTotal() > n {
+		a.out.Printf("%s of %s; see --limit\n", screen.Count(n), screen.Count(r.GetParkedTotal()))
+	}
+	a.out.Printf("%s\n\n", a.out.Paint(screen.Dim, "→ leat redrive "+screen.Clean(name)+" --all delivers them again, in order; leat discard gives them up"))
+}
+
 // skipped lists what was left out on purpose.
 func (a *app) skipped(r *leatv1.ParkedResponse) {
 	if len(r.GetSkipped()) == 0 {
@@ -130,7 +170,10 @@ func (a *app) deadLetter(d *leatv1.DeadLetter) {
 }
 
 func parkedDocument(r *leatv1.ParkedResponse) parkedDoc {
-	doc := parkedDoc{Parked: []struct{}{}, Dead: []deadDoc{}}
+	doc := parkedDoc{Parked: []parkedKeyDoc{}, Dead: []deadDoc{}}
+	for _, p := range r.GetParked() {
+		doc.Parked = append(doc.Parked, parkedKeyDoc{object(p.GetKey()), object(p.GetPartitionkey()), p.GetFirst(), p.GetHeld(), p.GetAttempts(), p.GetReason(), moment(p.GetSince()), p.GetRedriving()})
+	}
 	for _, d := range r.GetDead() {
 		one := deadDoc{ID: d.GetId(), Key: object(d.GetKey()), Reason: d.GetReason(), Attempts: []attemptDoc{}}
 		if json.Valid(d.GetEvent()) {

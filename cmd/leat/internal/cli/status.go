@@ -17,7 +17,8 @@ func (a *app) statusCommand() *cobra.Command {
 		Short: "Sources, log, subscriptions: state, lag, rate, and why something waits",
 		Long: "LAG of a source is the time from commit to durable in the log; of a subscription the events of the log\n" +
 			"that are not done, and the age of the oldest of them. HELD events wait for an earlier one of their key.\n" +
-			"DEAD ones were given up on (leat parked). With a NAME: everything about that source or subscription.",
+			"PARKED keys wait for leat redrive, DEAD events were given up on (leat parked). With a NAME: everything\n" +
+			"about that source or subscription.",
 		Example:           "  leat status\n  leat status search\n  leat status --json | jq '.subscriptions[] | select(.state != \"running\") | .name'",
 		Args:              wants("[NAME]"),
 		ValidArgsFunction: a.names(true, true),
@@ -156,8 +157,8 @@ func (a *app) sourceNotes(s *leatv1.SourceStatus) []screen.Cell {
 }
 
 func (a *app) subscriptionTable(list []*leatv1.SubscriptionStatus) *screen.Table {
-	t := screen.NewTable("SUBSCRIPTION", "SOURCE", "KIND", "STATE", ">LAG", ">BEHIND", ">EVENTS", ">IN FLIGHT", ">HELD", ">DEAD")
-	t.Spare("HELD", "IN FLIGHT", "KIND")
+	t := screen.NewTable("SUBSCRIPTION", "SOURCE", "KIND", "STATE", ">LAG", ">BEHIND", ">EVENTS", ">IN FLIGHT", ">HELD", ">PARKED", ">DEAD")
+	t.Spare("HELD", "IN FLIGHT", "KIND", "PARKED")
 	for _, s := range list {
 		behind := ""
 		if s.GetLagEvents() > 0 {
@@ -167,9 +168,13 @@ func (a *app) subscriptionTable(list []*leatv1.SubscriptionStatus) *screen.Table
 		if s.GetDead() > 0 {
 			dead.Style = screen.Red
 		}
+		parked := screen.Text(screen.Count(s.GetParked()))
+		if s.GetParked() > 0 {
+			parked.Style = screen.Red
+		}
 		t.Row(screen.Cell{Text: s.GetName(), Style: screen.Bold}, screen.Text(s.GetSource()), screen.Text(s.GetKind()), stateCell(s.GetState()),
 			screen.Text(screen.Count(s.GetLagEvents())), screen.Text(behind), screen.Text(screen.Rate(s.GetEventsPerSecond())),
-			screen.Text(screen.Count(s.GetInFlight())), screen.Text(screen.Count(s.GetHeld())), dead)
+			screen.Text(screen.Count(s.GetInFlight())), screen.Text(screen.Count(s.GetHeld())), parked, dead)
 		for _, n := range a.subscriptionNotes(s) {
 			t.Note(n.Style, n.Text)
 		}
@@ -251,9 +256,17 @@ func (a *app) details(r *leatv1.StatusResponse) {
 			[2]string{"rate", screen.Rate(s.GetEventsPerSecond())}, [2]string{"done below", offset(s.GetLow())}, [2]string{"saved", offset(s.GetPersisted())},
 			[2]string{"read to", offset(s.GetRead())}, [2]string{"end of log", offset(s.GetNext())}, [2]string{"resolved", offset(s.GetResolved())},
 			[2]string{"in flight", screen.Count(s.GetInFlight()) + " deliveries, " + screen.Count(s.GetOpen()) + " events open, " + screen.Count(s.GetHeld()) + " held, " + screen.Size(s.GetBufferedBytes())},
-			[2]string{"delivered", screen.Count(s.GetDelivered())}, [2]string{"failed", screen.Count(s.GetFailed())}, [2]string{"dead", screen.Count(s.GetDead())})
+			[2]string{"delivered", screen.Count(s.GetDelivered())}, [2]string{"failed", screen.Count(s.GetFailed())}, [2]string{"parked", parkedText(s)}, [2]string{"dead", screen.Count(s.GetDead())})
 		a.notes(a.subscriptionNotes(s))
 	}
+}
+
+// parkedText is empty where nothing is parked.
+func parkedText(s *leatv1.SubscriptionStatus) string {
+	if s.GetParked() == 0 {
+		return ""
+	}
+	return keysText(s.GetParked()) + ": leat parked " + s.GetName()
 }
 
 func (a *app) notes(list []screen.Cell) {

@@ -74,6 +74,7 @@ type subscriptionDoc struct {
 	Delivered       uint64     `json:"delivered"`
 	Failed          uint64     `json:"failed"`
 	Dead            uint64     `json:"dead"`
+	Parked          uint64     `json:"parked"`
 	SaveError       string     `json:"save_error,omitempty"`
 	// Throttles in force; only when there are some.
 	Throttles []throttleDoc `json:"throttles,omitempty"`
@@ -98,7 +99,7 @@ func statusDocument(r *leatv1.StatusResponse) statusDoc {
 			LagBytes: s.GetLagBytes(), LagSeconds: seconds(s.GetLag().AsDuration()), EventsPerSecond: s.GetEventsPerSecond(),
 			Low: s.GetLow(), Persisted: s.GetPersisted(), Read: s.GetRead(), Next: s.GetNext(), Resolved: s.GetResolved(),
 			InFlight: s.GetInFlight(), Open: s.GetOpen(), Held: s.GetHeld(), BufferedBytes: s.GetBufferedBytes(),
-			Delivered: s.GetDelivered(), Failed: s.GetFailed(), Dead: s.GetDead(), SaveError: s.GetSaveError(),
+			Delivered: s.GetDelivered(), Failed: s.GetFailed(), Dead: s.GetDead(), Parked: s.GetParked(), SaveError: s.GetSaveError(),
 			Throttles: throttleDocs(s.GetThrottles())})
 	}
 	return d
