@@ -165,6 +165,9 @@ func (c Config) filled() (Config, error) {
 	}
 	_, ordered := c.Sink.(pipeline.Ordered)
 	def(&c.MaxInFlight, 64)
+	if c.Order == OrderSource && c.Exhausted == ExhaustedPark {
+		c.Exhausted = ExhaustedBlock
+	}
 	if c.Order == OrderSource && !ordered {
 		c.MaxInFlight = 1
 	}

@@ -185,12 +185,6 @@ func (s *session) offer(d *delivery, n uint32, e entry) bool {
 	return true
 }
 
-// waitsForPair: the insert half of a key change goes when its delete is done.
-func (s *session) waitsForPair(e entry) bool {
-	ev := e.event()
-	return ev.Flags&pipeline.FlagKeyChange != 0 && ev.Op == pipeline.OpInsert && s.lanes.order != OrderSource && !s.front.isDone(e.offset()-1)
-}
-
 // takeStream scans what was read, in log order, until d is full.
 func (s *session) takeStream(d *delivery, now time.Time) {
 	if s.lanes.barrier {
@@ -205,13 +199,21 @@ func (s *session) takeStream(d *delivery, now time.Time) {
 	}
 	for !t.empty() && (d.Events == 0 || d.Events < s.cfg.Batch.Events) {
 		it, r := t.peek()
-		if !it.special && !s.lanes.exclusive && len(s.held.keys) == 0 {
+		if !it.special && !s.lanes.exclusive && len(s.held.keys) == 0 && s.sub.parks.len() == 0 {
 			if !s.takeRun(d, it, r) {
 				return
 			}
 			continue
 		}
 		e := entry{it, r.From, r.As}
+		if s.sub.parks.len() > 0 {
+			if p := s.sub.parks.find(e.event().Hash, e.offset()); p != nil {
+				t.advance(1)
+				s.open++
+				s.passOver(e)
+				continue
+			}
+		}
 		bytes := eventBytes(e.event())
 		if !s.fits(d, bytes) {
 			return

@@ -35,6 +35,8 @@ type heldKey struct {
 	since    time.Time
 	away     time.Duration // of the outage's total at since
 	attempts []pipeline.Attempt
+	// parked: what of it still comes home is passed over; then it is held no more.
+	parked bool
 	// exhausted: attempts are spent and the subscription is blocked by it.
 	exhausted bool
 }
@@ -183,7 +185,7 @@ func (s *session) takeUnits(d *delivery, now time.Time) {
 			keep = append(keep, h.ready[i:]...)
 			break
 		}
-		if !s.takeUnit(d, u) {
+		if !s.takeUnit(d, u, now) {
 			keep = append(keep, u)
 		}
 	}
@@ -192,7 +194,7 @@ func (s *session) takeUnits(d *delivery, now time.Time) {
 }
 
 // takeUnit returns whether the unit has gone: with d, or because nothing of it is left.
-func (s *session) takeUnit(d *delivery, u *unit) bool {
+func (s *session) takeUnit(d *delivery, u *unit, now time.Time) bool {
 	u.keys = slices.DeleteFunc(u.keys, func(k *heldKey) bool { return k.unit != u })
 	if len(u.keys) == 0 {
 		return true
@@ -201,7 +203,14 @@ func (s *session) takeUnit(d *delivery, u *unit) bool {
 		return false
 	}
 	for _, k := range u.keys {
-		if k.awaited > 0 || len(k.list) > 0 && s.waitsForPair(k.list[0]) {
+		if k.awaited > 0 {
+			return false
+		}
+		if len(k.list) > 0 && s.waitsForPair(k.list[0]) {
+			if p := s.pairPark(k.list[0]); p != nil && !p.Redrive {
+				s.parkPaired(k, p, now)
+				return s.takeUnit(d, u, now)
+			}
 			return false
 		}
 	}

@@ -21,6 +21,9 @@ type item struct {
 	size  int64
 	id    uint64 // of its stretch of the frontier
 	left  int    // events of runs that are not done
+	// pass: it was read for parked keys; selected is what the filter let through, runs what of it they hold.
+	pass     bool
+	selected []pipeline.Run
 	// special: it holds barriers or key changes, which need a look at each event.
 	special bool
 
@@ -63,7 +66,8 @@ func (it *item) release(b *budget) {
 		b.give(it.size)
 	}
 	clear(it.runs)
-	*it = item{runs: it.runs[:0]}
+	clear(it.selected)
+	*it = item{runs: it.runs[:0], selected: it.selected[:0]}
 	items.Put(it)
 }
 

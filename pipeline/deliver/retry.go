@@ -126,7 +126,13 @@ func (s *session) failedKey(k *heldKey, d *delivery, now time.Time) {
 	switch k.fail.Class {
 	case pipeline.Fatal:
 		s.tried(k, d, now)
-		s.bury(u, k, k.fail.Reason, now)
+		if !s.parksFull() {
+			s.bury(u, k, k.fail.Reason, now)
+			return
+		}
+		s.block(u, k)
+		u.due = now.Add(s.jitter(s.cfg.Retry.Max))
+		s.held.queue(u)
 		return
 	case pipeline.Defer:
 		u.due = now.Add(s.backoff(1, k.fail.Delay))
@@ -141,20 +147,30 @@ func (s *session) failedKey(k *heldKey, d *delivery, now time.Time) {
 		s.held.queue(u)
 		return
 	}
-	if s.cfg.Exhausted == ExhaustedSkip {
+	if s.cfg.Exhausted != ExhaustedBlock && !s.parksFull() {
 		s.bury(u, k, fmt.Sprintf("given up after %d attempts in %s: %s", k.tries, age.Round(time.Second), k.fail.Reason), now)
 		return
 	}
+	s.block(u, k)
+	u.due = now.Add(s.jitter(s.cfg.Retry.Max))
+	s.held.queue(u)
+}
+
+// block lets nothing but the key's first event go.
+func (s *session) block(u *unit, k *heldKey) {
 	if !k.exhausted {
 		k.exhausted = true
 		s.blocked++
 	}
-	id := pipeline.EventID(s.cfg.Source, k.list[0].offset())
-	s.held.note = fmt.Sprintf("event %s failed %d times (%s): it is tried again every %s and nothing else is delivered; to leave it out: `leat seek %s --to %d`",
-		id, k.tries, k.fail.Reason, s.cfg.Retry.Max, s.cfg.Name, k.list[0].offset()+1)
+	o := k.list[0].offset()
+	what := fmt.Sprintf("event %s failed %d times (%s): it is tried again every %s and nothing else is delivered",
+		pipeline.EventID(s.cfg.Source, o), k.tries, k.fail.Reason, s.cfg.Retry.Max)
+	if s.parksFull() {
+		s.held.note = fmt.Sprintf("parks are full (%d): %s; make room with `leat redrive %s` or `leat discard %s`", maxParks, what, s.cfg.Name, s.cfg.Name)
+	} else {
+		s.held.note = fmt.Sprintf("%s; to leave it out: `leat seek %s --to %d`", what, s.cfg.Name, o+1)
+	}
 	u.mix, k.limit, u.stage = false, 1, 1
-	u.due = now.Add(s.jitter(s.cfg.Retry.Max))
-	s.held.queue(u)
 }
 
 // tried notes an attempt that counts.
@@ -173,24 +189,32 @@ func (s *session) tried(k *heldKey, d *delivery, now time.Time) {
 	}
 }
 
-// bury makes the key's first event a dead letter, and lets the key go on. Only when the letter is
+// bury makes the key's first event a dead letter, and parks the key or lets it go on. Only when that is
 // durable is the event done.
 func (s *session) bury(u *unit, k *heldKey, reason string, now time.Time) {
 	e := k.list[0]
 	letter := deadLetter(s.cfg, e.it.batch, int(e.ev), e.as, reason, k.attempts)
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
 	defer cancel()
-	if err := s.cfg.Store.PutDeadLetters(ctx, []pipeline.DeadLetter{letter}); err != nil {
-		s.held.note = fmt.Sprintf("store a dead letter: %v", err)
-		s.cfg.Observer.Warned("subscription "+s.cfg.Name, s.held.note, "see that the data folder has space and can be written")
+	err := s.cfg.Store.PutDeadLetters(ctx, []pipeline.DeadLetter{letter})
+	if err != nil {
+		err = fmt.Errorf("store a dead letter: %w", err)
+	} else if s.cfg.Exhausted == ExhaustedPark {
+		err = s.park(k, s.parkOf(e, reason, letter.KeyJSON, k.tries))
+	}
+	if err != nil {
+		s.unsaved(err)
 		u.due = now.Add(s.backoff(1, 0))
 		s.held.queue(u)
 		return
 	}
 	s.sub.dead.Add(1)
 	s.cfg.Observer.DeadLettered(s.cfg.Name, letter)
+	if s.cfg.Exhausted == ExhaustedPark {
+		return
+	}
 	k.pop()
-	s.done(e.it, e.ev, e.ev+1)
+	s.taken(e)
 	s.unblock(k)
 	k.calm(&s.held)
 	k.failedAt = letter.Offset // events behind it that are still out come home to the list

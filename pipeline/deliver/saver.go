@@ -135,11 +135,15 @@ func (s *session) persist(now time.Time) {
 	}
 	c := s.cursor()
 	v.resolvedDue = time.Time{}
-	if v.resolver != nil && c.Low > v.resolved {
+	resolved := c.Low
+	if o, ok := s.sub.parks.floor(); ok {
+		resolved = min(resolved, o)
+	}
+	if v.resolver != nil && resolved > v.resolved {
 		if next := v.resolvedAt.Add(s.cfg.Resolved); now.Before(next) {
 			v.resolvedDue = next
 		} else {
-			v.resolved, v.resolvedAt = c.Low, now
+			v.resolved, v.resolvedAt = resolved, now
 		}
 	}
 	c.Resolved = v.resolved

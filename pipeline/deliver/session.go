@@ -240,6 +240,7 @@ func (s *session) publish() {
 	st := &sub.status
 	st.Low, st.Read = s.front.low(), s.front.end
 	st.InFlight, st.Open, st.Held, st.Buffered = s.inflight, s.open, len(s.held.keys), s.budget.used.Load()
+	st.Parked = sub.parks.len()
 	st.Delivered += s.delivered
 	st.Failed += s.failed
 	st.Dead = sub.dead.Load()

@@ -196,7 +196,13 @@ func (s *session) settleEvent(d *delivery, n int, e entry, hash uint64, slot uin
 	switch {
 	case k == nil && fail == nil:
 		s.delivered++
-		s.done(e.it, e.ev, e.ev+1)
+		s.taken(e)
+		return
+	case k != nil && k.parked: // whatever came of it, it is delivered again
+		s.passOver(e)
+		if k.awaited--; k.awaited == 0 {
+			s.drop(k)
+		}
 		return
 	case k == nil:
 		k = s.hold(hash, slot)
@@ -207,14 +213,14 @@ func (s *session) settleEvent(d *delivery, n int, e entry, hash uint64, slot uin
 			s.delivered++
 			k.out--
 			k.pop()
-			s.done(e.it, e.ev, e.ev+1)
+			s.taken(e)
 			return
 		}
 	default:
 		k.awaited--
 		if e.offset() < k.failedAt && fail == nil {
 			s.delivered++
-			s.done(e.it, e.ev, e.ev+1)
+			s.taken(e)
 			return
 		}
 		o := e.offset()

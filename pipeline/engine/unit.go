@@ -341,12 +341,18 @@ func (r *runner) current() *deliver.Subscription {
 	return r.sub
 }
 
-// progress is where the subscription's cursor stands on disk.
+// progress is where the subscription's cursor stands on disk, or below it what its parked keys hold.
 func (r *runner) progress() (pipeline.Offset, bool) {
-	if s := r.current(); s != nil {
-		return s.Progress()
+	s := r.current()
+	if s == nil {
+		return 0, false
 	}
-	return 0, false
+	o, ok := s.Progress()
+	parked, any, known := s.Wanted()
+	if any {
+		o = min(o, parked)
+	}
+	return o, ok && known
 }
 
 func (r *runner) status() deliver.Status {

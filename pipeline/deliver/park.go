@@ -1,0 +1,136 @@
+package deliver
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/leat-cdc/leat/pipeline"
+)
+
+// storeTimeout bounds what the loop waits for the state.
+const storeTimeout = 30 * time.Second
+
+// parksFull: what is given up on blocks, as there is no room to park it.
+func (s *session) parksFull() bool {
+	return s.cfg.Exhausted == ExhaustedPark && s.sub.parks.len() >= maxParks
+}
+
+// parkOf describes the park of an event.
+func (s *session) parkOf(e entry, reason, keyJSON string, attempts int) Park {
+	ev, b := e.event(), e.it.batch
+	p := Park{Subscription: s.cfg.Name, Log: s.start.Log, Key: slices.Clone(b.Bytes(ev.Key)), KeyJSON: keyJSON, Hash: ev.Hash,
+		From: e.offset(), Single: s.lanes.order == OrderNone, Reason: reason, Attempts: attempts, Since: time.Now()}
+	if t := b.TableOf(int(e.ev)); t != nil {
+		p.Space = t.KeySpace
+	}
+	return p
+}
+
+// park holds a key by offset from its first event on. It is durable before any of these events counts as done.
+func (s *session) park(k *heldKey, p Park) error {
+	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
+	defer cancel()
+	if err := s.cfg.Store.PutParks(ctx, []Park{p}); err != nil {
+		return fmt.Errorf("store a park: %w", err)
+	}
+	s.sub.parks.set(p)
+	for _, e := range k.list {
+		s.passOver(e)
+	}
+	k.list = nil
+	s.unblock(k)
+	k.calm(&s.held)
+	s.purge(k)
+	if k.parked = true; k.awaited == 0 {
+		s.drop(k)
+	}
+	return nil
+}
+
+// purge takes a parked key's events out of its slot's queue: they are older than what is read later.
+func (s *session) purge(k *heldKey) {
+	if !s.lanes.exclusive {
+		return
+	}
+	sl := &s.lanes.slots[k.slot]
+	queue := sl.queue[sl.head:]
+	kept := slices.DeleteFunc(queue, func(e entry) bool {
+		if s.lanes.hash(e) != k.hash {
+			return false
+		}
+		s.passOver(e)
+		return true
+	})
+	sl.queue = sl.queue[:sl.head+len(kept)]
+	if len(kept) == 0 {
+		sl.queue, sl.head = sl.queue[:0], 0
+	}
+}
+
+// passOver is what happens to an event that is held by offset: for this session it is done.
+func (s *session) passOver(e entry) { s.done(e.it, e.ev, e.ev+1) }
+
+// taken notes an event as delivered.
+func (s *session) taken(e entry) {
+	if e.it.pass {
+		if p := s.sub.parks.find(e.event().Hash, e.offset()); p != nil && p.Redrive {
+			p.at = max(p.at, e.offset()+1)
+		}
+	}
+	s.done(e.it, e.ev, e.ev+1)
+}
+
+// waitsForPair: the insert half of a key change goes when its delete is done.
+func (s *session) waitsForPair(e entry) bool {
+	ev := e.event()
+	if ev.Flags&pipeline.FlagKeyChange == 0 || ev.Op != pipeline.OpInsert || s.lanes.order == OrderSource {
+		return false
+	}
+	return !s.front.isDone(e.offset()-1) || s.pairPark(e) != nil
+}
+
+// pairPark returns the park that holds the delete half of an insert half.
+func (s *session) pairPark(e entry) *parked {
+	if e.ev == 0 || s.sub.parks.len() == 0 {
+		return nil
+	}
+	p := s.sub.parks.find(e.it.batch.Events[e.ev-1].Hash, e.offset()-1)
+	if p == nil || p.at >= e.offset() {
+		return nil
+	}
+	selected := e.it.runs
+	if e.it.pass {
+		selected = e.it.selected
+	}
+	if !slices.ContainsFunc(selected, func(r pipeline.Run) bool { return r.From < e.ev && e.ev <= r.To }) {
+		return nil // nobody is to see the delete
+	}
+	return p
+}
+
+// parkPaired parks a key whose first event is the insert half of a key change whose delete is parked.
+func (s *session) parkPaired(k *heldKey, with *parked, now time.Time) {
+	name := with.KeyJSON
+	if name == "" {
+		name = fmt.Sprintf("%x", with.Key)
+	}
+	e := k.list[0]
+	key := ""
+	if s.cfg.Render != nil {
+		_, key = s.cfg.Render(e.it.batch, int(e.ev), e.as)
+	}
+	p := s.parkOf(e, "it waits for the delete of key "+name+", which is parked", key, 0)
+	p.Paired, p.PairHash = true, with.Hash
+	if err := s.park(k, p); err != nil {
+		s.unsaved(err)
+		s.held.queue(&unit{keys: []*heldKey{k}, due: now.Add(s.backoff(1, 0)), mix: true})
+	}
+}
+
+// unsaved tells about state that could not be written; what depends on it is tried again.
+func (s *session) unsaved(err error) {
+	s.held.note = err.Error()
+	s.cfg.Observer.Warned("subscription "+s.cfg.Name, s.held.note, "see that the data folder has space and can be written")
+}
