@@ -157,7 +157,8 @@ func (r *reader) chunkOut(last bool) error {
 // split hands over the whole transactions before the open one and keeps that in a new batch.
 func (r *reader) split() error {
 	whole, t := r.b, &r.tx
-	open := pipeline.NewBatch()
+	r.measure()
+	open := r.roomy() // a backlog leaves through here: without room each batch grew anew
 	open.Read = r.read
 	base := uint32(t.arena)
 	open.Arena = append(open.Arena, whole.Arena[base:]...)
