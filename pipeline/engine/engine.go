@@ -16,6 +16,7 @@ import (
 
 	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/pipeline/deliver"
+	"github.com/leat-cdc/leat/pipeline/flow"
 	"github.com/leat-cdc/leat/pipeline/ingest"
 	"github.com/leat-cdc/leat/pipeline/partition"
 	"github.com/leat-cdc/leat/schemas"
@@ -45,8 +46,14 @@ type Source struct {
 	Hold func() (pipeline.Offset, bool)
 	// Ranges splits and merges the source's key ranges by load; Hot 0: only when a person asks.
 	Ranges partition.Policy
-	// Ratio, when set, is what operators leave of the reading: 0 nothing to 1 all. Asked before each batch.
-	Ratio func() float64
+	// Limits of the database's load; asked of a Source that is a pipeline.Prober.
+	Limits flow.Limits
+	// Throttles, when set, returns those in force besides the signal table's. Asked before each batch.
+	Throttles func() []flow.Throttle
+	// Disk, when set, returns how many bytes are free of how many where the log is.
+	Disk func() (free, total uint64, err error)
+	// DiskStage, when set, is told when the disk fills to a stage.
+	DiskStage func(flow.DiskStage)
 }
 
 // Subscription is what the engine needs to run one subscription. Deliver comes without Log, Cursors, Store,
@@ -258,6 +265,12 @@ type SourceStatus struct {
 	End          pipeline.Position
 	Notices      []pipeline.Notice
 	Tables       int
+	// Load is what the database said last, LoadError why it says nothing now; Verdict what is made of it and of
+	// the throttles; Disk how full ours is.
+	Load      pipeline.SourceLoad
+	LoadError string
+	Verdict   flow.Verdict
+	Disk      flow.DiskStage
 }
 
 // Status is the engine at a moment.

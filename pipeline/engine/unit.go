@@ -16,11 +16,12 @@ import (
 
 // unit is one source with its log and its subscriptions.
 type unit struct {
-	cfg    Config
-	spec   Source
-	again  chan struct{}
-	cancel context.CancelFunc
-	done   chan struct{}
+	cfg      Config
+	spec     Source
+	again    chan struct{}
+	governor *governor
+	cancel   context.CancelFunc
+	done     chan struct{}
 
 	mu      sync.Mutex
 	log     pipeline.Log // nil while it is being opened
@@ -33,6 +34,7 @@ type unit struct {
 func startUnit(cfg Config, s Source, log pipeline.Log) *unit {
 	ctx, cancel := context.WithCancel(context.Background())
 	u := &unit{cfg: cfg, spec: s, again: make(chan struct{}, 1), cancel: cancel, done: make(chan struct{}), runners: map[string]*runner{}}
+	u.governor = newGovernor(s, cfg.Observer)
 	u.state = SourceStatus{Name: s.Name, State: "connecting", Since: time.Now()}
 	u.opened(log)
 	go func() {
@@ -85,6 +87,7 @@ func (u *unit) live(ctx context.Context) {
 		into = u.ranges
 		floor.Go(func() { u.ranges.balance(ctx) })
 	}
+	floor.Go(func() { u.governor.run(ctx) })
 	defer floor.Wait()
 	defer cancel()
 	u.mu.Lock()
@@ -95,9 +98,7 @@ func (u *unit) live(ctx context.Context) {
 	obs := u.cfg.Observer
 	obs.SourceState = u.sourceState
 	c := ingest.Config{Name: u.spec.Name, Source: u.spec.Source, Log: into, Route: u.spec.Routes, Form: u.cfg.Form, Observer: obs}
-	if u.spec.Ratio != nil {
-		c.Gate = throttleGate(u.spec.Ratio)
-	}
+	c.Gate = throttleGate(u.governor.reading)
 	for {
 		err := ingest.Run(ctx, c)
 		var se *pipeline.SourceError
@@ -248,6 +249,7 @@ func (u *unit) status() (SourceStatus, []SubscriptionStatus) {
 		s.LogID, s.End, s.Notices, s.Tables = log.ID(), log.Last(), log.Notices(), len(log.Tables())
 		s.Oldest, s.Next = log.Bounds()
 	}
+	u.governor.status(&s)
 	var subs []SubscriptionStatus
 	for _, r := range runners {
 		subs = append(subs, SubscriptionStatus{Name: r.spec.Deliver.Name, Source: s.Name, Status: r.status()})

@@ -49,6 +49,15 @@ func (s *Throttles) Set(t Throttle) {
 	})
 }
 
+// And returns s with the list besides; s stays as it is.
+func (s *Throttles) And(list []Throttle) *Throttles {
+	both := &Throttles{all: slices.Clone(s.all)}
+	for _, t := range list {
+		both.Set(t)
+	}
+	return both
+}
+
 // Replace puts those whose owner begins with prefix in the place of all such: what one poll of a signal table
 // brought. Owners in the list come without the prefix.
 func (s *Throttles) Replace(prefix string, list []Throttle) {

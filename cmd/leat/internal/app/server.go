@@ -22,6 +22,7 @@ import (
 	"github.com/leat-cdc/leat/pipeline/disklog"
 	"github.com/leat-cdc/leat/pipeline/engine"
 	"github.com/leat-cdc/leat/pipeline/filter"
+	"github.com/leat-cdc/leat/pipeline/flow"
 	"github.com/leat-cdc/leat/pipeline/state"
 	"github.com/leat-cdc/leat/schemas"
 	"github.com/leat-cdc/leat/schemas/cell/form"
@@ -169,6 +170,7 @@ func (s *Server) startSource(ctx context.Context, cfg *config.Config, name strin
 	if err != nil {
 		return cfg.Errorf("sources."+name, "%v", err)
 	}
+	flags := newFlags(src.Load)
 	spec := engine.Source{Name: name, Source: db, Routes: routes(src),
 		OpenLog: func(ctx context.Context) (pipeline.Log, error) {
 			l, err := disklog.Open(disklog.Options{Dir: logFolder(s.o.Config.Data, name), Source: name, Observer: obs, FS: s.o.FS,
@@ -185,7 +187,16 @@ func (s *Server) startSource(ctx context.Context, cfg *config.Config, name strin
 			o, ok := s.holds[name]
 			return o, ok
 		},
-		Ratio: func() float64 { return s.ratioOf(name) }}
+		Throttles: func() []flow.Throttle { return append(s.throttlesOf(name), flags.now()...) },
+		Disk:      func() (free, total uint64, err error) { return freeSpace(s.o.Config.Data) },
+		DiskStage: func(st flow.DiskStage) {
+			if st == flow.DiskStop {
+				obs.Warned("log of "+name, "the disk is full to 95 %: reading has stopped, and the database keeps what is not read", "free space in "+s.o.Config.Data+", or lower log.retention.size")
+			}
+		}}
+	if src.Load != nil {
+		spec.Limits = flow.Limits{MaxActive: src.Load.MaxActive, MaxReplicaLag: src.Load.MaxReplicaLag.D()}
+	}
 	if err := s.engine.AddSource(ctx, spec); err != nil {
 		return err
 	}

@@ -28,12 +28,19 @@ func newDatabase(name string, c *config.Source, obs pipeline.Observer, known fun
 	switch {
 	case c.Postgres != nil:
 		return postgres.New(postgres.Config{Name: name, URL: c.Postgres.URL.Reveal(), Slot: c.Postgres.Slot, Publication: c.Postgres.Publication,
-			Create: c.Postgres.Create, Tables: c.Tables, Columns: c.Columns, Keys: c.Keys, Start: c.Start.String(), Known: known, Observer: obs})
+			Create: c.Postgres.Create, Tables: c.Tables, Columns: c.Columns, Keys: c.Keys, Start: c.Start.String(), Known: known, SignalTable: signalTable(c), Observer: obs})
 	case c.MySQL != nil:
 		return mysql.New(mysql.Config{Name: name, URL: c.MySQL.URL.Reveal(), ServerID: c.MySQL.ServerID, Tables: c.Tables, Columns: c.Columns,
-			Keys: c.Keys, Start: c.Start.String(), Known: known, Observer: obs})
+			Keys: c.Keys, Start: c.Start.String(), Known: known, SignalTable: signalTable(c), Observer: obs})
 	}
 	return nil, fmt.Errorf("source %q names no database", name)
+}
+
+func signalTable(c *config.Source) string {
+	if c.Load == nil {
+		return ""
+	}
+	return c.Load.SignalTable
 }
 
 // columnsOf is a table with the columns that enter the log.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/leat-cdc/leat/cmd/leat/internal/api"
 	"github.com/leat-cdc/leat/pipeline/deliver"
+	"github.com/leat-cdc/leat/pipeline/flow"
 	"github.com/leat-cdc/leat/pipeline/state"
 	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
 )
@@ -63,14 +64,15 @@ func (s *Server) throttleOf(subscription string) *deliver.Throttle {
 	return s.throttles.handle(subscription)
 }
 
-// ratioOf what operators leave of the reading of a source.
-func (s *Server) ratioOf(source string) float64 {
+// throttlesOf a source, as operators have set them.
+func (s *Server) throttlesOf(source string) []flow.Throttle {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if t, is := s.throttles.set[source]; is {
-		return t.Ratio
+	t, is := s.throttles.set[source]
+	if !is {
+		return nil
 	}
-	return 1
+	return []flow.Throttle{{Owner: t.Owner, Reason: t.Reason, Ratio: t.Ratio, Until: t.Until}}
 }
 
 // loadThrottles takes up those that were set before this start.

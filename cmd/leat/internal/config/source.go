@@ -64,4 +64,13 @@ type SourceLoad struct {
 	MaxActive int `json:"max_active" default:"8" min:"1" max:"100000"`
 	// Most lag of its replicas.
 	MaxReplicaLag Duration `json:"max_replica_lag" default:"10s" min:"100ms" max:"1d"`
+	// A table (schema.table; MySQL: database.table) with columns owner, reason,
+	// ratio, until: each row throttles the reading.
+	SignalTable string `json:"signal_table" form:"table"`
+	// A file that throttles the reading while it exists: its text is a ratio
+	// from 0 to 1 and a reason; empty: 0.
+	FlagFile string `json:"flag_file" form:"path"`
+	// An http(s) URL asked every second: status 429 or 503 pauses the reading, the
+	// text of 200 is a ratio and a reason, 204 and 404 throttle nothing.
+	FlagURL string `json:"flag_url" form:"base_url"`
 }

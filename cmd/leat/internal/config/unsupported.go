@@ -21,7 +21,6 @@ var unsupported = []struct {
 }{
 	{path: "log.backend", values: []string{"kafka"}, cure: "use disk"},
 	{path: "sources.*.snapshot.mode", values: []string{"initial"}, cure: "use none"},
-	{path: "sources.*.load", cure: "remove it"},
 	{path: "subscriptions.*.from", values: []string{"snapshot"}, cure: "use earliest, latest, {offset: N} or {time: T}"},
 	{path: "subscriptions.*.laggard", values: []string{"snapshot"}, cure: "use hold or skip"},
 	{path: "subscriptions.*.exhausted", values: []string{"park"}, cure: "use block (the default of this version) or skip"},

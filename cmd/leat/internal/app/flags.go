@@ -1,0 +1,128 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/leat-cdc/leat/cmd/leat/internal/config"
+	"github.com/leat-cdc/leat/pipeline/flow"
+)
+
+// flags are the flag file and the flag URL of a source: each throttles its reading. They are asked, at most
+// once a second, by whoever wants to know: nothing runs meanwhile, and an answer that takes long is not
+// waited for.
+type flags struct {
+	file, url string
+
+	mu    sync.Mutex
+	asked time.Time
+	fromF []flow.Throttle
+	fromU []flow.Throttle
+	busy  bool
+}
+
+const (
+	flagEvery = time.Second
+	flagTime  = 3 * time.Second
+	flagBytes = 1 << 10
+)
+
+func newFlags(c *config.SourceLoad) *flags {
+	if c == nil {
+		return &flags{}
+	}
+	return &flags{file: c.FlagFile, url: c.FlagURL}
+}
+
+// now returns what throttles, as far as it is known.
+func (f *flags) now() []flow.Throttle {
+	if f.file == "" && f.url == "" {
+		return nil
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if time.Since(f.asked) >= flagEvery {
+		f.asked = time.Now()
+		if f.file != "" {
+			f.fromF = readFlag(f.file)
+		}
+		if f.url != "" && !f.busy {
+			f.busy = true
+			go f.ask()
+		}
+	}
+	return append(append([]flow.Throttle(nil), f.fromF...), f.fromU...)
+}
+
+// readFlag: a file that is there throttles; one that cannot be read too, for somebody has put it there.
+func readFlag(path string) []flow.Throttle {
+	text, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return []flow.Throttle{{Owner: "flag file " + path, Reason: "it cannot be read"}}
+	}
+	return []flow.Throttle{parseFlag("flag file "+path, string(text[:min(len(text), flagBytes)]))}
+}
+
+// parseFlag reads "0.5 why"; a text that does not begin with a number from 0 to 1 is a reason alone.
+func parseFlag(owner, text string) flow.Throttle {
+	text = strings.Join(strings.Fields(text), " ")
+	first, rest, _ := strings.Cut(text, " ")
+	if r, err := strconv.ParseFloat(first, 64); err == nil && r >= 0 && r <= 1 {
+		return flow.Throttle{Owner: owner, Ratio: r, Reason: rest}
+	}
+	return flow.Throttle{Owner: owner, Reason: text}
+}
+
+// ask asks the URL. One that does not answer leaves what it said before for a while, then throttles nothing: a
+// broken monitor must not stop the reading.
+func (f *flags) ask() {
+	ctx, cancel := context.WithTimeout(context.Background(), flagTime)
+	defer cancel()
+	found, ok := askFlag(ctx, f.url)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.busy = false
+	if ok {
+		f.fromU = found
+		for i := range f.fromU {
+			f.fromU[i].Until = time.Now().Add(10 * flagEvery) // unless it says so again
+		}
+	}
+}
+
+func askFlag(ctx context.Context, url string) (found []flow.Throttle, ok bool) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, false
+	}
+	r, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, false
+	}
+	defer r.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(r.Body, flagBytes))
+	if err != nil {
+		return nil, false
+	}
+	owner := "flag URL " + url
+	switch r.StatusCode {
+	case http.StatusOK:
+		return []flow.Throttle{parseFlag(owner, string(text))}, true
+	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
+		return []flow.Throttle{{Owner: owner, Reason: "it answers " + r.Status}}, true
+	case http.StatusNoContent, http.StatusNotFound:
+		return nil, true
+	}
+	return nil, false
+}
