@@ -25,6 +25,7 @@ import (
 
 	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/pipeline/filter"
+	"github.com/leat-cdc/leat/pipeline/partition"
 )
 
 // Order says what keeps its order.
@@ -229,6 +230,8 @@ type Status struct {
 	Delivered, Failed, Dead uint64
 	// Commit time of the newest event delivered; zero when none was.
 	Commit time.Time
+	// Lanes, one for each range of the key spaces that were ever split; counted at most each second.
+	Lanes []Lane
 	// SaveError is why the cursor could not be saved last; empty when it was.
 	SaveError string
 }
@@ -246,7 +249,8 @@ type Subscription struct {
 
 	mu     sync.Mutex
 	status Status
-	done   chan struct{} // closed when the current Run ends; nil before the first
+	lanes  map[partition.Name]*Lane // open events by range
+	done   chan struct{}            // closed when the current Run ends; nil before the first
 }
 
 // New checks the configuration. It reads and starts nothing: see Run.
@@ -264,8 +268,9 @@ var ErrNotRunning = errors.New("subscription is not running")
 // Status never blocks.
 func (s *Subscription) Status() Status {
 	s.mu.Lock()
-	st := s.status
+	st, open := s.status, s.lanes
 	s.mu.Unlock()
+	st.Lanes = s.laneList(&st, open)
 	_, st.Next = s.cfg.Log.Bounds()
 	st.Persisted = pipeline.Offset(s.persisted.Load())
 	return st

@@ -19,14 +19,15 @@ type session struct {
 	results chan *delivery
 	wg      sync.WaitGroup // Deliveries
 
-	front  frontier
-	start  pipeline.Cursor
-	live   itemList // items that are not done
-	lanes  lanes
-	stream stream
-	held   heldKeys
-	outage outage
-	pace   pace
+	front   frontier
+	start   pipeline.Cursor
+	byRange laneCount
+	live    itemList // items that are not done
+	lanes   lanes
+	stream  stream
+	held    heldKeys
+	outage  outage
+	pace    pace
 	// throttled until then, when a share of a Delivery is made of all or nothing.
 	throttled time.Time
 	save      saving
@@ -73,6 +74,7 @@ func (s *session) run(ctx context.Context) (pipeline.Cursor, *command, error) {
 		now := time.Now()
 		s.dispatch(sendCtx, now)
 		s.persist(now)
+		s.countLanes(now)
 		s.publish()
 		s.arm(timer, now)
 		select {
@@ -177,7 +179,7 @@ func (s *session) done(it *item, from, to uint32) {
 // arm sets the timer to the next moment at which something is due.
 func (s *session) arm(t *time.Timer, now time.Time) {
 	var next time.Time
-	for _, due := range [...]time.Time{s.save.due, s.save.resolvedDue, s.held.nextDue(), s.outage.due(), s.stream.due(s.cfg), s.pace.free, s.throttled} {
+	for _, due := range [...]time.Time{s.save.due, s.save.resolvedDue, s.held.nextDue(), s.outage.due(), s.stream.due(s.cfg), s.pace.free, s.throttled, s.byRange.due} {
 		// What was due and could not go waits for something else than time.
 		if due.After(now) && (next.IsZero() || due.Before(next)) {
 			next = due
