@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,6 +18,7 @@ import (
 	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/pipeline/filter"
 	"github.com/leat-cdc/leat/schemas"
+	"github.com/leat-cdc/leat/sinks/webhook"
 )
 
 // checkTime bounds the look at one source or sink.
@@ -110,7 +112,7 @@ func checkSubscription(ctx context.Context, cfg *config.Config, name string) []p
 	}
 	switch d := sub.Deliver; {
 	case d.Webhook != nil:
-		found = append(found, checkWebhook(ctx, cfg, place+".deliver.webhook", d.Webhook)...)
+		found = append(found, checkWebhook(ctx, cfg, place+".deliver.webhook", sub)...)
 	case d.File != nil:
 		found = append(found, checkFolder(place+".deliver.file.path", filepath.Dir(d.File.Path))...)
 	}
@@ -157,10 +159,31 @@ func checkColumns(ctx context.Context, cfg *config.Config, sub *config.Subscript
 	return found
 }
 
-// checkWebhook resolves the endpoint's name, holds the addresses against egress and connects once; it sends
-// nothing.
-func checkWebhook(ctx context.Context, cfg *config.Config, place string, w *config.Webhook) []pipeline.Finding {
-	u := w.URL.Parsed()
+// checkWebhook resolves the names of the endpoint, holds the addresses against egress and connects once to each URL; it
+// sends nothing.
+func checkWebhook(ctx context.Context, cfg *config.Config, place string, sub *config.Subscription) (found []pipeline.Finding) {
+	w := sub.Deliver.Webhook
+	o, err := webhookOptions(cfg, sub)
+	if err == nil {
+		var s *webhook.Sink
+		if s, err = webhook.New(o); err == nil {
+			_ = s.Close() // it was only to say whether certificates can be read
+		}
+	}
+	if err != nil {
+		found = append(found, finding("error", "webhook", place, err.Error(), ""))
+	}
+	if w.Proxy != nil && w.Proxy.Resolve == "proxy" {
+		return found // only the proxy can say
+	}
+	for _, t := range w.Targets() {
+		found = append(found, checkURL(ctx, cfg, place, t.URL.Parsed(), w.Proxy == nil)...)
+	}
+	return found
+}
+
+// checkURL does so for one URL; connect: there is no proxy between.
+func checkURL(ctx context.Context, cfg *config.Config, place string, u *url.URL, connect bool) []pipeline.Finding {
 	if u == nil {
 		return []pipeline.Finding{finding("error", "url", place, "the URL cannot be read", "")}
 	}
@@ -184,6 +207,9 @@ func checkWebhook(ctx context.Context, cfg *config.Config, place string, w *conf
 	if len(allowed) == 0 {
 		return []pipeline.Finding{finding("error", "egress", place, fmt.Sprintf("%s resolves to %v, where webhooks may not go", u.Hostname(), addrs[0]),
 			"egress: {allow: [public, private]} or the address's CIDR allows it")}
+	}
+	if !connect {
+		return nil
 	}
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "tcp", net.JoinHostPort(allowed[0].Unmap().String(), port))

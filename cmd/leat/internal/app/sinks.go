@@ -3,7 +3,7 @@ package app
 import (
 	"context"
 	"fmt"
-	"net/netip"
+	"net/url"
 
 	"github.com/leat-cdc/leat/cmd/leat/internal/config"
 	"github.com/leat-cdc/leat/pipeline"
@@ -25,7 +25,7 @@ func (s *Server) sinkOf(cfg *config.Config, name string, sub *config.Subscriptio
 	case d.Webhook != nil:
 		o.Separator = ','
 		return func(context.Context) (pipeline.Sink, error) {
-			return newWebhook(d.Webhook, sub, encode.JSON(o), cfg.Egress.Permits)
+			return s.newWebhook(cfg, sub, encode.JSON(o))
 		}
 	case d.Pull != nil:
 		enc := encode.Proto(o)
@@ -50,19 +50,45 @@ func (s *Server) sinkOf(cfg *config.Config, name string, sub *config.Subscriptio
 
 var pullOrders = map[string]pull.Order{"key": pull.ByKey, "source": pull.BySource, "none": pull.NoOrder}
 
-func newWebhook(w *config.Webhook, sub *config.Subscription, enc *encode.Encoder, permit func(netip.Addr) bool) (pipeline.Sink, error) {
-	var secrets []webhook.Secret
+func (s *Server) newWebhook(cfg *config.Config, sub *config.Subscription, enc *encode.Encoder) (pipeline.Sink, error) {
+	o, err := webhookOptions(cfg, sub)
+	if err != nil {
+		return nil, err
+	}
+	o.Encoder = enc
+	if u, err := url.Parse(s.publicURL); err == nil {
+		o.Origin = u.Hostname()
+	}
+	return webhook.New(o)
+}
+
+// webhookOptions are all but the encoder and our own name.
+func webhookOptions(cfg *config.Config, sub *config.Subscription) (webhook.Options, error) {
+	w := sub.Deliver.Webhook
+	o := webhook.Options{Timeout: w.Timeout.D(), Headers: map[string]string{}, Fatal: w.Fatal, MaxInFlight: sub.Flow.MaxInFlight, PerHost: sub.Flow.PerHost,
+		Source: sub.Source, Permit: cfg.Egress.Permits, Unordered: sub.Order == "none", Probe: w.Probe}
 	for _, text := range w.Secret {
 		secret, err := webhook.ParseSecret(text.Reveal())
 		if err != nil {
-			return nil, err
+			return o, err
 		}
-		secrets = append(secrets, secret)
+		o.Secrets = append(o.Secrets, secret)
 	}
-	headers := map[string]string{}
 	for name, value := range w.Headers {
-		headers[name] = value.Reveal()
+		o.Headers[name] = value.Reveal()
 	}
-	return webhook.New(webhook.Options{URL: w.URL.Reveal(), Secrets: secrets, Timeout: w.Timeout.D(), Headers: headers, Fatal: w.Fatal,
-		MaxInFlight: sub.Flow.MaxInFlight, Source: sub.Source, Encoder: enc, Permit: permit, Unordered: sub.Order == "none"})
+	for _, t := range w.Targets() {
+		e := webhook.Endpoint{URL: t.URL.Reveal(), Rank: cfg.Rank(t.Zone), Ask: w.Handshake == "always"}
+		if u := t.URL.Parsed(); u != nil {
+			e.Ask = e.Ask || cfg.Egress.Asks(u.Hostname())
+		}
+		o.URLs = append(o.URLs, e)
+	}
+	if p := w.Proxy; p != nil {
+		o.Proxy = webhook.Proxy{URL: p.URL.Reveal(), Resolves: p.Resolve == "proxy"}
+	}
+	if t := w.TLS; t != nil {
+		o.TLS = webhook.TLS{CA: t.CA, Cert: t.Cert, Key: t.Key}
+	}
+	return o, nil
 }

@@ -56,25 +56,8 @@ func (c *checker) deliver(path string, s Deliver) {
 }
 
 func (c *checker) webhook(path string, w *Webhook) {
-	p := path + ".url"
-	u := w.URL.Parsed()
-	if u == nil || !c.ok(p) {
-		return
-	}
-	if u.Scheme != "http" && u.Scheme != "https" {
-		c.fail(p, "want https://host/path", "%s is not an http or https URL", p)
-		return
-	}
-	if u.Fragment != "" {
-		c.fail(p, "remove what begins with #", "%s has a fragment, which is never sent", p)
-	}
-	if port := u.Port(); port != "" {
-		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-			c.fail(p, "a port is 1 to 65535", "%s has no possible port", p)
-		}
-	}
-	c.destination(p, u)
-	c.headers(path, w, u)
+	c.webhookURLs(path, w)
+	c.wayOut(path, w)
 	if !c.ok(path + ".fatal") {
 		return
 	}
@@ -87,13 +70,13 @@ func (c *checker) webhook(path string, w *Webhook) {
 }
 
 // headers refuses what could not be sent, or not as it stands there.
-func (c *checker) headers(path string, w *Webhook, u *url.URL) {
+func (c *checker) headers(path string, w *Webhook, user bool) {
 	for _, name := range sortedKeys(w.Headers) {
 		p := yamltree.Join(path+".headers", name)
 		if !c.ok(p) {
 			continue
 		}
-		if strings.EqualFold(name, "Authorization") && u.User != nil {
+		if strings.EqualFold(name, "Authorization") && user {
 			c.fail(p, "give one of them", "%s.headers has Authorization, and the url has a user: both would be the same header", path)
 		}
 		// RFC 9110, 5.5: no control characters but the tab.
@@ -145,7 +128,7 @@ func addressClass(a netip.Addr) string {
 		return ""
 	case a.IsLoopback():
 		return "loopback"
-	case a.IsPrivate(), sharedSpace.Contains(a):
+	case a.IsPrivate(), sharedSpace.Contains(a), benchmarks.Contains(a):
 		return "private"
 	}
 	return "public"
@@ -153,6 +136,7 @@ func addressClass(a netip.Addr) string {
 
 var (
 	sharedSpace = netip.MustParsePrefix("100.64.0.0/10") // RFC 6598: carriers' and overlay networks
+	benchmarks  = netip.MustParsePrefix("198.18.0.0/15") // RFC 2544: laboratories' and overlay networks
 	nat64       = netip.MustParsePrefix("64:ff9b::/96")  // RFC 6052: an IPv4 address inside
 	nowhere     = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("240.0.0.0/4"),
 		netip.MustParsePrefix("100.100.100.200/32"), // metadata service of one provider, within the shared space

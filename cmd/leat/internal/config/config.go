@@ -34,6 +34,9 @@ type Config struct {
 	Memory Size `json:"memory" default:"512MiB" min:"64MiB" max:"16TiB"`
 	// Where webhooks may go.
 	Egress Egress `json:"egress"`
+	// Where this server is, REGION or REGION/ZONE: webhooks with several urls go to
+	// the nearest that are healthy.
+	Zone string `json:"zone" form:"zone"`
 	// The durable log.
 	Log Log `json:"log"`
 	// Databases to read, by name.
@@ -77,6 +80,10 @@ type Egress struct {
 	// loopback while listen is on loopback. Link-local and metadata addresses
 	// are never allowed.
 	Allow []string `json:"allow" form:"egress"`
+	// Hosts that take webhooks without being asked: names, `*.example.com`, or
+	// addresses. When set, any other host must agree first, by the OPTIONS
+	// handshake of CloudEvents. Default: all.
+	Hosts []string `json:"hosts" form:"host"`
 }
 
 // Log is the durable log between sources and subscriptions.

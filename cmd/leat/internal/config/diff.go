@@ -57,6 +57,7 @@ var notes = map[string]string{
 	"log":                       "takes effect at the next start",
 	"tokens":                    "holds for requests from now on; from none to some, or back, at the next start",
 	"public_url":                "takes effect at the next start",
+	"zone":                      "holds for subscriptions that start from now on",
 	"egress":                    "holds for subscriptions that start from now on",
 	"subscriptions.*.from":      "changes nothing: from is read once, when the subscription is new; leat seek moves forward",
 	"sources.*.start":           "changes nothing: start is read once, when the source is new",

@@ -35,6 +35,9 @@ var forms = map[string]func(string) *yamltree.Problem{
 	"pg_slot":  checkSlot,
 	"pg_name":  checkIdentifier,
 	"header":   checkHeader,
+	"url_path": checkURLPath,
+	"zone":     checkZone,
+	"host":     checkHost,
 }
 
 func checkName(s string) *yamltree.Problem {

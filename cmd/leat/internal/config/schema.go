@@ -149,6 +149,8 @@ func (r *refiner) object(s *jsonschema.Schema, t reflect.Type, path string) {
 	switch t {
 	case reflect.TypeFor[Deliver]():
 		s.MinProperties, s.MaxProperties = &one, &one
+	case reflect.TypeFor[Webhook]():
+		s.OneOf = []*jsonschema.Schema{{Required: []string{"url"}}, {Required: []string{"urls"}}}
 	case reflect.TypeFor[Source]():
 		s.OneOf = []*jsonschema.Schema{{Required: []string{"postgres"}}, {Required: []string{"mysql"}}}
 	}

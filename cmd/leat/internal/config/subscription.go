@@ -67,8 +67,11 @@ func (d Deliver) Kind() string {
 
 // Webhook is an HTTP endpoint.
 type Webhook struct {
-	// https://…; plain http only to loopback and private addresses.
-	URL URL `json:"url" need:"true"`
+	// https://…; plain http only to loopback and private addresses. A name with
+	// several addresses is several hosts. This, or urls.
+	URL URL `json:"url"`
+	// Several URLs that take the same requests; the nearest healthy ones get them.
+	URLs []WebhookURL `json:"urls"`
 	// whsec_ + base64 (HMAC) or whsk_ + base64 (Ed25519); a list while rotating.
 	Secret Secrets `json:"secret" need:"true"`
 	// How long the endpoint may take, 1s to 10m.
@@ -79,6 +82,45 @@ type Webhook struct {
 	Fatal []int `json:"fatal" default:"422" min:"400" max:"499"`
 	// Form of the body: json (CloudEvents structured).
 	Encoding string `json:"encoding" default:"json" enum:"json"`
+	// Path of which a GET tells, by a 2xx, that a host that was left out is well
+	// again. Default: a connection tells that it is there.
+	Probe string `json:"probe" form:"url_path"`
+	// Proxy to go through; then every URL must be https.
+	Proxy *Proxy `json:"proxy"`
+	// Whom to trust, and who we are (mutual TLS).
+	TLS *ClientTLS `json:"tls"`
+	// When the endpoint is asked by OPTIONS, as CloudEvents say, whether it wants
+	// to be called and how often: auto (where egress.hosts is set and does not name
+	// it) or always.
+	Handshake string `json:"handshake" default:"auto" enum:"auto|always"`
+}
+
+// WebhookURL is one of several.
+type WebhookURL struct {
+	// As url of a webhook.
+	URL URL `json:"url" need:"true"`
+	// Where it is: REGION or REGION/ZONE, compared with zone of the server.
+	Zone string `json:"zone" form:"zone"`
+}
+
+// Proxy makes connections in our place (CONNECT).
+type Proxy struct {
+	// http://… or https://…, with user and password where it wants them. Not
+	// subject to egress.
+	URL URL `json:"url" need:"true"`
+	// Who resolves names: here (the proxy is told the address that egress
+	// allowed) or proxy (it is told the name, and trusted with it).
+	Resolve string `json:"resolve" default:"here" enum:"here|proxy"`
+}
+
+// ClientTLS says how a webhook's endpoint is trusted, and what it is shown.
+type ClientTLS struct {
+	// PEM file of the authorities to trust. Default: the system's.
+	CA string `json:"ca" form:"path"`
+	// PEM file with the client certificate; read again for each connection.
+	Cert string `json:"cert" form:"path"`
+	// PEM file with its private key.
+	Key string `json:"key" form:"path"`
 }
 
 // Pull lets clients fetch over the API.
@@ -116,6 +158,9 @@ type Flow struct {
 	MaxInFlight int `json:"max_in_flight" default:"64" min:"1" max:"10000"`
 	// Most events per second. Default: none.
 	Rate float64 `json:"rate" min:"0.01" max:"1e9"`
+	// Most requests at once to one host of a webhook, 1 to 10000; 0: no limit but
+	// max_in_flight.
+	PerHost int `json:"per_host" default:"0" min:"0" max:"10000"`
 }
 
 // Retry says how a failed event is tried again: after initial, doubling to max.
