@@ -37,9 +37,10 @@ type heard struct {
 	Micros   []int64 `json:",omitempty"` // latencies, sorted
 }
 
-// client of Leat's API over HTTP/2 without TLS, on a connection of its own.
+// client of Leat's API over HTTP/2 without TLS, on a connection of its own. It takes frames of a megabyte, as
+// docs/subscribers.md advises.
 func client(addr string, options ...connect.ClientOption) (leatv1connect.SubscriberServiceClient, *http.Client) {
-	t := &http.Transport{Protocols: new(http.Protocols)}
+	t := &http.Transport{Protocols: new(http.Protocols), HTTP2: &http.HTTP2Config{MaxReadFrameSize: 1 << 20}}
 	t.Protocols.SetUnencryptedHTTP2(true)
 	h := &http.Client{Transport: t}
 	return leatv1connect.NewSubscriberServiceClient(h, addr, options...), h

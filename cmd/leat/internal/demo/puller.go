@@ -39,7 +39,8 @@ func (p *puller) run(ctx context.Context, addr string) {
 }
 
 func (p *puller) stream(ctx context.Context, addr string) error {
-	t := &http.Transport{Protocols: new(http.Protocols)}
+	// A message is 100 KB and more: in frames of 16 KB, the default, it costs both ends more.
+	t := &http.Transport{Protocols: new(http.Protocols), HTTP2: &http.HTTP2Config{MaxReadFrameSize: 1 << 20}}
 	t.Protocols.SetUnencryptedHTTP2(true) // credits and acks travel up while events come down
 	defer t.CloseIdleConnections()
 	s := leatv1connect.NewSubscriberServiceClient(&http.Client{Transport: t}, "http://"+addr).Pull(ctx)
