@@ -34,17 +34,21 @@ const crashes = 50
 
 func TestMain(m *testing.M) {
 	code := servertest.Main(m)
-	if bin, err := built(); err == nil {
-		os.RemoveAll(filepath.Dir(bin))
+	if builtIn != "" {
+		os.RemoveAll(builtIn)
 	}
 	os.Exit(code)
 }
+
+// builtIn is the folder of the binary, once a test has asked for it.
+var builtIn string
 
 var built = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "leat-crash-*")
 	if err != nil {
 		return "", err
 	}
+	builtIn = dir
 	bin := filepath.Join(dir, "leat")
 	out, err := exec.Command("go", "build", "-o", bin, ".").CombinedOutput()
 	if err != nil {

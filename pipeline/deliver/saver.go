@@ -12,6 +12,7 @@ import (
 
 const (
 	saveEvery      = time.Second
+	saveFirst      = 20 * time.Millisecond // the first interval of a session
 	saveDeliveries = 1000
 	// maxPending ranges of a cursor; beyond it the last one covers the rest.
 	maxPending  = 4096
@@ -26,6 +27,7 @@ type saving struct {
 	dirty      bool
 	due        time.Time // when the cursor is to be saved; zero = nothing to save
 	deliveries int
+	saves      int // of this session, begun
 	busy       bool
 	last       pipeline.Cursor // handed to the saver last
 	warned     bool
@@ -148,10 +150,16 @@ func (s *session) persist(now time.Time) {
 	}
 	c.Resolved = v.resolved
 	v.work <- c
+	v.saves++
 	v.busy, v.dirty, v.due, v.deliveries, v.last = true, false, time.Time{}, 0, c
 }
 
+// saveInterval is short at first and doubles: a process that is killed again and again within its first
+// second gets on all the same, and delivers a bounded part again.
 func (s *session) saveInterval() time.Duration {
+	if early := saveFirst << min(s.save.saves, 10); early < saveEvery {
+		return early
+	}
 	if r := s.cfg.Resolved; r > 0 && r < saveEvery {
 		return r
 	}

@@ -33,6 +33,9 @@ type Config struct {
 	Backoff, MaxBackoff time.Duration
 	// Wait sleeps, for tests; default real time.
 	Wait func(ctx context.Context, d time.Duration) error
+	// MaxEvent is how many bytes the images of one event may have; a larger one quarantines its table.
+	// Default 960 MiB, which the log can hold in one block.
+	MaxEvent int
 	// Gate, when set, is asked before each batch is read and blocks while reading is throttled.
 	Gate func(ctx context.Context) error
 }

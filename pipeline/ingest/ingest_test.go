@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -158,6 +159,33 @@ func TestQuarantineStopsOneTableAlone(t *testing.T) {
 	}
 	if h := history(t, l); len(h) != 4 || h[3] != "insert tx=3000/1,true b=- a=3|1|v|" {
 		t.Fatalf("after a restart: %q", h)
+	}
+}
+
+// A row that the log cannot hold quarantines its table and leaves the arena; all around it arrives whole.
+func TestARowTooLargeForTheLogQuarantinesItsTable(t *testing.T) {
+	good, bad := sourceTable("good"), sourceTable("bad")
+	l := pipetest.NewMemoryLog("log", 100)
+	ins := func(tab *schemas.Table, row ...string) pipetest.Change {
+		return pipetest.Change{Op: pipeline.OpInsert, Table: tab, After: row}
+	}
+	huge := strings.Repeat("x", 5000)
+	var arena int
+	src := pipetest.NewScriptedSource(
+		pipetest.Step{Make: func() *pipeline.Batch {
+			return pipetest.Build(at(1), epoch, []pipetest.Change{ins(good, "1", "1", "y"), ins(bad, "1", "1", huge), ins(bad, "2", "1", huge), ins(good, "2", "1", "z")}, []pipetest.Change{ins(good, "3", "1", "w")})
+		}})
+	o := pipeline.Observer{Ingested: func(_ string, _, bytes int, _ pipeline.Position) { arena += bytes }}
+	if err := run(t, Config{Source: src, Log: l, MaxEvent: 4096, Observer: o}, at(1)); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, history(t, l), "insert tx=1000/1,false b=- a=1|1|y|", "insert tx=1000/2,true b=- a=2|1|z|", "insert tx=1001/1,true b=- a=3|1|w|")
+	n := l.Notices()
+	if len(n) != 1 || n[0].Table != "public.bad" || n[0].Position != "0/1" || n[0].Code != codeLarge || !strings.Contains(n[0].Cure, "tables:") {
+		t.Fatalf("notices: %+v", n)
+	}
+	if arena > 4096 {
+		t.Errorf("the block has %d bytes: the row is still in it", arena)
 	}
 }
 

@@ -21,10 +21,16 @@ type rows struct {
 	scratch cell.Scratch
 	value   cell.Value
 	split   []pipeline.Event // where a batch is rebuilt that gains or loses events
+	cuts    []pipeline.Span  // of the arena, to be taken out of it
 	tx      int              // the next transaction whose start moves, while rebuilding
 }
 
-func newRows(cfg Config) *rows { return &rows{cfg: cfg, catalog: newCatalog(cfg)} }
+func newRows(cfg Config) *rows {
+	if cfg.MaxEvent <= 0 {
+		cfg.MaxEvent = defaultMaxEvent
+	}
+	return &rows{cfg: cfg, catalog: newCatalog(cfg)}
+}
 
 // verdict on one event.
 type verdict uint8
@@ -45,11 +51,14 @@ func (r *rows) prepare(b *pipeline.Batch) {
 	}
 	sources := b.Tables
 	plans := r.catalog.plans(b)
+	large := len(b.Arena) > r.cfg.MaxEvent
 	rebuilt := -1 // events before it are final in place
 	for i := range b.Events {
 		e := &b.Events[i]
 		v := keep
-		if e.Table != pipeline.NoTable {
+		if large && e.Table != pipeline.NoTable && r.large(b, e, plans[e.Table]) {
+			v = drop
+		} else if e.Table != pipeline.NoTable {
 			v = r.event(b, e, plans[e.Table])
 		} else {
 			e.Key = pipeline.Nowhere
@@ -72,6 +81,9 @@ func (r *rows) prepare(b *pipeline.Batch) {
 	if rebuilt >= 0 {
 		r.shift(b, len(b.Events))
 		b.Events, r.split = r.split, b.Events
+	}
+	if len(r.cuts) > 0 {
+		r.cut(b)
 	}
 	clear(sources)
 	b.Tables = b.Tables[:0]
@@ -232,6 +244,7 @@ func firstPosition(b *pipeline.Batch) string {
 const (
 	codeRoute     = "route"     // the routing key cannot be had: taken back by itself once it can
 	codeStructure = "structure" // a row's bytes do not fit the table's shape
+	codeLarge     = "large"     // a row is more than a block of the log holds
 )
 
 // plan is what ingest knows of one table version.
@@ -366,6 +379,9 @@ func (c *catalog) quarantine(p *plan, position string, err error) {
 	var re *RouteError
 	if errors.As(err, &re) {
 		n.Code, n.Cure = codeRoute, re.Cure
+	}
+	if le := (*LargeError)(nil); errors.As(err, &le) {
+		n.Code, n.Cure = codeLarge, "leave the large columns out with columns: or the table with tables:, or keep such values outside of the database; then "+pipeline.BringRows
 	}
 	c.note(n)
 	p.quarantined = true

@@ -9,7 +9,7 @@ import (
 )
 
 func TestReplicaIdentities(t *testing.T) {
-	eachVersion(t, func(t *testing.T, d *db) {
+	allVersions(t, func(t *testing.T, d *db) {
 		d.exec(
 			`create table def (id int primary key, v int, body text)`,
 			`create table ful (id int primary key, v int, body text)`,
@@ -63,7 +63,7 @@ func TestReplicaIdentities(t *testing.T) {
 }
 
 func TestTransactions(t *testing.T) {
-	eachVersion(t, func(t *testing.T, d *db) {
+	allVersions(t, func(t *testing.T, d *db) {
 		d.exec(`create table a (id int primary key)`, `create table b (id int primary key)`, `create unlogged table u (id int)`)
 		r := d.open(d.source(), pipeline.Position{})
 		d.exec(
@@ -88,7 +88,7 @@ func TestTransactions(t *testing.T) {
 }
 
 func TestSchemaChanges(t *testing.T) {
-	eachVersion(t, func(t *testing.T, d *db) {
+	allVersions(t, func(t *testing.T, d *db) {
 		d.exec(`create table f (id int primary key, "Weird.Näme" int)`)
 		r := d.open(d.source(), pipeline.Position{})
 		d.exec(

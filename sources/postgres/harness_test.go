@@ -25,8 +25,15 @@ func TestMain(m *testing.M) { os.Exit(servertest.Main(m, goleak.IgnoreCurrent())
 // versions are those that every property is tried on: the oldest and the newest.
 var versions = []int{15, 18}
 
-// eachVersion runs f for each version, side by side.
-func eachVersion(t *testing.T, f func(t *testing.T, db *db)) {
+// eachVersion runs f for each of those, side by side.
+func eachVersion(t *testing.T, f func(t *testing.T, db *db)) { onVersions(t, versions, f) }
+
+// allVersions runs f for every version that is supported: what a server's release may change.
+func allVersions(t *testing.T, f func(t *testing.T, db *db)) {
+	onVersions(t, servers.PostgresVersions(), f)
+}
+
+func onVersions(t *testing.T, versions []int, f func(t *testing.T, db *db)) {
 	for _, v := range versions {
 		t.Run(fmt.Sprintf("postgres%d", v), func(t *testing.T) {
 			t.Parallel()

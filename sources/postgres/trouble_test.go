@@ -51,7 +51,7 @@ func (d *db) free() {
 }
 
 func TestSlotTroubles(t *testing.T) {
-	eachVersion(t, func(t *testing.T, d *db) {
+	allVersions(t, func(t *testing.T, d *db) {
 		d.exec(`create table f (id int primary key)`)
 		s := d.source()
 		r := d.open(s, pipeline.Position{})
@@ -209,7 +209,7 @@ func (d *db) reassign(role string) {
 }
 
 func TestCheckFindsNothingWrong(t *testing.T) {
-	eachVersion(t, func(t *testing.T, d *db) {
+	allVersions(t, func(t *testing.T, d *db) {
 		d.exec(`create table f (id int primary key)`)
 		for _, f := range d.source().Check(t.Context()) {
 			if f.Level != "info" {

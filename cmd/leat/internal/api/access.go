@@ -60,6 +60,22 @@ func (a *actor) may(n need, name string) bool {
 	return false
 }
 
+// covers reports whether a may do all that b may; a nil one may nothing.
+func (a *actor) covers(b *actor) bool {
+	if b.name == "" || a != nil && a.all {
+		return true // it needed no token
+	}
+	if a == nil || b.all || b.read && !a.read || b.operate && !a.operate {
+		return false
+	}
+	for name := range b.subscribe {
+		if !a.subscribe[name] {
+			return false
+		}
+	}
+	return true
+}
+
 // guard is what the server checks callers against; immutable.
 type guard struct {
 	tokens []guarded

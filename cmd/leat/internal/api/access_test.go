@@ -315,6 +315,34 @@ func TestTokensChangeWhileRunning(t *testing.T) {
 	}
 }
 
+// A stream that is open when its token goes ends; that of a token which keeps its roles goes on.
+func TestAWithdrawnTokenEndsItsStreams(t *testing.T) {
+	x := serve(t, Options{Backend: &backend{events: numbers(1, 1)}, Tokens: []Token{token("gone", "read"), token("less", "read", "subscribe:a"), token("stays", "read")}}, nil)
+	ended := map[string]chan struct{}{}
+	for _, who := range []string{"gone", "less", "stays"} {
+		resp, body := x.listen(x.client(false, secretOf(who)), searchEvents, "")
+		if resp.StatusCode != http.StatusOK {
+			t.Fatalf("%s: %s", who, resp.Status)
+		}
+		done := make(chan struct{})
+		ended[who] = done
+		go func() {
+			defer close(done)
+			_, _ = io.Copy(io.Discard, body)
+		}()
+	}
+	if err := x.s.SetTokens([]Token{token("less", "read"), token("stays", "read", "operate")}); err != nil {
+		t.Fatal(err)
+	}
+	<-ended["gone"]
+	<-ended["less"]
+	select {
+	case <-ended["stays"]:
+		t.Error("a stream whose token may as much as before was ended")
+	default:
+	}
+}
+
 func TestOptionsAreRefused(t *testing.T) {
 	for name, o := range map[string]Options{
 		"no backend": {},

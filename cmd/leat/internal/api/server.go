@@ -32,6 +32,7 @@ type Server struct {
 	stopNow context.CancelFunc
 
 	mu     sync.Mutex
+	open   map[*liveCall]struct{}
 	served bool
 	closed bool
 	calls  sync.WaitGroup
@@ -65,7 +66,8 @@ func New(o Options) (*Server, error) {
 	return s, nil
 }
 
-// SetTokens replaces the tokens for requests to come. From some to none and back is refused: it decides
+// SetTokens replaces the tokens for requests to come, and ends the streams whose token is gone or has lost
+// a role; their clients come again with what they may. From some to none and back is refused: it decides
 // where the server may listen.
 func (s *Server) SetTokens(tokens []Token) error {
 	g, err := newGuard(tokens)
@@ -76,7 +78,40 @@ func (s *Server) SetTokens(tokens []Token) error {
 		return Errorf(Precondition, "tokens can be changed while the server runs, but not switched on or off: restart it")
 	}
 	s.guard.Store(g)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for st := range s.open {
+		if !g.actor(st.header).covers(st.actor) {
+			st.end()
+		}
+	}
 	return nil
+}
+
+// liveCall is a call that lives on while tokens change.
+type liveCall struct {
+	header http.Header
+	actor  *actor
+	end    context.CancelFunc
+}
+
+// track notes a stream until done is called. It ends at once where the tokens were changed since it was let in.
+func (s *Server) track(header http.Header, a *actor, end context.CancelFunc) (done func()) {
+	st := &liveCall{header: header, actor: a, end: end}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open == nil {
+		s.open = map[*liveCall]struct{}{}
+	}
+	s.open[st] = struct{}{}
+	if !s.guard.Load().actor(header).covers(a) {
+		end()
+	}
+	return func() {
+		s.mu.Lock()
+		delete(s.open, st)
+		s.mu.Unlock()
+	}
 }
 
 // services returns the handler of each procedure.

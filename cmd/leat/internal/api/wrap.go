@@ -37,6 +37,7 @@ func (s *Server) wrap(rt *route, next http.Handler) http.Handler {
 			ctx, end = context.WithCancel(ctx)
 			defer end()
 			defer context.AfterFunc(s.stop, end)()
+			defer s.track(r.Header, a, end)()
 		}
 		switch {
 		case rt.shape == view:

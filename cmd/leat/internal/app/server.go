@@ -64,6 +64,9 @@ type Server struct {
 func (s *Server) shareOf(percent int) int64 { return int64(s.o.Config.Memory) * int64(percent) / 100 }
 
 func newServer(ctx context.Context, o Options, tel *telemetry.Telemetry, addr net.Addr) (*Server, error) {
+	if st, err := os.Stat(o.Config.Data); err == nil && !st.IsDir() {
+		return nil, fmt.Errorf("data folder: %s is a file, not a folder: move the file away, or name another place as data: in the config", o.Config.Data)
+	}
 	if err := os.MkdirAll(o.Config.Data, 0o700); err != nil {
 		return nil, fmt.Errorf("data folder: %w", err)
 	}

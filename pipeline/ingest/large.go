@@ -1,0 +1,65 @@
+package ingest
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/leat-cdc/leat/pipeline"
+)
+
+// defaultMaxEvent leaves room in a block of the log (1 GiB) for all that shares one with the event: a
+// source cuts its batches at about a MiB, behind the event that fills them.
+const defaultMaxEvent = 1<<30 - 64<<20
+
+// LargeError: the images of one event are more than a block of the log can hold.
+type LargeError struct {
+	// Bytes of both images, and how many they may be.
+	Bytes, Max int
+}
+
+// Error says how large and why that is refused.
+func (e *LargeError) Error() string {
+	return fmt.Sprintf("a row of %d bytes is more than the log holds in one event (%d)", e.Bytes, e.Max)
+}
+
+// large reports whether a row's event cannot be kept; its table is quarantined then, and its images are
+// to be cut out of the arena.
+func (r *rows) large(b *pipeline.Batch, e *pipeline.Event, p *plan) bool {
+	size := len(b.Bytes(e.Before)) + len(b.Bytes(e.After))
+	if size <= r.cfg.MaxEvent {
+		return false
+	}
+	if !p.quarantined {
+		r.catalog.quarantine(p, txPosition(b, e), &LargeError{size, r.cfg.MaxEvent})
+	}
+	for _, s := range []pipeline.Span{e.Before, e.After} {
+		if s.Present() && s.Len > 0 {
+			r.cuts = append(r.cuts, s)
+		}
+	}
+	return true
+}
+
+// cut takes what no event holds any longer out of the arena. No other span overlaps it.
+func (r *rows) cut(b *pipeline.Batch) {
+	slices.SortFunc(r.cuts, func(x, y pipeline.Span) int { return int(int64(y.Off) - int64(x.Off)) })
+	for _, c := range r.cuts { // from the last to the first: what is before stays where it is
+		b.Arena = slices.Delete(b.Arena, int(c.Off), int(c.Off+c.Len))
+		back := func(s *pipeline.Span) {
+			if s.Present() && s.Off >= c.Off+c.Len {
+				s.Off -= c.Len
+			}
+		}
+		for i := range b.Events {
+			e := &b.Events[i]
+			back(&e.Key)
+			back(&e.Before)
+			back(&e.After)
+		}
+		for i := range b.Txs {
+			back(&b.Txs[i].ID)
+			back(&b.Txs[i].Position)
+		}
+	}
+	r.cuts = r.cuts[:0]
+}
