@@ -38,6 +38,7 @@ type lease struct {
 	parts    []part
 	open     int
 	ended    bool
+	expired  bool
 }
 
 // part is a row of events of one item.
@@ -132,6 +133,7 @@ func (s *Sink) endLease(l *lease) {
 	}
 	l.ended = true
 	delete(s.leases, l.id)
+	s.ended[l.id%uint64(len(s.ended))] = ending{l.id, l.expired}
 	c := l.owner
 	if i, ok := slices.BinarySearchFunc(c.leases, l.id, func(l *lease, id uint64) int { return int(int64(l.id - id)) }); ok {
 		c.leases = slices.Delete(c.leases, i, i+1)
@@ -139,6 +141,28 @@ func (s *Sink) endLease(l *lease) {
 	if c.once {
 		s.leave(c, "is done")
 	}
+}
+
+// ending is how a lease ended; kept of the last ones, to say why a completion comes too late.
+type ending struct {
+	id      uint64
+	expired bool
+}
+
+// tooLate says why the lease of a Receive cannot be completed or extended.
+func (s *Sink) tooLate(name string) string {
+	epoch, id, ok := parseToken(name)
+	switch {
+	case ok && epoch != s.epoch:
+		return fmt.Sprintf("lease %s is of an older epoch: the subscription was started again, and its events are sent again", name)
+	case ok && id > 0:
+		if e := s.ended[id%uint64(len(s.ended))]; e.id == id && e.expired {
+			return fmt.Sprintf("lease %s expired, neither completed nor extended within %s: its events are sent again", name, s.o.Lease)
+		} else if e.id == id {
+			return fmt.Sprintf("lease %s has ended: each of its events was acked, nacked or revoked", name)
+		}
+	}
+	return fmt.Sprintf("lease %s has ended: what of it was not acked is sent again", name)
 }
 
 // most events and bytes of one response; gRPC clients refuse messages above 4 MiB unless told otherwise.
@@ -305,7 +329,7 @@ func (s *Sink) expireLeases(over []*lease) {
 	reason := fmt.Sprintf("lease expired: neither acked nor extended within %s", s.o.Lease)
 	expired := map[*lease]bool{}
 	for _, l := range over {
-		expired[l] = true
+		expired[l], l.expired = true, true
 	}
 	failed := map[uint64]bool{} // keys, from their first expired event on
 	for _, it := range s.queue {

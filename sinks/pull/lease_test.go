@@ -113,8 +113,14 @@ func TestLeaseExpires(t *testing.T) {
 		if two[0].Class != pipeline.Retry || two[0].Reason != reasonSuffix || two[1].Class != pipeline.OK {
 			t.Fatal(two)
 		}
-		if err := v.ack(t, first); connect.CodeOf(err) != connect.CodeFailedPrecondition {
-			t.Fatal(err)
+		for _, late := range []struct{ lease, why string }{{first, "expired, neither completed nor extended within 10s"}, {second, "each of its events was acked"}} {
+			if err := v.ack(t, late.lease); connect.CodeOf(err) != connect.CodeFailedPrecondition || !strings.Contains(err.Error(), late.why) {
+				t.Fatal(err)
+			}
+			r, err := v.Extend(t.Context(), connect.NewRequest(&leatv1.ExtendRequest{Subscription: "sub", Leases: []string{late.lease}}))
+			if err != nil || len(r.Msg.Refused) != 1 {
+				t.Fatal(r, err)
+			}
 		}
 		if len(s.leases)+len(s.owners)+len(s.queue)+len(s.early) != 0 {
 			t.Fatal("something is left behind")
@@ -135,7 +141,7 @@ func TestOldEpoch(t *testing.T) {
 		go s.Deliver(t.Context(), delivery(1, 100, 1))
 		synctest.Wait()
 		_, lease := v.receive(t, 1)
-		if err := v.ack(t, old); connect.CodeOf(err) != connect.CodeFailedPrecondition {
+		if err := v.ack(t, old); connect.CodeOf(err) != connect.CodeFailedPrecondition || !strings.Contains(err.Error(), "older epoch") {
 			t.Fatal(err)
 		}
 		if err := v.ack(t, lease); err != nil {

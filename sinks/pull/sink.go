@@ -63,7 +63,8 @@ type Sink struct {
 	owners map[*owner]struct{}
 	leases map[uint64]*lease
 	lastID uint64
-	slots  *slots // nil while there is one owner
+	ended  [1024]ending // by id, modulo
+	slots  *slots       // nil while there is one owner
 	timer  *time.Timer
 	armed  bool
 	left   string // who disconnected last with events unacked, for State

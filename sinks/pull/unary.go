@@ -3,7 +3,6 @@ package pull
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -101,12 +100,17 @@ func token(epoch, lease uint64) string {
 	return strconv.FormatUint(epoch, 36) + "-" + strconv.FormatUint(lease, 36)
 }
 
+func parseToken(name string) (epoch, lease uint64, ok bool) {
+	before, after, found := strings.Cut(name, "-")
+	epoch, err1 := strconv.ParseUint(before, 36, 64)
+	lease, err2 := strconv.ParseUint(after, 36, 64)
+	return epoch, lease, found && err1 == nil && err2 == nil
+}
+
 // leaseNamed returns the lease of a token, nil when it has ended. Called with mu held.
 func (s *Sink) leaseNamed(name string) (*lease, error) {
-	epoch, id, ok := strings.Cut(name, "-")
-	e, err1 := strconv.ParseUint(epoch, 36, 64)
-	l, err2 := strconv.ParseUint(id, 36, 64)
-	if !ok || err1 != nil || err2 != nil {
+	e, l, ok := parseToken(name)
+	if !ok {
 		return nil, connect.NewError(connect.CodeInvalidArgument, errors.New("lease: want the name that Receive returned"))
 	}
 	if e != s.epoch {
@@ -135,7 +139,7 @@ func (v *service) Ack(ctx context.Context, req *connect.Request[leatv1.AckReques
 		return nil, err
 	}
 	if l == nil {
-		return nil, connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("lease %s has ended: its events are sent again", m.Lease))
+		return nil, connect.NewError(connect.CodeFailedPrecondition, errors.New(s.tooLate(m.Lease)))
 	}
 	out := &leatv1.AckResponse{}
 	// Nacks go first: they revoke the later events of their keys, also those acked in the same breath.
