@@ -3043,6 +3043,482 @@ func (x *ThrottleState) GetUntil() *timestamppb.Timestamp {
 	return nil
 }
 
+type RangesRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Source string                 `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
+	// Past ranges too, with parents and children.
+	Lineage       bool `protobuf:"varint,2,opt,name=lineage,proto3" json:"lineage,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RangesRequest) Reset() {
+	*x = RangesRequest{}
+	mi := &file_leat_v1_admin_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RangesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RangesRequest) ProtoMessage() {}
+
+func (x *RangesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_admin_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RangesRequest.ProtoReflect.Descriptor instead.
+func (*RangesRequest) Descriptor() ([]byte, []int) {
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *RangesRequest) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *RangesRequest) GetLineage() bool {
+	if x != nil {
+		return x.Lineage
+	}
+	return false
+}
+
+type RangesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By key space; then in the order of keys, of lineage by id.
+	Ranges        []*RangeState `protobuf:"bytes,1,rep,name=ranges,proto3" json:"ranges,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RangesResponse) Reset() {
+	*x = RangesResponse{}
+	mi := &file_leat_v1_admin_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RangesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RangesResponse) ProtoMessage() {}
+
+func (x *RangesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_admin_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RangesResponse.ProtoReflect.Descriptor instead.
+func (*RangesResponse) Descriptor() ([]byte, []int) {
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *RangesResponse) GetRanges() []*RangeState {
+	if x != nil {
+		return x.Ranges
+	}
+	return nil
+}
+
+type SplitRangeRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Source string                 `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
+	// Table whose routing key the key is; may be empty when the source has one table.
+	Table string `protobuf:"bytes,2,opt,name=table,proto3" json:"table,omitempty"`
+	// The range to divide: the key must lie in it. Absent: whichever the key lies in.
+	Range *uint64 `protobuf:"varint,3,opt,name=range,proto3,oneof" json:"range,omitempty"`
+	// JSON object of the routing columns: the first key of the upper range.
+	Key           string `protobuf:"bytes,4,opt,name=key,proto3" json:"key,omitempty"`
+	Reason        string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SplitRangeRequest) Reset() {
+	*x = SplitRangeRequest{}
+	mi := &file_leat_v1_admin_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SplitRangeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SplitRangeRequest) ProtoMessage() {}
+
+func (x *SplitRangeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_admin_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SplitRangeRequest.ProtoReflect.Descriptor instead.
+func (*SplitRangeRequest) Descriptor() ([]byte, []int) {
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *SplitRangeRequest) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *SplitRangeRequest) GetTable() string {
+	if x != nil {
+		return x.Table
+	}
+	return ""
+}
+
+func (x *SplitRangeRequest) GetRange() uint64 {
+	if x != nil && x.Range != nil {
+		return *x.Range
+	}
+	return 0
+}
+
+func (x *SplitRangeRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *SplitRangeRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type SplitRangeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The two that were made.
+	Ranges        []*RangeState `protobuf:"bytes,1,rep,name=ranges,proto3" json:"ranges,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SplitRangeResponse) Reset() {
+	*x = SplitRangeResponse{}
+	mi := &file_leat_v1_admin_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SplitRangeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SplitRangeResponse) ProtoMessage() {}
+
+func (x *SplitRangeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_admin_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SplitRangeResponse.ProtoReflect.Descriptor instead.
+func (*SplitRangeResponse) Descriptor() ([]byte, []int) {
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *SplitRangeResponse) GetRanges() []*RangeState {
+	if x != nil {
+		return x.Ranges
+	}
+	return nil
+}
+
+type MergeRangesRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Source string                 `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
+	// Neighbours, in any order.
+	Ranges        []uint64 `protobuf:"varint,2,rep,packed,name=ranges,proto3" json:"ranges,omitempty"`
+	Reason        string   `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MergeRangesRequest) Reset() {
+	*x = MergeRangesRequest{}
+	mi := &file_leat_v1_admin_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MergeRangesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MergeRangesRequest) ProtoMessage() {}
+
+func (x *MergeRangesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_admin_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MergeRangesRequest.ProtoReflect.Descriptor instead.
+func (*MergeRangesRequest) Descriptor() ([]byte, []int) {
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *MergeRangesRequest) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *MergeRangesRequest) GetRanges() []uint64 {
+	if x != nil {
+		return x.Ranges
+	}
+	return nil
+}
+
+func (x *MergeRangesRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type MergeRangesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The one that was made.
+	Ranges        []*RangeState `protobuf:"bytes,1,rep,name=ranges,proto3" json:"ranges,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MergeRangesResponse) Reset() {
+	*x = MergeRangesResponse{}
+	mi := &file_leat_v1_admin_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MergeRangesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MergeRangesResponse) ProtoMessage() {}
+
+func (x *MergeRangesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_admin_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MergeRangesResponse.ProtoReflect.Descriptor instead.
+func (*MergeRangesResponse) Descriptor() ([]byte, []int) {
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *MergeRangesResponse) GetRanges() []*RangeState {
+	if x != nil {
+		return x.Ranges
+	}
+	return nil
+}
+
+// RangeState is a range of a key space: [from, to).
+type RangeState struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 0: the space was never split
+	Id    uint64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Space string `protobuf:"bytes,2,opt,name=space,proto3" json:"space,omitempty"`
+	// encoded keys; an absent one is the end of the space
+	Start []byte `protobuf:"bytes,3,opt,name=start,proto3,oneof" json:"start,omitempty"`
+	End   []byte `protobuf:"bytes,4,opt,name=end,proto3,oneof" json:"end,omitempty"`
+	// the same for people
+	StartText string   `protobuf:"bytes,5,opt,name=start_text,json=startText,proto3" json:"start_text,omitempty"`
+	EndText   string   `protobuf:"bytes,6,opt,name=end_text,json=endText,proto3" json:"end_text,omitempty"`
+	Parents   []uint64 `protobuf:"varint,7,rep,packed,name=parents,proto3" json:"parents,omitempty"`
+	Children  []uint64 `protobuf:"varint,8,rep,packed,name=children,proto3" json:"children,omitempty"`
+	// offsets that it owned its keys from and up to; closed 0: it is open
+	Opened uint64 `protobuf:"varint,9,opt,name=opened,proto3" json:"opened,omitempty"`
+	Closed uint64 `protobuf:"varint,10,opt,name=closed,proto3" json:"closed,omitempty"`
+	// events per second, and one for each KiB of their images
+	Load float64 `protobuf:"fixed64,11,opt,name=load,proto3" json:"load,omitempty"`
+	// why a hot range is not split
+	Unsplittable string `protobuf:"bytes,12,opt,name=unsplittable,proto3" json:"unsplittable,omitempty"`
+	// who or what made it
+	Reason        string `protobuf:"bytes,13,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RangeState) Reset() {
+	*x = RangeState{}
+	mi := &file_leat_v1_admin_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RangeState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RangeState) ProtoMessage() {}
+
+func (x *RangeState) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_admin_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RangeState.ProtoReflect.Descriptor instead.
+func (*RangeState) Descriptor() ([]byte, []int) {
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *RangeState) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *RangeState) GetSpace() string {
+	if x != nil {
+		return x.Space
+	}
+	return ""
+}
+
+func (x *RangeState) GetStart() []byte {
+	if x != nil {
+		return x.Start
+	}
+	return nil
+}
+
+func (x *RangeState) GetEnd() []byte {
+	if x != nil {
+		return x.End
+	}
+	return nil
+}
+
+func (x *RangeState) GetStartText() string {
+	if x != nil {
+		return x.StartText
+	}
+	return ""
+}
+
+func (x *RangeState) GetEndText() string {
+	if x != nil {
+		return x.EndText
+	}
+	return ""
+}
+
+func (x *RangeState) GetParents() []uint64 {
+	if x != nil {
+		return x.Parents
+	}
+	return nil
+}
+
+func (x *RangeState) GetChildren() []uint64 {
+	if x != nil {
+		return x.Children
+	}
+	return nil
+}
+
+func (x *RangeState) GetOpened() uint64 {
+	if x != nil {
+		return x.Opened
+	}
+	return 0
+}
+
+func (x *RangeState) GetClosed() uint64 {
+	if x != nil {
+		return x.Closed
+	}
+	return 0
+}
+
+func (x *RangeState) GetLoad() float64 {
+	if x != nil {
+		return x.Load
+	}
+	return 0
+}
+
+func (x *RangeState) GetUnsplittable() string {
+	if x != nil {
+		return x.Unsplittable
+	}
+	return ""
+}
+
+func (x *RangeState) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 var File_leat_v1_admin_proto protoreflect.FileDescriptor
 
 const file_leat_v1_admin_proto_rawDesc = "" +
@@ -3278,7 +3754,46 @@ const file_leat_v1_admin_proto_rawDesc = "" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x14\n" +
 	"\x05owner\x18\x03 \x01(\tR\x05owner\x120\n" +
 	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
-	"\x05until\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05until2\xd9\x06\n" +
+	"\x05until\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"A\n" +
+	"\rRangesRequest\x12\x16\n" +
+	"\x06source\x18\x01 \x01(\tR\x06source\x12\x18\n" +
+	"\alineage\x18\x02 \x01(\bR\alineage\"=\n" +
+	"\x0eRangesResponse\x12+\n" +
+	"\x06ranges\x18\x01 \x03(\v2\x13.leat.v1.RangeStateR\x06ranges\"\x90\x01\n" +
+	"\x11SplitRangeRequest\x12\x16\n" +
+	"\x06source\x18\x01 \x01(\tR\x06source\x12\x14\n" +
+	"\x05table\x18\x02 \x01(\tR\x05table\x12\x19\n" +
+	"\x05range\x18\x03 \x01(\x04H\x00R\x05range\x88\x01\x01\x12\x10\n" +
+	"\x03key\x18\x04 \x01(\tR\x03key\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reasonB\b\n" +
+	"\x06_range\"A\n" +
+	"\x12SplitRangeResponse\x12+\n" +
+	"\x06ranges\x18\x01 \x03(\v2\x13.leat.v1.RangeStateR\x06ranges\"\\\n" +
+	"\x12MergeRangesRequest\x12\x16\n" +
+	"\x06source\x18\x01 \x01(\tR\x06source\x12\x16\n" +
+	"\x06ranges\x18\x02 \x03(\x04R\x06ranges\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"B\n" +
+	"\x13MergeRangesResponse\x12+\n" +
+	"\x06ranges\x18\x01 \x03(\v2\x13.leat.v1.RangeStateR\x06ranges\"\xe6\x02\n" +
+	"\n" +
+	"RangeState\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
+	"\x05space\x18\x02 \x01(\tR\x05space\x12\x19\n" +
+	"\x05start\x18\x03 \x01(\fH\x00R\x05start\x88\x01\x01\x12\x15\n" +
+	"\x03end\x18\x04 \x01(\fH\x01R\x03end\x88\x01\x01\x12\x1d\n" +
+	"\n" +
+	"start_text\x18\x05 \x01(\tR\tstartText\x12\x19\n" +
+	"\bend_text\x18\x06 \x01(\tR\aendText\x12\x18\n" +
+	"\aparents\x18\a \x03(\x04R\aparents\x12\x1a\n" +
+	"\bchildren\x18\b \x03(\x04R\bchildren\x12\x16\n" +
+	"\x06opened\x18\t \x01(\x04R\x06opened\x12\x16\n" +
+	"\x06closed\x18\n" +
+	" \x01(\x04R\x06closed\x12\x12\n" +
+	"\x04load\x18\v \x01(\x01R\x04load\x12\"\n" +
+	"\funsplittable\x18\f \x01(\tR\funsplittable\x12\x16\n" +
+	"\x06reason\x18\r \x01(\tR\x06reasonB\b\n" +
+	"\x06_startB\x06\n" +
+	"\x04_end2\xa5\b\n" +
 	"\fAdminService\x129\n" +
 	"\x06Status\x12\x16.leat.v1.StatusRequest\x1a\x17.leat.v1.StatusResponse\x123\n" +
 	"\x04Plan\x12\x14.leat.v1.PlanRequest\x1a\x15.leat.v1.PlanResponse\x126\n" +
@@ -3293,7 +3808,11 @@ const file_leat_v1_admin_proto_rawDesc = "" +
 	"\aDiscard\x12\x17.leat.v1.DiscardRequest\x1a\x18.leat.v1.DiscardResponse\x12?\n" +
 	"\bAuditLog\x12\x18.leat.v1.AuditLogRequest\x1a\x19.leat.v1.AuditLogResponse\x12<\n" +
 	"\aExplain\x12\x17.leat.v1.ExplainRequest\x1a\x18.leat.v1.ExplainResponse\x12?\n" +
-	"\bThrottle\x12\x18.leat.v1.ThrottleRequest\x1a\x19.leat.v1.ThrottleResponseB9Z7github.com/leat-cdc/leat/schemas/envelope/leatv1;leatv1b\x06proto3"
+	"\bThrottle\x12\x18.leat.v1.ThrottleRequest\x1a\x19.leat.v1.ThrottleResponse\x129\n" +
+	"\x06Ranges\x12\x16.leat.v1.RangesRequest\x1a\x17.leat.v1.RangesResponse\x12E\n" +
+	"\n" +
+	"SplitRange\x12\x1a.leat.v1.SplitRangeRequest\x1a\x1b.leat.v1.SplitRangeResponse\x12H\n" +
+	"\vMergeRanges\x12\x1b.leat.v1.MergeRangesRequest\x1a\x1c.leat.v1.MergeRangesResponseB9Z7github.com/leat-cdc/leat/schemas/envelope/leatv1;leatv1b\x06proto3"
 
 var (
 	file_leat_v1_admin_proto_rawDescOnce sync.Once
@@ -3307,7 +3826,7 @@ func file_leat_v1_admin_proto_rawDescGZIP() []byte {
 	return file_leat_v1_admin_proto_rawDescData
 }
 
-var file_leat_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
+var file_leat_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
 var file_leat_v1_admin_proto_goTypes = []any{
 	(*StatusRequest)(nil),         // 0: leat.v1.StatusRequest
 	(*StatusResponse)(nil),        // 1: leat.v1.StatusResponse
@@ -3348,78 +3867,94 @@ var file_leat_v1_admin_proto_goTypes = []any{
 	(*ThrottleRequest)(nil),       // 36: leat.v1.ThrottleRequest
 	(*ThrottleResponse)(nil),      // 37: leat.v1.ThrottleResponse
 	(*ThrottleState)(nil),         // 38: leat.v1.ThrottleState
-	(*timestamppb.Timestamp)(nil), // 39: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 40: google.protobuf.Duration
+	(*RangesRequest)(nil),         // 39: leat.v1.RangesRequest
+	(*RangesResponse)(nil),        // 40: leat.v1.RangesResponse
+	(*SplitRangeRequest)(nil),     // 41: leat.v1.SplitRangeRequest
+	(*SplitRangeResponse)(nil),    // 42: leat.v1.SplitRangeResponse
+	(*MergeRangesRequest)(nil),    // 43: leat.v1.MergeRangesRequest
+	(*MergeRangesResponse)(nil),   // 44: leat.v1.MergeRangesResponse
+	(*RangeState)(nil),            // 45: leat.v1.RangeState
+	(*timestamppb.Timestamp)(nil), // 46: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 47: google.protobuf.Duration
 }
 var file_leat_v1_admin_proto_depIdxs = []int32{
-	39, // 0: leat.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
+	46, // 0: leat.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
 	2,  // 1: leat.v1.StatusResponse.sources:type_name -> leat.v1.SourceStatus
 	4,  // 2: leat.v1.StatusResponse.subscriptions:type_name -> leat.v1.SubscriptionStatus
-	39, // 3: leat.v1.SourceStatus.since:type_name -> google.protobuf.Timestamp
+	46, // 3: leat.v1.SourceStatus.since:type_name -> google.protobuf.Timestamp
 	3,  // 4: leat.v1.SourceStatus.notices:type_name -> leat.v1.Notice
-	40, // 5: leat.v1.SourceStatus.lag:type_name -> google.protobuf.Duration
+	47, // 5: leat.v1.SourceStatus.lag:type_name -> google.protobuf.Duration
 	38, // 6: leat.v1.SourceStatus.throttles:type_name -> leat.v1.ThrottleState
-	39, // 7: leat.v1.Notice.time:type_name -> google.protobuf.Timestamp
-	39, // 8: leat.v1.SubscriptionStatus.until:type_name -> google.protobuf.Timestamp
-	40, // 9: leat.v1.SubscriptionStatus.lag:type_name -> google.protobuf.Duration
+	46, // 7: leat.v1.Notice.time:type_name -> google.protobuf.Timestamp
+	46, // 8: leat.v1.SubscriptionStatus.until:type_name -> google.protobuf.Timestamp
+	47, // 9: leat.v1.SubscriptionStatus.lag:type_name -> google.protobuf.Duration
 	38, // 10: leat.v1.SubscriptionStatus.throttles:type_name -> leat.v1.ThrottleState
 	6,  // 11: leat.v1.PlanResponse.changes:type_name -> leat.v1.Change
 	6,  // 12: leat.v1.ApplyResponse.changes:type_name -> leat.v1.Change
-	39, // 13: leat.v1.SeekRequest.time:type_name -> google.protobuf.Timestamp
+	46, // 13: leat.v1.SeekRequest.time:type_name -> google.protobuf.Timestamp
 	19, // 14: leat.v1.ParkedResponse.dead:type_name -> leat.v1.DeadLetter
 	18, // 15: leat.v1.ParkedResponse.skipped:type_name -> leat.v1.Skipped
 	25, // 16: leat.v1.ParkedResponse.parked:type_name -> leat.v1.ParkedKey
-	39, // 17: leat.v1.Skipped.time:type_name -> google.protobuf.Timestamp
-	39, // 18: leat.v1.DeadLetter.time:type_name -> google.protobuf.Timestamp
+	46, // 17: leat.v1.Skipped.time:type_name -> google.protobuf.Timestamp
+	46, // 18: leat.v1.DeadLetter.time:type_name -> google.protobuf.Timestamp
 	20, // 19: leat.v1.DeadLetter.attempts:type_name -> leat.v1.Attempt
-	39, // 20: leat.v1.Attempt.time:type_name -> google.protobuf.Timestamp
-	40, // 21: leat.v1.Attempt.took:type_name -> google.protobuf.Duration
-	39, // 22: leat.v1.TailRequest.time:type_name -> google.protobuf.Timestamp
-	39, // 23: leat.v1.ParkedKey.since:type_name -> google.protobuf.Timestamp
-	39, // 24: leat.v1.AuditLogRequest.since:type_name -> google.protobuf.Timestamp
+	46, // 20: leat.v1.Attempt.time:type_name -> google.protobuf.Timestamp
+	47, // 21: leat.v1.Attempt.took:type_name -> google.protobuf.Duration
+	46, // 22: leat.v1.TailRequest.time:type_name -> google.protobuf.Timestamp
+	46, // 23: leat.v1.ParkedKey.since:type_name -> google.protobuf.Timestamp
+	46, // 24: leat.v1.AuditLogRequest.since:type_name -> google.protobuf.Timestamp
 	32, // 25: leat.v1.AuditLogResponse.entries:type_name -> leat.v1.AuditEntry
-	39, // 26: leat.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	46, // 26: leat.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
 	35, // 27: leat.v1.ExplainResponse.events:type_name -> leat.v1.Explained
-	39, // 28: leat.v1.Explained.committed:type_name -> google.protobuf.Timestamp
-	39, // 29: leat.v1.Explained.until:type_name -> google.protobuf.Timestamp
+	46, // 28: leat.v1.Explained.committed:type_name -> google.protobuf.Timestamp
+	46, // 29: leat.v1.Explained.until:type_name -> google.protobuf.Timestamp
 	20, // 30: leat.v1.Explained.attempts:type_name -> leat.v1.Attempt
-	40, // 31: leat.v1.ThrottleRequest.duration:type_name -> google.protobuf.Duration
+	47, // 31: leat.v1.ThrottleRequest.duration:type_name -> google.protobuf.Duration
 	38, // 32: leat.v1.ThrottleResponse.throttles:type_name -> leat.v1.ThrottleState
-	39, // 33: leat.v1.ThrottleState.since:type_name -> google.protobuf.Timestamp
-	39, // 34: leat.v1.ThrottleState.until:type_name -> google.protobuf.Timestamp
-	0,  // 35: leat.v1.AdminService.Status:input_type -> leat.v1.StatusRequest
-	5,  // 36: leat.v1.AdminService.Plan:input_type -> leat.v1.PlanRequest
-	8,  // 37: leat.v1.AdminService.Apply:input_type -> leat.v1.ApplyRequest
-	10, // 38: leat.v1.AdminService.Pause:input_type -> leat.v1.PauseRequest
-	12, // 39: leat.v1.AdminService.Resume:input_type -> leat.v1.ResumeRequest
-	14, // 40: leat.v1.AdminService.Seek:input_type -> leat.v1.SeekRequest
-	16, // 41: leat.v1.AdminService.Parked:input_type -> leat.v1.ParkedRequest
-	21, // 42: leat.v1.AdminService.RemoveSource:input_type -> leat.v1.RemoveSourceRequest
-	23, // 43: leat.v1.AdminService.Tail:input_type -> leat.v1.TailRequest
-	26, // 44: leat.v1.AdminService.Redrive:input_type -> leat.v1.RedriveRequest
-	28, // 45: leat.v1.AdminService.Discard:input_type -> leat.v1.DiscardRequest
-	30, // 46: leat.v1.AdminService.AuditLog:input_type -> leat.v1.AuditLogRequest
-	33, // 47: leat.v1.AdminService.Explain:input_type -> leat.v1.ExplainRequest
-	36, // 48: leat.v1.AdminService.Throttle:input_type -> leat.v1.ThrottleRequest
-	1,  // 49: leat.v1.AdminService.Status:output_type -> leat.v1.StatusResponse
-	7,  // 50: leat.v1.AdminService.Plan:output_type -> leat.v1.PlanResponse
-	9,  // 51: leat.v1.AdminService.Apply:output_type -> leat.v1.ApplyResponse
-	11, // 52: leat.v1.AdminService.Pause:output_type -> leat.v1.PauseResponse
-	13, // 53: leat.v1.AdminService.Resume:output_type -> leat.v1.ResumeResponse
-	15, // 54: leat.v1.AdminService.Seek:output_type -> leat.v1.SeekResponse
-	17, // 55: leat.v1.AdminService.Parked:output_type -> leat.v1.ParkedResponse
-	22, // 56: leat.v1.AdminService.RemoveSource:output_type -> leat.v1.RemoveSourceResponse
-	24, // 57: leat.v1.AdminService.Tail:output_type -> leat.v1.TailResponse
-	27, // 58: leat.v1.AdminService.Redrive:output_type -> leat.v1.RedriveResponse
-	29, // 59: leat.v1.AdminService.Discard:output_type -> leat.v1.DiscardResponse
-	31, // 60: leat.v1.AdminService.AuditLog:output_type -> leat.v1.AuditLogResponse
-	34, // 61: leat.v1.AdminService.Explain:output_type -> leat.v1.ExplainResponse
-	37, // 62: leat.v1.AdminService.Throttle:output_type -> leat.v1.ThrottleResponse
-	49, // [49:63] is the sub-list for method output_type
-	35, // [35:49] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	46, // 33: leat.v1.ThrottleState.since:type_name -> google.protobuf.Timestamp
+	46, // 34: leat.v1.ThrottleState.until:type_name -> google.protobuf.Timestamp
+	45, // 35: leat.v1.RangesResponse.ranges:type_name -> leat.v1.RangeState
+	45, // 36: leat.v1.SplitRangeResponse.ranges:type_name -> leat.v1.RangeState
+	45, // 37: leat.v1.MergeRangesResponse.ranges:type_name -> leat.v1.RangeState
+	0,  // 38: leat.v1.AdminService.Status:input_type -> leat.v1.StatusRequest
+	5,  // 39: leat.v1.AdminService.Plan:input_type -> leat.v1.PlanRequest
+	8,  // 40: leat.v1.AdminService.Apply:input_type -> leat.v1.ApplyRequest
+	10, // 41: leat.v1.AdminService.Pause:input_type -> leat.v1.PauseRequest
+	12, // 42: leat.v1.AdminService.Resume:input_type -> leat.v1.ResumeRequest
+	14, // 43: leat.v1.AdminService.Seek:input_type -> leat.v1.SeekRequest
+	16, // 44: leat.v1.AdminService.Parked:input_type -> leat.v1.ParkedRequest
+	21, // 45: leat.v1.AdminService.RemoveSource:input_type -> leat.v1.RemoveSourceRequest
+	23, // 46: leat.v1.AdminService.Tail:input_type -> leat.v1.TailRequest
+	26, // 47: leat.v1.AdminService.Redrive:input_type -> leat.v1.RedriveRequest
+	28, // 48: leat.v1.AdminService.Discard:input_type -> leat.v1.DiscardRequest
+	30, // 49: leat.v1.AdminService.AuditLog:input_type -> leat.v1.AuditLogRequest
+	33, // 50: leat.v1.AdminService.Explain:input_type -> leat.v1.ExplainRequest
+	36, // 51: leat.v1.AdminService.Throttle:input_type -> leat.v1.ThrottleRequest
+	39, // 52: leat.v1.AdminService.Ranges:input_type -> leat.v1.RangesRequest
+	41, // 53: leat.v1.AdminService.SplitRange:input_type -> leat.v1.SplitRangeRequest
+	43, // 54: leat.v1.AdminService.MergeRanges:input_type -> leat.v1.MergeRangesRequest
+	1,  // 55: leat.v1.AdminService.Status:output_type -> leat.v1.StatusResponse
+	7,  // 56: leat.v1.AdminService.Plan:output_type -> leat.v1.PlanResponse
+	9,  // 57: leat.v1.AdminService.Apply:output_type -> leat.v1.ApplyResponse
+	11, // 58: leat.v1.AdminService.Pause:output_type -> leat.v1.PauseResponse
+	13, // 59: leat.v1.AdminService.Resume:output_type -> leat.v1.ResumeResponse
+	15, // 60: leat.v1.AdminService.Seek:output_type -> leat.v1.SeekResponse
+	17, // 61: leat.v1.AdminService.Parked:output_type -> leat.v1.ParkedResponse
+	22, // 62: leat.v1.AdminService.RemoveSource:output_type -> leat.v1.RemoveSourceResponse
+	24, // 63: leat.v1.AdminService.Tail:output_type -> leat.v1.TailResponse
+	27, // 64: leat.v1.AdminService.Redrive:output_type -> leat.v1.RedriveResponse
+	29, // 65: leat.v1.AdminService.Discard:output_type -> leat.v1.DiscardResponse
+	31, // 66: leat.v1.AdminService.AuditLog:output_type -> leat.v1.AuditLogResponse
+	34, // 67: leat.v1.AdminService.Explain:output_type -> leat.v1.ExplainResponse
+	37, // 68: leat.v1.AdminService.Throttle:output_type -> leat.v1.ThrottleResponse
+	40, // 69: leat.v1.AdminService.Ranges:output_type -> leat.v1.RangesResponse
+	42, // 70: leat.v1.AdminService.SplitRange:output_type -> leat.v1.SplitRangeResponse
+	44, // 71: leat.v1.AdminService.MergeRanges:output_type -> leat.v1.MergeRangesResponse
+	55, // [55:72] is the sub-list for method output_type
+	38, // [38:55] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_leat_v1_admin_proto_init() }
@@ -3439,13 +3974,15 @@ func file_leat_v1_admin_proto_init() {
 		(*TailRequest_Time)(nil),
 	}
 	file_leat_v1_admin_proto_msgTypes[36].OneofWrappers = []any{}
+	file_leat_v1_admin_proto_msgTypes[41].OneofWrappers = []any{}
+	file_leat_v1_admin_proto_msgTypes[45].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_leat_v1_admin_proto_rawDesc), len(file_leat_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   39,
+			NumMessages:   46,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -115,6 +115,16 @@ func changeOf(m any) *Change {
 		put("off", true, r.GetOff())
 		put("for", r.GetDuration().AsDuration().String(), r.GetDuration() != nil)
 		put("reason", r.GetReason(), r.GetReason() != "")
+	case *leatv1.SplitRangeRequest:
+		c = &Change{Action: "split", Target: r.GetSource()}
+		put("table", r.GetTable(), r.GetTable() != "")
+		put("range", r.GetRange(), r.Range != nil)
+		put("key", r.GetKey(), r.GetKey() != "")
+		put("reason", r.GetReason(), r.GetReason() != "")
+	case *leatv1.MergeRangesRequest:
+		c = &Change{Action: "merge", Target: r.GetSource()}
+		put("ranges", r.GetRanges(), len(r.GetRanges()) > 0)
+		put("reason", r.GetReason(), r.GetReason() != "")
 	default:
 		return nil
 	}
@@ -132,5 +142,6 @@ func denied(rt *route) *Change {
 	if rt.need != needOperate || name == "plan" {
 		return nil
 	}
+	name, _, _ = strings.Cut(name, "range") // splitrange, mergeranges
 	return &Change{Action: strings.TrimSuffix(name, "source"), Err: errors.New(errNoRole.Message()), Refused: true}
 }

@@ -28,6 +28,10 @@ type Backend interface {
 	Discard(ctx context.Context, r *leatv1.DiscardRequest) (*leatv1.DiscardResponse, error)
 	// Throttle has a name, and a ratio from 0 to 1 unless it is off.
 	Throttle(ctx context.Context, r *leatv1.ThrottleRequest) (*leatv1.ThrottleResponse, error)
+	// SplitRange has a source and a key, MergeRanges a source and two ranges or more.
+	Ranges(ctx context.Context, r *leatv1.RangesRequest) (*leatv1.RangesResponse, error)
+	SplitRange(ctx context.Context, r *leatv1.SplitRangeRequest) (*leatv1.SplitRangeResponse, error)
+	MergeRanges(ctx context.Context, r *leatv1.MergeRangesRequest) (*leatv1.MergeRangesResponse, error)
 	AuditLog(ctx context.Context, r *leatv1.AuditLogRequest) (*leatv1.AuditLogResponse, error)
 	// Audit keeps what a caller did or tried to do.
 	Audit(ctx context.Context, c Change)

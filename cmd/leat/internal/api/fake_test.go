@@ -241,3 +241,15 @@ func code(err error) connect.Code {
 	}
 	return connect.CodeUnknown
 }
+
+func (b *backend) Ranges(ctx context.Context, _ *leatv1.RangesRequest) (*leatv1.RangesResponse, error) {
+	return &leatv1.RangesResponse{}, b.call(ctx)
+}
+
+func (b *backend) SplitRange(ctx context.Context, _ *leatv1.SplitRangeRequest) (*leatv1.SplitRangeResponse, error) {
+	return &leatv1.SplitRangeResponse{}, b.call(ctx)
+}
+
+func (b *backend) MergeRanges(ctx context.Context, _ *leatv1.MergeRangesRequest) (*leatv1.MergeRangesResponse, error) {
+	return &leatv1.MergeRangesResponse{}, b.call(ctx)
+}

@@ -44,6 +44,9 @@ var routes = []route{
 	{path: leatv1connect.AdminServiceAuditLogProcedure, need: needRead, rpc: true},
 	{path: leatv1connect.AdminServiceExplainProcedure, need: needRead, rpc: true},
 	{path: leatv1connect.AdminServiceThrottleProcedure, need: needOperate, rpc: true},
+	{path: leatv1connect.AdminServiceRangesProcedure, need: needRead, rpc: true},
+	{path: leatv1connect.AdminServiceSplitRangeProcedure, need: needOperate, rpc: true},
+	{path: leatv1connect.AdminServiceMergeRangesProcedure, need: needOperate, rpc: true},
 	{path: leatv1connect.AdminServiceTailProcedure, need: needRead, shape: view, rpc: true},
 
 	{path: leatv1connect.SubscriberServicePullProcedure, need: needSubscribe, shape: stream, rpc: true},

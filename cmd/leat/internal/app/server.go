@@ -174,7 +174,7 @@ func (s *Server) startSource(ctx context.Context, cfg *config.Config, name strin
 		return cfg.Errorf("sources."+name, "%v", err)
 	}
 	flags := newFlags(src.Load)
-	spec := engine.Source{Name: name, Source: db, Routes: routes(src),
+	spec := engine.Source{Name: name, Source: db, Routes: routes(src), Ranges: rangePolicy,
 		OpenLog: func(ctx context.Context) (pipeline.Log, error) {
 			l, err := disklog.Open(disklog.Options{Dir: logFolder(s.o.Config.Data, name), Source: name, Observer: obs, FS: s.o.FS,
 				Retention: disklog.Retention{Age: cfg.Log.Retention.Age.D(), Size: int64(cfg.Log.Retention.Size)},

@@ -323,3 +323,25 @@ func (b *backend) Events(ctx context.Context, _ api.EventsRequest, _ func([]api.
 }
 
 func (b *backend) Schema(string, string, uint32) (*schemas.Table, bool) { return nil, false }
+
+func (b *backend) Ranges(_ context.Context, r *leatv1.RangesRequest) (*leatv1.RangesResponse, error) {
+	low := &leatv1.RangeState{Id: 1, Space: "public.files", EndText: "500", End: []byte{0x16, 1, 0xf4}, Parents: []uint64{0}, Opened: base, Load: 12.5, Reason: "ops: hot"}
+	high := &leatv1.RangeState{Id: 2, Space: "public.files", StartText: "500", Start: []byte{0x16, 1, 0xf4}, Parents: []uint64{0}, Opened: base, Unsplittable: "one key has 93 % of the load"}
+	all := []*leatv1.RangeState{low, high}
+	if r.GetLineage() {
+		all = append([]*leatv1.RangeState{{Space: "public.files", Closed: base, Children: []uint64{1, 2}}}, all...)
+	}
+	return &leatv1.RangesResponse{Ranges: all}, nil
+}
+
+func (b *backend) SplitRange(_ context.Context, r *leatv1.SplitRangeRequest) (*leatv1.SplitRangeResponse, error) {
+	if r.GetKey() != `{"id":500}` {
+		return nil, api.Errorf(api.Precondition, "the key is not in range 1")
+	}
+	all, _ := b.Ranges(context.Background(), &leatv1.RangesRequest{})
+	return &leatv1.SplitRangeResponse{Ranges: all.GetRanges()}, nil
+}
+
+func (b *backend) MergeRanges(_ context.Context, r *leatv1.MergeRangesRequest) (*leatv1.MergeRangesResponse, error) {
+	return &leatv1.MergeRangesResponse{Ranges: []*leatv1.RangeState{{Id: 3, Space: "public.files", Parents: r.GetRanges()}}}, nil
+}

@@ -13,7 +13,6 @@ var later = []laterCommand{
 	{"replay", "deliver a window of the log again"},
 	{"jobs", "replays and backfills under way"},
 	{"backfill", "bring the rows that are already there"},
-	{"ranges", "key ranges of a subscription"},
 	{"verify", "compare what was delivered with the source"},
 }
 

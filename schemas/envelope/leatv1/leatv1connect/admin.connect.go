@@ -62,6 +62,13 @@ const (
 	AdminServiceExplainProcedure = "/leat.v1.AdminService/Explain"
 	// AdminServiceThrottleProcedure is the fully-qualified name of the AdminService's Throttle RPC.
 	AdminServiceThrottleProcedure = "/leat.v1.AdminService/Throttle"
+	// AdminServiceRangesProcedure is the fully-qualified name of the AdminService's Ranges RPC.
+	AdminServiceRangesProcedure = "/leat.v1.AdminService/Ranges"
+	// AdminServiceSplitRangeProcedure is the fully-qualified name of the AdminService's SplitRange RPC.
+	AdminServiceSplitRangeProcedure = "/leat.v1.AdminService/SplitRange"
+	// AdminServiceMergeRangesProcedure is the fully-qualified name of the AdminService's MergeRanges
+	// RPC.
+	AdminServiceMergeRangesProcedure = "/leat.v1.AdminService/MergeRanges"
 )
 
 // AdminServiceClient is a client for the leat.v1.AdminService service.
@@ -89,6 +96,11 @@ type AdminServiceClient interface {
 	Explain(context.Context, *connect.Request[leatv1.ExplainRequest]) (*connect.Response[leatv1.ExplainResponse], error)
 	// Throttle slows a source or subscription down, or ends that.
 	Throttle(context.Context, *connect.Request[leatv1.ThrottleRequest]) (*connect.Response[leatv1.ThrottleResponse], error)
+	// Ranges lists the key ranges of a source, or all that its log knows of.
+	Ranges(context.Context, *connect.Request[leatv1.RangesRequest]) (*connect.Response[leatv1.RangesResponse], error)
+	// SplitRange divides a range at a key, MergeRanges makes one of neighbours.
+	SplitRange(context.Context, *connect.Request[leatv1.SplitRangeRequest]) (*connect.Response[leatv1.SplitRangeResponse], error)
+	MergeRanges(context.Context, *connect.Request[leatv1.MergeRangesRequest]) (*connect.Response[leatv1.MergeRangesResponse], error)
 }
 
 // NewAdminServiceClient constructs a client for the leat.v1.AdminService service. By default, it
@@ -186,6 +198,24 @@ func NewAdminServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(adminServiceMethods.ByName("Throttle")),
 			connect.WithClientOptions(opts...),
 		),
+		ranges: connect.NewClient[leatv1.RangesRequest, leatv1.RangesResponse](
+			httpClient,
+			baseURL+AdminServiceRangesProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("Ranges")),
+			connect.WithClientOptions(opts...),
+		),
+		splitRange: connect.NewClient[leatv1.SplitRangeRequest, leatv1.SplitRangeResponse](
+			httpClient,
+			baseURL+AdminServiceSplitRangeProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("SplitRange")),
+			connect.WithClientOptions(opts...),
+		),
+		mergeRanges: connect.NewClient[leatv1.MergeRangesRequest, leatv1.MergeRangesResponse](
+			httpClient,
+			baseURL+AdminServiceMergeRangesProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("MergeRanges")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -205,6 +235,9 @@ type adminServiceClient struct {
 	auditLog     *connect.Client[leatv1.AuditLogRequest, leatv1.AuditLogResponse]
 	explain      *connect.Client[leatv1.ExplainRequest, leatv1.ExplainResponse]
 	throttle     *connect.Client[leatv1.ThrottleRequest, leatv1.ThrottleResponse]
+	ranges       *connect.Client[leatv1.RangesRequest, leatv1.RangesResponse]
+	splitRange   *connect.Client[leatv1.SplitRangeRequest, leatv1.SplitRangeResponse]
+	mergeRanges  *connect.Client[leatv1.MergeRangesRequest, leatv1.MergeRangesResponse]
 }
 
 // Status calls leat.v1.AdminService.Status.
@@ -277,6 +310,21 @@ func (c *adminServiceClient) Throttle(ctx context.Context, req *connect.Request[
 	return c.throttle.CallUnary(ctx, req)
 }
 
+// Ranges calls leat.v1.AdminService.Ranges.
+func (c *adminServiceClient) Ranges(ctx context.Context, req *connect.Request[leatv1.RangesRequest]) (*connect.Response[leatv1.RangesResponse], error) {
+	return c.ranges.CallUnary(ctx, req)
+}
+
+// SplitRange calls leat.v1.AdminService.SplitRange.
+func (c *adminServiceClient) SplitRange(ctx context.Context, req *connect.Request[leatv1.SplitRangeRequest]) (*connect.Response[leatv1.SplitRangeResponse], error) {
+	return c.splitRange.CallUnary(ctx, req)
+}
+
+// MergeRanges calls leat.v1.AdminService.MergeRanges.
+func (c *adminServiceClient) MergeRanges(ctx context.Context, req *connect.Request[leatv1.MergeRangesRequest]) (*connect.Response[leatv1.MergeRangesResponse], error) {
+	return c.mergeRanges.CallUnary(ctx, req)
+}
+
 // AdminServiceHandler is an implementation of the leat.v1.AdminService service.
 type AdminServiceHandler interface {
 	Status(context.Context, *connect.Request[leatv1.StatusRequest]) (*connect.Response[leatv1.StatusResponse], error)
@@ -302,6 +350,11 @@ type AdminServiceHandler interface {
 	Explain(context.Context, *connect.Request[leatv1.ExplainRequest]) (*connect.Response[leatv1.ExplainResponse], error)
 	// Throttle slows a source or subscription down, or ends that.
 	Throttle(context.Context, *connect.Request[leatv1.ThrottleRequest]) (*connect.Response[leatv1.ThrottleResponse], error)
+	// Ranges lists the key ranges of a source, or all that its log knows of.
+	Ranges(context.Context, *connect.Request[leatv1.RangesRequest]) (*connect.Response[leatv1.RangesResponse], error)
+	// SplitRange divides a range at a key, MergeRanges makes one of neighbours.
+	SplitRange(context.Context, *connect.Request[leatv1.SplitRangeRequest]) (*connect.Response[leatv1.SplitRangeResponse], error)
+	MergeRanges(context.Context, *connect.Request[leatv1.MergeRangesRequest]) (*connect.Response[leatv1.MergeRangesResponse], error)
 }
 
 // NewAdminServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -395,6 +448,24 @@ func NewAdminServiceHandler(svc AdminServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(adminServiceMethods.ByName("Throttle")),
 		connect.WithHandlerOptions(opts...),
 	)
+	adminServiceRangesHandler := connect.NewUnaryHandler(
+		AdminServiceRangesProcedure,
+		svc.Ranges,
+		connect.WithSchema(adminServiceMethods.ByName("Ranges")),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminServiceSplitRangeHandler := connect.NewUnaryHandler(
+		AdminServiceSplitRangeProcedure,
+		svc.SplitRange,
+		connect.WithSchema(adminServiceMethods.ByName("SplitRange")),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminServiceMergeRangesHandler := connect.NewUnaryHandler(
+		AdminServiceMergeRangesProcedure,
+		svc.MergeRanges,
+		connect.WithSchema(adminServiceMethods.ByName("MergeRanges")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/leat.v1.AdminService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case AdminServiceStatusProcedure:
@@ -425,6 +496,12 @@ func NewAdminServiceHandler(svc AdminServiceHandler, opts ...connect.HandlerOpti
 			adminServiceExplainHandler.ServeHTTP(w, r)
 		case AdminServiceThrottleProcedure:
 			adminServiceThrottleHandler.ServeHTTP(w, r)
+		case AdminServiceRangesProcedure:
+			adminServiceRangesHandler.ServeHTTP(w, r)
+		case AdminServiceSplitRangeProcedure:
+			adminServiceSplitRangeHandler.ServeHTTP(w, r)
+		case AdminServiceMergeRangesProcedure:
+			adminServiceMergeRangesHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -488,4 +565,16 @@ func (UnimplementedAdminServiceHandler) Explain(context.Context, *connect.Reques
 
 func (UnimplementedAdminServiceHandler) Throttle(context.Context, *connect.Request[leatv1.ThrottleRequest]) (*connect.Response[leatv1.ThrottleResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("leat.v1.AdminService.Throttle is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) Ranges(context.Context, *connect.Request[leatv1.RangesRequest]) (*connect.Response[leatv1.RangesResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("leat.v1.AdminService.Ranges is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) SplitRange(context.Context, *connect.Request[leatv1.SplitRangeRequest]) (*connect.Response[leatv1.SplitRangeResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("leat.v1.AdminService.SplitRange is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) MergeRanges(context.Context, *connect.Request[leatv1.MergeRangesRequest]) (*connect.Response[leatv1.MergeRangesResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("leat.v1.AdminService.MergeRanges is not implemented"))
 }
