@@ -1,6 +1,7 @@
 package frames
 
 import (
+	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -87,4 +88,21 @@ func FuzzCodec(f *testing.F) {
 			t.Fatalf("%d events, want %d", n, len(want.GetEvents().Events))
 		}
 	})
+}
+
+func BenchmarkUnmarshal(b *testing.B) {
+	e := sample(500)
+	for _, v := range e.Events {
+		v.Position = strings.Repeat("0", 180)
+	}
+	data, err := proto.Marshal(&leatv1.PullResponse{Message: &leatv1.PullResponse_Events{Events: e}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.SetBytes(int64(len(data)))
+	for b.Loop() {
+		if err := (Codec{}).Unmarshal(data, &leatv1.PullResponse{}); err != nil {
+			b.Fatal(err)
+		}
+	}
 }
