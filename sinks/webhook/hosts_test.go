@@ -250,3 +250,35 @@ func TestNameWithManyAddresses(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// What one of two hosts says: only what shows that it cannot have taken the events is asked of the other at once.
+func TestAnotherHostIsAsked(t *testing.T) {
+	for status, want := range map[int]bool{302: true, 308: true, 401: true, 403: true, 404: true,
+		200: false, 204: false, 400: false, 408: false, 409: false, 410: false, 413: false, 422: false, 429: false, 500: false, 502: false, 503: false, 504: false} {
+		near, far := newSite(t), newSite(t)
+		near.status.Store(int64(status))
+		s := newSink(t, "", several([]int{0, 2}, near, far))
+		_, err := s.Deliver(t.Context(), events(1, 1))
+		if asked := far.posts.Load() == 1; asked != want || near.posts.Load() != 1 || want && err != nil {
+			t.Errorf("%d: the other was asked %v, want %v; %v", status, asked, want, err)
+		}
+		s.Close()
+		near.Close()
+		far.Close()
+	}
+}
+
+// A statement about events never ejects a host, nor does one about the pace.
+func TestWhatEjects(t *testing.T) {
+	for status, want := range map[int]bool{302: true, 401: true, 404: true, 500: true, 503: true, 599: true, 204: false, 400: false, 410: false, 413: false, 422: false, 429: false} {
+		site := newSite(t)
+		site.status.Store(int64(status))
+		s := newSink(t, "", several([]int{0, 2}, site, newSite(t)))
+		for range 5 {
+			_, _ = s.Deliver(t.Context(), events(1, 1))
+		}
+		if list, _ := s.Hosts(); list[0].Ejected != want {
+			t.Errorf("%d: ejected %v, want %v", status, list[0].Ejected, want)
+		}
+	}
+}
