@@ -246,6 +246,8 @@ type Subscription struct {
 	dead      atomic.Uint64
 	parks     parks
 	parked    atomic.Bool // parks were read
+	passTail  pipeline.Offset
+	number    uint64 // of the last Delivery of earlier sessions; Run's goroutine owns it
 
 	mu     sync.Mutex
 	status Status
@@ -259,7 +261,7 @@ func New(c Config) (*Subscription, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Subscription{cfg: c, commands: make(chan command), status: Status{State: StateStopped, Reason: "not started"}}, nil
+	return &Subscription{cfg: c, commands: make(chan command), passTail: passTail, status: Status{State: StateStopped, Reason: "not started"}}, nil
 }
 
 // ErrNotRunning: commands need Run.

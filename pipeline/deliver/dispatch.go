@@ -20,6 +20,7 @@ type delivery struct {
 	units []*unit  // retries that it carries
 	// stage counts how often exactly these events have failed as a whole.
 	stage   int
+	aside   bool // of the pass
 	back    bool // it returned
 	gone    bool // and all of it has settled
 	settled []uint64
@@ -117,9 +118,28 @@ func (s *session) next(now time.Time) *delivery {
 	if !s.outage.permits(now) {
 		return nil
 	}
+	s.held.wake(now)
+	aside := s.mayPass()
+	if aside && !s.asideLast { // by turns, when there is room for one only
+		if d := s.cut(true, now); d != nil {
+			return d
+		}
+	}
+	if d := s.cut(false, now); d != nil || !aside || !s.asideLast {
+		return d
+	}
+	return s.cut(true, now)
+}
+
+// cut cuts a Delivery of the pass, or one of all else.
+func (s *session) cut(aside bool, now time.Time) *delivery {
 	d := s.newDelivery()
-	s.takeUnits(d, now)
-	if d.Events == 0 && s.blocked == 0 {
+	if d.aside = aside; aside {
+		s.takeUnits(d, &s.held.aside, now)
+	} else {
+		s.takeUnits(d, &s.held.ready, now)
+	}
+	if d.Events == 0 && s.blocked == 0 && !aside {
 		s.takeSlots(d)
 		if s.lanes.order != OrderSource || len(s.held.keys) == 0 {
 			s.takeStream(d, now)
@@ -208,9 +228,9 @@ func (s *session) takeStream(d *delivery, now time.Time) {
 		e := entry{it, r.From, r.As}
 		if s.sub.parks.len() > 0 {
 			if p := s.sub.parks.find(e.event().Hash, e.offset()); p != nil {
-				t.advance(1)
-				s.open++
-				s.passOver(e)
+				if !s.takeParked(e, p) {
+					return
+				}
 				continue
 			}
 		}
@@ -229,6 +249,22 @@ func (s *session) takeStream(d *delivery, now time.Time) {
 			d.add(e, bytes)
 		}
 	}
+}
+
+// takeParked passes over an event of a parked key, or lets it wait for the pass. False: nothing goes on yet.
+func (s *session) takeParked(e entry, p *parked) bool {
+	handed := p.Redrive && s.pass.handover > 0 && e.offset() >= s.pass.handover
+	if handed && e.event().Op.Barrier() {
+		return false // what waits for all waits for the pass
+	}
+	s.stream.advance(1)
+	s.open++
+	if handed {
+		s.join(e)
+	} else {
+		s.passOver(e)
+	}
+	return true
 }
 
 // takeRun takes a stretch of events that needs no look at each key. False: d is full.
@@ -283,7 +319,12 @@ func (s *session) send(ctx context.Context, d *delivery, now time.Time) {
 	s.number++
 	d.Number = s.number
 	first := d.Runs[0].Batch.Offset(int(d.Runs[0].From))
+	if s.asideLast = d.aside; d.aside {
+		s.passing++
+	}
 	switch {
+	case d.aside:
+		d.Reason = pipeline.ReasonRedrive
 	case d.Attempt > 1:
 		d.Reason = pipeline.ReasonRetry
 	case first < s.start.High:

@@ -198,6 +198,9 @@ func start(t *testing.T, c Config) *run {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if c.Rand() < 0.5 {
+		s.passTail = 0
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &run{s, t, cancel, make(chan error, 1)}
 	go func() { r.done <- s.Run(ctx); close(r.done) }()

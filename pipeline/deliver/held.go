@@ -35,6 +35,8 @@ type heldKey struct {
 	since    time.Time
 	away     time.Duration // of the outage's total at since
 	attempts []pipeline.Attempt
+	// aside: it is redriven; what of it the log held comes by the pass.
+	aside bool
 	// parked: what of it still comes home is passed over; then it is held no more.
 	parked bool
 	// exhausted: attempts are spent and the subscription is blocked by it.
@@ -97,8 +99,9 @@ type heldKeys struct {
 	keys    map[uint64]*heldKey
 	waiting unitHeap
 	ready   []*unit
-	failing int    // keys with failed tries
-	note    string // about the last failure
+	aside   []*unit // ready, of keys that are redriven
+	failing int     // keys with failed tries
+	note    string  // about the last failure
 }
 
 func newHeldKeys() heldKeys { return heldKeys{keys: map[uint64]*heldKey{}} }
@@ -108,7 +111,7 @@ func (h *heldKeys) queue(u *unit) {
 		k.unit = u
 	}
 	if u.due.IsZero() {
-		h.ready = append(h.ready, u)
+		h.awake(u)
 		return
 	}
 	heap.Push(&h.waiting, u)
@@ -117,8 +120,16 @@ func (h *heldKeys) queue(u *unit) {
 // wake moves what is due.
 func (h *heldKeys) wake(now time.Time) {
 	for len(h.waiting) > 0 && !h.waiting[0].due.After(now) {
-		h.ready = append(h.ready, heap.Pop(&h.waiting).(*unit))
+		h.awake(heap.Pop(&h.waiting).(*unit))
 	}
+}
+
+func (h *heldKeys) awake(u *unit) {
+	if len(u.keys) > 0 && u.keys[0].aside {
+		h.aside = append(h.aside, u)
+		return
+	}
+	h.ready = append(h.ready, u)
 }
 
 func (h *heldKeys) nextDue() time.Time {
@@ -172,25 +183,25 @@ func (s *session) unblock(k *heldKey) {
 
 // takeUnits gives d the retries that may go: one unit that goes alone, or as many as fit of those
 // that mix.
-func (s *session) takeUnits(d *delivery, now time.Time) {
-	h := &s.held
-	h.wake(now)
-	if len(h.ready) == 0 {
+func (s *session) takeUnits(d *delivery, from *[]*unit, now time.Time) {
+	if len(*from) == 0 {
 		return
 	}
-	keep := h.ready[:0]
-	for i, u := range h.ready {
+	units := *from
+	*from = nil // what is queued meanwhile is not lost
+	keep := units[:0]
+	for i, u := range units {
 		full := len(d.units) > 0 && !d.units[0].mix || d.Events >= s.cfg.Batch.Events
 		if full {
-			keep = append(keep, h.ready[i:]...)
+			keep = append(keep, units[i:]...)
 			break
 		}
 		if !s.takeUnit(d, u, now) {
 			keep = append(keep, u)
 		}
 	}
-	clear(h.ready[len(keep):])
-	h.ready = keep
+	clear(units[len(keep):])
+	*from = append(keep, *from...)
 }
 
 // takeUnit returns whether the unit has gone: with d, or because nothing of it is left.
@@ -203,7 +214,7 @@ func (s *session) takeUnit(d *delivery, u *unit, now time.Time) bool {
 		return false
 	}
 	for _, k := range u.keys {
-		if k.awaited > 0 {
+		if k.awaited > 0 || len(k.list) > 0 && k.waitsForPass(k.list[0]) {
 			return false
 		}
 		if len(k.list) > 0 && s.waitsForPair(k.list[0]) {
@@ -238,7 +249,7 @@ func (s *session) takeUnit(d *delivery, u *unit, now time.Time) bool {
 func (s *session) takeKey(d *delivery, k *heldKey, mix bool) int {
 	n := 0
 	for _, e := range k.list {
-		if k.limit > 0 && n == k.limit || n > 0 && s.waitsForPair(e) {
+		if k.limit > 0 && n == k.limit || n > 0 && (s.waitsForPair(e) || k.waitsForPass(e)) {
 			break
 		}
 		bytes := eventBytes(e.event())

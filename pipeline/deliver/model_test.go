@@ -35,6 +35,20 @@ type world struct {
 	accepted map[pipeline.Offset]bool
 	memory   *memory
 	barriers map[pipeline.Offset]bool
+	parks    bool     // dead letters are parked: all is accepted in the end
+	hashes   []uint64 // of the events, from first on
+}
+
+// parked: held by offset.
+func (w *world) parked(o pipeline.Offset) bool {
+	w.memory.mu.Lock()
+	defer w.memory.mu.Unlock()
+	for _, id := range []pipeline.ParkID{{Hash: w.hashes[o-first]}, {Hash: w.hashes[o-first], Single: o}} {
+		if _, ok := w.memory.parks[id]; ok {
+			return true
+		}
+	}
+	return false
 }
 
 // done: accepted, or a dead letter.
@@ -42,7 +56,7 @@ func (w *world) done(o pipeline.Offset) bool {
 	w.memory.mu.Lock()
 	defer w.memory.mu.Unlock()
 	_, dead := w.memory.dead[o]
-	return dead || w.accepted[o]
+	return dead && !w.parks || w.accepted[o]
 }
 
 // arrives checks an event that is sent now against what must be done first.
@@ -55,14 +69,14 @@ func (w *world) arrives(b *pipeline.Batch, i int) {
 		w.overlap = fmt.Sprintf("insert %d of a key change was sent before its delete was done", o)
 	}
 	for barrier := range w.barriers {
-		if barrier < o && !w.done(barrier) {
+		if barrier < o && !w.done(barrier) && !w.parked(barrier) {
 			w.overlap = fmt.Sprintf("%d was sent before barrier %d was done", o, barrier)
 		}
 	}
 	if e.Op.Barrier() {
 		w.barriers[o] = true
 		for before := first; before < o; before++ {
-			if !w.done(before) {
+			if !w.done(before) && !w.parked(before) {
 				w.overlap = fmt.Sprintf("barrier %d was sent before %d was done", o, before)
 			}
 		}
@@ -221,6 +235,11 @@ func (w *world) Resolve(_ context.Context, o pipeline.Offset, _ time.Time) error
 		w.back = fmt.Sprintf("resolved %d after %d", o, w.resolved)
 	}
 	w.resolved = o
+	for below := first; below < o; below++ {
+		if !w.done(below) {
+			w.back = fmt.Sprintf("resolved %d, but %d was not delivered", o, below)
+		}
+	}
 	return nil
 }
 
@@ -246,7 +265,7 @@ func (w *world) check(total int, m *memory) error {
 		}
 	}
 	for o := first; o < first+pipeline.Offset(total); o++ {
-		if _, dead := m.dead[o]; !done[o] && !dead {
+		if _, dead := m.dead[o]; !done[o] && (!dead || w.parks) {
 			return fmt.Errorf("offset %d was neither accepted nor dead-lettered", o)
 		}
 	}
@@ -259,14 +278,14 @@ func (w *world) checkOrder(offsets map[string][]pipeline.Offset, m *memory) erro
 	last := map[string]pipeline.Offset{}
 	for _, e := range w.log {
 		for _, o := range offsets[e.key] {
-			if _, dead := m.dead[o]; o > last[e.key] && o < e.offset && !dead {
+			if _, dead := m.dead[o]; o > last[e.key] && o < e.offset && (!dead || w.parks) {
 				return fmt.Errorf("key %s: %d was sent after %d, %d lies between: %v", e.key, e.offset, last[e.key], o, w.log)
 			}
 		}
 		last[e.key] = e.offset
 	}
 	for k, all := range offsets {
-		if _, dead := m.dead[all[len(all)-1]]; last[k] != all[len(all)-1] && !dead {
+		if _, dead := m.dead[all[len(all)-1]]; last[k] != all[len(all)-1] && (!dead || w.parks) {
 			return fmt.Errorf("key %s ends with %d, its newest is %d", k, last[k], all[len(all)-1])
 		}
 	}
@@ -287,17 +306,23 @@ type plan struct {
 	exhausted        Exhausted
 	wait             time.Duration
 	tinyBudget, skip bool
+	redrives         int
 }
 
 func drawPlan(t *rapid.T) plan {
-	return plan{
+	p := plan{
 		seed: rapid.Uint64().Draw(t, "seed"), order: Order(rapid.IntRange(0, 2).Draw(t, "order")), ordered: rapid.Bool().Draw(t, "ordered"),
 		events: rapid.IntRange(1, 120).Draw(t, "events"), keys: rapid.IntRange(1, 12).Draw(t, "keys"),
 		batch: rapid.IntRange(1, 12).Draw(t, "batch"), inFlight: rapid.IntRange(1, 6).Draw(t, "inFlight"),
 		trouble: float64(rapid.IntRange(0, 6).Draw(t, "trouble")) / 10, poison: rapid.IntRange(0, 3).Draw(t, "poison"),
 		crashes: rapid.IntRange(0, 3).Draw(t, "crashes"), barriers: rapid.Bool().Draw(t, "barriers"), pairs: rapid.Bool().Draw(t, "pairs"),
 		wait: time.Duration(rapid.IntRange(0, 1).Draw(t, "wait")) * 50 * time.Millisecond, tinyBudget: rapid.Bool().Draw(t, "tiny"),
+		exhausted: ExhaustedSkip,
 	}
+	if p.order != OrderSource && rapid.IntRange(0, 2).Draw(t, "park") > 0 {
+		p.exhausted, p.redrives = ExhaustedPark, rapid.IntRange(0, 3).Draw(t, "redrives")
+	}
+	return p
 }
 
 // TestRandomHistories: whatever the subscriber answers and however often the process dies, every event is
@@ -327,7 +352,8 @@ func simulate(t *testing.T, p plan) error {
 		c.Sink = orderedWorld{w}
 	}
 	c.Order, c.MaxInFlight, c.Batch = p.order, p.inFlight, Batch{Events: p.batch, Wait: p.wait}
-	c.Retry, c.Exhausted, c.Resolved = Retry{Initial: time.Second, Max: 10 * time.Second, Attempts: 5}, ExhaustedSkip, time.Second
+	c.Retry, c.Exhausted, c.Resolved = Retry{Initial: time.Second, Max: 10 * time.Second, Attempts: 5}, p.exhausted, time.Second
+	w.parks = p.exhausted == ExhaustedPark
 	if p.tinyBudget {
 		c.Budget = 1
 	}
@@ -350,11 +376,22 @@ func simulate(t *testing.T, p plan) error {
 			changes = changes[:p.events-total]
 		}
 		total += len(changes)
+		w.mu.Lock()
+		for _, ch := range changes {
+			w.hashes = append(w.hashes, ch.key)
+		}
+		w.mu.Unlock()
 		appendTo(t, l, changes...)
 		time.Sleep(time.Duration(r.IntN(2000)) * time.Millisecond) // virtual
 		if p.crashes > 0 && r.IntN(4) == 0 {
 			p.crashes--
 			sub = crash(sub, c, m, w, t)
+		}
+		if p.redrives > 0 && r.IntN(4) == 0 {
+			p.redrives--
+			if err := redrive(sub, r); err != nil {
+				return err
+			}
 		}
 	}
 	deadline := time.Now().Add(24 * time.Hour)
@@ -364,6 +401,12 @@ func simulate(t *testing.T, p plan) error {
 			return fmt.Errorf("stuck: %+v", sub.Status())
 		}
 		time.Sleep(time.Second)
+	}
+	if w.parks {
+		var err error
+		if sub, err = cure(t, p, r, w, sub, c, m); err != nil {
+			return err
+		}
 	}
 	time.Sleep(3 * time.Second)
 	st := sub.Status()
@@ -378,6 +421,46 @@ func simulate(t *testing.T, p plan) error {
 		return fmt.Errorf("resolved %d of %d", w.resolved, total)
 	}
 	return w.check(total, m)
+}
+
+// redrive asks for all parks, or for one.
+func redrive(s *run, r *rand.Rand) error {
+	var some []ParkKey
+	if ps := s.Parked(); len(ps) > 0 && r.IntN(2) == 0 {
+		some = []ParkKey{{Space: ps[0].Space, Key: ps[0].Key}}
+	}
+	_, err := s.Redrive(context.Background(), some)
+	return err
+}
+
+// cure makes the subscriber well and redrives, dying now and then: in the end nothing is parked.
+func cure(t *testing.T, p plan, r *rand.Rand, w *world, sub *run, c Config, m *memory) (*run, error) {
+	w.mu.Lock()
+	for o := first; o < first+pipeline.Offset(len(w.hashes)); o++ {
+		if !w.done(o) && !w.parked(o) {
+			w.overlap = fmt.Sprintf("%d is neither delivered nor parked", o)
+		}
+	}
+	w.trouble, w.poison = 0, nil
+	w.mu.Unlock()
+	deadline := time.Now().Add(24 * time.Hour)
+	for n := 0; len(sub.Parked()) > 0; n++ {
+		if time.Now().After(deadline) {
+			sub.end()
+			return sub, fmt.Errorf("stuck: %+v %+v", sub.Status(), sub.Parked())
+		}
+		if n%60 == 0 {
+			if err := redrive(sub, r); err != nil {
+				return sub, err
+			}
+		}
+		time.Sleep(time.Duration(r.IntN(1000)) * time.Millisecond)
+		if p.crashes > 0 && r.IntN(2) == 0 {
+			p.crashes--
+			sub = crash(sub, c, m, w, t)
+		}
+	}
+	return sub, nil
 }
 
 // crash loses what was not saved: the next Run sees the state of this moment.

@@ -82,10 +82,21 @@ func (s *session) taken(e entry) {
 	s.done(e.it, e.ev, e.ev+1)
 }
 
-// waitsForPair: the insert half of a key change goes when its delete is done.
+// insertHalf: the second half of a key change.
+func insertHalf(e *pipeline.Event) bool {
+	return e.Flags&pipeline.FlagKeyChange != 0 && e.Op == pipeline.OpInsert
+}
+
+// waitsForPair: the insert half of a key change goes when its delete is done; a table-wide event that was
+// parked goes when the live reading is done with what lies before.
 func (s *session) waitsForPair(e entry) bool {
-	ev := e.event()
-	if ev.Flags&pipeline.FlagKeyChange == 0 || ev.Op != pipeline.OpInsert || s.lanes.order == OrderSource {
+	if s.lanes.order == OrderSource {
+		return false
+	}
+	if e.it.pass && e.event().Op.Barrier() {
+		return s.front.low() < e.offset()
+	}
+	if !insertHalf(e.event()) {
 		return false
 	}
 	return !s.front.isDone(e.offset()-1) || s.pairPark(e) != nil
@@ -93,7 +104,7 @@ func (s *session) waitsForPair(e entry) bool {
 
 // pairPark returns the park that holds the delete half of an insert half.
 func (s *session) pairPark(e entry) *parked {
-	if e.ev == 0 || s.sub.parks.len() == 0 {
+	if e.ev == 0 || s.sub.parks.len() == 0 || !insertHalf(e.event()) {
 		return nil
 	}
 	p := s.sub.parks.find(e.it.batch.Events[e.ev-1].Hash, e.offset()-1)
@@ -101,8 +112,11 @@ func (s *session) pairPark(e entry) *parked {
 		return nil
 	}
 	selected := e.it.runs
-	if e.it.pass {
+	switch {
+	case e.it.pass:
 		selected = e.it.selected
+	case e.offset() <= s.start.High: // after a restart runs are what was not done, not all that was selected
+		return p
 	}
 	if !slices.ContainsFunc(selected, func(r pipeline.Run) bool { return r.From < e.ev && e.ev <= r.To }) {
 		return nil // nobody is to see the delete

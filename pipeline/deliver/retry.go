@@ -142,7 +142,11 @@ func (s *session) failedKey(k *heldKey, d *delivery, now time.Time) {
 	s.tried(k, d, now)
 	k.spent++
 	age := now.Sub(k.since) - (s.outage.away(now) - k.away)
-	if k.spent < s.cfg.Retry.Attempts && age < s.cfg.Retry.Age {
+	attempts := s.cfg.Retry.Attempts
+	if k.aside {
+		attempts = min(attempts, passAttempts)
+	}
+	if k.spent < attempts && age < s.cfg.Retry.Age {
 		u.due = now.Add(s.backoff(k.spent, min(k.fail.Delay, maxRetryAfter)))
 		s.held.queue(u)
 		return

@@ -48,6 +48,7 @@ func (v *saving) begin(s *Subscription, start pipeline.Cursor) {
 	v.sub, v.resolved, v.last = s, start.Resolved, start
 	if s.cfg.Resolved > 0 {
 		v.resolver, _ = s.cfg.Sink.(pipeline.Resolver)
+		v.dirty = start.Low > start.Resolved // parks may be gone since
 	}
 	v.work, v.saved, v.tell = make(chan pipeline.Cursor, 1), make(chan error, 1), make(chan pipeline.Offset, 1)
 	var ctx context.Context

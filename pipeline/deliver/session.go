@@ -27,7 +27,11 @@ type session struct {
 	stream  stream
 	held    heldKeys
 	outage  outage
-	pace    pace
+	pass    *pass // nil: none
+	// passing counts Deliveries of the pass that are out; asideLast: the last one sent was one.
+	passing   int
+	asideLast bool
+	pace      pace
 	// throttled until then, when a share of a Delivery is made of all or nothing.
 	throttled time.Time
 	save      saving
@@ -49,7 +53,7 @@ func newSession(s *Subscription, cur pipeline.Cursor) *session {
 	c := &s.cfg
 	_, ordered := c.Sink.(pipeline.Ordered)
 	return &session{
-		sub: s, cfg: c, start: cur, front: *newFrontier(cur.Low), maxBytes: c.Batch.Bytes,
+		sub: s, cfg: c, number: s.number, start: cur, front: *newFrontier(cur.Low), maxBytes: c.Batch.Bytes,
 		budget: newBudget(c.Budget), items: make(chan *item, 64), results: make(chan *delivery, c.MaxInFlight),
 		lanes: newLanes(c, ordered), stream: stream{pos: cur.Low}, held: newHeldKeys(), pace: newPace(c.Rate),
 	}
@@ -65,6 +69,7 @@ func (s *session) run(ctx context.Context) (pipeline.Cursor, *command, error) {
 	readErr := make(chan error, 1)
 	go func() { readErr <- s.reader().run(readCtx) }()
 	s.save.begin(s.sub, s.start)
+	s.pass = newPass(s)
 
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -72,6 +77,7 @@ func (s *session) run(ctx context.Context) (pipeline.Cursor, *command, error) {
 	reading := true
 	for !s.stopping {
 		now := time.Now()
+		s.stepPass(sendCtx, now)
 		s.dispatch(sendCtx, now)
 		s.persist(now)
 		s.countLanes(now)
@@ -80,6 +86,8 @@ func (s *session) run(ctx context.Context) (pipeline.Cursor, *command, error) {
 		select {
 		case it := <-s.items:
 			s.arrived(it)
+		case in := <-s.passed():
+			s.passArrived(in)
 		case d := <-s.results:
 			s.returned(d, time.Now())
 		case err := <-s.save.saved:
@@ -166,6 +174,15 @@ func (s *session) base(it *item) pipeline.Offset {
 
 // done marks events [from, to) of the item and lets it go with its last one.
 func (s *session) done(it *item, from, to uint32) {
+	if it.pass {
+		p := s.pass
+		it.left -= int(to - from)
+		if p.left -= int(to - from); it.left == 0 {
+			p.live.remove(it)
+			it.release(p.budget)
+		}
+		return
+	}
 	n := s.front.mark(it.id, it.batch.Offset(int(from)), it.batch.Offset(int(to)))
 	s.open -= n
 	it.left -= n
@@ -179,7 +196,7 @@ func (s *session) done(it *item, from, to uint32) {
 // arm sets the timer to the next moment at which something is due.
 func (s *session) arm(t *time.Timer, now time.Time) {
 	var next time.Time
-	for _, due := range [...]time.Time{s.save.due, s.save.resolvedDue, s.held.nextDue(), s.outage.due(), s.stream.due(s.cfg), s.pace.free, s.throttled, s.byRange.due} {
+	for _, due := range [...]time.Time{s.save.due, s.save.resolvedDue, s.held.nextDue(), s.outage.due(), s.stream.due(s.cfg), s.pace.free, s.throttled, s.byRange.due, s.passDue()} {
 		// What was due and could not go waits for something else than time.
 		if due.After(now) && (next.IsZero() || due.Before(next)) {
 			next = due
@@ -219,6 +236,8 @@ func (s *session) close() (pipeline.Cursor, error) {
 	cur := s.cursor()
 	s.publish()
 	err := s.save.finish(cur)
+	s.dropPass()
+	s.sub.number = s.number
 	for s.live.first != nil {
 		it := s.live.first
 		s.live.remove(it)

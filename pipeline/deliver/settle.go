@@ -11,6 +11,9 @@ import (
 // returned takes a Delivery back from the sink.
 func (s *session) returned(d *delivery, now time.Time) {
 	s.inflight--
+	if d.aside {
+		s.passing--
+	}
 	s.save.deliveries++
 	d.back = true
 	if d.err == nil && d.outcomes != nil && len(d.outcomes) != d.Events {

@@ -1,0 +1,321 @@
+package deliver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/pipeline/filter"
+)
+
+const (
+	// passAttempts of an event in a pass: then its key is parked again, so that it holds up no other for long.
+	passAttempts = 3
+	// passTail is how far behind the live reading a pass may be when the keys are handed over: what comes in
+	// meanwhile waits in memory. passRounds bounds how often it tries to come nearer first.
+	passTail   = 4096
+	passRounds = 16
+	// passShare of MaxInFlight, and of Budget, is what a pass may have.
+	passShare, passBudget = 10, 8
+)
+
+// pass delivers again what parked keys hold. It begins with a session and reads the log once for all keys to
+// be redriven, from the lowest From, in rounds: each up to where the live reading stood when it began. The
+// live session passes the keys over all the while. A round that ends where the live reading still stands is
+// the last; or, the pass being near, offset handover is fixed: live events of the keys from there on wait in
+// memory until the pass has delivered all below. Then the parks are forgotten, first on disk.
+type pass struct {
+	keys   map[uint64]pipeline.Offset   // From by hash
+	one    map[pipeline.Offset]struct{} // Single
+	filter *filter.Filter
+	fails  []filter.Failure
+
+	budget  *budget
+	arrived chan passed
+	cancel  context.CancelFunc // of the round's reader
+	live    itemList
+
+	fed     pipeline.Offset // all below was read
+	to      pipeline.Offset // and will be when the round ends
+	reading bool
+	left    int // events that are not done
+	rounds  int
+	// handover: see pass; 0 = not yet.
+	handover pipeline.Offset
+	again    time.Time // when the end is tried again
+}
+
+// passed is what a round's reader sends: an item, or its end.
+type passed struct {
+	it  *item
+	err error
+}
+
+// newPass returns nil when no park is to be redriven.
+func newPass(s *session) *pass {
+	p := &pass{keys: map[uint64]pipeline.Offset{}, one: map[pipeline.Offset]struct{}{}, fed: noOffset, budget: newBudget(max(1, s.cfg.Budget/passBudget)), arrived: make(chan passed)}
+	s.sub.parks.all(func(k *parked) {
+		switch {
+		case !k.Redrive:
+			return
+		case k.Single:
+			p.one[k.From] = struct{}{}
+		default:
+			p.keys[k.Hash] = k.From
+		}
+		p.fed = min(p.fed, k.From)
+	})
+	if p.fed == noOffset {
+		return nil
+	}
+	if s.cfg.Filter != nil {
+		p.filter = s.cfg.Filter.New()
+	}
+	return p
+}
+
+// scanned is where live events begin that were not given out yet.
+func (s *session) scanned() pipeline.Offset { return max(s.stream.pos, s.start.High) }
+
+// passed is where a round's reader sends to; nil when there is no pass.
+func (s *session) passed() chan passed {
+	if s.pass == nil {
+		return nil
+	}
+	return s.pass.arrived
+}
+
+func (s *session) passDue() time.Time {
+	if s.pass == nil {
+		return time.Time{}
+	}
+	return s.pass.again
+}
+
+// stepPass does what is next for the pass.
+func (s *session) stepPass(ctx context.Context, now time.Time) {
+	p := s.pass
+	if p == nil || p.reading || p.left > 0 {
+		return
+	}
+	at := s.scanned()
+	switch {
+	case p.handover > 0 || p.fed >= at:
+		if !now.Before(p.again) {
+			s.endPass(now)
+		}
+		return
+	case at-p.fed <= s.sub.passTail || p.rounds >= passRounds:
+		p.handover = at
+	default:
+		p.rounds++
+	}
+	p.to, p.reading = at, true
+	ctx, p.cancel = context.WithCancel(ctx)
+	go p.read(ctx, s.cfg, p.fed, p.to)
+}
+
+// endPass lets the keys go live: all that was held below is delivered.
+func (s *session) endPass(now time.Time) {
+	var gone []Park
+	var over []*parked
+	s.sub.parks.all(func(k *parked) {
+		if k.Redrive {
+			gone, over = append(gone, k.Park), append(over, k)
+		}
+	})
+	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
+	defer cancel()
+	if err := s.cfg.Store.DeleteParks(ctx, gone); err != nil {
+		s.unsaved(fmt.Errorf("forget parks: %w", err))
+		s.pass.again = now.Add(s.backoff(1, 0))
+		return
+	}
+	for _, k := range over {
+		s.sub.parks.remove(k)
+	}
+	for _, k := range s.held.keys {
+		k.aside = false
+	}
+	s.held.ready, s.held.aside = append(s.held.ready, s.held.aside...), nil
+	s.save.dirty = true // resolved may move
+	s.pass = nil
+}
+
+// passArrived takes what a round's reader sent.
+func (s *session) passArrived(in passed) {
+	p := s.pass
+	if in.it == nil {
+		p.cancel()
+		if p.reading = false; in.err != nil {
+			s.end = fmt.Errorf("redrive: read the log: %w", in.err)
+			return
+		}
+		p.fed = p.to
+		return
+	}
+	it := in.it
+	p.left += it.left
+	p.live.add(it)
+	for _, r := range it.runs {
+		for ev := r.From; ev < r.To; ev++ {
+			e := entry{it, ev, r.As}
+			if k := s.sub.parks.find(e.event().Hash, e.offset()); k == nil || !k.Redrive {
+				last := it.left == 1
+				if s.passOver(e); last { // and it is gone
+					return
+				}
+				continue
+			}
+			s.join(e)
+		}
+	}
+}
+
+// join gives an event to its key, which is held.
+func (s *session) join(e entry) {
+	hash := s.lanes.hash(e)
+	k := s.held.keys[hash]
+	if k == nil {
+		k = s.hold(hash, s.lanes.slot(hash))
+		k.aside = true
+		s.held.queue(&unit{keys: []*heldKey{k}, mix: true})
+	}
+	k.insert(e)
+}
+
+// waitsForPass: a live event of a key that is handed over goes when the pass has ended.
+func (k *heldKey) waitsForPass(e entry) bool { return k.aside && !e.it.pass }
+
+// mayPass: a Delivery of the pass may go.
+func (s *session) mayPass() bool {
+	return len(s.held.aside) > 0 && s.passing < max(1, s.cfg.MaxInFlight/passShare)
+}
+
+// dropPass ends it with the session; the next one goes on where each key stands.
+func (s *session) dropPass() {
+	p := s.pass
+	if p == nil {
+		return
+	}
+	if p.reading {
+		p.cancel()
+		for in := range p.arrived {
+			if in.it == nil {
+				break
+			}
+			in.it.release(p.budget)
+		}
+	}
+	for p.live.first != nil {
+		it := p.live.first
+		p.live.remove(it)
+		it.release(p.budget)
+	}
+	if s.lanes.order == OrderNone {
+		return
+	}
+	s.sub.parks.mu.Lock()
+	defer s.sub.parks.mu.Unlock()
+	s.sub.parks.all(func(k *parked) { k.From = k.at })
+}
+
+// read is the goroutine of one round.
+func (p *pass) read(ctx context.Context, c *Config, from, to pipeline.Offset) {
+	err := p.each(ctx, c, &from, to)
+	for gone := (*pipeline.TruncatedError)(nil); ctx.Err() == nil && errors.As(err, &gone); {
+		if err = p.lost(ctx, c, from, min(gone.Oldest, to)); err == nil {
+			from = min(gone.Oldest, to)
+			err = p.each(ctx, c, &from, to)
+		}
+	}
+	if ctx.Err() != nil {
+		err = nil
+	}
+	p.arrived <- passed{err: err} // the loop takes it, or dropPass
+}
+
+func (p *pass) each(ctx context.Context, c *Config, from *pipeline.Offset, to pipeline.Offset) error {
+	if *from >= to {
+		return nil
+	}
+	lr, err := c.Log.Read(*from)
+	if err != nil {
+		return err
+	}
+	defer lr.Close()
+	for *from < to {
+		if err := p.budget.wait(ctx); err != nil {
+			return err
+		}
+		b, err := lr.Next(ctx)
+		if err != nil {
+			return err
+		}
+		it := p.item(b, max(*from, b.Base), min(to, b.Next()))
+		*from = max(*from, b.Next())
+		if it == nil {
+			b.Release()
+			continue
+		}
+		select {
+		case p.arrived <- passed{it: it}:
+		case <-ctx.Done():
+			it.release(p.budget)
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// item picks what the keys hold of a batch; nil when that is nothing.
+func (p *pass) item(b *pipeline.Batch, from, to pipeline.Offset) *item {
+	if from >= to {
+		return nil
+	}
+	it := items.Get().(*item)
+	lo := max(0, int(from-b.Base)-1) // an insert half looks at its delete
+	if p.filter != nil {
+		// What the filter fails on became a dead letter when it was read live.
+		it.selected, p.fails = p.filter.Select(b, lo, int(to-b.Base), it.selected, p.fails[:0])
+	} else {
+		it.selected = append(it.selected, pipeline.Run{Batch: b, From: uint32(lo), To: uint32(to - b.Base)})
+	}
+	for _, r := range it.selected {
+		for ev := r.From; ev < r.To; ev++ {
+			o := b.Offset(int(ev))
+			if o < from {
+				continue
+			}
+			at, held := p.keys[b.Events[ev].Hash]
+			if held = held && at <= o; !held {
+				_, held = p.one[o]
+			}
+			if held {
+				it.runs = append(it.runs, pipeline.Run{Batch: b, From: ev, To: ev + 1, As: r.As})
+				it.left++
+			}
+		}
+	}
+	if it.left == 0 {
+		it.release(p.budget)
+		return nil
+	}
+	it.pass, it.batch, it.next, it.size = true, b, b.Next(), int64(b.Size())
+	p.budget.take(it.size)
+	return it
+}
+
+// lost lists what retention took of what parked keys held.
+func (p *pass) lost(ctx context.Context, c *Config, from, oldest pipeline.Offset) error {
+	s := Skip{Subscription: c.Name, Time: time.Now(), Ranges: []pipeline.OffsetRange{{From: from, To: oldest}},
+		Reason: "retention removed it before parked keys were redriven: only their events"}
+	if err := c.Store.PutSkip(ctx, s); err != nil {
+		return fmt.Errorf("list what is skipped: %w", err)
+	}
+	c.Observer.Warned("subscription "+c.Name, fmt.Sprintf("offsets %d to %d were removed by retention before %d parked keys were redriven: their events in there are skipped and listed",
+		from, oldest-1, len(p.keys)+len(p.one)), pipeline.BringRows+"; redrive sooner, or give the log more retention (log.retention)")
+	return nil
+}
