@@ -8,6 +8,7 @@
 //   - Run: one pass over all cases of a workload. Cases are alternated, not repeated in a row: what else the machine
 //     does then hits all of them.
 //   - Workload: a backlog of changes that the database keeps; every case reads the same one.
+//   - Versus: a second build of Leat that runs the same cases in turn with the first.
 //   - Role: what a child process of this binary does (a pull subscriber, a webhook receiver). Subscribers are
 //     processes of their own, so that Leat's CPU time is only Leat's.
 package main
