@@ -54,7 +54,7 @@ func TestEveryProcedureIsARoute(t *testing.T) {
 
 // allowed says, independently of routes, what each kind of token may do.
 var allowed = map[string]string{
-	"Status": "read operate", "Plan": "operate", "Parked": "read operate", "AuditLog": "read operate", "Tail": "read operate",
+	"Status": "read operate", "Plan": "operate", "Parked": "read operate", "AuditLog": "read operate", "Explain": "read operate", "Tail": "read operate",
 	"Apply": "operate", "Pause": "operate", "Resume": "operate", "Seek": "operate", "Throttle": "operate", "Redrive": "operate", "Discard": "operate", "RemoveSource": "operate",
 	"Pull": "search", "Receive": "search", "Ack": "search", "Extend": "search",
 	"/v1/subscriptions/search/events":           "read operate search",
@@ -102,6 +102,8 @@ func call(x *served, c *http.Client, what string, opts ...connect.ClientOption) 
 		_, err = a.Redrive(ctx, connect.NewRequest(&leatv1.RedriveRequest{Subscription: "search", All: true}))
 	case "Discard":
 		_, err = a.Discard(ctx, connect.NewRequest(&leatv1.DiscardRequest{Subscription: "search", All: true}))
+	case "Explain":
+		_, err = a.Explain(ctx, connect.NewRequest(&leatv1.ExplainRequest{Subscription: "search", Key: "[1]"}))
 	case "Throttle":
 		_, err = a.Throttle(ctx, connect.NewRequest(&leatv1.ThrottleRequest{Name: "search", Off: true}))
 	case "AuditLog":

@@ -125,6 +125,17 @@ func parks(subscription string, keys []string, all bool) error {
 	return nil
 }
 
+// Explain needs a name, and an event's id or a key.
+func (a *admin) Explain(ctx context.Context, r *connect.Request[leatv1.ExplainRequest]) (*connect.Response[leatv1.ExplainResponse], error) {
+	if err := named("subscription", r.Msg.GetSubscription()); err != nil {
+		return nil, err
+	}
+	if (r.Msg.GetEventId() == "") == (r.Msg.GetKey() == "") {
+		return nil, connectError(Errorf(Invalid, "either event_id or key is wanted"))
+	}
+	return answer(a.b.Explain(ctx, r.Msg))
+}
+
 // Throttle needs a name, and either a ratio from 0 to 1 or off.
 func (a *admin) Throttle(ctx context.Context, r *connect.Request[leatv1.ThrottleRequest]) (*connect.Response[leatv1.ThrottleResponse], error) {
 	m := r.Msg

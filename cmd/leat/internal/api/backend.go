@@ -26,6 +26,8 @@ type Backend interface {
 	// Redrive and Discard have either keys or all.
 	Redrive(ctx context.Context, r *leatv1.RedriveRequest) (*leatv1.RedriveResponse, error)
 	Discard(ctx context.Context, r *leatv1.DiscardRequest) (*leatv1.DiscardResponse, error)
+	// Explain has a name, and either an event's id or a key.
+	Explain(ctx context.Context, r *leatv1.ExplainRequest) (*leatv1.ExplainResponse, error)
 	// Throttle has a name, and a ratio from 0 to 1 unless it is off.
 	Throttle(ctx context.Context, r *leatv1.ThrottleRequest) (*leatv1.ThrottleResponse, error)
 	// SplitRange has a source and a key, MergeRanges a source and two ranges or more.

@@ -79,6 +79,9 @@ func (b *backend) Redrive(ctx context.Context, _ *leatv1.RedriveRequest) (*leatv
 func (b *backend) Discard(ctx context.Context, _ *leatv1.DiscardRequest) (*leatv1.DiscardResponse, error) {
 	return &leatv1.DiscardResponse{}, b.call(ctx)
 }
+func (b *backend) Explain(ctx context.Context, _ *leatv1.ExplainRequest) (*leatv1.ExplainResponse, error) {
+	return &leatv1.ExplainResponse{}, b.call(ctx)
+}
 func (b *backend) AuditLog(ctx context.Context, _ *leatv1.AuditLogRequest) (*leatv1.AuditLogResponse, error) {
 	return &leatv1.AuditLogResponse{}, b.call(ctx)
 }

@@ -247,6 +247,25 @@ func (b *backend) Discard(_ context.Context, r *leatv1.DiscardRequest) (*leatv1.
 	return resp, err
 }
 
+func (b *backend) Explain(_ context.Context, r *leatv1.ExplainRequest) (*leatv1.ExplainResponse, error) {
+	dead := &leatv1.Explained{Id: fmt.Sprintf("files-%d", base+123), Offset: base + 123, Table: "public.files", Op: "update", Key: `{"id":42}`, Partitionkey: "[77]",
+		Transaction: "751", Sequence: 2, Position: "0/16B3748", Committed: at(-2 * time.Hour), State: "parked", Reason: "503 from search.internal",
+		Attempts: []*leatv1.Attempt{{Time: at(-time.Hour), Took: long(120 * time.Millisecond), Reason: "503 from search.internal"}}}
+	flying := &leatv1.Explained{Id: fmt.Sprintf("files-%d", base+200), Offset: base + 200, Table: "public.files", Op: "delete", Key: `{"id":42}`, Partitionkey: "[77]",
+		Transaction: "752", Sequence: 1, Position: "0/16B3800", Committed: at(-time.Hour), State: "in_flight", Reason: "it is being delivered", Until: at(8 * time.Second)}
+	switch {
+	case r.Subscription != "search":
+		return nil, none(r.Subscription)
+	case r.EventId == dead.Id:
+		return &leatv1.ExplainResponse{Events: []*leatv1.Explained{dead}}, nil
+	case r.Key == dead.Key || r.Key == dead.Partitionkey:
+		return &leatv1.ExplainResponse{Events: []*leatv1.Explained{dead, flying}, More: true}, nil
+	case r.Key != "":
+		return &leatv1.ExplainResponse{}, nil
+	}
+	return nil, api.Errorf(api.NotFound, "the log of \"files\" has no event %s", r.EventId)
+}
+
 func (b *backend) Throttle(ctx context.Context, r *leatv1.ThrottleRequest) (*leatv1.ThrottleResponse, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -190,7 +190,7 @@ var groups = []struct {
 }{
 	{"begin", "To begin:", []func(*app) *cobra.Command{(*app).initCommand, (*app).checkCommand, (*app).demoCommand}},
 	{"run", "The server:", []func(*app) *cobra.Command{(*app).runCommand, (*app).planCommand, (*app).applyCommand}},
-	{"look", "To look:", []func(*app) *cobra.Command{(*app).statusCommand, (*app).tailCommand, (*app).parkedCommand, (*app).auditCommand, (*app).logCommand}},
+	{"look", "To look:", []func(*app) *cobra.Command{(*app).statusCommand, (*app).tailCommand, (*app).explainCommand, (*app).parkedCommand, (*app).auditCommand, (*app).logCommand}},
 	{"act", "To act:", []func(*app) *cobra.Command{(*app).pauseCommand, (*app).resumeCommand, (*app).throttleCommand, (*app).redriveCommand, (*app).discardCommand, (*app).seekCommand, (*app).sourceCommand, (*app).rangesCommand, (*app).backupCommand}},
 	{"more", "More:", []func(*app) *cobra.Command{(*app).configCommand, (*app).completionCommand, (*app).versionCommand}},
 }
