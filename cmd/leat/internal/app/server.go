@@ -242,8 +242,11 @@ func (s *Server) startSubscription(ctx context.Context, cfg *config.Config, name
 			}
 			return text, key
 		}}
-	if sub.Exhausted == "skip" {
+	switch sub.Exhausted {
+	case "skip":
 		c.Exhausted = deliver.ExhaustedSkip
+	case "park":
+		c.Exhausted = deliver.ExhaustedPark
 	}
 	if sub.Laggard == "skip" {
 		c.Laggard = deliver.LaggardSkip

@@ -125,7 +125,7 @@ func TestExampleOfInterface(t *testing.T) {
 		{"batch", search.Batch, Batch{Events: 100, Bytes: 1 << 20}},
 		{"flow", search.Flow, Flow{MaxInFlight: 64}},
 		{"retry", search.Retry, Retry{Duration(time.Second), Duration(10 * time.Minute), 12, Duration(24 * time.Hour)}},
-		{"exhausted", search.Exhausted, "block"}, {"resolved", search.Resolved.D(), time.Second},
+		{"exhausted", search.Exhausted, "park"}, {"resolved", search.Resolved.D(), time.Second},
 		{"lease", c.Subscriptions["features"].Deliver.Pull.Lease.D(), 30 * time.Second},
 		{"file", c.Subscriptions["audit"].Deliver.File.Path, "/etc/leat/audit.jsonl"},
 		{"stdout", c.Subscriptions["trace"].Deliver.Kind(), "stdout"},

@@ -28,7 +28,7 @@ type Subscription struct {
 	Retry Retry `json:"retry"`
 	// When retries are used up: park the key (later events of it wait), skip
 	// the event (it is kept as a dead letter), or block.
-	Exhausted string `json:"exhausted" default:"block" enum:"park|skip|block"`
+	Exhausted string `json:"exhausted" default:"park" enum:"park|skip|block"`
 	// When delivery falls behind retention: hold (keep the log up to its size,
 	// then skip, loudly), skip, or snapshot.
 	Laggard string `json:"laggard" default:"hold" enum:"snapshot|hold|skip"`

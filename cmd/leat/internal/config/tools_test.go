@@ -55,7 +55,7 @@ func TestSchema(t *testing.T) {
 		t.Error("not a schema of draft 2020-12")
 	}
 	// What the design shows, the parts that this version lacks included.
-	full := strings.NewReplacer("#load:", "load:", "#exhausted:", "exhausted:").Replace(readTest(t, "interface.yaml"))
+	full := strings.NewReplacer("#load:", "load:").Replace(readTest(t, "interface.yaml"))
 	for _, good := range []string{full, readTest(t, "full.yaml"), string(Example()), "memory: ${SIZE}\n"} {
 		if err := s.Validate(instance(t, good)); err != nil {
 			t.Errorf("%v\n%s", err, good)
@@ -91,7 +91,7 @@ func TestSchema(t *testing.T) {
 		}
 	}
 	walk(doc, "")
-	for _, want := range []string{`"default": "512MiB"`, `"default": 100`, `Not supported by this version: park.`} {
+	for _, want := range []string{`"default": "512MiB"`, `"default": 100`, `Not supported by this version: kafka.`} {
 		if !strings.Contains(string(text), want) {
 			t.Errorf("the schema lacks %s", want)
 		}
@@ -118,7 +118,7 @@ func TestShow(t *testing.T) {
 func TestDiff(t *testing.T) {
 	old := readTest(t, "interface.yaml")
 	now := strings.NewReplacer("timeout: 15s", "timeout: 20s", "memory: 512MiB", "memory: 1GiB", "from: earliest", "from: latest",
-		"  trace:", "  other:", "#exhausted: park", "exhausted: skip", "${WEBHOOK_SECRET}", "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "[namespace_id]", "[id]").Replace(old)
+		"  trace:", "  other:", "exhausted: park", "exhausted: skip", "${WEBHOOK_SECRET}", "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "[namespace_id]", "[id]").Replace(old)
 	got := ""
 	for _, c := range Diff(parse(t, old), parse(t, now)) {
 		got += c.String() + "\n"
@@ -128,7 +128,7 @@ func TestDiff(t *testing.T) {
 + subscriptions.other
 ~ subscriptions.search.deliver.webhook.secret: ${WEBHOOK_SECRET} → ********
 ~ subscriptions.search.deliver.webhook.timeout: 15s → 20s
-~ subscriptions.search.exhausted: block → skip
+~ subscriptions.search.exhausted: park → skip
 ~ subscriptions.search.from: earliest → latest (changes nothing: from is read once, when the subscription is new; leat seek moves forward)
 - subscriptions.trace (kept and paused; leat apply --drop trace drops it)
 `
