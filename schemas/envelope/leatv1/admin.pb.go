@@ -153,6 +153,148 @@ func (x *StatusResponse) GetMemoryUsed() uint64 {
 	return 0
 }
 
+// SourcePressure is how the source's database fares and what Leat makes of it.
+type SourcePressure struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Share of the time in which the log is read, and at which snapshots and replays run: 0 (not at all) to 1.
+	Reading  float64 `protobuf:"fixed64,1,opt,name=reading,proto3" json:"reading,omitempty"`
+	Snapshot float64 `protobuf:"fixed64,2,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	Replay   float64 `protobuf:"fixed64,3,opt,name=replay,proto3" json:"replay,omitempty"`
+	// Why one of them is below 1, and what ends it; empty when nothing is.
+	Why      string `protobuf:"bytes,4,opt,name=why,proto3" json:"why,omitempty"`
+	EndsWhen string `protobuf:"bytes,5,opt,name=ends_when,json=endsWhen,proto3" json:"ends_when,omitempty"`
+	// Reading goes on whatever is asked for: the database would remove what is not read.
+	Danger bool `protobuf:"varint,6,opt,name=danger,proto3" json:"danger,omitempty"`
+	// Time until the database may remove what is not read; absent: nothing is in danger, or it is not known.
+	TimeToLoss *durationpb.Duration `protobuf:"bytes,7,opt,name=time_to_loss,json=timeToLoss,proto3" json:"time_to_loss,omitempty"`
+	// Time that reading what is behind takes; absent: not known.
+	TimeToDrain *durationpb.Duration `protobuf:"bytes,8,opt,name=time_to_drain,json=timeToDrain,proto3" json:"time_to_drain,omitempty"`
+	// Bytes that the database has written behind what was read; absent: not known.
+	BehindBytes *uint64 `protobuf:"varint,9,opt,name=behind_bytes,json=behindBytes,proto3,oneof" json:"behind_bytes,omitempty"`
+	// Sessions at work besides Leat's; absent: not known.
+	ActiveSessions *uint32 `protobuf:"varint,10,opt,name=active_sessions,json=activeSessions,proto3,oneof" json:"active_sessions,omitempty"`
+	// Lag of the slowest replica; absent: not known.
+	ReplicaLag *durationpb.Duration `protobuf:"bytes,11,opt,name=replica_lag,json=replicaLag,proto3" json:"replica_lag,omitempty"`
+	// Why the database's load is not known; empty when it is.
+	Error         string `protobuf:"bytes,12,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SourcePressure) Reset() {
+	*x = SourcePressure{}
+	mi := &file_leat_v1_admin_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SourcePressure) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SourcePressure) ProtoMessage() {}
+
+func (x *SourcePressure) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_admin_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SourcePressure.ProtoReflect.Descriptor instead.
+func (*SourcePressure) Descriptor() ([]byte, []int) {
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *SourcePressure) GetReading() float64 {
+	if x != nil {
+		return x.Reading
+	}
+	return 0
+}
+
+func (x *SourcePressure) GetSnapshot() float64 {
+	if x != nil {
+		return x.Snapshot
+	}
+	return 0
+}
+
+func (x *SourcePressure) GetReplay() float64 {
+	if x != nil {
+		return x.Replay
+	}
+	return 0
+}
+
+func (x *SourcePressure) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *SourcePressure) GetEndsWhen() string {
+	if x != nil {
+		return x.EndsWhen
+	}
+	return ""
+}
+
+func (x *SourcePressure) GetDanger() bool {
+	if x != nil {
+		return x.Danger
+	}
+	return false
+}
+
+func (x *SourcePressure) GetTimeToLoss() *durationpb.Duration {
+	if x != nil {
+		return x.TimeToLoss
+	}
+	return nil
+}
+
+func (x *SourcePressure) GetTimeToDrain() *durationpb.Duration {
+	if x != nil {
+		return x.TimeToDrain
+	}
+	return nil
+}
+
+func (x *SourcePressure) GetBehindBytes() uint64 {
+	if x != nil && x.BehindBytes != nil {
+		return *x.BehindBytes
+	}
+	return 0
+}
+
+func (x *SourcePressure) GetActiveSessions() uint32 {
+	if x != nil && x.ActiveSessions != nil {
+		return *x.ActiveSessions
+	}
+	return 0
+}
+
+func (x *SourcePressure) GetReplicaLag() *durationpb.Duration {
+	if x != nil {
+		return x.ReplicaLag
+	}
+	return nil
+}
+
+func (x *SourcePressure) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 type SourceStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -180,14 +322,16 @@ type SourceStatus struct {
 	// time from commit to durable, of the newest batch
 	Lag *durationpb.Duration `protobuf:"bytes,17,opt,name=lag,proto3" json:"lag,omitempty"`
 	// throttles in force; the lowest ratio counts
-	Throttles     []*ThrottleState `protobuf:"bytes,40,rep,name=throttles,proto3" json:"throttles,omitempty"`
+	Throttles []*ThrottleState `protobuf:"bytes,40,rep,name=throttles,proto3" json:"throttles,omitempty"`
+	// absent while it is not known
+	Pressure      *SourcePressure `protobuf:"bytes,41,opt,name=pressure,proto3" json:"pressure,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SourceStatus) Reset() {
 	*x = SourceStatus{}
-	mi := &file_leat_v1_admin_proto_msgTypes[2]
+	mi := &file_leat_v1_admin_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -199,7 +343,7 @@ func (x *SourceStatus) String() string {
 func (*SourceStatus) ProtoMessage() {}
 
 func (x *SourceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[2]
+	mi := &file_leat_v1_admin_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -212,7 +356,7 @@ func (x *SourceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourceStatus.ProtoReflect.Descriptor instead.
 func (*SourceStatus) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{2}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *SourceStatus) GetName() string {
@@ -341,6 +485,13 @@ func (x *SourceStatus) GetThrottles() []*ThrottleState {
 	return nil
 }
 
+func (x *SourceStatus) GetPressure() *SourcePressure {
+	if x != nil {
+		return x.Pressure
+	}
+	return nil
+}
+
 // Notice: a table that is quarantined, or whose earlier changes did not enter the log.
 type Notice struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -358,7 +509,7 @@ type Notice struct {
 
 func (x *Notice) Reset() {
 	*x = Notice{}
-	mi := &file_leat_v1_admin_proto_msgTypes[3]
+	mi := &file_leat_v1_admin_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -370,7 +521,7 @@ func (x *Notice) String() string {
 func (*Notice) ProtoMessage() {}
 
 func (x *Notice) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[3]
+	mi := &file_leat_v1_admin_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -383,7 +534,7 @@ func (x *Notice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notice.ProtoReflect.Descriptor instead.
 func (*Notice) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{3}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Notice) GetKind() string {
@@ -475,7 +626,7 @@ type SubscriptionStatus struct {
 
 func (x *SubscriptionStatus) Reset() {
 	*x = SubscriptionStatus{}
-	mi := &file_leat_v1_admin_proto_msgTypes[4]
+	mi := &file_leat_v1_admin_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -487,7 +638,7 @@ func (x *SubscriptionStatus) String() string {
 func (*SubscriptionStatus) ProtoMessage() {}
 
 func (x *SubscriptionStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[4]
+	mi := &file_leat_v1_admin_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -500,7 +651,7 @@ func (x *SubscriptionStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscriptionStatus.ProtoReflect.Descriptor instead.
 func (*SubscriptionStatus) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{4}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *SubscriptionStatus) GetName() string {
@@ -689,7 +840,7 @@ type PlanRequest struct {
 
 func (x *PlanRequest) Reset() {
 	*x = PlanRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[5]
+	mi := &file_leat_v1_admin_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -701,7 +852,7 @@ func (x *PlanRequest) String() string {
 func (*PlanRequest) ProtoMessage() {}
 
 func (x *PlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[5]
+	mi := &file_leat_v1_admin_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -714,7 +865,7 @@ func (x *PlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanRequest.ProtoReflect.Descriptor instead.
 func (*PlanRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{5}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *PlanRequest) GetName() string {
@@ -746,7 +897,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_leat_v1_admin_proto_msgTypes[6]
+	mi := &file_leat_v1_admin_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -758,7 +909,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[6]
+	mi := &file_leat_v1_admin_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -771,7 +922,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{6}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Change) GetKind() string {
@@ -820,7 +971,7 @@ type PlanResponse struct {
 
 func (x *PlanResponse) Reset() {
 	*x = PlanResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[7]
+	mi := &file_leat_v1_admin_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -832,7 +983,7 @@ func (x *PlanResponse) String() string {
 func (*PlanResponse) ProtoMessage() {}
 
 func (x *PlanResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[7]
+	mi := &file_leat_v1_admin_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -845,7 +996,7 @@ func (x *PlanResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanResponse.ProtoReflect.Descriptor instead.
 func (*PlanResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{7}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *PlanResponse) GetChanges() []*Change {
@@ -874,7 +1025,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[8]
+	mi := &file_leat_v1_admin_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -886,7 +1037,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[8]
+	mi := &file_leat_v1_admin_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -899,7 +1050,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{8}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ApplyRequest) GetName() string {
@@ -932,7 +1083,7 @@ type ApplyResponse struct {
 
 func (x *ApplyResponse) Reset() {
 	*x = ApplyResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[9]
+	mi := &file_leat_v1_admin_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -944,7 +1095,7 @@ func (x *ApplyResponse) String() string {
 func (*ApplyResponse) ProtoMessage() {}
 
 func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[9]
+	mi := &file_leat_v1_admin_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -957,7 +1108,7 @@ func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{9}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ApplyResponse) GetChanges() []*Change {
@@ -977,7 +1128,7 @@ type PauseRequest struct {
 
 func (x *PauseRequest) Reset() {
 	*x = PauseRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[10]
+	mi := &file_leat_v1_admin_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -989,7 +1140,7 @@ func (x *PauseRequest) String() string {
 func (*PauseRequest) ProtoMessage() {}
 
 func (x *PauseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[10]
+	mi := &file_leat_v1_admin_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1002,7 +1153,7 @@ func (x *PauseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseRequest.ProtoReflect.Descriptor instead.
 func (*PauseRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{10}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PauseRequest) GetSubscription() string {
@@ -1027,7 +1178,7 @@ type PauseResponse struct {
 
 func (x *PauseResponse) Reset() {
 	*x = PauseResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[11]
+	mi := &file_leat_v1_admin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1039,7 +1190,7 @@ func (x *PauseResponse) String() string {
 func (*PauseResponse) ProtoMessage() {}
 
 func (x *PauseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[11]
+	mi := &file_leat_v1_admin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1052,7 +1203,7 @@ func (x *PauseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseResponse.ProtoReflect.Descriptor instead.
 func (*PauseResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{11}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{12}
 }
 
 type ResumeRequest struct {
@@ -1064,7 +1215,7 @@ type ResumeRequest struct {
 
 func (x *ResumeRequest) Reset() {
 	*x = ResumeRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[12]
+	mi := &file_leat_v1_admin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1076,7 +1227,7 @@ func (x *ResumeRequest) String() string {
 func (*ResumeRequest) ProtoMessage() {}
 
 func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[12]
+	mi := &file_leat_v1_admin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1089,7 +1240,7 @@ func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeRequest.ProtoReflect.Descriptor instead.
 func (*ResumeRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{12}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ResumeRequest) GetSubscription() string {
@@ -1107,7 +1258,7 @@ type ResumeResponse struct {
 
 func (x *ResumeResponse) Reset() {
 	*x = ResumeResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[13]
+	mi := &file_leat_v1_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1119,7 +1270,7 @@ func (x *ResumeResponse) String() string {
 func (*ResumeResponse) ProtoMessage() {}
 
 func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[13]
+	mi := &file_leat_v1_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1132,7 +1283,7 @@ func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeResponse.ProtoReflect.Descriptor instead.
 func (*ResumeResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{13}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{14}
 }
 
 type SeekRequest struct {
@@ -1153,7 +1304,7 @@ type SeekRequest struct {
 
 func (x *SeekRequest) Reset() {
 	*x = SeekRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[14]
+	mi := &file_leat_v1_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1165,7 +1316,7 @@ func (x *SeekRequest) String() string {
 func (*SeekRequest) ProtoMessage() {}
 
 func (x *SeekRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[14]
+	mi := &file_leat_v1_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1178,7 +1329,7 @@ func (x *SeekRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeekRequest.ProtoReflect.Descriptor instead.
 func (*SeekRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{14}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SeekRequest) GetSubscription() string {
@@ -1270,7 +1421,7 @@ type SeekResponse struct {
 
 func (x *SeekResponse) Reset() {
 	*x = SeekResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[15]
+	mi := &file_leat_v1_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1282,7 +1433,7 @@ func (x *SeekResponse) String() string {
 func (*SeekResponse) ProtoMessage() {}
 
 func (x *SeekResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[15]
+	mi := &file_leat_v1_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1295,7 +1446,7 @@ func (x *SeekResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeekResponse.ProtoReflect.Descriptor instead.
 func (*SeekResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{15}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SeekResponse) GetFrom() uint64 {
@@ -1331,7 +1482,7 @@ type ParkedRequest struct {
 
 func (x *ParkedRequest) Reset() {
 	*x = ParkedRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[16]
+	mi := &file_leat_v1_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1343,7 +1494,7 @@ func (x *ParkedRequest) String() string {
 func (*ParkedRequest) ProtoMessage() {}
 
 func (x *ParkedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[16]
+	mi := &file_leat_v1_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1356,7 +1507,7 @@ func (x *ParkedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ParkedRequest.ProtoReflect.Descriptor instead.
 func (*ParkedRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{16}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ParkedRequest) GetSubscription() string {
@@ -1396,7 +1547,7 @@ type ParkedResponse struct {
 
 func (x *ParkedResponse) Reset() {
 	*x = ParkedResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[17]
+	mi := &file_leat_v1_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1408,7 +1559,7 @@ func (x *ParkedResponse) String() string {
 func (*ParkedResponse) ProtoMessage() {}
 
 func (x *ParkedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[17]
+	mi := &file_leat_v1_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1421,7 +1572,7 @@ func (x *ParkedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ParkedResponse.ProtoReflect.Descriptor instead.
 func (*ParkedResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{17}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ParkedResponse) GetDead() []*DeadLetter {
@@ -1479,7 +1630,7 @@ type Skipped struct {
 
 func (x *Skipped) Reset() {
 	*x = Skipped{}
-	mi := &file_leat_v1_admin_proto_msgTypes[18]
+	mi := &file_leat_v1_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1491,7 +1642,7 @@ func (x *Skipped) String() string {
 func (*Skipped) ProtoMessage() {}
 
 func (x *Skipped) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[18]
+	mi := &file_leat_v1_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1504,7 +1655,7 @@ func (x *Skipped) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Skipped.ProtoReflect.Descriptor instead.
 func (*Skipped) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{18}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Skipped) GetFrom() uint64 {
@@ -1553,7 +1704,7 @@ type DeadLetter struct {
 
 func (x *DeadLetter) Reset() {
 	*x = DeadLetter{}
-	mi := &file_leat_v1_admin_proto_msgTypes[19]
+	mi := &file_leat_v1_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1565,7 +1716,7 @@ func (x *DeadLetter) String() string {
 func (*DeadLetter) ProtoMessage() {}
 
 func (x *DeadLetter) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[19]
+	mi := &file_leat_v1_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1578,7 +1729,7 @@ func (x *DeadLetter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeadLetter.ProtoReflect.Descriptor instead.
 func (*DeadLetter) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{19}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *DeadLetter) GetId() string {
@@ -1648,7 +1799,7 @@ type Attempt struct {
 
 func (x *Attempt) Reset() {
 	*x = Attempt{}
-	mi := &file_leat_v1_admin_proto_msgTypes[20]
+	mi := &file_leat_v1_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1660,7 +1811,7 @@ func (x *Attempt) String() string {
 func (*Attempt) ProtoMessage() {}
 
 func (x *Attempt) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[20]
+	mi := &file_leat_v1_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1673,7 +1824,7 @@ func (x *Attempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attempt.ProtoReflect.Descriptor instead.
 func (*Attempt) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{20}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Attempt) GetTime() *timestamppb.Timestamp {
@@ -1706,7 +1857,7 @@ type RemoveSourceRequest struct {
 
 func (x *RemoveSourceRequest) Reset() {
 	*x = RemoveSourceRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[21]
+	mi := &file_leat_v1_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1718,7 +1869,7 @@ func (x *RemoveSourceRequest) String() string {
 func (*RemoveSourceRequest) ProtoMessage() {}
 
 func (x *RemoveSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[21]
+	mi := &file_leat_v1_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1731,7 +1882,7 @@ func (x *RemoveSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveSourceRequest.ProtoReflect.Descriptor instead.
 func (*RemoveSourceRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{21}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RemoveSourceRequest) GetName() string {
@@ -1751,7 +1902,7 @@ type RemoveSourceResponse struct {
 
 func (x *RemoveSourceResponse) Reset() {
 	*x = RemoveSourceResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[22]
+	mi := &file_leat_v1_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1763,7 +1914,7 @@ func (x *RemoveSourceResponse) String() string {
 func (*RemoveSourceResponse) ProtoMessage() {}
 
 func (x *RemoveSourceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[22]
+	mi := &file_leat_v1_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1776,7 +1927,7 @@ func (x *RemoveSourceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveSourceResponse.ProtoReflect.Descriptor instead.
 func (*RemoveSourceResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{22}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RemoveSourceResponse) GetDone() []string {
@@ -1810,7 +1961,7 @@ type TailRequest struct {
 
 func (x *TailRequest) Reset() {
 	*x = TailRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[23]
+	mi := &file_leat_v1_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1822,7 +1973,7 @@ func (x *TailRequest) String() string {
 func (*TailRequest) ProtoMessage() {}
 
 func (x *TailRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[23]
+	mi := &file_leat_v1_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1835,7 +1986,7 @@ func (x *TailRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TailRequest.ProtoReflect.Descriptor instead.
 func (*TailRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{23}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *TailRequest) GetName() string {
@@ -1954,7 +2105,7 @@ type TailResponse struct {
 
 func (x *TailResponse) Reset() {
 	*x = TailResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[24]
+	mi := &file_leat_v1_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1966,7 +2117,7 @@ func (x *TailResponse) String() string {
 func (*TailResponse) ProtoMessage() {}
 
 func (x *TailResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[24]
+	mi := &file_leat_v1_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1979,7 +2130,7 @@ func (x *TailResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TailResponse.ProtoReflect.Descriptor instead.
 func (*TailResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{24}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *TailResponse) GetEvents() [][]byte {
@@ -2012,7 +2163,7 @@ type ParkedKey struct {
 
 func (x *ParkedKey) Reset() {
 	*x = ParkedKey{}
-	mi := &file_leat_v1_admin_proto_msgTypes[25]
+	mi := &file_leat_v1_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2024,7 +2175,7 @@ func (x *ParkedKey) String() string {
 func (*ParkedKey) ProtoMessage() {}
 
 func (x *ParkedKey) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[25]
+	mi := &file_leat_v1_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2037,7 +2188,7 @@ func (x *ParkedKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ParkedKey.ProtoReflect.Descriptor instead.
 func (*ParkedKey) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{25}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ParkedKey) GetKey() string {
@@ -2111,7 +2262,7 @@ type RedriveRequest struct {
 
 func (x *RedriveRequest) Reset() {
 	*x = RedriveRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[26]
+	mi := &file_leat_v1_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2123,7 +2274,7 @@ func (x *RedriveRequest) String() string {
 func (*RedriveRequest) ProtoMessage() {}
 
 func (x *RedriveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[26]
+	mi := &file_leat_v1_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2136,7 +2287,7 @@ func (x *RedriveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedriveRequest.ProtoReflect.Descriptor instead.
 func (*RedriveRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{26}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RedriveRequest) GetSubscription() string {
@@ -2177,7 +2328,7 @@ type RedriveResponse struct {
 
 func (x *RedriveResponse) Reset() {
 	*x = RedriveResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[27]
+	mi := &file_leat_v1_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2189,7 +2340,7 @@ func (x *RedriveResponse) String() string {
 func (*RedriveResponse) ProtoMessage() {}
 
 func (x *RedriveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[27]
+	mi := &file_leat_v1_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2202,7 +2353,7 @@ func (x *RedriveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedriveResponse.ProtoReflect.Descriptor instead.
 func (*RedriveResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{27}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RedriveResponse) GetKeys() uint64 {
@@ -2227,7 +2378,7 @@ type DiscardRequest struct {
 
 func (x *DiscardRequest) Reset() {
 	*x = DiscardRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[28]
+	mi := &file_leat_v1_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2239,7 +2390,7 @@ func (x *DiscardRequest) String() string {
 func (*DiscardRequest) ProtoMessage() {}
 
 func (x *DiscardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[28]
+	mi := &file_leat_v1_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2252,7 +2403,7 @@ func (x *DiscardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiscardRequest.ProtoReflect.Descriptor instead.
 func (*DiscardRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{28}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *DiscardRequest) GetSubscription() string {
@@ -2302,7 +2453,7 @@ type DiscardResponse struct {
 
 func (x *DiscardResponse) Reset() {
 	*x = DiscardResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[29]
+	mi := &file_leat_v1_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2314,7 +2465,7 @@ func (x *DiscardResponse) String() string {
 func (*DiscardResponse) ProtoMessage() {}
 
 func (x *DiscardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[29]
+	mi := &file_leat_v1_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2327,7 +2478,7 @@ func (x *DiscardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiscardResponse.ProtoReflect.Descriptor instead.
 func (*DiscardResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{29}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *DiscardResponse) GetKeys() uint64 {
@@ -2365,7 +2516,7 @@ type AuditLogRequest struct {
 
 func (x *AuditLogRequest) Reset() {
 	*x = AuditLogRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[30]
+	mi := &file_leat_v1_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2377,7 +2528,7 @@ func (x *AuditLogRequest) String() string {
 func (*AuditLogRequest) ProtoMessage() {}
 
 func (x *AuditLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[30]
+	mi := &file_leat_v1_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2390,7 +2541,7 @@ func (x *AuditLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditLogRequest.ProtoReflect.Descriptor instead.
 func (*AuditLogRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{30}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *AuditLogRequest) GetSince() *timestamppb.Timestamp {
@@ -2424,7 +2575,7 @@ type AuditLogResponse struct {
 
 func (x *AuditLogResponse) Reset() {
 	*x = AuditLogResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[31]
+	mi := &file_leat_v1_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2436,7 +2587,7 @@ func (x *AuditLogResponse) String() string {
 func (*AuditLogResponse) ProtoMessage() {}
 
 func (x *AuditLogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[31]
+	mi := &file_leat_v1_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2449,7 +2600,7 @@ func (x *AuditLogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditLogResponse.ProtoReflect.Descriptor instead.
 func (*AuditLogResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{31}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *AuditLogResponse) GetEntries() []*AuditEntry {
@@ -2481,7 +2632,7 @@ type AuditEntry struct {
 
 func (x *AuditEntry) Reset() {
 	*x = AuditEntry{}
-	mi := &file_leat_v1_admin_proto_msgTypes[32]
+	mi := &file_leat_v1_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2493,7 +2644,7 @@ func (x *AuditEntry) String() string {
 func (*AuditEntry) ProtoMessage() {}
 
 func (x *AuditEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[32]
+	mi := &file_leat_v1_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2506,7 +2657,7 @@ func (x *AuditEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditEntry.ProtoReflect.Descriptor instead.
 func (*AuditEntry) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{32}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *AuditEntry) GetTime() *timestamppb.Timestamp {
@@ -2573,7 +2724,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[33]
+	mi := &file_leat_v1_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2585,7 +2736,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[33]
+	mi := &file_leat_v1_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2598,7 +2749,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{33}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ExplainRequest) GetSubscription() string {
@@ -2641,7 +2792,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[34]
+	mi := &file_leat_v1_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2653,7 +2804,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[34]
+	mi := &file_leat_v1_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2666,7 +2817,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{34}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ExplainResponse) GetEvents() []*Explained {
@@ -2714,7 +2865,7 @@ type Explained struct {
 
 func (x *Explained) Reset() {
 	*x = Explained{}
-	mi := &file_leat_v1_admin_proto_msgTypes[35]
+	mi := &file_leat_v1_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2726,7 +2877,7 @@ func (x *Explained) String() string {
 func (*Explained) ProtoMessage() {}
 
 func (x *Explained) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[35]
+	mi := &file_leat_v1_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2739,7 +2890,7 @@ func (x *Explained) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explained.ProtoReflect.Descriptor instead.
 func (*Explained) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{35}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Explained) GetId() string {
@@ -2857,7 +3008,7 @@ type ThrottleRequest struct {
 
 func (x *ThrottleRequest) Reset() {
 	*x = ThrottleRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[36]
+	mi := &file_leat_v1_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2869,7 +3020,7 @@ func (x *ThrottleRequest) String() string {
 func (*ThrottleRequest) ProtoMessage() {}
 
 func (x *ThrottleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[36]
+	mi := &file_leat_v1_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2882,7 +3033,7 @@ func (x *ThrottleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ThrottleRequest.ProtoReflect.Descriptor instead.
 func (*ThrottleRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{36}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ThrottleRequest) GetName() string {
@@ -2930,7 +3081,7 @@ type ThrottleResponse struct {
 
 func (x *ThrottleResponse) Reset() {
 	*x = ThrottleResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[37]
+	mi := &file_leat_v1_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2942,7 +3093,7 @@ func (x *ThrottleResponse) String() string {
 func (*ThrottleResponse) ProtoMessage() {}
 
 func (x *ThrottleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[37]
+	mi := &file_leat_v1_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2955,7 +3106,7 @@ func (x *ThrottleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ThrottleResponse.ProtoReflect.Descriptor instead.
 func (*ThrottleResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{37}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ThrottleResponse) GetThrottles() []*ThrottleState {
@@ -2980,7 +3131,7 @@ type ThrottleState struct {
 
 func (x *ThrottleState) Reset() {
 	*x = ThrottleState{}
-	mi := &file_leat_v1_admin_proto_msgTypes[38]
+	mi := &file_leat_v1_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2992,7 +3143,7 @@ func (x *ThrottleState) String() string {
 func (*ThrottleState) ProtoMessage() {}
 
 func (x *ThrottleState) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[38]
+	mi := &file_leat_v1_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3005,7 +3156,7 @@ func (x *ThrottleState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ThrottleState.ProtoReflect.Descriptor instead.
 func (*ThrottleState) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{38}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ThrottleState) GetRatio() float64 {
@@ -3054,7 +3205,7 @@ type RangesRequest struct {
 
 func (x *RangesRequest) Reset() {
 	*x = RangesRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[39]
+	mi := &file_leat_v1_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3066,7 +3217,7 @@ func (x *RangesRequest) String() string {
 func (*RangesRequest) ProtoMessage() {}
 
 func (x *RangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[39]
+	mi := &file_leat_v1_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3079,7 +3230,7 @@ func (x *RangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RangesRequest.ProtoReflect.Descriptor instead.
 func (*RangesRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{39}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *RangesRequest) GetSource() string {
@@ -3106,7 +3257,7 @@ type RangesResponse struct {
 
 func (x *RangesResponse) Reset() {
 	*x = RangesResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[40]
+	mi := &file_leat_v1_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3118,7 +3269,7 @@ func (x *RangesResponse) String() string {
 func (*RangesResponse) ProtoMessage() {}
 
 func (x *RangesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[40]
+	mi := &file_leat_v1_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3131,7 +3282,7 @@ func (x *RangesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RangesResponse.ProtoReflect.Descriptor instead.
 func (*RangesResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{40}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *RangesResponse) GetRanges() []*RangeState {
@@ -3157,7 +3308,7 @@ type SplitRangeRequest struct {
 
 func (x *SplitRangeRequest) Reset() {
 	*x = SplitRangeRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[41]
+	mi := &file_leat_v1_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3169,7 +3320,7 @@ func (x *SplitRangeRequest) String() string {
 func (*SplitRangeRequest) ProtoMessage() {}
 
 func (x *SplitRangeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[41]
+	mi := &file_leat_v1_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3182,7 +3333,7 @@ func (x *SplitRangeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitRangeRequest.ProtoReflect.Descriptor instead.
 func (*SplitRangeRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{41}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *SplitRangeRequest) GetSource() string {
@@ -3230,7 +3381,7 @@ type SplitRangeResponse struct {
 
 func (x *SplitRangeResponse) Reset() {
 	*x = SplitRangeResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[42]
+	mi := &file_leat_v1_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3242,7 +3393,7 @@ func (x *SplitRangeResponse) String() string {
 func (*SplitRangeResponse) ProtoMessage() {}
 
 func (x *SplitRangeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[42]
+	mi := &file_leat_v1_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3255,7 +3406,7 @@ func (x *SplitRangeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitRangeResponse.ProtoReflect.Descriptor instead.
 func (*SplitRangeResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{42}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *SplitRangeResponse) GetRanges() []*RangeState {
@@ -3277,7 +3428,7 @@ type MergeRangesRequest struct {
 
 func (x *MergeRangesRequest) Reset() {
 	*x = MergeRangesRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[43]
+	mi := &file_leat_v1_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3289,7 +3440,7 @@ func (x *MergeRangesRequest) String() string {
 func (*MergeRangesRequest) ProtoMessage() {}
 
 func (x *MergeRangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[43]
+	mi := &file_leat_v1_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3302,7 +3453,7 @@ func (x *MergeRangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MergeRangesRequest.ProtoReflect.Descriptor instead.
 func (*MergeRangesRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{43}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *MergeRangesRequest) GetSource() string {
@@ -3336,7 +3487,7 @@ type MergeRangesResponse struct {
 
 func (x *MergeRangesResponse) Reset() {
 	*x = MergeRangesResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[44]
+	mi := &file_leat_v1_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3348,7 +3499,7 @@ func (x *MergeRangesResponse) String() string {
 func (*MergeRangesResponse) ProtoMessage() {}
 
 func (x *MergeRangesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[44]
+	mi := &file_leat_v1_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3361,7 +3512,7 @@ func (x *MergeRangesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MergeRangesResponse.ProtoReflect.Descriptor instead.
 func (*MergeRangesResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{44}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *MergeRangesResponse) GetRanges() []*RangeState {
@@ -3400,7 +3551,7 @@ type RangeState struct {
 
 func (x *RangeState) Reset() {
 	*x = RangeState{}
-	mi := &file_leat_v1_admin_proto_msgTypes[45]
+	mi := &file_leat_v1_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3412,7 +3563,7 @@ func (x *RangeState) String() string {
 func (*RangeState) ProtoMessage() {}
 
 func (x *RangeState) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[45]
+	mi := &file_leat_v1_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3425,7 +3576,7 @@ func (x *RangeState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RangeState.ProtoReflect.Descriptor instead.
 func (*RangeState) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{45}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *RangeState) GetId() uint64 {
@@ -3533,7 +3684,25 @@ const file_leat_v1_admin_proto_rawDesc = "" +
 	"\rsubscriptions\x18\x04 \x03(\v2\x1b.leat.v1.SubscriptionStatusR\rsubscriptions\x12#\n" +
 	"\rmemory_budget\x18\x05 \x01(\x04R\fmemoryBudget\x12\x1f\n" +
 	"\vmemory_used\x18\x06 \x01(\x04R\n" +
-	"memoryUsed\"\xbd\x04\n" +
+	"memoryUsed\"\xee\x03\n" +
+	"\x0eSourcePressure\x12\x18\n" +
+	"\areading\x18\x01 \x01(\x01R\areading\x12\x1a\n" +
+	"\bsnapshot\x18\x02 \x01(\x01R\bsnapshot\x12\x16\n" +
+	"\x06replay\x18\x03 \x01(\x01R\x06replay\x12\x10\n" +
+	"\x03why\x18\x04 \x01(\tR\x03why\x12\x1b\n" +
+	"\tends_when\x18\x05 \x01(\tR\bendsWhen\x12\x16\n" +
+	"\x06danger\x18\x06 \x01(\bR\x06danger\x12;\n" +
+	"\ftime_to_loss\x18\a \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"timeToLoss\x12=\n" +
+	"\rtime_to_drain\x18\b \x01(\v2\x19.google.protobuf.DurationR\vtimeToDrain\x12&\n" +
+	"\fbehind_bytes\x18\t \x01(\x04H\x00R\vbehindBytes\x88\x01\x01\x12,\n" +
+	"\x0factive_sessions\x18\n" +
+	" \x01(\rH\x01R\x0eactiveSessions\x88\x01\x01\x12:\n" +
+	"\vreplica_lag\x18\v \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"replicaLag\x12\x14\n" +
+	"\x05error\x18\f \x01(\tR\x05errorB\x0f\n" +
+	"\r_behind_bytesB\x12\n" +
+	"\x10_active_sessions\"\xf2\x04\n" +
 	"\fSourceStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x14\n" +
@@ -3553,7 +3722,8 @@ const file_leat_v1_admin_proto_rawDesc = "" +
 	"\x10bytes_per_second\x18\x0f \x01(\x01R\x0ebytesPerSecond\x12\x19\n" +
 	"\blog_full\x18\x10 \x01(\bR\alogFull\x12+\n" +
 	"\x03lag\x18\x11 \x01(\v2\x19.google.protobuf.DurationR\x03lag\x124\n" +
-	"\tthrottles\x18( \x03(\v2\x16.leat.v1.ThrottleStateR\tthrottles\"\xbe\x01\n" +
+	"\tthrottles\x18( \x03(\v2\x16.leat.v1.ThrottleStateR\tthrottles\x123\n" +
+	"\bpressure\x18) \x01(\v2\x17.leat.v1.SourcePressureR\bpressure\"\xbe\x01\n" +
 	"\x06Notice\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04code\x18\x02 \x01(\tR\x04code\x12\x14\n" +
@@ -3826,135 +3996,140 @@ func file_leat_v1_admin_proto_rawDescGZIP() []byte {
 	return file_leat_v1_admin_proto_rawDescData
 }
 
-var file_leat_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
+var file_leat_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
 var file_leat_v1_admin_proto_goTypes = []any{
 	(*StatusRequest)(nil),         // 0: leat.v1.StatusRequest
 	(*StatusResponse)(nil),        // 1: leat.v1.StatusResponse
-	(*SourceStatus)(nil),          // 2: leat.v1.SourceStatus
-	(*Notice)(nil),                // 3: leat.v1.Notice
-	(*SubscriptionStatus)(nil),    // 4: leat.v1.SubscriptionStatus
-	(*PlanRequest)(nil),           // 5: leat.v1.PlanRequest
-	(*Change)(nil),                // 6: leat.v1.Change
-	(*PlanResponse)(nil),          // 7: leat.v1.PlanResponse
-	(*ApplyRequest)(nil),          // 8: leat.v1.ApplyRequest
-	(*ApplyResponse)(nil),         // 9: leat.v1.ApplyResponse
-	(*PauseRequest)(nil),          // 10: leat.v1.PauseRequest
-	(*PauseResponse)(nil),         // 11: leat.v1.PauseResponse
-	(*ResumeRequest)(nil),         // 12: leat.v1.ResumeRequest
-	(*ResumeResponse)(nil),        // 13: leat.v1.ResumeResponse
-	(*SeekRequest)(nil),           // 14: leat.v1.SeekRequest
-	(*SeekResponse)(nil),          // 15: leat.v1.SeekResponse
-	(*ParkedRequest)(nil),         // 16: leat.v1.ParkedRequest
-	(*ParkedResponse)(nil),        // 17: leat.v1.ParkedResponse
-	(*Skipped)(nil),               // 18: leat.v1.Skipped
-	(*DeadLetter)(nil),            // 19: leat.v1.DeadLetter
-	(*Attempt)(nil),               // 20: leat.v1.Attempt
-	(*RemoveSourceRequest)(nil),   // 21: leat.v1.RemoveSourceRequest
-	(*RemoveSourceResponse)(nil),  // 22: leat.v1.RemoveSourceResponse
-	(*TailRequest)(nil),           // 23: leat.v1.TailRequest
-	(*TailResponse)(nil),          // 24: leat.v1.TailResponse
-	(*ParkedKey)(nil),             // 25: leat.v1.ParkedKey
-	(*RedriveRequest)(nil),        // 26: leat.v1.RedriveRequest
-	(*RedriveResponse)(nil),       // 27: leat.v1.RedriveResponse
-	(*DiscardRequest)(nil),        // 28: leat.v1.DiscardRequest
-	(*DiscardResponse)(nil),       // 29: leat.v1.DiscardResponse
-	(*AuditLogRequest)(nil),       // 30: leat.v1.AuditLogRequest
-	(*AuditLogResponse)(nil),      // 31: leat.v1.AuditLogResponse
-	(*AuditEntry)(nil),            // 32: leat.v1.AuditEntry
-	(*ExplainRequest)(nil),        // 33: leat.v1.ExplainRequest
-	(*ExplainResponse)(nil),       // 34: leat.v1.ExplainResponse
-	(*Explained)(nil),             // 35: leat.v1.Explained
-	(*ThrottleRequest)(nil),       // 36: leat.v1.ThrottleRequest
-	(*ThrottleResponse)(nil),      // 37: leat.v1.ThrottleResponse
-	(*ThrottleState)(nil),         // 38: leat.v1.ThrottleState
-	(*RangesRequest)(nil),         // 39: leat.v1.RangesRequest
-	(*RangesResponse)(nil),        // 40: leat.v1.RangesResponse
-	(*SplitRangeRequest)(nil),     // 41: leat.v1.SplitRangeRequest
-	(*SplitRangeResponse)(nil),    // 42: leat.v1.SplitRangeResponse
-	(*MergeRangesRequest)(nil),    // 43: leat.v1.MergeRangesRequest
-	(*MergeRangesResponse)(nil),   // 44: leat.v1.MergeRangesResponse
-	(*RangeState)(nil),            // 45: leat.v1.RangeState
-	(*timestamppb.Timestamp)(nil), // 46: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 47: google.protobuf.Duration
+	(*SourcePressure)(nil),        // 2: leat.v1.SourcePressure
+	(*SourceStatus)(nil),          // 3: leat.v1.SourceStatus
+	(*Notice)(nil),                // 4: leat.v1.Notice
+	(*SubscriptionStatus)(nil),    // 5: leat.v1.SubscriptionStatus
+	(*PlanRequest)(nil),           // 6: leat.v1.PlanRequest
+	(*Change)(nil),                // 7: leat.v1.Change
+	(*PlanResponse)(nil),          // 8: leat.v1.PlanResponse
+	(*ApplyRequest)(nil),          // 9: leat.v1.ApplyRequest
+	(*ApplyResponse)(nil),         // 10: leat.v1.ApplyResponse
+	(*PauseRequest)(nil),          // 11: leat.v1.PauseRequest
+	(*PauseResponse)(nil),         // 12: leat.v1.PauseResponse
+	(*ResumeRequest)(nil),         // 13: leat.v1.ResumeRequest
+	(*ResumeResponse)(nil),        // 14: leat.v1.ResumeResponse
+	(*SeekRequest)(nil),           // 15: leat.v1.SeekRequest
+	(*SeekResponse)(nil),          // 16: leat.v1.SeekResponse
+	(*ParkedRequest)(nil),         // 17: leat.v1.ParkedRequest
+	(*ParkedResponse)(nil),        // 18: leat.v1.ParkedResponse
+	(*Skipped)(nil),               // 19: leat.v1.Skipped
+	(*DeadLetter)(nil),            // 20: leat.v1.DeadLetter
+	(*Attempt)(nil),               // 21: leat.v1.Attempt
+	(*RemoveSourceRequest)(nil),   // 22: leat.v1.RemoveSourceRequest
+	(*RemoveSourceResponse)(nil),  // 23: leat.v1.RemoveSourceResponse
+	(*TailRequest)(nil),           // 24: leat.v1.TailRequest
+	(*TailResponse)(nil),          // 25: leat.v1.TailResponse
+	(*ParkedKey)(nil),             // 26: leat.v1.ParkedKey
+	(*RedriveRequest)(nil),        // 27: leat.v1.RedriveRequest
+	(*RedriveResponse)(nil),       // 28: leat.v1.RedriveResponse
+	(*DiscardRequest)(nil),        // 29: leat.v1.DiscardRequest
+	(*DiscardResponse)(nil),       // 30: leat.v1.DiscardResponse
+	(*AuditLogRequest)(nil),       // 31: leat.v1.AuditLogRequest
+	(*AuditLogResponse)(nil),      // 32: leat.v1.AuditLogResponse
+	(*AuditEntry)(nil),            // 33: leat.v1.AuditEntry
+	(*ExplainRequest)(nil),        // 34: leat.v1.ExplainRequest
+	(*ExplainResponse)(nil),       // 35: leat.v1.ExplainResponse
+	(*Explained)(nil),             // 36: leat.v1.Explained
+	(*ThrottleRequest)(nil),       // 37: leat.v1.ThrottleRequest
+	(*ThrottleResponse)(nil),      // 38: leat.v1.ThrottleResponse
+	(*ThrottleState)(nil),         // 39: leat.v1.ThrottleState
+	(*RangesRequest)(nil),         // 40: leat.v1.RangesRequest
+	(*RangesResponse)(nil),        // 41: leat.v1.RangesResponse
+	(*SplitRangeRequest)(nil),     // 42: leat.v1.SplitRangeRequest
+	(*SplitRangeResponse)(nil),    // 43: leat.v1.SplitRangeResponse
+	(*MergeRangesRequest)(nil),    // 44: leat.v1.MergeRangesRequest
+	(*MergeRangesResponse)(nil),   // 45: leat.v1.MergeRangesResponse
+	(*RangeState)(nil),            // 46: leat.v1.RangeState
+	(*timestamppb.Timestamp)(nil), // 47: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 48: google.protobuf.Duration
 }
 var file_leat_v1_admin_proto_depIdxs = []int32{
-	46, // 0: leat.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
-	2,  // 1: leat.v1.StatusResponse.sources:type_name -> leat.v1.SourceStatus
-	4,  // 2: leat.v1.StatusResponse.subscriptions:type_name -> leat.v1.SubscriptionStatus
-	46, // 3: leat.v1.SourceStatus.since:type_name -> google.protobuf.Timestamp
-	3,  // 4: leat.v1.SourceStatus.notices:type_name -> leat.v1.Notice
-	47, // 5: leat.v1.SourceStatus.lag:type_name -> google.protobuf.Duration
-	38, // 6: leat.v1.SourceStatus.throttles:type_name -> leat.v1.ThrottleState
-	46, // 7: leat.v1.Notice.time:type_name -> google.protobuf.Timestamp
-	46, // 8: leat.v1.SubscriptionStatus.until:type_name -> google.protobuf.Timestamp
-	47, // 9: leat.v1.SubscriptionStatus.lag:type_name -> google.protobuf.Duration
-	38, // 10: leat.v1.SubscriptionStatus.throttles:type_name -> leat.v1.ThrottleState
-	6,  // 11: leat.v1.PlanResponse.changes:type_name -> leat.v1.Change
-	6,  // 12: leat.v1.ApplyResponse.changes:type_name -> leat.v1.Change
-	46, // 13: leat.v1.SeekRequest.time:type_name -> google.protobuf.Timestamp
-	19, // 14: leat.v1.ParkedResponse.dead:type_name -> leat.v1.DeadLetter
-	18, // 15: leat.v1.ParkedResponse.skipped:type_name -> leat.v1.Skipped
-	25, // 16: leat.v1.ParkedResponse.parked:type_name -> leat.v1.ParkedKey
-	46, // 17: leat.v1.Skipped.time:type_name -> google.protobuf.Timestamp
-	46, // 18: leat.v1.DeadLetter.time:type_name -> google.protobuf.Timestamp
-	20, // 19: leat.v1.DeadLetter.attempts:type_name -> leat.v1.Attempt
-	46, // 20: leat.v1.Attempt.time:type_name -> google.protobuf.Timestamp
-	47, // 21: leat.v1.Attempt.took:type_name -> google.protobuf.Duration
-	46, // 22: leat.v1.TailRequest.time:type_name -> google.protobuf.Timestamp
-	46, // 23: leat.v1.ParkedKey.since:type_name -> google.protobuf.Timestamp
-	46, // 24: leat.v1.AuditLogRequest.since:type_name -> google.protobuf.Timestamp
-	32, // 25: leat.v1.AuditLogResponse.entries:type_name -> leat.v1.AuditEntry
-	46, // 26: leat.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
-	35, // 27: leat.v1.ExplainResponse.events:type_name -> leat.v1.Explained
-	46, // 28: leat.v1.Explained.committed:type_name -> google.protobuf.Timestamp
-	46, // 29: leat.v1.Explained.until:type_name -> google.protobuf.Timestamp
-	20, // 30: leat.v1.Explained.attempts:type_name -> leat.v1.Attempt
-	47, // 31: leat.v1.ThrottleRequest.duration:type_name -> google.protobuf.Duration
-	38, // 32: leat.v1.ThrottleResponse.throttles:type_name -> leat.v1.ThrottleState
-	46, // 33: leat.v1.ThrottleState.since:type_name -> google.protobuf.Timestamp
-	46, // 34: leat.v1.ThrottleState.until:type_name -> google.protobuf.Timestamp
-	45, // 35: leat.v1.RangesResponse.ranges:type_name -> leat.v1.RangeState
-	45, // 36: leat.v1.SplitRangeResponse.ranges:type_name -> leat.v1.RangeState
-	45, // 37: leat.v1.MergeRangesResponse.ranges:type_name -> leat.v1.RangeState
-	0,  // 38: leat.v1.AdminService.Status:input_type -> leat.v1.StatusRequest
-	5,  // 39: leat.v1.AdminService.Plan:input_type -> leat.v1.PlanRequest
-	8,  // 40: leat.v1.AdminService.Apply:input_type -> leat.v1.ApplyRequest
-	10, // 41: leat.v1.AdminService.Pause:input_type -> leat.v1.PauseRequest
-	12, // 42: leat.v1.AdminService.Resume:input_type -> leat.v1.ResumeRequest
-	14, // 43: leat.v1.AdminService.Seek:input_type -> leat.v1.SeekRequest
-	16, // 44: leat.v1.AdminService.Parked:input_type -> leat.v1.ParkedRequest
-	21, // 45: leat.v1.AdminService.RemoveSource:input_type -> leat.v1.RemoveSourceRequest
-	23, // 46: leat.v1.AdminService.Tail:input_type -> leat.v1.TailRequest
-	26, // 47: leat.v1.AdminService.Redrive:input_type -> leat.v1.RedriveRequest
-	28, // 48: leat.v1.AdminService.Discard:input_type -> leat.v1.DiscardRequest
-	30, // 49: leat.v1.AdminService.AuditLog:input_type -> leat.v1.AuditLogRequest
-	33, // 50: leat.v1.AdminService.Explain:input_type -> leat.v1.ExplainRequest
-	36, // 51: leat.v1.AdminService.Throttle:input_type -> leat.v1.ThrottleRequest
-	39, // 52: leat.v1.AdminService.Ranges:input_type -> leat.v1.RangesRequest
-	41, // 53: leat.v1.AdminService.SplitRange:input_type -> leat.v1.SplitRangeRequest
-	43, // 54: leat.v1.AdminService.MergeRanges:input_type -> leat.v1.MergeRangesRequest
-	1,  // 55: leat.v1.AdminService.Status:output_type -> leat.v1.StatusResponse
-	7,  // 56: leat.v1.AdminService.Plan:output_type -> leat.v1.PlanResponse
-	9,  // 57: leat.v1.AdminService.Apply:output_type -> leat.v1.ApplyResponse
-	11, // 58: leat.v1.AdminService.Pause:output_type -> leat.v1.PauseResponse
-	13, // 59: leat.v1.AdminService.Resume:output_type -> leat.v1.ResumeResponse
-	15, // 60: leat.v1.AdminService.Seek:output_type -> leat.v1.SeekResponse
-	17, // 61: leat.v1.AdminService.Parked:output_type -> leat.v1.ParkedResponse
-	22, // 62: leat.v1.AdminService.RemoveSource:output_type -> leat.v1.RemoveSourceResponse
-	24, // 63: leat.v1.AdminService.Tail:output_type -> leat.v1.TailResponse
-	27, // 64: leat.v1.AdminService.Redrive:output_type -> leat.v1.RedriveResponse
-	29, // 65: leat.v1.AdminService.Discard:output_type -> leat.v1.DiscardResponse
-	31, // 66: leat.v1.AdminService.AuditLog:output_type -> leat.v1.AuditLogResponse
-	34, // 67: leat.v1.AdminService.Explain:output_type -> leat.v1.ExplainResponse
-	37, // 68: leat.v1.AdminService.Throttle:output_type -> leat.v1.ThrottleResponse
-	40, // 69: leat.v1.AdminService.Ranges:output_type -> leat.v1.RangesResponse
-	42, // 70: leat.v1.AdminService.SplitRange:output_type -> leat.v1.SplitRangeResponse
-	44, // 71: leat.v1.AdminService.MergeRanges:output_type -> leat.v1.MergeRangesResponse
-	55, // [55:72] is the sub-list for method output_type
-	38, // [38:55] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	47, // 0: leat.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
+	3,  // 1: leat.v1.StatusResponse.sources:type_name -> leat.v1.SourceStatus
+	5,  // 2: leat.v1.StatusResponse.subscriptions:type_name -> leat.v1.SubscriptionStatus
+	48, // 3: leat.v1.SourcePressure.time_to_loss:type_name -> google.protobuf.Duration
+	48, // 4: leat.v1.SourcePressure.time_to_drain:type_name -> google.protobuf.Duration
+	48, // 5: leat.v1.SourcePressure.replica_lag:type_name -> google.protobuf.Duration
+	47, // 6: leat.v1.SourceStatus.since:type_name -> google.protobuf.Timestamp
+	4,  // 7: leat.v1.SourceStatus.notices:type_name -> leat.v1.Notice
+	48, // 8: leat.v1.SourceStatus.lag:type_name -> google.protobuf.Duration
+	39, // 9: leat.v1.SourceStatus.throttles:type_name -> leat.v1.ThrottleState
+	2,  // 10: leat.v1.SourceStatus.pressure:type_name -> leat.v1.SourcePressure
+	47, // 11: leat.v1.Notice.time:type_name -> google.protobuf.Timestamp
+	47, // 12: leat.v1.SubscriptionStatus.until:type_name -> google.protobuf.Timestamp
+	48, // 13: leat.v1.SubscriptionStatus.lag:type_name -> google.protobuf.Duration
+	39, // 14: leat.v1.SubscriptionStatus.throttles:type_name -> leat.v1.ThrottleState
+	7,  // 15: leat.v1.PlanResponse.changes:type_name -> leat.v1.Change
+	7,  // 16: leat.v1.ApplyResponse.changes:type_name -> leat.v1.Change
+	47, // 17: leat.v1.SeekRequest.time:type_name -> google.protobuf.Timestamp
+	20, // 18: leat.v1.ParkedResponse.dead:type_name -> leat.v1.DeadLetter
+	19, // 19: leat.v1.ParkedResponse.skipped:type_name -> leat.v1.Skipped
+	26, // 20: leat.v1.ParkedResponse.parked:type_name -> leat.v1.ParkedKey
+	47, // 21: leat.v1.Skipped.time:type_name -> google.protobuf.Timestamp
+	47, // 22: leat.v1.DeadLetter.time:type_name -> google.protobuf.Timestamp
+	21, // 23: leat.v1.DeadLetter.attempts:type_name -> leat.v1.Attempt
+	47, // 24: leat.v1.Attempt.time:type_name -> google.protobuf.Timestamp
+	48, // 25: leat.v1.Attempt.took:type_name -> google.protobuf.Duration
+	47, // 26: leat.v1.TailRequest.time:type_name -> google.protobuf.Timestamp
+	47, // 27: leat.v1.ParkedKey.since:type_name -> google.protobuf.Timestamp
+	47, // 28: leat.v1.AuditLogRequest.since:type_name -> google.protobuf.Timestamp
+	33, // 29: leat.v1.AuditLogResponse.entries:type_name -> leat.v1.AuditEntry
+	47, // 30: leat.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	36, // 31: leat.v1.ExplainResponse.events:type_name -> leat.v1.Explained
+	47, // 32: leat.v1.Explained.committed:type_name -> google.protobuf.Timestamp
+	47, // 33: leat.v1.Explained.until:type_name -> google.protobuf.Timestamp
+	21, // 34: leat.v1.Explained.attempts:type_name -> leat.v1.Attempt
+	48, // 35: leat.v1.ThrottleRequest.duration:type_name -> google.protobuf.Duration
+	39, // 36: leat.v1.ThrottleResponse.throttles:type_name -> leat.v1.ThrottleState
+	47, // 37: leat.v1.ThrottleState.since:type_name -> google.protobuf.Timestamp
+	47, // 38: leat.v1.ThrottleState.until:type_name -> google.protobuf.Timestamp
+	46, // 39: leat.v1.RangesResponse.ranges:type_name -> leat.v1.RangeState
+	46, // 40: leat.v1.SplitRangeResponse.ranges:type_name -> leat.v1.RangeState
+	46, // 41: leat.v1.MergeRangesResponse.ranges:type_name -> leat.v1.RangeState
+	0,  // 42: leat.v1.AdminService.Status:input_type -> leat.v1.StatusRequest
+	6,  // 43: leat.v1.AdminService.Plan:input_type -> leat.v1.PlanRequest
+	9,  // 44: leat.v1.AdminService.Apply:input_type -> leat.v1.ApplyRequest
+	11, // 45: leat.v1.AdminService.Pause:input_type -> leat.v1.PauseRequest
+	13, // 46: leat.v1.AdminService.Resume:input_type -> leat.v1.ResumeRequest
+	15, // 47: leat.v1.AdminService.Seek:input_type -> leat.v1.SeekRequest
+	17, // 48: leat.v1.AdminService.Parked:input_type -> leat.v1.ParkedRequest
+	22, // 49: leat.v1.AdminService.RemoveSource:input_type -> leat.v1.RemoveSourceRequest
+	24, // 50: leat.v1.AdminService.Tail:input_type -> leat.v1.TailRequest
+	27, // 51: leat.v1.AdminService.Redrive:input_type -> leat.v1.RedriveRequest
+	29, // 52: leat.v1.AdminService.Discard:input_type -> leat.v1.DiscardRequest
+	31, // 53: leat.v1.AdminService.AuditLog:input_type -> leat.v1.AuditLogRequest
+	34, // 54: leat.v1.AdminService.Explain:input_type -> leat.v1.ExplainRequest
+	37, // 55: leat.v1.AdminService.Throttle:input_type -> leat.v1.ThrottleRequest
+	40, // 56: leat.v1.AdminService.Ranges:input_type -> leat.v1.RangesRequest
+	42, // 57: leat.v1.AdminService.SplitRange:input_type -> leat.v1.SplitRangeRequest
+	44, // 58: leat.v1.AdminService.MergeRanges:input_type -> leat.v1.MergeRangesRequest
+	1,  // 59: leat.v1.AdminService.Status:output_type -> leat.v1.StatusResponse
+	8,  // 60: leat.v1.AdminService.Plan:output_type -> leat.v1.PlanResponse
+	10, // 61: leat.v1.AdminService.Apply:output_type -> leat.v1.ApplyResponse
+	12, // 62: leat.v1.AdminService.Pause:output_type -> leat.v1.PauseResponse
+	14, // 63: leat.v1.AdminService.Resume:output_type -> leat.v1.ResumeResponse
+	16, // 64: leat.v1.AdminService.Seek:output_type -> leat.v1.SeekResponse
+	18, // 65: leat.v1.AdminService.Parked:output_type -> leat.v1.ParkedResponse
+	23, // 66: leat.v1.AdminService.RemoveSource:output_type -> leat.v1.RemoveSourceResponse
+	25, // 67: leat.v1.AdminService.Tail:output_type -> leat.v1.TailResponse
+	28, // 68: leat.v1.AdminService.Redrive:output_type -> leat.v1.RedriveResponse
+	30, // 69: leat.v1.AdminService.Discard:output_type -> leat.v1.DiscardResponse
+	32, // 70: leat.v1.AdminService.AuditLog:output_type -> leat.v1.AuditLogResponse
+	35, // 71: leat.v1.AdminService.Explain:output_type -> leat.v1.ExplainResponse
+	38, // 72: leat.v1.AdminService.Throttle:output_type -> leat.v1.ThrottleResponse
+	41, // 73: leat.v1.AdminService.Ranges:output_type -> leat.v1.RangesResponse
+	43, // 74: leat.v1.AdminService.SplitRange:output_type -> leat.v1.SplitRangeResponse
+	45, // 75: leat.v1.AdminService.MergeRanges:output_type -> leat.v1.MergeRangesResponse
+	59, // [59:76] is the sub-list for method output_type
+	42, // [42:59] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_leat_v1_admin_proto_init() }
@@ -3962,27 +4137,28 @@ func file_leat_v1_admin_proto_init() {
 	if File_leat_v1_admin_proto != nil {
 		return
 	}
-	file_leat_v1_admin_proto_msgTypes[14].OneofWrappers = []any{
+	file_leat_v1_admin_proto_msgTypes[2].OneofWrappers = []any{}
+	file_leat_v1_admin_proto_msgTypes[15].OneofWrappers = []any{
 		(*SeekRequest_Latest)(nil),
 		(*SeekRequest_Offset)(nil),
 		(*SeekRequest_Time)(nil),
 	}
-	file_leat_v1_admin_proto_msgTypes[23].OneofWrappers = []any{
+	file_leat_v1_admin_proto_msgTypes[24].OneofWrappers = []any{
 		(*TailRequest_Latest)(nil),
 		(*TailRequest_Earliest)(nil),
 		(*TailRequest_Offset)(nil),
 		(*TailRequest_Time)(nil),
 	}
-	file_leat_v1_admin_proto_msgTypes[36].OneofWrappers = []any{}
-	file_leat_v1_admin_proto_msgTypes[41].OneofWrappers = []any{}
-	file_leat_v1_admin_proto_msgTypes[45].OneofWrappers = []any{}
+	file_leat_v1_admin_proto_msgTypes[37].OneofWrappers = []any{}
+	file_leat_v1_admin_proto_msgTypes[42].OneofWrappers = []any{}
+	file_leat_v1_admin_proto_msgTypes[46].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_leat_v1_admin_proto_rawDesc), len(file_leat_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   46,
+			NumMessages:   47,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -42,7 +42,7 @@ func (s *Server) status() *leatv1.StatusResponse {
 	r.MemoryUsed, _ = telemetry.AnonymousMemory()
 	for _, x := range st.Sources {
 		p := s.sourceStatus(x)
-		p.LogFull, p.Throttles = full[x.Name], s.throttleStates(x.Name)
+		p.LogFull, p.Throttles, p.Pressure = full[x.Name], s.sourceThrottles(x), pressureOf(x)
 		if src := cfg.Sources[x.Name]; src != nil {
 			p.Kind = sourceKind(src)
 		}

@@ -129,6 +129,7 @@ func (a *app) sourceNotes(s *leatv1.SourceStatus) []screen.Cell {
 		out = append(out, screen.Cell{Text: "! leat.yaml no longer names it; kept and paused; leat source remove or leat apply --drop removes it", Style: screen.Yellow})
 	}
 	out = append(out, a.throttleNotes(s.GetThrottles())...)
+	out = append(out, pressureNotes(s.GetPressure())...)
 	if s.GetLogFull() {
 		out = append(out, screen.Cell{Text: "! the log's disk is full: reading waits; make space, or lower retention.size", Style: screen.Red})
 	}

@@ -39,6 +39,8 @@ type sourceDoc struct {
 	Notices         []noticeDoc `json:"notices"`
 	// Throttles in force; only when there are some.
 	Throttles []throttleDoc `json:"throttles,omitempty"`
+	// How the database fares.
+	Pressure *pressureDoc `json:"pressure,omitempty"`
 }
 
 type noticeDoc struct {
@@ -87,7 +89,7 @@ func statusDocument(r *leatv1.StatusResponse) statusDoc {
 		one := sourceDoc{Name: s.GetName(), Kind: s.GetKind(), State: stateCell(s.GetState()).Text, Reason: s.GetReason(), Code: s.GetCode(),
 			Since: moment(s.GetSince()), Position: s.GetPosition(), LagSeconds: seconds(s.GetLag().AsDuration()),
 			EventsPerSecond: s.GetEventsPerSecond(), BytesPerSecond: s.GetBytesPerSecond(), LogID: s.GetLogId(), LogBytes: s.GetLogBytes(),
-			LogFull: s.GetLogFull(), Oldest: s.GetOldest(), Next: s.GetNext(), Tables: s.GetTables(), Notices: []noticeDoc{}, Throttles: throttleDocs(s.GetThrottles())}
+			LogFull: s.GetLogFull(), Oldest: s.GetOldest(), Next: s.GetNext(), Tables: s.GetTables(), Notices: []noticeDoc{}, Throttles: throttleDocs(s.GetThrottles()), Pressure: pressureDocOf(s.GetPressure())}
 		for _, n := range s.GetNotices() {
 			one.Notices = append(one.Notices, noticeDoc{n.GetKind(), n.GetCode(), n.GetTable(), n.GetPosition(), n.GetReason(), n.GetCure(), moment(n.GetTime())})
 		}
