@@ -15,6 +15,9 @@ var diskAt = [...]float64{DiskReplays: 0.80, DiskLaggard: 0.90, DiskStop: 0.95}
 // diskBack is how far below its mark the disk has to be until a stage ends.
 const diskBack = 0.02
 
+// plenty of bytes free are enough, however large the disk is.
+const plenty = 32 << 30
+
 // Disk watches how full the log's disk is. The zero value is ready. Not for concurrent use.
 type Disk struct{ stage DiskStage }
 
@@ -24,6 +27,9 @@ func (d *Disk) Measured(free, total uint64) DiskStage {
 		return d.stage
 	}
 	used := 1 - float64(min(free, total))/float64(total)
+	if free > plenty {
+		used = 0
+	}
 	for d.stage < DiskStop && used >= diskAt[d.stage+1] {
 		d.stage++
 	}

@@ -16,6 +16,9 @@ func TestDisk(t *testing.T) {
 			t.Fatalf("%d: %d free: stage %d, want %d", i, c.free, got, c.want)
 		}
 	}
+	if got := d.Measured(33<<30, 1<<50); got != DiskRoomy {
+		t.Fatalf("33 GiB free of a large disk: stage %d", got)
+	}
 }
 
 // TestDiskStopsAndGoesOn: above the last mark always, below the last one's end never.
