@@ -89,7 +89,9 @@ func TestLoadSheds(t *testing.T) {
 	h.waits(t, n)
 	end()
 	calm := time.Now()
-	until(t, "all to go on", func() bool { return pressure().GetSnapshot() == 1 && pressure().GetReading() == 1 && pressure().Why == "" })
+	until(t, "all to go on", func() bool {
+		return pressure().GetSnapshot() == 1 && pressure().GetReading() == 1 && pressure().Why == ""
+	})
 	if took := time.Since(calm); took > 15*time.Second+3*time.Second {
 		t.Errorf("resumed after %v", took)
 	}
