@@ -196,3 +196,97 @@ func TestWhatIsDiscardedIsListed(t *testing.T) {
 		}
 	})
 }
+
+// TestRedrive: what was held comes again in order, the event that failed first too, by few Deliveries at once,
+// while live events go on; then the key goes on live. One that fails again is parked again, at that event.
+func TestRedrive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, m, sink := pipetest.NewMemoryLog("log", first), newMemory(), newPicky(pipeline.Fatal)
+		c := parkConfig(l, m, sink)
+		c.MaxInFlight, c.Batch.Events = 40, 1
+		for k := range pipeline.Offset(20) {
+			sink.refuses[first+k] = pipeline.Fatal
+		}
+		r := start(t, c)
+		var first20 []uint64
+		for k := range uint64(20) {
+			first20 = append(first20, k)
+		}
+		appendTo(t, l, keys(first20...)...)
+		time.Sleep(time.Second)
+		for range 10 {
+			appendTo(t, l, keys(first20...)...)
+		}
+		time.Sleep(time.Second)
+		if st := r.Status(); st.Parked != 20 || len(sink.took()) != 0 {
+			t.Fatalf("%+v", st)
+		}
+		sink.cure()
+		sink.mu.Lock()
+		sink.refuses[first+100] = pipeline.Retry // of key 0
+		sink.mu.Unlock()
+		if n, err := r.Redrive(t.Context(), nil); n != 20 || err != nil {
+			t.Fatal(n, err)
+		}
+		for range 50 {
+			appendTo(t, l, keys(3, 77)...)
+			time.Sleep(20 * time.Millisecond)
+		}
+		time.Sleep(time.Minute)
+		parked, st := r.Parked(), r.Status()
+		if len(parked) != 1 || parked[0].From != first+100 || parked[0].Redrive || parked[0].Attempts != 2 || st.Held != 0 || st.Open != 0 || st.Buffered != 0 {
+			t.Fatalf("%+v %+v", parked, st)
+		}
+		r.end()
+		got := sink.took()
+		last := map[uint64]pipeline.Offset{}
+		for _, o := range got {
+			k := uint64(o-first) % 20
+			if o >= first+220 {
+				k = []uint64{3, 77}[(o-first)%2]
+			}
+			if o <= last[k] {
+				t.Fatalf("key %d: %d after %d", k, o, last[k])
+			}
+			last[k] = o
+		}
+		if len(got) != 220-6+100 {
+			t.Fatalf("%d events taken", len(got))
+		}
+		if sink.most[pipeline.ReasonRedrive] != 4 || sink.reasons[first][1] != pipeline.ReasonRedrive || sink.reasons[first+221][0] != pipeline.ReasonFirst {
+			t.Fatalf("%v %v", sink.most, sink.reasons[first])
+		}
+	})
+}
+
+// TestARedriveOutlivesTheProcess, and what retention took of it is listed.
+func TestARedriveOutlivesTheProcess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, m, sink := pipetest.NewMemoryLog("log", first), newMemory(), newPicky(pipeline.Fatal, first)
+		r := start(t, parkConfig(l, m, sink))
+		appendTo(t, l, keys(1)...)
+		time.Sleep(time.Second)
+		appendTo(t, l, keys(1, 2, 1)...)
+		time.Sleep(time.Second)
+		if err := r.Pause(t.Context(), "test"); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := r.Redrive(t.Context(), nil); n != 1 || err != nil {
+			t.Fatal(n, err)
+		}
+		r.end()
+		sink.cure()
+		wantOffsets(t, sink.took(), 2)
+		l.Truncate(first + 1)
+		r = start(t, parkConfig(l, m, sink))
+		if err := r.Resume(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		wantOffsets(t, sink.took(), 1, 3)
+		r.end()
+		if len(m.parks) != 0 || len(m.skips) != 1 || m.skips[0].Ranges[0] != (pipeline.OffsetRange{From: first, To: first + 1}) {
+			t.Fatalf("%v %v", m.parks, m.skips)
+		}
+	})
+}
