@@ -63,7 +63,7 @@ func newGauges(status *atomic.Pointer[func() *leatv1.StatusResponse]) *gauges {
 			src("leat_log_size_bytes", "Bytes of the source's log on disk.", func(s *source) float64 { return float64(s.GetLogBytes()) }),
 			src("leat_log_oldest_offset", "First offset that the log keeps.", func(s *source) float64 { return float64(s.GetOldest()) }),
 			src("leat_log_next_offset", "Offset that the next event will get.", func(s *source) float64 { return float64(s.GetNext()) }),
-			src("leat_source_reading_ratio", "Share of the time in which the source is read; below 1 while load or a throttle slows it.", func(s *source) float64 { return s.GetPressure().GetReading() }),
+			src("leat_source_reading_ratio", "Share of the time in which the source is read; below 1 while load or a throttle slows it.", reading),
 			src("leat_source_time_to_loss_seconds", "Time until the database may remove what is not read; +Inf when nothing is in danger.", timeToLoss),
 			src("leat_source_behind_bytes", "Bytes that the database has written behind what was read.", func(s *source) float64 { return float64(s.GetPressure().GetBehindBytes()) }),
 			src("leat_source_active_sessions", "Sessions of the database at work besides Leat's; 0 when they cannot be seen.", func(s *source) float64 { return float64(s.GetPressure().GetActiveSessions()) }),
@@ -207,4 +207,12 @@ func timeToLoss(s *leatv1.SourceStatus) float64 {
 		return d.AsDuration().Seconds()
 	}
 	return math.Inf(1)
+}
+
+// reading is 1 of a source that is not read at all: nobody slows it.
+func reading(s *leatv1.SourceStatus) float64 {
+	if p := s.GetPressure(); p != nil {
+		return p.GetReading()
+	}
+	return 1
 }
