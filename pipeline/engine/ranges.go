@@ -73,6 +73,9 @@ func (r *ranges) append(ctx context.Context, plan func(*partition.Maps) (pipelin
 		return pipeline.RangeChange{}, 0, err
 	}
 	defer func() { <-r.change }()
+	if n := len(r.Log.Ranges()); n >= pipeline.MaxRangeChanges {
+		return pipeline.RangeChange{}, 0, &partition.RangeError{What: fmt.Sprintf("the log keeps %d changes of ranges, as many as it may; wait until retention has taken the oldest", n)}
+	}
 	c, err := plan(r.maps)
 	if err != nil {
 		return c, 0, err
