@@ -34,7 +34,7 @@ const (
 	maxSampledKey = 256
 )
 
-// Weight of an event in the load of a range: 1, and 1 for each KiB of its images.
+// weight of an event in the load of a range: 1, and 1 for each KiB of its images.
 func weight(e *pipeline.Event) float64 {
 	n := 0
 	for _, s := range [...]pipeline.Span{e.Before, e.After} {
