@@ -156,9 +156,10 @@ func (s *session) persist(now time.Time) {
 }
 
 // saveInterval is short at first and doubles: a process that is killed again and again within its first
-// second gets on all the same, and delivers a bounded part again.
+// second gets on all the same, and delivers a bounded part again. With resolved events it is not: their
+// interval is kept, and bounds it too.
 func (s *session) saveInterval() time.Duration {
-	if early := saveFirst << min(s.save.saves, 10); early < saveEvery {
+	if early := saveFirst << min(s.save.saves, 10); early < saveEvery && s.cfg.Resolved == 0 {
 		return early
 	}
 	if r := s.cfg.Resolved; r > 0 && r < saveEvery {
