@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -186,5 +187,21 @@ func (s *Server) throttleStates(name string) []*leatv1.ThrottleState {
 		}
 		return 1
 	})
+	return all
+}
+
+// otherThrottles are those of a source that flag files, URLs and signal tables set; their owners are described in
+// words, those set by hand are named by a token.
+func otherThrottles(v flow.Verdict) (all []*leatv1.ThrottleState) {
+	for _, t := range v.Throttles {
+		if !strings.Contains(t.Owner, " ") {
+			continue
+		}
+		p := &leatv1.ThrottleState{Ratio: t.Ratio, Reason: t.Reason, Owner: t.Owner}
+		if !t.Until.IsZero() {
+			p.Until = timestamppb.New(t.Until)
+		}
+		all = append(all, p)
+	}
 	return all
 }
