@@ -115,7 +115,9 @@ func askFlag(ctx context.Context, url string) (found []flow.Throttle, ok bool) {
 	if err != nil {
 		return nil, false
 	}
-	owner := "flag URL " + url
+	shown := *req.URL // without what may be a secret
+	shown.User, shown.RawQuery = nil, ""
+	owner := "flag URL " + shown.String()
 	switch r.StatusCode {
 	case http.StatusOK:
 		return []flow.Throttle{parseFlag(owner, string(text))}, true
