@@ -153,6 +153,10 @@ func (c DeliveryClass) String() string { return deliveryClassNames[c] }
 type DeliveryError struct {
 	Class      DeliveryClass
 	RetryAfter time.Duration
+	// Congested: the endpoint takes less than it was given (429, 503, RESOURCE_EXHAUSTED).
+	Congested bool
+	// TimedOut: no answer came in time.
+	TimedOut bool
 	// Reason, for people: no secrets, at most a few hundred bytes.
 	Reason string
 	Err    error

@@ -25,6 +25,7 @@ import (
 
 	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/pipeline/filter"
+	"github.com/leat-cdc/leat/pipeline/flow"
 	"github.com/leat-cdc/leat/pipeline/partition"
 )
 
@@ -126,6 +127,9 @@ type Config struct {
 	Order Order
 	// MaxInFlight Deliveries at once, default 64 (OrderSource with an ordinary sink: 1).
 	MaxInFlight int
+	// Adaptive: the Deliveries in flight begin with one and follow what the endpoint shows that it can take
+	// (package flow), up to MaxInFlight. No matter for Ordered sinks, whose subscriber asks for what it wants.
+	Adaptive bool
 	// Rate bounds the events sent per second, retries included; 0 = no bound.
 	Rate float64
 	// Throttle scales MaxInFlight and Rate while it runs; nil = never.
@@ -223,6 +227,11 @@ type Status struct {
 	Persisted, Resolved pipeline.Offset
 	// InFlight Deliveries; Open events (given out or held, and not done); Held keys; Buffered bytes.
 	InFlight, Open, Held int
+	// Limit of the Deliveries in flight now, and Pace in Deliveries per second (0: none); Flow says why
+	// they are lower than configured, empty when nothing was ever cut.
+	Limit int
+	Pace  float64
+	Flow  string
 	// Parked keys: see Subscription.Parked.
 	Parked   int
 	Buffered int64
@@ -239,6 +248,7 @@ type Status struct {
 // Subscription delivers a log's events to one sink.
 type Subscription struct {
 	cfg       Config
+	limiter   *flow.Limiter // the running session's goroutine owns it
 	commands  chan command
 	running   atomic.Bool
 	persisted atomic.Uint64
@@ -261,7 +271,7 @@ func New(c Config) (*Subscription, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Subscription{cfg: c, commands: make(chan command), passTail: passTail, status: Status{State: StateStopped, Reason: "not started"}}, nil
+	return &Subscription{cfg: c, limiter: newLimiter(&c), commands: make(chan command), passTail: passTail, status: Status{State: StateStopped, Reason: "not started"}}, nil
 }
 
 // ErrNotRunning: commands need Run.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/pipeline/flow"
 )
 
 // delivery is a Delivery with what the session knows about it.
@@ -31,6 +32,7 @@ type delivery struct {
 
 	sent     time.Time
 	took     time.Duration
+	ticket   flow.Ticket
 	outcomes pipeline.Outcomes
 	err      error
 }
@@ -97,11 +99,15 @@ func (d *delivery) Swap(i, j int) {
 // dispatch sends what may go now.
 func (s *session) dispatch(ctx context.Context, now time.Time) {
 	ratio := s.cfg.Throttle.ratio()
-	limit, until := share(s.cfg.MaxInFlight, ratio, now)
+	limit, until := share(s.limit(), ratio, now)
 	s.throttled = time.Time{}
 	for s.pace.permits(now) {
 		if s.inflight >= limit {
 			s.throttled = until
+			s.wants(now)
+			return
+		}
+		if !s.flows(now) {
 			return
 		}
 		d := s.next(now)
@@ -336,6 +342,9 @@ func (s *session) send(ctx context.Context, d *delivery, now time.Time) {
 	d.sent = now
 	s.inflight++
 	s.outage.sent(d)
+	if s.limiter != nil {
+		d.ticket = s.limiter.Sent(now)
+	}
 	if s.lanes.windowed {
 		s.lanes.window = append(s.lanes.window, d)
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/pipeline/flow"
 )
 
 // session is one run of a subscription from a cursor on. Its loop's goroutine owns every field; the
@@ -32,6 +33,8 @@ type session struct {
 	passing   int
 	asideLast bool
 	pace      pace
+	// limiter is the subscription's: what it learned outlives the session; nil: MaxInFlight alone counts.
+	limiter *flow.Limiter
 	// throttled until then, when a share of a Delivery is made of all or nothing.
 	throttled time.Time
 	save      saving
@@ -53,7 +56,7 @@ func newSession(s *Subscription, cur pipeline.Cursor) *session {
 	c := &s.cfg
 	_, ordered := c.Sink.(pipeline.Ordered)
 	return &session{
-		sub: s, cfg: c, number: s.number, start: cur, front: *newFrontier(cur.Low), maxBytes: c.Batch.Bytes,
+		sub: s, cfg: c, limiter: s.limiter, number: s.number, start: cur, front: *newFrontier(cur.Low), maxBytes: c.Batch.Bytes,
 		budget: newBudget(c.Budget), items: make(chan *item, 64), results: make(chan *delivery, c.MaxInFlight),
 		lanes: newLanes(c, ordered), stream: stream{pos: cur.Low}, held: newHeldKeys(), pace: newPace(c.Rate),
 	}
@@ -196,7 +199,7 @@ func (s *session) done(it *item, from, to uint32) {
 // arm sets the timer to the next moment at which something is due.
 func (s *session) arm(t *time.Timer, now time.Time) {
 	var next time.Time
-	for _, due := range [...]time.Time{s.save.due, s.save.resolvedDue, s.held.nextDue(), s.outage.due(), s.stream.due(s.cfg), s.pace.free, s.throttled, s.byRange.due, s.passDue()} {
+	for _, due := range [...]time.Time{s.save.due, s.save.resolvedDue, s.held.nextDue(), s.outage.due(), s.stream.due(s.cfg), s.pace.free, s.throttled, s.flowDue(), s.byRange.due, s.passDue()} {
 		// What was due and could not go waits for something else than time.
 		if due.After(now) && (next.IsZero() || due.Before(next)) {
 			next = due
@@ -262,6 +265,7 @@ func (s *session) publish() {
 	st.Low, st.Read = s.front.low(), s.front.end
 	st.InFlight, st.Open, st.Held, st.Buffered = s.inflight, s.open, len(s.held.keys), s.budget.used.Load()
 	st.Parked = sub.parks.len()
+	s.tellFlow(st)
 	st.Delivered += s.delivered
 	st.Failed += s.failed
 	st.Dead = sub.dead.Load()

@@ -28,7 +28,12 @@ func (s *session) returned(d *delivery, now time.Time) {
 		}
 		d.err = failed
 	}
+	s.learn(d, failed, now)
+	was := s.outage.on
 	s.judge(d, failed, now)
+	if was && !s.outage.on && s.limiter != nil && s.limiter.Rate() == 0 {
+		s.limiter.Restart() // slowly, as nothing is known of what it takes now
+	}
 	s.report(d, failed, now)
 	if !s.lanes.windowed {
 		s.settle(d, nil, now)
@@ -53,7 +58,9 @@ func (s *session) judge(d *delivery, failed *pipeline.DeliveryError, now time.Ti
 	}
 	switch failed.Class {
 	case pipeline.Unavailable:
-		s.outage.failed(d, failed, now, s.cfg.Rand)
+		if s.away(failed) {
+			s.outage.failed(d, failed, now, s.cfg.Rand)
+		}
 	case pipeline.Gone:
 		reason := "the subscriber asked to stop"
 		if failed.Reason != "" {

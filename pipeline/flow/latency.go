@@ -83,6 +83,9 @@ func (r *rate) advance(now time.Time) {
 	r.at = max(r.at, at)
 }
 
+// idle reports whether nothing was counted for a while.
+func (r *rate) idle(now time.Time) bool { return now.UnixNano()/int64(rateBucket)-r.at > rateLeast }
+
 func (r *rate) add(now time.Time) {
 	r.advance(now)
 	r.buckets[r.at%rateBuckets]++

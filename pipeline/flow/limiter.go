@@ -133,6 +133,9 @@ func (l *Limiter) Limit() int { return max(1, int(l.window+1e-9)) }
 // InFlight counts requests that were sent and are not done.
 func (l *Limiter) InFlight() int { return l.inflight }
 
+// Blind reports whether nothing gets through.
+func (l *Limiter) Blind() bool { return l.blind }
+
 // Rate is the pace in requests per second, 0 when there is none.
 func (l *Limiter) Rate() float64 { return l.pacer.Rate() }
 
@@ -141,6 +144,10 @@ func (l *Limiter) Reason() string { return l.reason }
 
 // Sent notes a request.
 func (l *Limiter) Sent(now time.Time) Ticket {
+	if l.inflight == 0 && l.delivered.idle(now) {
+		l.delivered = rate{} // a pause says nothing about what gets through
+		l.delivered.advance(now)
+	}
 	l.inflight++
 	t := Ticket{l.seq, now, l.inflight >= l.Limit()}
 	l.seq++

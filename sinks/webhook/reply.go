@@ -55,6 +55,7 @@ func (s *Sink) failed(ctx context.Context, err error, timeout time.Duration) err
 	case errors.As(err, &cert), errors.As(err, &record), errors.As(err, &alert), errors.As(err, &authority), errors.As(err, &own):
 		out.Class, out.Reason = pipeline.Unavailable, s.mask("tls: "+err.Error())
 	case errors.As(err, &timed) && timed.Timeout():
+		out.TimedOut = true
 		out.Reason = fmt.Sprintf("no reply within %s", timeout.Round(time.Millisecond))
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE),
 		errors.Is(err, net.ErrClosed): // while the body was being written
@@ -112,7 +113,7 @@ func (s *Sink) refusal(status int, reason string, h http.Header, events int) *pi
 	case status == http.StatusGone:
 		out.Class = pipeline.Gone
 	case status == http.StatusTooManyRequests, status == http.StatusServiceUnavailable:
-		out.Class, out.RetryAfter = pipeline.Unavailable, retryAfter(h.Get("Retry-After"), time.Now())
+		out.Class, out.Congested, out.RetryAfter = pipeline.Unavailable, true, retryAfter(h.Get("Retry-After"), time.Now())
 	case status >= 300 && status <= 399:
 		out.Class = pipeline.Unavailable
 		out.Reason += ": redirects are never followed; set the final url"

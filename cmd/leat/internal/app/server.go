@@ -226,7 +226,7 @@ func (s *Server) startSubscription(ctx context.Context, cfg *config.Config, name
 	}
 	render := encode.JSON(encode.Options{Source: sub.Source, PublicURL: s.publicURL, Columns: sub.Columns, Int64AsString: sub.JSON.Int64 == "string", Form: s.forms.Of})
 	c := deliver.Config{Name: name, Source: sub.Source, Filter: program, From: startOf(sub.From), Order: orders[sub.Order],
-		MaxInFlight: sub.Flow.MaxInFlight, Rate: sub.Flow.Rate, Throttle: s.throttleOf(name),
+		MaxInFlight: sub.Flow.MaxInFlight, Adaptive: sub.Deliver.Webhook != nil, Rate: sub.Flow.Rate, Throttle: s.throttleOf(name),
 		Batch: deliver.Batch{Events: sub.Batch.Events, Bytes: int(sub.Batch.Bytes), Wait: sub.Batch.Wait.D()},
 		Retry: deliver.Retry{Initial: sub.Retry.Initial.D(), Max: sub.Retry.Max.D(), Attempts: sub.Retry.Attempts, Age: sub.Retry.Age.D()},
 		Grace: s.o.Grace, Resolved: sub.Resolved.D(),
