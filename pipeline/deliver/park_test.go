@@ -197,6 +197,29 @@ func TestWhatIsDiscardedIsListed(t *testing.T) {
 	})
 }
 
+// TestParksOfALostLogAreForgotten: by the seek that says where to go on.
+func TestParksOfALostLogAreForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, m, sink := pipetest.NewMemoryLog("log", first), newMemory(), newPicky(pipeline.Fatal, first)
+		r := start(t, parkConfig(l, m, sink))
+		appendTo(t, l, keys(1)...)
+		time.Sleep(time.Second)
+		r.end()
+		other := pipetest.NewMemoryLog("other", first+9000)
+		appendTo(t, other, keys(1)...)
+		r = start(t, parkConfig(other, m, sink))
+		if err := r.Seek(t.Context(), Start{}, "new log"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		wantOffsets(t, sink.took(), 9000)
+		r.end()
+		if len(m.parks) != 0 {
+			t.Fatal(m.parks)
+		}
+	})
+}
+
 // TestRedrive: what was held comes again in order, the event that failed first too, by few Deliveries at once,
 // while live events go on; then the key goes on live. One that fails again is parked again, at that event.
 func TestRedrive(t *testing.T) {

@@ -124,6 +124,22 @@ func (s *Subscription) loadParks(ctx context.Context) error {
 	return nil
 }
 
+// forgetParks: their offsets say nothing about the log as it is now.
+func (s *Subscription) forgetParks(ctx context.Context) error {
+	all, err := s.cfg.Store.Parks(ctx, s.cfg.Name)
+	if err != nil {
+		return fmt.Errorf("read the parks: %w", err)
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	if err := s.cfg.Store.DeleteParks(ctx, all); err != nil {
+		return fmt.Errorf("forget the parks: %w", err)
+	}
+	s.cfg.Observer.Warned("subscription "+s.cfg.Name, fmt.Sprintf("%d parked keys belonged to a log that is no longer there: what they held is lost, and they go on live", len(all)), pipeline.BringRows)
+	return s.loadParks(ctx)
+}
+
 // Parked lists what is held, the oldest first. It never blocks for long; before Run it is empty.
 func (s *Subscription) Parked() []Park { return s.parks.list() }
 

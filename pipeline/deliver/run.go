@@ -293,7 +293,12 @@ func (s *Subscription) seek(ctx context.Context, cur pipeline.Cursor, to Start, 
 	from := oldest
 	var out []pipeline.OffsetRange
 	beyond := cur.Low > end || cur.High > end
-	if foreign := cur.Log != next.Log || beyond; !foreign {
+	foreign := cur.Log != next.Log || beyond
+	if foreign {
+		if err := s.forgetParks(ctx); err != nil {
+			return cur, fmt.Errorf("seek: %w", err)
+		}
+	} else {
 		if at < cur.Low {
 			return cur, fmt.Errorf("seek: offset %d lies before the cursor (%d): a seek only goes forward; to deliver again is a replay", at, cur.Low)
 		}
