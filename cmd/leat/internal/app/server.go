@@ -56,7 +56,7 @@ type Server struct {
 	commits   map[string]commitAt           // by subscription
 	arrivals  map[string]arrival            // by source
 	logFull   map[string]bool
-	throttles throttles
+	throttles *throttles
 }
 
 // shareOf the memory budget: what sinks encode for one another, the logs' tails, their queues, and the

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -16,19 +17,21 @@ import (
 	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
 )
 
-// throttles are those that operators have set, by name of source or subscription. Guarded by Server.mu.
+// throttles are those that operators have set, by name of source or subscription. Their lock is a leaf: the
+// engine asks for them while Server.mu may be held.
 type throttles struct {
+	mu     sync.Mutex
 	set    map[string]state.Throttle
 	expire map[string]*time.Timer
 	// handles of subscriptions, made when first asked for: they outlive what runs under the name.
 	handles map[string]*deliver.Throttle
 }
 
-func newThrottles() throttles {
-	return throttles{set: map[string]state.Throttle{}, expire: map[string]*time.Timer{}, handles: map[string]*deliver.Throttle{}}
+func newThrottles() *throttles {
+	return &throttles{set: map[string]state.Throttle{}, expire: map[string]*time.Timer{}, handles: map[string]*deliver.Throttle{}}
 }
 
-// handle of a subscription's throttle. Callers hold Server.mu.
+// handle of a subscription's throttle. Callers hold mu.
 func (t *throttles) handle(name string) *deliver.Throttle {
 	h := t.handles[name]
 	if h == nil {
@@ -38,7 +41,7 @@ func (t *throttles) handle(name string) *deliver.Throttle {
 	return h
 }
 
-// put sets a throttle. Callers hold Server.mu.
+// put sets a throttle. Callers hold mu.
 func (t *throttles) put(x state.Throttle, over func()) {
 	t.drop(x.Name)
 	t.set[x.Name] = x
@@ -48,7 +51,7 @@ func (t *throttles) put(x state.Throttle, over func()) {
 	}
 }
 
-// drop ends a throttle. Callers hold Server.mu.
+// drop ends a throttle. Callers hold mu.
 func (t *throttles) drop(name string) {
 	if timer := t.expire[name]; timer != nil {
 		timer.Stop()
@@ -60,15 +63,15 @@ func (t *throttles) drop(name string) {
 
 // throttleOf a subscription that is started.
 func (s *Server) throttleOf(subscription string) *deliver.Throttle {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.throttles.mu.Lock()
+	defer s.throttles.mu.Unlock()
 	return s.throttles.handle(subscription)
 }
 
 // throttlesOf a source, as operators have set them.
 func (s *Server) throttlesOf(source string) []flow.Throttle {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.throttles.mu.Lock()
+	defer s.throttles.mu.Unlock()
 	t, is := s.throttles.set[source]
 	if !is {
 		return nil
@@ -89,8 +92,8 @@ func (s *Server) loadThrottles(ctx context.Context) error {
 }
 
 func (s *Server) putThrottle(t state.Throttle) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.throttles.mu.Lock()
+	defer s.throttles.mu.Unlock()
 	s.throttles.put(t, func() { s.expireThrottle(t) })
 }
 
@@ -98,13 +101,13 @@ func (s *Server) putThrottle(t state.Throttle) {
 func (s *Server) expireThrottle(t state.Throttle) {
 	s.apply.Lock()
 	defer s.apply.Unlock()
-	s.mu.Lock()
+	s.throttles.mu.Lock()
 	now, is := s.throttles.set[t.Name]
 	same := is && now == t && s.throttles.expire[t.Name] != nil
 	if same {
 		s.throttles.drop(t.Name)
 	}
-	s.mu.Unlock()
+	s.throttles.mu.Unlock()
 	if !same {
 		return
 	}
@@ -117,8 +120,8 @@ func (s *Server) expireThrottle(t state.Throttle) {
 func (s *Server) stopThrottles() {
 	s.apply.Lock()
 	defer s.apply.Unlock()
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.throttles.mu.Lock()
+	defer s.throttles.mu.Unlock()
 	for name, timer := range s.throttles.expire {
 		timer.Stop()
 		delete(s.throttles.expire, name)
@@ -133,10 +136,11 @@ func (s *Server) Throttle(ctx context.Context, r *leatv1.ThrottleRequest) (*leat
 	s.apply.Lock()
 	defer s.apply.Unlock()
 	s.mu.Lock()
-	source := s.cfg.Sources[r.Name] != nil
-	known := source || s.cfg.Subscriptions[r.Name] != nil
-	before, is := s.throttles.set[r.Name]
+	known := s.cfg.Sources[r.Name] != nil || s.cfg.Subscriptions[r.Name] != nil
 	s.mu.Unlock()
+	s.throttles.mu.Lock()
+	before, is := s.throttles.set[r.Name]
+	s.throttles.mu.Unlock()
 	switch {
 	case !known:
 		return nil, api.Errorf(api.NotFound, "no source or subscription %q", r.Name)
@@ -146,9 +150,9 @@ func (s *Server) Throttle(ctx context.Context, r *leatv1.ThrottleRequest) (*leat
 		if err := s.store.DropThrottle(ctx, r.Name); err != nil {
 			return nil, err
 		}
-		s.mu.Lock()
+		s.throttles.mu.Lock()
 		s.throttles.drop(r.Name)
-		s.mu.Unlock()
+		s.throttles.mu.Unlock()
 		api.Note(ctx, fmt.Sprintf("was %v by %s", before.Ratio, before.Owner))
 		return s.throttleResponse(r.Name), nil
 	case r.GetDuration().AsDuration() > maxThrottle:
@@ -171,8 +175,8 @@ func (s *Server) throttleResponse(name string) *leatv1.ThrottleResponse {
 
 // throttleStates are the throttles in force of a source or subscription, the lowest ratio first.
 func (s *Server) throttleStates(name string) []*leatv1.ThrottleState {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.throttles.mu.Lock()
+	defer s.throttles.mu.Unlock()
 	var all []*leatv1.ThrottleState
 	if t, is := s.throttles.set[name]; is {
 		p := &leatv1.ThrottleState{Ratio: t.Ratio, Reason: t.Reason, Owner: t.Owner, Since: timestamppb.New(t.Since)}
