@@ -20,7 +20,7 @@ type usual struct {
 const (
 	latencyDevs   = 2     // deviations above the mean that are still usual
 	latencySpread = 0.25  // of the mean, at least
-	latencyLeast  = 0.002 // seconds, at least: less is not worth slowing down for
+	latencyLeast  = 0.020 // seconds, at least: a busy machine of our own adds as much
 	latencyRounds = 8     // rounds over which the mean follows
 	latencyDoubt  = 16    // how much slower it follows what is above the limit
 	latencyWarm   = 4     // samples before a bucket says anything
