@@ -17,8 +17,16 @@ import (
 
 const signalNone = syscall.Signal(0)
 
+// tempDir is one that an unprivileged user may enter: those of testing lie in a closed folder.
+func tempDir(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	must(t, os.Chmod(filepath.Dir(dir), 0o711))
+	return dir
+}
+
 func TestCachedMadeOnce(t *testing.T) {
-	t.Setenv("LEAT_CACHE", filepath.Join(t.TempDir(), "new"))
+	t.Setenv("LEAT_CACHE", filepath.Join(tempDir(t), "new"))
 	var wg sync.WaitGroup
 	var fills atomic.Int32
 	for range 16 {
@@ -39,7 +47,7 @@ func TestCachedMadeOnce(t *testing.T) {
 }
 
 func TestCachedNeverHalf(t *testing.T) {
-	root := t.TempDir()
+	root := tempDir(t)
 	t.Setenv("LEAT_CACHE", root)
 	dead := filepath.Join(root, ".new-thing-123")
 	must(t, os.Mkdir(dead, 0o755))
@@ -76,10 +84,29 @@ func TestLockEndsWithContext(t *testing.T) {
 	unlock()
 }
 
+// A folder of mktemp -d, and a umask that closes everything, do for a cache and for root's servers.
+func TestClosedCache(t *testing.T) {
+	root := filepath.Join(tempDir(t), "closed")
+	must(t, os.Mkdir(root, 0o700))
+	t.Setenv("LEAT_CACHE", root)
+	dir, err := process.Cached(t.Context(), "thing", func(dir string) error {
+		return errors.Join(os.Mkdir(filepath.Join(dir, "bin"), 0o700), os.WriteFile(filepath.Join(dir, "bin", "true"), []byte("#!/bin/sh\n"), 0o700), process.OpenTree(dir))
+	})
+	must(t, err)
+	must(t, process.RunTool(t.Context(), dir, process.Unprivileged(), nil, filepath.Join(dir, "bin", "true")))
+	if process.Unprivileged() == nil {
+		return // nothing above it is in our way either
+	}
+	must(t, os.Chmod(root, 0o700))
+	t.Setenv("LEAT_CACHE", filepath.Join(root, "below"))
+	_, err = process.Cached(t.Context(), "thing", func(string) error { return nil })
+	wantCure(t, err, root+":", "chmod o+x", "LEAT_CACHE")
+}
+
 // What cannot be had is said with its cure.
 func TestCures(t *testing.T) {
 	t.Run("no network", func(t *testing.T) {
-		t.Setenv("LEAT_CACHE", t.TempDir())
+		t.Setenv("LEAT_CACHE", tempDir(t))
 		t.Setenv("LEAT_MAVEN_URL", "http://127.0.0.1:1")
 		_, err := Postgres(t.Context(), PostgresOptions{})
 		wantCure(t, err, "LEAT_MAVEN_URL")
@@ -93,7 +120,7 @@ func TestCures(t *testing.T) {
 			must(t, os.Symlink("/bin/"+name, filepath.Join(bin, name)))
 		}
 		t.Setenv("PATH", bin)
-		t.Setenv("LEAT_CACHE", t.TempDir())
+		t.Setenv("LEAT_CACHE", tempDir(t))
 		_, err := MariaDB(t.Context(), MySQLOptions{})
 		wantCure(t, err, "apt-get is missing", "by its URL")
 	})

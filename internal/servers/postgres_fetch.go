@@ -21,14 +21,10 @@ func postgresPrograms(ctx context.Context, major int, say func(string)) (string,
 	if !ok {
 		return "", fmt.Errorf("there is no PostgreSQL %d here: choose one of %v", major, PostgresVersions())
 	}
-	home, err := process.Cached(ctx, "postgres-"+release, func(dir string) error {
+	return process.Cached(ctx, "postgres-"+release, func(dir string) error {
 		tell(say, "downloading PostgreSQL %s (15 MB), once, into %s", strings.TrimSuffix(release, ".0"), filepath.Dir(dir))
-		return fetchPostgres(ctx, release, dir)
+		return errors.Join(fetchPostgres(ctx, release, dir), process.OpenTree(dir))
 	})
-	if err != nil {
-		return "", err
-	}
-	return home, process.Enterable(home, process.Unprivileged())
 }
 
 // fetchPostgres downloads and unpacks a release into dir.
@@ -82,7 +78,7 @@ func postgresTemplate(ctx context.Context, home string, major int, as *process.I
 	}
 	name := fmt.Sprintf("postgres-%s-data-%d", postgresReleases[major], owner)
 	return process.Cached(ctx, name, func(dir string) error {
-		if err := errors.Join(process.Chown(dir, as), process.Enterable(dir, as)); err != nil {
+		if err := process.Chown(dir, as); err != nil {
 			return err
 		}
 		// checksums on, as PostgreSQL 18 has by default, so that all versions do the same work

@@ -37,11 +37,14 @@ func Cached(ctx context.Context, name string, fill func(dir string) error) (stri
 		return "", err
 	}
 	entry := filepath.Join(root, name)
-	if Exists(entry) {
-		return entry, nil
-	}
 	if err := os.MkdirAll(root, 0o755); err != nil {
 		return "", fmt.Errorf("make the cache: %w: set LEAT_CACHE to a folder that can be written", err)
+	}
+	if err := Open(root, Unprivileged()); err != nil {
+		return "", err
+	}
+	if Exists(entry) {
+		return entry, nil
 	}
 	unlock, err := LockFile(ctx, entry+".lock")
 	if err != nil {
@@ -148,12 +151,22 @@ func Chown(path string, as *Identity) error {
 	return os.Chown(path, as.Uid, as.gid)
 }
 
-// Enterable says why the unprivileged user as cannot read in dir, if so.
-func Enterable(dir string, as *Identity) error {
-	if as == nil || mayReadAll() {
+// Open lets the unprivileged user as enter dir, which is ours. The folders above are not ours to open:
+// the error names the one that is in the way.
+func Open(dir string, as *Identity) error {
+	if as == nil {
 		return nil
 	}
-	for p := dir; ; p = filepath.Dir(p) {
+	st, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	if st.Mode().Perm()&0o001 == 0 {
+		if err := os.Chmod(dir, st.Mode().Perm()|0o001); err != nil {
+			return err
+		}
+	}
+	for p := filepath.Dir(dir); ; p = filepath.Dir(p) {
 		st, err := os.Stat(p)
 		if err != nil {
 			return err
@@ -165,4 +178,19 @@ func Enterable(dir string, as *Identity) error {
 			return nil
 		}
 	}
+}
+
+// OpenTree lets everybody read what is in dir as its owner may, whatever our umask.
+func OpenTree(dir string) error {
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.Type()&fs.ModeSymlink != 0 {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		mode := info.Mode().Perm()
+		return os.Chmod(path, mode|mode>>6&0o005)
+	})
 }

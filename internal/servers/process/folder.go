@@ -33,7 +33,7 @@ func NewFolder(prefix string) (*Folder, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := Enterable(base, Unprivileged()); err != nil {
+	if err := Open(base, Unprivileged()); err != nil {
 		return nil, err
 	}
 	// One at a time: a lock file is never seen between its making and its locking.

@@ -15,5 +15,3 @@ func childAttr(as *Identity, _ os.Signal) *syscall.SysProcAttr {
 	}
 	return a
 }
-
-func mayReadAll() bool { return false }

@@ -3,11 +3,9 @@
 package process
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -38,18 +36,4 @@ func ownedByUs(dir string) error {
 		return fmt.Errorf("%s is not a folder of ours: remove it or set TMPDIR to another folder", dir)
 	}
 	return nil
-}
-
-// capabilities reads CapEff of /proc/PID/status.
-func capabilities(status []byte) uint64 {
-	for line := range bytes.Lines(status) {
-		if v, ok := bytes.CutPrefix(line, []byte("CapEff:")); ok {
-			n, err := strconv.ParseUint(string(bytes.TrimSpace(v)), 16, 64)
-			if err != nil {
-				return 0
-			}
-			return n
-		}
-	}
-	return 0
 }
