@@ -182,7 +182,11 @@ func TestErrorsNameTheCure(t *testing.T) {
 		}
 	})
 	t.Run("no network", func(t *testing.T) {
-		t.Setenv("LEAT_CACHE", t.TempDir())
+		cache := t.TempDir()
+		if err := os.Chmod(filepath.Dir(cache), 0o711); err != nil { // root's servers run as nobody
+			t.Fatal(err)
+		}
+		t.Setenv("LEAT_CACHE", cache)
 		t.Setenv("LEAT_MAVEN_URL", "http://127.0.0.1:1")
 		if _, _, err := show(t, &options{}); err == nil || !strings.Contains(err.Error(), "LEAT_MAVEN_URL") || !strings.Contains(err.Error(), "--url") {
 			t.Errorf("err %v", err)
