@@ -40,13 +40,18 @@ func wantStop(t *testing.T, err *pipeline.SourceError, code, in string) {
 // One server of each kind is used up by what cannot be done on a shared one.
 func TestLostHistory(t *testing.T) {
 	t.Parallel()
+	o := servers.MySQLOptions{Params: map[string]string{"log-slave-updates": "ON"}}
 	t.Run("mysql", func(t *testing.T) {
 		t.Parallel()
-		lost(t, servertest.ExclusiveMySQL(t, servers.MySQLOptions{}), servertest.MySQL(t, servers.MySQLOptions{}))
+		own := servertest.ExclusiveMySQL(t, servers.MySQLOptions{})
+		failover(t, own, servertest.ExclusiveMySQL(t, servers.MySQLOptions{}))
+		lost(t, own, servertest.MySQL(t, servers.MySQLOptions{}))
 	})
 	t.Run("mariadb", func(t *testing.T) {
 		t.Parallel()
-		lost(t, servertest.ExclusiveMariaDB(t, servers.MySQLOptions{}), servertest.MariaDB(t, servers.MySQLOptions{}))
+		own := servertest.ExclusiveMariaDB(t, servers.MySQLOptions{})
+		failover(t, own, servertest.ExclusiveMariaDB(t, o))
+		lost(t, own, servertest.MariaDB(t, servers.MySQLOptions{}))
 	})
 }
 
