@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,10 +11,8 @@ import (
 	"sync"
 	"time"
 
-	"connectrpc.com/connect"
-
+	"github.com/leat-cdc/leat/bench/process"
 	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
-	"github.com/leat-cdc/leat/schemas/envelope/leatv1/leatv1connect"
 )
 
 // allCases in the order in which they run.
@@ -38,7 +35,7 @@ type bench struct {
 }
 
 func (b *bench) database(ctx context.Context) (err error) {
-	say("%s: starting a server", b.name)
+	process.Say("%s: starting a server", b.name)
 	if b.db, err = starters[b.name](ctx); err != nil {
 		return err
 	}
@@ -69,7 +66,7 @@ func (b *bench) database(ctx context.Context) (err error) {
 		if !b.o.wants(names...) {
 			continue
 		}
-		say("%s: filling %s with %d row changes", b.name, part.w.name, part.w.rows)
+		process.Say("%s: filling %s with %d row changes", b.name, part.w.name, part.w.rows)
 		if err := b.db.fill(ctx, &part.w); err != nil {
 			return fmt.Errorf("fill %s: %w", part.w.name, err)
 		}
@@ -82,7 +79,7 @@ func (b *bench) database(ctx context.Context) (err error) {
 				limited, cancel := context.WithTimeout(ctx, b.o.timeout)
 				if err := s.do(limited, &part.w, fmt.Sprintf("%s-%d-%d", s.name, i, run)); err != nil {
 					err = fmt.Errorf("%s: %s, run %d: %w", b.name, s.name, run+1, err)
-					say("FAILED %v", err)
+					process.Say("FAILED %v", err)
 					b.failed = append(b.failed, err)
 				}
 				if b.o.versus != "" && slices.Contains(versusCases, s.name) {
@@ -139,7 +136,7 @@ func (b *bench) own(ctx context.Context, w *workload, run string) (err error) {
 	b.record(label("own", w), rowsPerSecond, rate)
 	used := cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
 	b.record(label("own", w), cpuPerEvent, float64(used.Nanoseconds())/1000/float64(w.rows))
-	say("%s: own client, %s: %.0f rows/s", b.name, w.name, rate)
+	process.Say("%s: own client, %s: %.0f rows/s", b.name, w.name, rate)
 	return nil
 }
 
@@ -172,12 +169,12 @@ func (b *bench) keep(m measured) {
 			b.record(m.name, steadyRate, float64(m.events)/steady.Seconds())
 		}
 	}
-	say("%s: %s: %.0f rows/s, %.2f µs CPU an event, %d MiB, first event after %d ms", b.name, m.name+b.other, float64(m.events)/m.took.Seconds(),
+	process.Say("%s: %s: %.0f rows/s, %.2f µs CPU an event, %d MiB, first event after %d ms", b.name, m.name+b.other, float64(m.events)/m.took.Seconds(),
 		float64(m.cpu.Microseconds())/float64(m.events), m.peak>>20, m.first.Milliseconds())
 }
 
 // start runs Leat over a fresh data folder.
-func (b *bench) start(ctx context.Context, w *workload, run, folder, subscriptions string) (*server, func(context.Context) error, error) {
+func (b *bench) start(ctx context.Context, w *workload, run, folder, subscriptions string) (*process.Server, func(context.Context) error, error) {
 	yaml, undo, err := b.db.source(ctx, w, run, false)
 	if err != nil {
 		return nil, nil, err
@@ -190,44 +187,12 @@ func (b *bench) start(ctx context.Context, w *workload, run, folder, subscriptio
 }
 
 // launch runs Leat as a configuration says.
-func (b *bench) launch(ctx context.Context, run, folder, source, subscriptions string) (*server, error) {
+func (b *bench) launch(ctx context.Context, run, folder, source, subscriptions string) (*process.Server, error) {
 	profile := ""
 	if b.o.profile != "" {
 		profile, _ = filepath.Abs(filepath.Join(b.o.profile, b.name+"-"+run+".pprof")) // fails only where the working folder is gone
 	}
-	return startLeat(ctx, b.leat, folder, b.o.memory, source, subscriptions, profile)
-}
-
-// shared by all questions to the servers' APIs.
-var shared = &http.Client{Timeout: 5 * time.Second}
-
-// status asks the server; nil while it does not answer.
-func (s *server) status(ctx context.Context) *leatv1.StatusResponse {
-	c := leatv1connect.NewAdminServiceClient(shared, s.addr)
-	r, err := c.Status(ctx, connect.NewRequest(&leatv1.StatusRequest{}))
-	if err != nil {
-		return nil
-	}
-	return r.Msg
-}
-
-// waitFor asks until what it wants is so.
-func (s *server) waitFor(ctx context.Context, what string, is func(*leatv1.StatusResponse) bool) error {
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		if st := s.status(ctx); st != nil && is(st) {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("wait for %s: %w\n%s", what, ctx.Err(), s.said())
-		case err := <-s.ended:
-			s.ended <- err
-			return fmt.Errorf("wait for %s: leat ended: %v\n%s", what, err, s.said())
-		case <-tick.C:
-		}
-	}
+	return process.Start(ctx, b.leat, folder, b.o.memory, source, subscriptions, profile)
 }
 
 // logged says whether so many events stand in the log. Offsets begin at some number of the log's own, so
@@ -246,10 +211,10 @@ func (b *bench) null(ctx context.Context, w *workload, run string) error {
 	if err != nil {
 		return err
 	}
-	err = s.waitFor(ctx, "the log to fill", logged(w.rows))
-	m := measured{name: "null", events: w.rows, took: time.Since(s.started), cpu: s.cpu()}
+	err = s.WaitFor(ctx, "the log to fill", logged(w.rows))
+	m := measured{name: "null", events: w.rows, took: time.Since(s.Started), cpu: s.CPU()}
 	var stopErr error
-	if m.peak, stopErr = s.stop(); err == nil {
+	if m.peak, stopErr = s.Stop(); err == nil {
 		b.keep(m)
 	}
 	return errors.Join(err, stopErr, undo(context.WithoutCancel(ctx)))
@@ -267,11 +232,11 @@ func (b *bench) fillLog(ctx context.Context, w *workload) error {
 		return errors.Join(err, undo(ctx))
 	}
 	b.filled, b.source, b.undo = folder, yaml, undo
-	err = s.waitFor(ctx, "the log to fill", logged(w.rows))
+	err = s.WaitFor(ctx, "the log to fill", logged(w.rows))
 	if err == nil {
 		err = b.db.calm(ctx)
 	}
-	_, stopErr := s.stop()
+	_, stopErr := s.Stop()
 	return errors.Join(err, stopErr)
 }
 
@@ -309,20 +274,20 @@ func (b *bench) pulls(ctx context.Context, w *workload, run, name string, n int,
 	if err != nil {
 		return err
 	}
-	args := []string{"-addr", s.addr, "-subscriptions", strings.Join(names, ","), "-events", fmt.Sprint(w.rows)}
+	args := []string{"-addr", s.Addr, "-subscriptions", strings.Join(names, ","), "-events", fmt.Sprint(w.rows)}
 	if stalled {
 		args = append(args, "-stalled", "stalled")
 	}
 	h, used, err := b.hear(ctx, args)
-	m := measured{name: name, events: w.rows, hearing: used, took: h.Last.Sub(s.started), first: h.First.Sub(s.started), cpu: s.cpu()}
+	m := measured{name: name, events: w.rows, hearing: used, took: h.Last.Sub(s.Started), first: h.First.Sub(s.Started), cpu: s.CPU()}
 	if err != nil {
-		err = fmt.Errorf("%w\n%s", err, s.said())
+		err = fmt.Errorf("%w\n%s", err, s.Said())
 	} else if h.Events != int64(w.rows*n) {
 		err = fmt.Errorf("%d events came, %d were expected", h.Events, w.rows*n)
 	}
-	end := s.stop
+	end := s.Stop
 	if stalled && b.o.profile == "" { // a profile is written at a clean end only
-		end = s.kill
+		end = s.Kill
 	}
 	var stopErr error
 	if m.peak, stopErr = end(); err == nil {
@@ -333,12 +298,12 @@ func (b *bench) pulls(ctx context.Context, w *workload, run, name string, n int,
 
 // hear runs a child of pull subscribers to its end.
 func (b *bench) hear(ctx context.Context, args []string) (h heard, used time.Duration, err error) {
-	c, err := startChild(ctx, "pull-subscribers", args...)
+	c, err := process.StartChild(ctx, "pull-subscribers", args...)
 	if err != nil {
 		return h, 0, err
 	}
-	err = errors.Join(c.next(&h), c.stop(nil))
-	if p := c.cmd.ProcessState; p != nil {
+	err = errors.Join(c.Next(&h), c.Stop(nil))
+	if p := c.State(); p != nil {
 		used = p.UserTime() + p.SystemTime()
 	}
 	return h, used, err
@@ -354,20 +319,20 @@ func (b *bench) webhook(ctx context.Context, w *workload, run string) (err error
 			return fmt.Errorf("fill the log: %w", err)
 		}
 	}
-	c, err := startChild(ctx, "webhook-receiver")
+	c, err := process.StartChild(ctx, "webhook-receiver")
 	if err != nil {
 		return err
 	}
 	var h heard
-	if err := c.next(&h); err != nil {
-		return errors.Join(err, c.stop(nil))
+	if err := c.Next(&h); err != nil {
+		return errors.Join(err, c.Stop(nil))
 	}
 	name := "hook-" + run
 	s, err := b.launch(ctx, run, b.filled, b.source, subscription(name, fmt.Sprintf("webhook: {url: %q, secret: %q}", h.Addr, secret)))
 	if err != nil {
-		return errors.Join(err, c.stop(nil))
+		return errors.Join(err, c.Stop(nil))
 	}
-	err = s.waitFor(ctx, "the webhook to have everything", func(st *leatv1.StatusResponse) bool {
+	err = s.WaitFor(ctx, "the webhook to have everything", func(st *leatv1.StatusResponse) bool {
 		for _, sub := range st.Subscriptions {
 			if sub.Name == name && sub.Low > 0 && len(st.Sources) == 1 {
 				return sub.Low-st.Sources[0].Oldest >= uint64(w.rows)
@@ -375,12 +340,12 @@ func (b *bench) webhook(ctx context.Context, w *workload, run string) (err error
 		}
 		return false
 	})
-	m := measured{name: "webhook", events: w.rows, cpu: s.cpu()}
+	m := measured{name: "webhook", events: w.rows, cpu: s.CPU()}
 	var stopErr error
-	m.peak, stopErr = s.stop()
-	err = errors.Join(err, stopErr, c.stop(&h))
+	m.peak, stopErr = s.Stop()
+	err = errors.Join(err, stopErr, c.Stop(&h))
 	if err == nil {
-		m.took, m.first = h.Last.Sub(s.started), h.First.Sub(s.started)
+		m.took, m.first = h.Last.Sub(s.Started), h.First.Sub(s.Started)
 		b.keep(m)
 	}
 	return err
@@ -398,32 +363,32 @@ const (
 func (b *bench) latency(ctx context.Context, w *workload, run string) error {
 	folder := filepath.Join(b.o.dir, b.name+"-"+run)
 	defer os.RemoveAll(folder)
-	c, err := startChild(ctx, "webhook-receiver", "-beat")
+	c, err := process.StartChild(ctx, "webhook-receiver", "-beat")
 	if err != nil {
 		return err
 	}
 	var hook, pull heard
-	if err := c.next(&hook); err != nil {
-		return errors.Join(err, c.stop(nil))
+	if err := c.Next(&hook); err != nil {
+		return errors.Join(err, c.Stop(nil))
 	}
 	subs := strings.ReplaceAll(subscription("pulled", "pull: {}")+subscription("hooked", fmt.Sprintf("webhook: {url: %q, secret: %q}", hook.Addr, secret)),
 		"from: earliest", "from: latest")
 	yaml, undo, err := b.db.source(ctx, w, run, true)
 	if err != nil {
-		return errors.Join(err, c.stop(nil))
+		return errors.Join(err, c.Stop(nil))
 	}
 	s, err := b.launch(ctx, run, folder, yaml, subs)
 	if err != nil {
-		return errors.Join(err, c.stop(nil), undo(ctx))
+		return errors.Join(err, c.Stop(nil), undo(ctx))
 	}
-	err = s.waitFor(ctx, "the source to stream", func(st *leatv1.StatusResponse) bool {
+	err = s.WaitFor(ctx, "the source to stream", func(st *leatv1.StatusResponse) bool {
 		return len(st.Sources) == 1 && st.Sources[0].State == "streaming" && len(st.Subscriptions) == 2
 	})
 	if err == nil {
 		err = b.beat(ctx, w, s, run, &pull)
 	}
-	_, stopErr := s.stop()
-	err = errors.Join(err, stopErr, c.stop(&hook), undo(context.WithoutCancel(ctx)))
+	_, stopErr := s.Stop()
+	err = errors.Join(err, stopErr, c.Stop(&hook), undo(context.WithoutCancel(ctx)))
 	if err != nil {
 		return err
 	}
@@ -437,15 +402,15 @@ func (b *bench) latency(ctx context.Context, w *workload, run string) error {
 		p50, p99 := x.h.Micros[len(x.h.Micros)/2], x.h.Micros[len(x.h.Micros)*99/100]
 		b.record("latency "+x.name, p50Millis, float64(p50)/1000)
 		b.record("latency "+x.name, p99Millis, float64(p99)/1000)
-		say("%s: latency %s: p50 %.1f ms, p99 %.1f ms (%d events)", b.name, x.name, float64(p50)/1000, float64(p99)/1000, len(x.h.Micros))
+		process.Say("%s: latency %s: p50 %.1f ms, p99 %.1f ms (%d events)", b.name, x.name, float64(p50)/1000, float64(p99)/1000, len(x.h.Micros))
 	}
 	return nil
 }
 
 // beat writes at a steady rate while a pull subscriber listens, then lets Leat idle.
-func (b *bench) beat(ctx context.Context, w *workload, s *server, run string, pull *heard) error {
+func (b *bench) beat(ctx context.Context, w *workload, s *process.Server, run string, pull *heard) error {
 	n := int((b.o.beatTime + warmUp).Seconds() * beatRate)
-	c, err := startChild(ctx, "pull-subscribers", "-addr", s.addr, "-subscriptions", "pulled", "-events", fmt.Sprint(n), "-beat")
+	c, err := process.StartChild(ctx, "pull-subscribers", "-addr", s.Addr, "-subscriptions", "pulled", "-events", fmt.Sprint(n), "-beat")
 	if err != nil {
 		return err
 	}
@@ -459,25 +424,25 @@ func (b *bench) beat(ctx context.Context, w *workload, s *server, run string, pu
 	wg.Wait()
 	took := time.Since(begin)
 	if err := errors.Join(errs...); err != nil {
-		return errors.Join(err, c.stop(nil))
+		return errors.Join(err, c.Stop(nil))
 	}
-	if err := c.next(pull); err != nil {
-		return errors.Join(err, c.stop(nil))
+	if err := c.Next(pull); err != nil {
+		return errors.Join(err, c.Stop(nil))
 	}
 	b.record("latency pull", txPerSecond, float64(n)/took.Seconds())
 	if !strings.HasSuffix(run, fmt.Sprintf("-%d", b.o.runs-1)) {
-		return c.stop(nil)
+		return c.Stop(nil)
 	}
 	settle(ctx)
-	before := s.cpu()
+	before := s.CPU()
 	select {
 	case <-ctx.Done():
 	case <-time.After(b.o.idle):
 	}
-	idle := 100 * (s.cpu() - before).Seconds() / b.o.idle.Seconds()
+	idle := 100 * (s.CPU() - before).Seconds() / b.o.idle.Seconds()
 	b.record("idle", idlePercent, idle)
-	say("%s: idle: %.2f %% of a core", b.name, idle)
-	return c.stop(nil)
+	process.Say("%s: idle: %.2f %% of a core", b.name, idle)
+	return c.Stop(nil)
 }
 
 // writeBeats is one of the writers: every beatWriters-th transaction is its.

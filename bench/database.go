@@ -15,6 +15,7 @@ import (
 	"github.com/go-sql-driver/mysql"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/leat-cdc/leat/bench/process"
 	"github.com/leat-cdc/leat/internal/servers"
 )
 
@@ -52,7 +53,7 @@ var starters = map[string]func(ctx context.Context) (database, error){
 	"mysql":    func(ctx context.Context) (database, error) { return startMySQL(ctx, servers.MySQL) },
 }
 
-func telling(s string) { say("%s", s) }
+func telling(s string) { process.Say("%s", s) }
 
 func nothing(context.Context) error { return nil }
 

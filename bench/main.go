@@ -25,6 +25,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/leat-cdc/leat/bench/process"
 )
 
 type options struct {
@@ -138,8 +140,8 @@ func run(ctx context.Context, args []string) (err error) {
 	}
 	leat := o.leat
 	if leat == "" {
-		say("building bin/leat")
-		if leat, err = build(ctx); err != nil {
+		process.Say("building bin/leat")
+		if leat, err = process.Build(ctx); err != nil {
 			return err
 		}
 	}
@@ -158,15 +160,7 @@ func run(ctx context.Context, args []string) (err error) {
 	r.print(os.Stdout)
 	path, err := r.write(o.out)
 	if err == nil {
-		say("written to %s", path)
+		process.Say("written to %s", path)
 	}
 	return errors.Join(append(failed, err)...)
-}
-
-// begun is when the program started, for progress lines.
-var begun = time.Now()
-
-// say tells progress.
-func say(format string, args ...any) {
-	fmt.Fprintf(os.Stderr, "%6.1fs  %s\n", time.Since(begun).Seconds(), fmt.Sprintf(format, args...))
 }

@@ -18,6 +18,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/leat-cdc/leat/bench/process"
 	"github.com/leat-cdc/leat/schemas/envelope/frames"
 	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
 	"github.com/leat-cdc/leat/schemas/envelope/leatv1/leatv1connect"
@@ -57,7 +58,7 @@ func pullRole(args []string) error {
 	if err := f.Parse(args); err != nil {
 		return err
 	}
-	ctx, cancel := untilParentEnds()
+	ctx, cancel := process.UntilParentEnds()
 	defer cancel()
 	if *stalled != "" {
 		go stall(ctx, *addr, *stalled)
@@ -83,7 +84,7 @@ func pullRole(args []string) error {
 		}
 	}
 	slices.Sort(sum.Micros)
-	return print(sum)
+	return process.Print(sum)
 }
 
 type pullStream = connect.BidiStreamForClient[leatv1.PullRequest, leatv1.PullResponse]
@@ -201,7 +202,7 @@ func receiverRole(args []string) error {
 	if err := f.Parse(args); err != nil {
 		return err
 	}
-	ctx, cancel := untilParentEnds()
+	ctx, cancel := process.UntilParentEnds()
 	defer cancel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -234,7 +235,7 @@ func receiverRole(args []string) error {
 		<-ctx.Done()
 		_ = srv.Close() // Serve says how it ended
 	}()
-	if err := print(heard{Addr: "http://" + l.Addr().String()}); err != nil {
+	if err := process.Print(heard{Addr: "http://" + l.Addr().String()}); err != nil {
 		return err
 	}
 	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
@@ -243,7 +244,7 @@ func receiverRole(args []string) error {
 	mu.Lock()
 	defer mu.Unlock()
 	slices.Sort(beats)
-	return print(heard{First: time.Unix(0, first.Load()), Last: time.Unix(0, last.Load()), Bytes: bytes.Load(), Requests: requests.Load(),
+	return process.Print(heard{First: time.Unix(0, first.Load()), Last: time.Unix(0, last.Load()), Bytes: bytes.Load(), Requests: requests.Load(),
 		Events: int64(len(beats)), Micros: beats})
 }
 

@@ -1,4 +1,6 @@
-package main
+// Package process runs what is measured, and what it is measured with, as processes of their own: `leat run`
+// watched from outside, and children of the bench's own binary. CPU time and memory are each one's alone.
+package process
 
 import (
 	"bufio"
@@ -8,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,10 +19,15 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
+	"github.com/leat-cdc/leat/schemas/envelope/leatv1/leatv1connect"
 )
 
-// build makes bin/leat from the module that the working folder is in.
-func build(ctx context.Context) (string, error) {
+// Build makes bin/leat from the module that the working folder is in.
+func Build(ctx context.Context) (string, error) {
 	out, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
 	if err != nil {
 		return "", fmt.Errorf("find the module: %w", err)
@@ -34,21 +42,21 @@ func build(ctx context.Context) (string, error) {
 	return bin, nil
 }
 
-// server is a running `leat run`, watched from outside.
-type server struct {
+// Server is a running `leat run`, watched from outside.
+type Server struct {
 	cmd     *exec.Cmd
-	addr    string // http://127.0.0.1:port
-	started time.Time
-	log     string // file with its log lines
-	ended   chan error
+	Addr    string // http://127.0.0.1:port
+	Started time.Time
+	Log     string // file with its log lines
+	Ended   chan error
 
 	stopWatch chan struct{}
 	watched   sync.WaitGroup
 	peak      int64 // bytes of anonymous memory, the most that was seen
 }
 
-// freePort asks the system for a port that nobody listens on.
-func freePort() (int, error) {
+// FreePort asks the system for a port that nobody listens on.
+func FreePort() (int, error) {
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
 		return 0, fmt.Errorf("find a free port: %w", err)
@@ -57,12 +65,12 @@ func freePort() (int, error) {
 	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
-// startLeat writes folder/leat.yaml and runs it; folder may hold the data of an earlier run.
-func startLeat(ctx context.Context, bin, folder, memory, source, subscriptions, profile string) (*server, error) {
+// Start writes folder/leat.yaml and runs it; folder may hold the data of an earlier run.
+func Start(ctx context.Context, bin, folder, memory, source, subscriptions, profile string) (*Server, error) {
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return nil, err
 	}
-	port, err := freePort()
+	port, err := FreePort()
 	if err != nil {
 		return nil, err
 	}
@@ -74,8 +82,8 @@ func startLeat(ctx context.Context, bin, folder, memory, source, subscriptions, 
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		return nil, err
 	}
-	s := &server{addr: fmt.Sprintf("http://127.0.0.1:%d", port), log: filepath.Join(folder, "leat.log"), ended: make(chan error, 1), stopWatch: make(chan struct{})}
-	log, err := os.Create(s.log)
+	s := &Server{Addr: fmt.Sprintf("http://127.0.0.1:%d", port), Log: filepath.Join(folder, "leat.log"), Ended: make(chan error, 1), stopWatch: make(chan struct{})}
+	log, err := os.Create(s.Log)
 	if err != nil {
 		return nil, err
 	}
@@ -85,16 +93,16 @@ func startLeat(ctx context.Context, bin, folder, memory, source, subscriptions, 
 	if profile != "" {
 		s.cmd.Env = append(os.Environ(), "LEAT_CPUPROFILE="+profile)
 	}
-	s.started = time.Now()
+	s.Started = time.Now()
 	if err := s.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start leat: %w", err)
 	}
-	go func() { s.ended <- s.cmd.Wait() }()
+	go func() { s.Ended <- s.cmd.Wait() }()
 	s.watched.Go(s.watch)
 	return s, nil
 }
 
-func (s *server) watch() {
+func (s *Server) watch() {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -107,39 +115,39 @@ func (s *server) watch() {
 	}
 }
 
-// cpu is what the process has used so far, user and system.
-func (s *server) cpu() time.Duration { return cpuTime(s.cmd.Process.Pid) }
+// CPU is what the process has used so far, user and system.
+func (s *Server) CPU() time.Duration { return CPUTime(s.cmd.Process.Pid) }
 
-// kill ends it as a crash would, without waiting for a subscriber that holds something.
-func (s *server) kill() (int64, error) {
+// Kill ends it as a crash would, without waiting for a subscriber that holds something.
+func (s *Server) Kill() (int64, error) {
 	close(s.stopWatch)
 	s.watched.Wait()
 	err := s.cmd.Process.Kill()
-	<-s.ended // "killed"
+	<-s.Ended // "killed"
 	return s.peak, err
 }
 
-// stop ends it by SIGTERM, or by force after a while; it returns the peak of anonymous memory in bytes.
-func (s *server) stop() (int64, error) {
+// Stop ends it by SIGTERM, or by force after a while; it returns the peak of anonymous memory in bytes.
+func (s *Server) Stop() (int64, error) {
 	close(s.stopWatch)
 	s.watched.Wait()
 	_ = s.cmd.Process.Signal(syscall.SIGTERM) // when it has ended by itself, Wait says how
 	select {
-	case err := <-s.ended:
+	case err := <-s.Ended:
 		if err != nil {
-			err = fmt.Errorf("leat: %w\n%s", err, s.said())
+			err = fmt.Errorf("leat: %w\n%s", err, s.Said())
 		}
 		return s.peak, err
 	case <-time.After(15 * time.Second):
-		err := errors.Join(fmt.Errorf("leat did not end within 15 s of SIGTERM\n%s", s.said()), s.cmd.Process.Kill())
-		<-s.ended
+		err := errors.Join(fmt.Errorf("leat did not end within 15 s of SIGTERM\n%s", s.Said()), s.cmd.Process.Kill())
+		<-s.Ended
 		return s.peak, err
 	}
 }
 
-// said is the end of its log.
-func (s *server) said() string {
-	text, err := os.ReadFile(s.log)
+// Said is the end of its log.
+func (s *Server) Said() string {
+	text, err := os.ReadFile(s.Log)
 	if err != nil {
 		return ""
 	}
@@ -149,8 +157,8 @@ func (s *server) said() string {
 // ticks of /proc/PID/stat a second: USER_HZ, 100 on every Linux that Go runs on.
 const ticks = 100
 
-// cpuTime of a process; 0 where the system has no /proc.
-func cpuTime(pid int) time.Duration {
+// CPUTime of a process; 0 where the system has no /proc.
+func CPUTime(pid int) time.Duration {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0
@@ -189,21 +197,21 @@ func anonymous(pid int) int64 {
 	return kib << 10
 }
 
-// child is a process of this binary in another role. It says what it measured in lines of JSON, and ends when
+// Child is a process of this binary in another role. It says what it measured in lines of JSON, and ends when
 // its standard input does.
-type child struct {
+type Child struct {
 	role  string
 	cmd   *exec.Cmd
 	in    io.Closer
 	lines *bufio.Reader
 }
 
-func startChild(ctx context.Context, role string, args ...string) (*child, error) {
+func StartChild(ctx context.Context, role string, args ...string) (*Child, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("find this program: %w", err)
 	}
-	c := &child{role: role, cmd: exec.CommandContext(ctx, self, append([]string{role}, args...)...)}
+	c := &Child{role: role, cmd: exec.CommandContext(ctx, self, append([]string{role}, args...)...)}
 	c.cmd.Stderr = os.Stderr
 	in, err := c.cmd.StdinPipe()
 	if err != nil {
@@ -220,8 +228,8 @@ func startChild(ctx context.Context, role string, args ...string) (*child, error
 	return c, nil
 }
 
-// next reads one line.
-func (c *child) next(into any) error {
+// Next reads one line.
+func (c *Child) Next(into any) error {
 	line, err := c.lines.ReadBytes('\n')
 	if err != nil {
 		return fmt.Errorf("read from the %s: %w", c.role, err)
@@ -229,24 +237,67 @@ func (c *child) next(into any) error {
 	return json.Unmarshal(line, into)
 }
 
-// stop ends it; what it says at its end goes into `into`, when that is not nil.
-func (c *child) stop(into any) error {
+// Stop ends it; what it says at its end goes into `into`, when that is not nil.
+func (c *Child) Stop(into any) error {
 	err := c.in.Close()
 	if into != nil && err == nil {
-		err = c.next(into)
+		err = c.Next(into)
 	}
 	return errors.Join(err, c.cmd.Wait())
 }
 
-// print is what a child says.
-func print(v any) error { return json.NewEncoder(os.Stdout).Encode(v) }
+// State of a child that has ended; nil before.
+func (c *Child) State() *os.ProcessState { return c.cmd.ProcessState }
 
-// untilParentEnds returns a context that ends with standard input.
-func untilParentEnds() (context.Context, context.CancelFunc) {
+// Print is what a child says.
+func Print(v any) error { return json.NewEncoder(os.Stdout).Encode(v) }
+
+// UntilParentEnds returns a context that ends with standard input.
+func UntilParentEnds() (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin) // an error is an end too
 		cancel()
 	}()
 	return ctx, cancel
+}
+
+// asking is shared by all questions to the servers' APIs.
+var asking = &http.Client{Timeout: 5 * time.Second}
+
+// Status asks the server; nil while it does not answer.
+func (s *Server) Status(ctx context.Context) *leatv1.StatusResponse {
+	c := leatv1connect.NewAdminServiceClient(asking, s.Addr)
+	r, err := c.Status(ctx, connect.NewRequest(&leatv1.StatusRequest{}))
+	if err != nil {
+		return nil
+	}
+	return r.Msg
+}
+
+// WaitFor asks until what it wants is so.
+func (s *Server) WaitFor(ctx context.Context, what string, is func(*leatv1.StatusResponse) bool) error {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if st := s.Status(ctx); st != nil && is(st) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for %s: %w\n%s", what, ctx.Err(), s.Said())
+		case err := <-s.Ended:
+			s.Ended <- err
+			return fmt.Errorf("wait for %s: leat ended: %v\n%s", what, err, s.Said())
+		case <-tick.C:
+		}
+	}
+}
+
+// begun is when the program started, for progress lines.
+var begun = time.Now()
+
+// Say tells progress.
+func Say(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, "%6.1fs  %s\n", time.Since(begun).Seconds(), fmt.Sprintf(format, args...))
 }
