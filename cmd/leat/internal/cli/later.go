@@ -4,6 +4,8 @@ import (
 	"slices"
 
 	"github.com/spf13/cobra"
+
+	"github.com/leat-cdc/leat/cmd/leat/internal/cli/fault"
 )
 
 // later are the commands that a later version will have: their names are taken, and they refuse.
@@ -28,7 +30,7 @@ func (l laterCommand) command() *cobra.Command {
 			if slices.Contains(args, "--help") || slices.Contains(args, "-h") {
 				return cmd.Help()
 			}
-			return unsupported("leat " + l.name)
+			return fault.Unsupported("leat " + l.name)
 		},
 	}
 }

@@ -9,16 +9,19 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/leat-cdc/leat/cmd/leat/internal/cli/fault"
+	"github.com/leat-cdc/leat/cmd/leat/internal/cli/shell"
 )
 
 // manCommand writes the man pages; for those who package Leat. (cobra/doc would bring a Markdown parser
 // along; what these pages need of roff is six macros, man-pages(7).)
-func (a *app) manCommand() *cobra.Command {
+func manCommand(a *shell.App) *cobra.Command {
 	return &cobra.Command{
 		Use:    "man FOLDER",
 		Short:  "Write the man pages",
 		Hidden: true,
-		Args:   wants("FOLDER"),
+		Args:   fault.Wants("FOLDER"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := os.MkdirAll(args[0], 0o755); err != nil {
 				return fmt.Errorf("man pages: %w", err)

@@ -34,6 +34,26 @@ var Policy = []Rule{
 	{"bench", []string{"bench", "schemas", "pipeline", "sources", "sinks", "internal/servers", "cmd/leat"}, "measures from outside"},
 }
 
+// Within narrows what packages of one part may import of that part; who is not named may import all of it.
+// The longest Of is the rule.
+var Within = []Rule{
+	{"cmd/leat/internal/config", []string{"cmd/leat/internal/config"}, "the file knows nothing of who reads it"},
+	{"cmd/leat/internal/api", []string{"cmd/leat/internal/config"}, "the API knows its Backend only"},
+	{"cmd/leat/internal/cli", []string{"cmd/leat/internal/cli", "cmd/leat/internal/config"}, "commands reach the program by Deps, the server by the API"},
+	{"cmd/leat/internal/cli/screen", nil, "writes for people, whatever it is"},
+	{"cmd/leat/internal/cli/fault", []string{"cmd/leat/internal/cli/screen", "cmd/leat/internal/config"}, "what goes wrong is below what may go wrong"},
+	{"cmd/leat/internal/cli/shell", []string{"cmd/leat/internal/cli/screen", "cmd/leat/internal/cli/fault", "cmd/leat/internal/config"}, "what every command stands in knows no command"},
+	{"cmd/leat/internal/cli/status", cliFloor, "commands share the shell"},
+	{"cmd/leat/internal/cli/events", cliFloor, "commands share the shell"},
+	{"cmd/leat/internal/cli/install", cliFloor, "commands share the shell"},
+	{"cmd/leat/internal/cli/parks", cliFloor, "commands share the shell"},
+	{"cmd/leat/internal/cli/logs", append(cliFloor, "cmd/leat/internal/cli/events"), "prints the log's events as leat tail does"},
+	{"cmd/leat/internal/cli/operate", append(cliFloor, "cmd/leat/internal/cli/status"), "says of a throttle what status says"},
+}
+
+// cliFloor is what stands below the commands.
+var cliFloor = []string{"cmd/leat/internal/cli/screen", "cmd/leat/internal/cli/fault", "cmd/leat/internal/cli/shell", "cmd/leat/internal/config"}
+
 // Only says who alone may import a package.
 var Only = map[string][]string{
 	"pipeline/engine":  {"cmd/leat", "bench"},

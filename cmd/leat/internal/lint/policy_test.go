@@ -45,10 +45,10 @@ func under(p, folder string) bool {
 	return p == folder || strings.HasPrefix(p, folder+"/")
 }
 
-func ruleOf(p string) *Rule {
+func ruleOf(rules []Rule, p string) *Rule {
 	var best *Rule
-	for i := range Policy {
-		if r := &Policy[i]; under(p, r.Of) && (best == nil || len(r.Of) > len(best.Of)) {
+	for i := range rules {
+		if r := &rules[i]; under(p, r.Of) && (best == nil || len(r.Of) > len(best.Of)) {
 			best = r
 		}
 	}
@@ -68,7 +68,7 @@ func own(p string) string {
 // breaches lists what is wrong with one package.
 func breaches(p pkg) []string {
 	var bad []string
-	rule := ruleOf(p.ImportPath)
+	rule := ruleOf(Policy, p.ImportPath)
 	if rule == nil {
 		return []string{p.ImportPath + ": no rule says what it may import"}
 	}
@@ -88,6 +88,14 @@ func breaches(p pkg) []string {
 		for folder, who := range Only {
 			if under(in, folder) && !under(p.ImportPath, folder) && !slices.ContainsFunc(who, func(w string) bool { return under(p.ImportPath, w) }) {
 				bad = append(bad, p.ImportPath+" imports "+in+", which only "+strings.Join(who, ", ")+" may")
+			}
+		}
+	}
+	if within := ruleOf(Within, p.ImportPath); within != nil {
+		for _, imp := range p.Imports {
+			in, ours := strings.CutPrefix(imp, module)
+			if ours && under(in, own(p.ImportPath)) && !under(in, p.ImportPath) && !slices.ContainsFunc(within.May, func(m string) bool { return under(in, m) }) {
+				bad = append(bad, p.ImportPath+" imports "+in+": "+within.Why)
 			}
 		}
 	}
@@ -116,6 +124,8 @@ func TestThePolicyCatches(t *testing.T) {
 		{ImportPath: "sources/mysql", Imports: []string{module + "pipeline/disklog"}},
 		{ImportPath: "sinks/file", Imports: []string{module + "sinks/webhook"}},
 		{ImportPath: "sinks/file", Imports: []string{module + "pipeline/engine"}},
+		{ImportPath: "cmd/leat/internal/cli/shell", Imports: []string{module + "cmd/leat/internal/cli/status"}},
+		{ImportPath: "cmd/leat/internal/cli/parks", Imports: []string{module + "cmd/leat/internal/app"}},
 		{ImportPath: "pipeline/util"},
 		{ImportPath: "elsewhere"},
 	} {

@@ -1,4 +1,4 @@
-package cli
+package parks
 
 import (
 	"bytes"
@@ -10,11 +10,15 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/leat-cdc/leat/cmd/leat/internal/cli/fault"
 	"github.com/leat-cdc/leat/cmd/leat/internal/cli/screen"
+	"github.com/leat-cdc/leat/cmd/leat/internal/cli/shell"
 	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
 )
 
-func (a *app) parkedCommand() *cobra.Command {
+// Parked is leat parked.
+func Parked(app *shell.App) *cobra.Command {
+	a := &commands{app}
 	limit := uint32(100)
 	cmd := &cobra.Command{
 		Use:   "parked SUBSCRIPTION [EVENT-ID...]",
@@ -24,14 +28,14 @@ func (a *app) parkedCommand() *cobra.Command {
 			"given up on, with what was tried. With event ids: these, with their content. What was left out on\n" +
 			"purpose (by a seek, by retention, by leat discard) is listed below.",
 		Example:           "  leat parked search\n  leat parked search files-1877212358656123\n  leat parked search --json | jq '.dead[].id'",
-		Args:              wants("SUBSCRIPTION", "[EVENT-ID...]"),
-		ValidArgsFunction: a.names(false, true),
+		Args:              fault.Wants("SUBSCRIPTION", "[EVENT-ID...]"),
+		ValidArgsFunction: a.Names(false, true),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.parked(cmd.Context(), args[0], args[1:], limit)
 		},
 	}
 	cmd.Flags().Uint32VarP(&limit, "limit", "n", limit, "at most `N`")
-	a.jsonFlag(cmd)
+	a.JSONFlag(cmd)
 	return cmd
 }
 
@@ -62,42 +66,36 @@ type skippedDoc struct {
 }
 
 type deadDoc struct {
-	ID       string          `json:"id"`
-	Key      json.RawMessage `json:"key"`
-	Reason   string          `json:"reason"`
-	Attempts []attemptDoc    `json:"attempts"`
-	Event    json.RawMessage `json:"event,omitempty"` // when asked for by id
+	ID       string             `json:"id"`
+	Key      json.RawMessage    `json:"key"`
+	Reason   string             `json:"reason"`
+	Attempts []shell.AttemptDoc `json:"attempts"`
+	Event    json.RawMessage    `json:"event,omitempty"` // when asked for by id
 }
 
-type attemptDoc struct {
-	Time        *time.Time `json:"time"`
-	TookSeconds float64    `json:"took_seconds"`
-	Reason      string     `json:"reason"`
-}
-
-func (a *app) parked(ctx context.Context, name string, ids []string, limit uint32) error {
-	s, err := a.connect()
+func (a *commands) parked(ctx context.Context, name string, ids []string, limit uint32) error {
+	s, err := a.Connect()
 	if err != nil {
 		return err
 	}
-	defer s.close()
-	r, err := call(ctx, s, "parked "+name, s.Parked, &leatv1.ParkedRequest{Subscription: name, Limit: limit, Ids: ids})
+	defer s.Close()
+	r, err := shell.Call(ctx, s, "parked "+name, s.Parked, &leatv1.ParkedRequest{Subscription: name, Limit: limit, Ids: ids})
 	if err != nil {
 		return err
 	}
-	if a.asJSON {
-		return a.document(parkedDocument(r))
+	if a.JSON {
+		return a.Document(parkedDocument(r))
 	}
 	a.parkedKeys(name, r)
 	if len(r.GetDead()) == 0 && (len(ids) == 0 || r.GetTotal() == 0) {
-		a.out.Printf("%s has no dead letters\n", screen.Clean(name))
+		a.Out.Printf("%s has no dead letters\n", screen.Clean(name))
 		a.skipped(r)
 		return nil
 	}
 	for _, id := range ids {
 		if !slices.ContainsFunc(r.GetDead(), func(d *leatv1.DeadLetter) bool { return d.GetId() == id }) {
-			a.err.Printf("leat: %s has no dead letter %s\n", screen.Clean(name), screen.Clean(id))
-			err = said(exitFailed)
+			a.Err.Printf("leat: %s has no dead letter %s\n", screen.Clean(name), screen.Clean(id))
+			err = fault.Said(fault.Failed)
 		}
 	}
 	if len(ids) > 0 {
@@ -108,19 +106,19 @@ func (a *app) parked(ctx context.Context, name string, ids []string, limit uint3
 	}
 	t := screen.NewTable("EVENT", "TABLE", "KEY", "SINCE", ">TRIES", "REASON")
 	for _, d := range r.GetDead() {
-		t.Row(screen.Text(d.GetId()), screen.Text(d.GetTable()), screen.Text(screen.Shorten(d.GetKey(), 40)), screen.Text(clock(d.GetTime())),
+		t.Row(screen.Text(d.GetId()), screen.Text(d.GetTable()), screen.Text(screen.Shorten(d.GetKey(), 40)), screen.Text(shell.Clock(d.GetTime())),
 			screen.Text(fmt.Sprint(len(d.GetAttempts()))), screen.Cell{Text: screen.Shorten(d.GetReason(), 80), Style: screen.Red})
 	}
-	a.out.Print(t)
+	a.Out.Print(t)
 	if n := uint64(len(r.GetDead())); r.GetTotal() > n {
-		a.out.Printf("%s of %s; see --limit\n", screen.Count(n), screen.Count(r.GetTotal()))
+		a.Out.Printf("%s of %s; see --limit\n", screen.Count(n), screen.Count(r.GetTotal()))
 	}
 	a.skipped(r)
 	return nil
 }
 
 // parkedKeys lists keys that are held.
-func (a *app) parkedKeys(name string, r *leatv1.ParkedResponse) {
+func (a *commands) parkedKeys(name string, r *leatv1.ParkedResponse) {
 	if len(r.GetParked()) == 0 {
 		return
 	}
@@ -136,56 +134,53 @@ func (a *app) parkedKeys(name string, r *leatv1.ParkedResponse) {
 			reason = screen.Cell{Text: "is being redriven", Style: screen.Yellow}
 		}
 		t.Row(screen.Cell{Text: screen.Shorten(p.GetPartitionkey(), 40), Style: screen.Bold}, screen.Text(screen.Shorten(p.GetKey(), 40)), screen.Text(p.GetFirst()),
-			screen.Text(screen.Count(p.GetHeld())), screen.Text(screen.Count(p.GetAttempts())), screen.Text(clock(p.GetSince())), reason)
+			screen.Text(screen.Count(p.GetHeld())), screen.Text(screen.Count(p.GetAttempts())), screen.Text(shell.Clock(p.GetSince())), reason)
 	}
-	a.out.Print(t)
+	a.Out.Print(t)
 	if n := uint64(len(r.GetParked())); r.GetParkedTotal() > n {
-		a.out.Printf("%s of %s; see --limit\n", screen.Count(n), screen.Count(r.GetParkedTotal()))
+		a.Out.Printf("%s of %s; see --limit\n", screen.Count(n), screen.Count(r.GetParkedTotal()))
 	}
-	a.out.Printf("%s\n\n", a.out.Paint(screen.Dim, "→ leat redrive "+screen.Clean(name)+" --all delivers them again, in order; leat discard gives them up"))
+	a.Out.Printf("%s\n\n", a.Out.Paint(screen.Dim, "→ leat redrive "+screen.Clean(name)+" --all delivers them again, in order; leat discard gives them up"))
 }
 
 // skipped lists what was left out on purpose.
-func (a *app) skipped(r *leatv1.ParkedResponse) {
+func (a *commands) skipped(r *leatv1.ParkedResponse) {
 	if len(r.GetSkipped()) == 0 {
 		return
 	}
 	t := screen.NewTable("SKIPPED FROM", "TO", "SINCE", "REASON")
 	for _, k := range r.GetSkipped() {
-		t.Row(screen.Text(fmt.Sprint(k.GetFrom())), screen.Text(fmt.Sprint(k.GetTo())), screen.Text(clock(k.GetTime())), screen.Text(screen.Shorten(k.GetReason(), 80)))
+		t.Row(screen.Text(fmt.Sprint(k.GetFrom())), screen.Text(fmt.Sprint(k.GetTo())), screen.Text(shell.Clock(k.GetTime())), screen.Text(screen.Shorten(k.GetReason(), 80)))
 	}
-	a.out.Print(t)
+	a.Out.Print(t)
 }
 
-func (a *app) deadLetter(d *leatv1.DeadLetter) {
-	a.out.Printf("%s  %s\n", a.out.Paint(screen.Bold, screen.Clean(d.GetId())), a.out.Paint(screen.Red, screen.Clean(d.GetReason())))
-	a.out.Pairs([2]string{"table", d.GetTable()}, [2]string{"key", d.GetKey()}, [2]string{"since", clock(d.GetTime())})
+func (a *commands) deadLetter(d *leatv1.DeadLetter) {
+	a.Out.Printf("%s  %s\n", a.Out.Paint(screen.Bold, screen.Clean(d.GetId())), a.Out.Paint(screen.Red, screen.Clean(d.GetReason())))
+	a.Out.Pairs([2]string{"table", d.GetTable()}, [2]string{"key", d.GetKey()}, [2]string{"since", shell.Clock(d.GetTime())})
 	for i, t := range d.GetAttempts() {
-		a.out.Printf("  %d. %s, %s: %s\n", i+1, clock(t.GetTime()), screen.Duration(t.GetTook().AsDuration()), screen.Clean(t.GetReason()))
+		a.Out.Printf("  %d. %s, %s: %s\n", i+1, shell.Clock(t.GetTime()), screen.Duration(t.GetTook().AsDuration()), screen.Clean(t.GetReason()))
 	}
 	var pretty bytes.Buffer
 	if json.Indent(&pretty, d.GetEvent(), "  ", "  ") == nil && pretty.Len() > 0 {
-		a.out.Printf("  %s\n", lines(pretty.String()))
+		a.Out.Printf("  %s\n", screen.CleanLines(pretty.String()))
 	}
 }
 
 func parkedDocument(r *leatv1.ParkedResponse) parkedDoc {
 	doc := parkedDoc{Parked: []parkedKeyDoc{}, Dead: []deadDoc{}}
 	for _, p := range r.GetParked() {
-		doc.Parked = append(doc.Parked, parkedKeyDoc{object(p.GetKey()), object(p.GetPartitionkey()), p.GetFirst(), p.GetHeld(), p.GetAttempts(), p.GetReason(), moment(p.GetSince()), p.GetRedriving()})
+		doc.Parked = append(doc.Parked, parkedKeyDoc{shell.Object(p.GetKey()), shell.Object(p.GetPartitionkey()), p.GetFirst(), p.GetHeld(), p.GetAttempts(), p.GetReason(), shell.Moment(p.GetSince()), p.GetRedriving()})
 	}
 	for _, d := range r.GetDead() {
-		one := deadDoc{ID: d.GetId(), Key: object(d.GetKey()), Reason: d.GetReason(), Attempts: []attemptDoc{}}
+		one := deadDoc{ID: d.GetId(), Key: shell.Object(d.GetKey()), Reason: d.GetReason(), Attempts: shell.AttemptDocs(d.GetAttempts())}
 		if json.Valid(d.GetEvent()) {
 			one.Event = d.GetEvent()
-		}
-		for _, t := range d.GetAttempts() {
-			one.Attempts = append(one.Attempts, attemptDoc{moment(t.GetTime()), seconds(t.GetTook().AsDuration()), t.GetReason()})
 		}
 		doc.Dead = append(doc.Dead, one)
 	}
 	for _, k := range r.GetSkipped() {
-		doc.Skipped = append(doc.Skipped, skippedDoc{k.GetFrom(), k.GetTo(), k.GetReason(), moment(k.GetTime())})
+		doc.Skipped = append(doc.Skipped, skippedDoc{k.GetFrom(), k.GetTo(), k.GetReason(), shell.Moment(k.GetTime())})
 	}
 	return doc
 }

@@ -1,20 +1,23 @@
-package cli
+package events
 
 import (
 	"context"
 	"encoding/json"
 	"errors"
 	"strings"
-	"time"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/leat-cdc/leat/cmd/leat/internal/cli/fault"
+	"github.com/leat-cdc/leat/cmd/leat/internal/cli/shell"
 	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
 )
 
-func (a *app) tailCommand() *cobra.Command {
+// Tail is leat tail.
+func Tail(app *shell.App) *cobra.Command {
+	a := &commands{app}
 	var from string
 	var jsonl, noFollow bool
 	var limit uint64
@@ -27,15 +30,15 @@ func (a *app) tailCommand() *cobra.Command {
 		Example: "  leat tail files\n" +
 			"  leat tail search --from earliest --table 'public.files' --key '{\"id\":42}' --jsonl\n" +
 			"  leat tail files --filter 'op == \"delete\"' --limit 10",
-		Args:              wants("SOURCE|SUBSCRIPTION"),
-		ValidArgsFunction: a.names(true, true),
+		Args:              fault.Wants("SOURCE|SUBSCRIPTION"),
+		ValidArgsFunction: a.Names(true, true),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			req.Name, req.NoFollow = args[0], noFollow
 			if err := tailFrom(cmd, from, req); err != nil {
 				return err
 			}
 			if req.Key != "" && (!json.Valid([]byte(req.Key)) || !strings.HasPrefix(strings.TrimSpace(req.Key), "{")) {
-				return usage(cmd, "--key is a JSON object of the key's columns: '{\"id\":42}'")
+				return fault.Usage(cmd, "--key is a JSON object of the key's columns: '{\"id\":42}'")
 			}
 			return a.tail(cmd.Context(), req, jsonl, limit)
 		},
@@ -60,10 +63,10 @@ func tailFrom(cmd *cobra.Command, from string, req *leatv1.TailRequest) error {
 		req.From = &leatv1.TailRequest_Earliest{Earliest: true}
 		return nil
 	}
-	o, at, err := place(from)
+	o, at, err := shell.Place(from)
 	switch {
 	case err != nil:
-		return usage(cmd, "--from %q is none of latest, earliest, an offset, an event id, a time (2026-11-21T10:15:30Z)", from)
+		return fault.Usage(cmd, "--from %q is none of latest, earliest, an offset, an event id, a time (2026-11-21T10:15:30Z)", from)
 	case at.IsZero():
 		req.From = &leatv1.TailRequest_Offset{Offset: o}
 	default:
@@ -74,28 +77,28 @@ func tailFrom(cmd *cobra.Command, from string, req *leatv1.TailRequest) error {
 
 var errLimit = errors.New("as many as were asked for")
 
-func (a *app) tail(ctx context.Context, req *leatv1.TailRequest, jsonl bool, limit uint64) error {
-	s, err := a.connect()
+func (a *commands) tail(ctx context.Context, req *leatv1.TailRequest, jsonl bool, limit uint64) error {
+	s, err := a.Connect()
 	if err != nil {
 		return err
 	}
-	defer s.close()
+	defer s.Close()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	doing := "tail " + req.GetName()
 	stream, err := s.Tail(ctx, connect.NewRequest(req))
 	if err != nil {
-		return s.explain(doing, err)
+		return s.Failed(doing, err)
 	}
 	seen := uint64(0)
 	for stream.Receive() {
 		for _, e := range stream.Msg().GetEvents() {
 			if jsonl {
-				a.out.Printf("%s\n", e)
+				a.Out.Printf("%s\n", e)
 			} else {
-				a.event(e)
+				Print(a.App, e)
 			}
-			if err := a.out.Err(); err != nil {
+			if err := a.Out.Err(); err != nil {
 				cancel(err)
 				return err
 			}
@@ -113,19 +116,7 @@ func (a *app) tail(ctx context.Context, req *leatv1.TailRequest, jsonl bool, lim
 	case ctx.Err() != nil: // Ctrl-C is how a tail ends
 		return nil
 	case err != nil:
-		return s.explain(doing, err)
+		return s.Failed(doing, err)
 	}
 	return nil
-}
-
-// place reads an offset, an event id or a time.
-func place(text string) (offset uint64, at time.Time, err error) {
-	if isDigits(text) {
-		offset, err = parseUint(text)
-		return offset, at, err
-	}
-	if t, err := time.Parse(time.RFC3339, text); err == nil {
-		return 0, t, nil
-	}
-	return eventOffset(text)
 }

@@ -1,9 +1,9 @@
-package cli
+package status
 
 import (
-	"strconv"
 	"time"
 
+	"github.com/leat-cdc/leat/cmd/leat/internal/cli/shell"
 	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
 )
 
@@ -20,37 +20,27 @@ type statusDoc struct {
 }
 
 type sourceDoc struct {
-	Name            string      `json:"name"`
-	Kind            string      `json:"kind"`
-	State           string      `json:"state"`
-	Reason          string      `json:"reason,omitempty"`
-	Code            string      `json:"code,omitempty"`
-	Since           *time.Time  `json:"since"`
-	Position        string      `json:"position"`
-	LagSeconds      float64     `json:"lag_seconds"`
-	EventsPerSecond float64     `json:"events_per_second"`
-	BytesPerSecond  float64     `json:"bytes_per_second"`
-	LogID           string      `json:"log_id"`
-	LogBytes        uint64      `json:"log_bytes"`
-	LogFull         bool        `json:"log_full"`
-	Oldest          uint64      `json:"oldest"`
-	Next            uint64      `json:"next"`
-	Tables          uint32      `json:"tables"`
-	Notices         []noticeDoc `json:"notices"`
+	Name            string            `json:"name"`
+	Kind            string            `json:"kind"`
+	State           string            `json:"state"`
+	Reason          string            `json:"reason,omitempty"`
+	Code            string            `json:"code,omitempty"`
+	Since           *time.Time        `json:"since"`
+	Position        string            `json:"position"`
+	LagSeconds      float64           `json:"lag_seconds"`
+	EventsPerSecond float64           `json:"events_per_second"`
+	BytesPerSecond  float64           `json:"bytes_per_second"`
+	LogID           string            `json:"log_id"`
+	LogBytes        uint64            `json:"log_bytes"`
+	LogFull         bool              `json:"log_full"`
+	Oldest          uint64            `json:"oldest"`
+	Next            uint64            `json:"next"`
+	Tables          uint32            `json:"tables"`
+	Notices         []shell.NoticeDoc `json:"notices"`
 	// Throttles in force; only when there are some.
-	Throttles []throttleDoc `json:"throttles,omitempty"`
+	Throttles []ThrottleDoc `json:"throttles,omitempty"`
 	// How the database fares.
 	Pressure *pressureDoc `json:"pressure,omitempty"`
-}
-
-type noticeDoc struct {
-	Kind     string     `json:"kind"`
-	Code     string     `json:"code,omitempty"`
-	Table    string     `json:"table"`
-	Position string     `json:"position,omitempty"`
-	Reason   string     `json:"reason,omitempty"`
-	Cure     string     `json:"cure,omitempty"`
-	Time     *time.Time `json:"time"`
 }
 
 type subscriptionDoc struct {
@@ -79,33 +69,31 @@ type subscriptionDoc struct {
 	Parked          uint64     `json:"parked"`
 	SaveError       string     `json:"save_error,omitempty"`
 	// Throttles in force; only when there are some.
-	Throttles []throttleDoc `json:"throttles,omitempty"`
+	Throttles []ThrottleDoc `json:"throttles,omitempty"`
 }
 
 func statusDocument(r *leatv1.StatusResponse) statusDoc {
-	d := statusDoc{Version: r.GetVersion(), Started: moment(r.GetStarted()), MemoryBudget: r.GetMemoryBudget(), MemoryUsed: r.GetMemoryUsed(),
+	d := statusDoc{Version: r.GetVersion(), Started: shell.Moment(r.GetStarted()), MemoryBudget: r.GetMemoryBudget(), MemoryUsed: r.GetMemoryUsed(),
 		Sources: []sourceDoc{}, Subscriptions: []subscriptionDoc{}}
 	for _, s := range r.GetSources() {
 		one := sourceDoc{Name: s.GetName(), Kind: s.GetKind(), State: stateCell(s.GetState()).Text, Reason: s.GetReason(), Code: s.GetCode(),
-			Since: moment(s.GetSince()), Position: s.GetPosition(), LagSeconds: seconds(s.GetLag().AsDuration()),
+			Since: shell.Moment(s.GetSince()), Position: s.GetPosition(), LagSeconds: shell.Seconds(s.GetLag().AsDuration()),
 			EventsPerSecond: s.GetEventsPerSecond(), BytesPerSecond: s.GetBytesPerSecond(), LogID: s.GetLogId(), LogBytes: s.GetLogBytes(),
-			LogFull: s.GetLogFull(), Oldest: s.GetOldest(), Next: s.GetNext(), Tables: s.GetTables(), Notices: []noticeDoc{}, Throttles: throttleDocs(s.GetThrottles()), Pressure: pressureDocOf(s.GetPressure())}
+			LogFull: s.GetLogFull(), Oldest: s.GetOldest(), Next: s.GetNext(), Tables: s.GetTables(), Notices: []shell.NoticeDoc{}, Throttles: ThrottleDocs(s.GetThrottles()), Pressure: pressureDocOf(s.GetPressure())}
 		for _, n := range s.GetNotices() {
-			one.Notices = append(one.Notices, noticeDoc{n.GetKind(), n.GetCode(), n.GetTable(), n.GetPosition(), n.GetReason(), n.GetCure(), moment(n.GetTime())})
+			one.Notices = append(one.Notices, shell.NoticeDoc{Kind: n.GetKind(), Code: n.GetCode(), Table: n.GetTable(), Position: n.GetPosition(),
+				Reason: n.GetReason(), Cure: n.GetCure(), Time: shell.Moment(n.GetTime())})
 		}
 		d.Sources = append(d.Sources, one)
 	}
 	for _, s := range r.GetSubscriptions() {
 		d.Subscriptions = append(d.Subscriptions, subscriptionDoc{Name: s.GetName(), Source: s.GetSource(), Kind: s.GetKind(),
-			State: stateCell(s.GetState()).Text, Reason: s.GetReason(), Until: moment(s.GetUntil()), LagEvents: s.GetLagEvents(),
-			LagBytes: s.GetLagBytes(), LagSeconds: seconds(s.GetLag().AsDuration()), EventsPerSecond: s.GetEventsPerSecond(),
+			State: stateCell(s.GetState()).Text, Reason: s.GetReason(), Until: shell.Moment(s.GetUntil()), LagEvents: s.GetLagEvents(),
+			LagBytes: s.GetLagBytes(), LagSeconds: shell.Seconds(s.GetLag().AsDuration()), EventsPerSecond: s.GetEventsPerSecond(),
 			Low: s.GetLow(), Persisted: s.GetPersisted(), Read: s.GetRead(), Next: s.GetNext(), Resolved: s.GetResolved(),
 			InFlight: s.GetInFlight(), Open: s.GetOpen(), Held: s.GetHeld(), BufferedBytes: s.GetBufferedBytes(),
 			Delivered: s.GetDelivered(), Failed: s.GetFailed(), Dead: s.GetDead(), Parked: s.GetParked(), SaveError: s.GetSaveError(),
-			Throttles: throttleDocs(s.GetThrottles())})
+			Throttles: ThrottleDocs(s.GetThrottles())})
 	}
 	return d
 }
-
-// plain is a number without commas, as it is typed.
-func plain(n uint64) string { return strconv.FormatUint(n, 10) }

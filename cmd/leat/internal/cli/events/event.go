@@ -1,22 +1,14 @@
-package cli
+package events
 
 import (
 	"bytes"
 	"encoding/json"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/leat-cdc/leat/cmd/leat/internal/cli/screen"
-	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/cmd/leat/internal/cli/shell"
 )
-
-func parseUint(s string) (uint64, error) { return strconv.ParseUint(s, 10, 64) }
-
-func eventOffset(id string) (uint64, time.Time, error) {
-	_, o, err := pipeline.ParseEventID(id)
-	return uint64(o), time.Time{}, err
-}
 
 // cloudEvent is what a line for people shows of an event.
 type cloudEvent struct {
@@ -42,11 +34,11 @@ const (
 	lineWidth  = 400
 )
 
-// event prints one event in a line: time, op, table, key, what is in it. The time is that of the commit, UTC.
-func (a *app) event(raw []byte) {
+// Print prints one event in a line: time, op, table, key, what is in it. The time is that of the commit, UTC.
+func Print(a *shell.App, raw []byte) {
 	var e cloudEvent
 	if err := json.Unmarshal(raw, &e); err != nil {
-		a.out.Printf("%s\n", screen.Clean(string(raw)))
+		a.Out.Printf("%s\n", screen.Clean(string(raw)))
 		return
 	}
 	op := strings.TrimPrefix(e.Type, "leat.")
@@ -77,8 +69,8 @@ func (a *app) event(raw []byte) {
 	if !e.Time.IsZero() {
 		at = e.Time.UTC().Format("15:04:05.000")
 	}
-	a.out.Printf("%s  %s  %s  %s  %s\n", a.out.Paint(screen.Dim, at), a.out.Paint(style, pad(op, 8)),
-		screen.Clean(e.Data.Table), a.out.Paint(screen.Bold, screen.Clean(key)), screen.Shorten(screen.Clean(rest), lineWidth))
+	a.Out.Printf("%s  %s  %s  %s  %s\n", a.Out.Paint(screen.Dim, at), a.Out.Paint(style, screen.Pad(op, 8)),
+		screen.Clean(e.Data.Table), a.Out.Paint(screen.Bold, screen.Clean(key)), screen.Shorten(screen.Clean(rest), lineWidth))
 }
 
 // column is one of a row, in the row's order.

@@ -1,4 +1,4 @@
-package cli
+package operate
 
 import (
 	"context"
@@ -8,12 +8,15 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/leat-cdc/leat/cmd/leat/internal/cli/fault"
 	"github.com/leat-cdc/leat/cmd/leat/internal/cli/screen"
-	"github.com/leat-cdc/leat/cmd/leat/internal/config"
+	"github.com/leat-cdc/leat/cmd/leat/internal/cli/shell"
 	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
 )
 
-func (a *app) auditCommand() *cobra.Command {
+// Audit is leat audit.
+func Audit(app *shell.App) *cobra.Command {
+	a := &commands{app}
 	var since string
 	limit := uint32(100)
 	cmd := &cobra.Command{
@@ -23,42 +26,30 @@ func (a *app) auditCommand() *cobra.Command {
 			"token's name), what, with which arguments, and what came of it: done, refused (nothing was changed) or\n" +
 			"failed. With the NAME of a source or subscription: only what was done to it.",
 		Example:           "  leat audit\n  leat audit search --since 24h\n  leat audit --json | jq '.entries[] | select(.outcome == \"refused\")'",
-		Args:              wants("[NAME]"),
-		ValidArgsFunction: a.names(true, true),
+		Args:              fault.Wants("[NAME]"),
+		ValidArgsFunction: a.Names(true, true),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			req := &leatv1.AuditLogRequest{Limit: limit}
 			if len(args) > 0 {
 				req.Target = args[0]
 			}
 			if since != "" {
-				at, err := a.ago(since)
+				at, err := a.Ago(since)
 				if err != nil {
-					return usage(cmd, "--since %q is neither a span (24h, 7d) nor a time (2026-11-21T10:15:30Z)", since)
+					return fault.Usage(cmd, "--since %q is neither a span (24h, 7d) nor a time (2026-11-21T10:15:30Z)", since)
 				}
 				req.Since = timestamppb.New(at)
 			}
 			if limit == 0 || limit > 10_000 {
-				return usage(cmd, "--limit is a number from 1 to 10000")
+				return fault.Usage(cmd, "--limit is a number from 1 to 10000")
 			}
 			return a.audit(cmd.Context(), req)
 		},
 	}
 	cmd.Flags().StringVar(&since, "since", "", "only what came after: a span (24h, 7d) or a `TIME` (RFC 3339)")
 	cmd.Flags().Uint32VarP(&limit, "limit", "n", limit, "the newest `N`")
-	a.jsonFlag(cmd)
+	a.JSONFlag(cmd)
 	return cmd
-}
-
-// ago reads a moment: RFC 3339, or how long ago.
-func (a *app) ago(text string) (time.Time, error) {
-	if t, err := time.Parse(time.RFC3339, text); err == nil {
-		return t, nil
-	}
-	d, err := config.ParseDuration(text)
-	if err != nil {
-		return time.Time{}, err
-	}
-	return a.Now().Add(-d), nil
 }
 
 type auditDoc struct {
@@ -71,27 +62,27 @@ type auditDoc struct {
 	Detail    string          `json:"detail,omitempty"`
 }
 
-func (a *app) audit(ctx context.Context, req *leatv1.AuditLogRequest) error {
-	s, err := a.connect()
+func (a *commands) audit(ctx context.Context, req *leatv1.AuditLogRequest) error {
+	s, err := a.Connect()
 	if err != nil {
 		return err
 	}
-	defer s.close()
-	r, err := call(ctx, s, "audit", s.AuditLog, req)
+	defer s.Close()
+	r, err := shell.Call(ctx, s, "audit", s.AuditLog, req)
 	if err != nil {
 		return err
 	}
-	if a.asJSON {
+	if a.JSON {
 		doc := struct {
 			Entries []auditDoc `json:"entries"`
 		}{[]auditDoc{}}
 		for _, e := range r.GetEntries() {
-			doc.Entries = append(doc.Entries, auditDoc{moment(e.GetTime()), e.GetActor(), e.GetAction(), e.GetTarget(), object(e.GetArguments()), e.GetOutcome(), e.GetDetail()})
+			doc.Entries = append(doc.Entries, auditDoc{shell.Moment(e.GetTime()), e.GetActor(), e.GetAction(), e.GetTarget(), shell.Object(e.GetArguments()), e.GetOutcome(), e.GetDetail()})
 		}
-		return a.document(doc)
+		return a.Document(doc)
 	}
 	if len(r.GetEntries()) == 0 {
-		a.out.Printf("nothing was changed\n")
+		a.Out.Printf("nothing was changed\n")
 		return nil
 	}
 	t := screen.NewTable("TIME", "WHO", "ACTION", "TARGET", "OUTCOME", "WITH", "DETAIL")
@@ -100,10 +91,10 @@ func (a *app) audit(ctx context.Context, req *leatv1.AuditLogRequest) error {
 		if args == "{}" {
 			args = ""
 		}
-		t.Row(screen.Text(clock(e.GetTime())), screen.Text(e.GetActor()), screen.Cell{Text: e.GetAction(), Style: screen.Bold}, screen.Text(e.GetTarget()),
+		t.Row(screen.Text(shell.Clock(e.GetTime())), screen.Text(e.GetActor()), screen.Cell{Text: e.GetAction(), Style: screen.Bold}, screen.Text(e.GetTarget()),
 			screen.Cell{Text: e.GetOutcome(), Style: outcomeStyle(e.GetOutcome())}, screen.Text(screen.Shorten(args, 60)), screen.Text(screen.Shorten(e.GetDetail(), 80)))
 	}
-	a.out.Print(t)
+	a.Out.Print(t)
 	return nil
 }
 

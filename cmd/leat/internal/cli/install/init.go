@@ -1,4 +1,4 @@
-package cli
+package install
 
 import (
 	"bytes"
@@ -17,7 +17,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/leat-cdc/leat/cmd/leat/internal/cli/fault"
 	"github.com/leat-cdc/leat/cmd/leat/internal/cli/screen"
+	"github.com/leat-cdc/leat/cmd/leat/internal/cli/shell"
 	"github.com/leat-cdc/leat/cmd/leat/internal/config"
 	"github.com/leat-cdc/leat/pipeline"
 )
@@ -25,7 +27,9 @@ import (
 // secretFile holds the webhook secret that init makes, beside the config.
 const secretFile = "webhook.secret"
 
-func (a *app) initCommand() *cobra.Command {
+// Init is leat init.
+func Init(app *shell.App) *cobra.Command {
+	a := &commands{app}
 	var from string
 	cmd := &cobra.Command{
 		Use:   "init [--from URL]",
@@ -35,13 +39,13 @@ func (a *app) initCommand() *cobra.Command {
 		Example: "  leat init\n" +
 			"  leat init --from 'postgres://leat:${PGPASSWORD}@db:5432/app'\n" +
 			"  leat init --from 'mysql://leat:${MYPASSWORD}@db:3306/' -c orders.yaml",
-		Args: wants(),
+		Args: fault.Wants(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.init(cmd.Context(), cmd, from)
 		},
 	}
 	cmd.Flags().StringVar(&from, "from", "", "`URL` of a database to look into; ${NAME} in it stays a name in the file")
-	a.jsonFlag(cmd)
+	a.JSONFlag(cmd)
 	return cmd
 }
 
@@ -50,21 +54,21 @@ type made struct {
 	Config   string             `json:"config"`
 	Secret   string             `json:"secret_file,omitempty"`
 	Server   string             `json:"server,omitempty"`
-	Tables   []FoundTable       `json:"tables,omitempty"`
+	Tables   []shell.FoundTable `json:"tables,omitempty"`
 	Findings []pipeline.Finding `json:"findings,omitempty"`
 	Set      string             `json:"set,omitempty"` // variable that has to hold the password
 }
 
-func (a *app) init(ctx context.Context, cmd *cobra.Command, from string) error {
-	file := a.file()
+func (a *commands) init(ctx context.Context, cmd *cobra.Command, from string) error {
+	file := a.File()
 	if _, err := os.Lstat(file); err == nil {
-		return &failure{exitUsage, fmt.Errorf("%s is already there: nothing was written", file), "Give another name with -c FILE."}
+		return fault.New(fault.WrongUsage, fmt.Errorf("%s is already there: nothing was written", file), "Give another name with -c FILE.")
 	}
 	m := made{Config: file}
 	var o config.InitOptions
 	if from != "" {
 		if a.InitFrom == nil {
-			return unsupported("leat init --from")
+			return fault.Unsupported("leat init --from")
 		}
 		shown, real, variable, err := a.initURL(cmd, from)
 		if err != nil {
@@ -74,7 +78,7 @@ func (a *app) init(ctx context.Context, cmd *cobra.Command, from string) error {
 		if err != nil {
 			return fmt.Errorf("look into the database: %w", err)
 		}
-		slices.SortFunc(found.Tables, func(x, y FoundTable) int { return strings.Compare(x.Name, y.Name) })
+		slices.SortFunc(found.Tables, func(x, y shell.FoundTable) int { return strings.Compare(x.Name, y.Name) })
 		for i := range found.Tables {
 			if found.Tables[i].Key == nil {
 				found.Tables[i].Key = []string{}
@@ -102,18 +106,18 @@ func (a *app) init(ctx context.Context, cmd *cobra.Command, from string) error {
 		}
 		return fmt.Errorf("write config: %w", err)
 	}
-	if a.asJSON {
-		return a.document(m)
+	if a.JSON {
+		return a.Document(m)
 	}
 	a.tellMade(m)
 	return nil
 }
 
-func (a *app) tellMade(m made) {
+func (a *commands) tellMade(m made) {
 	if m.Server != "" {
-		a.out.Printf("%s\n\n", screen.Clean(m.Server))
+		a.Out.Printf("%s\n\n", screen.Clean(m.Server))
 		head := []string{"TABLE", "KEY", ">ROWS"}
-		if !slices.ContainsFunc(m.Tables, func(f FoundTable) bool { return f.Rows >= 0 }) {
+		if !slices.ContainsFunc(m.Tables, func(f shell.FoundTable) bool { return f.Rows >= 0 }) {
 			head = head[:2] // nobody counted
 		}
 		t := screen.NewTable(head...)
@@ -126,25 +130,25 @@ func (a *app) tellMade(m made) {
 			t.Row(cells[:len(head)]...)
 		}
 		if t.Len() > 0 {
-			a.out.Print(t)
-			a.out.Printf("\n")
+			a.Out.Print(t)
+			a.Out.Printf("\n")
 		}
-		if a.report(a.out, m.Findings) > 0 || len(m.Findings) > 0 {
-			a.out.Printf("\n")
+		if a.Findings(a.Out, m.Findings) > 0 || len(m.Findings) > 0 {
+			a.Out.Printf("\n")
 		}
 	}
-	a.out.Printf("wrote %s\n", m.Config)
+	a.Out.Printf("wrote %s\n", m.Config)
 	if m.Secret != "" {
-		a.out.Printf("wrote %s: signs webhooks, for you alone; keep it out of version control\n", m.Secret)
+		a.Out.Printf("wrote %s: signs webhooks, for you alone; keep it out of version control\n", m.Secret)
 	}
 	name := ""
-	if m.Config != defaultFile {
+	if m.Config != shell.DefaultFile {
 		name = " -c " + m.Config
 	}
 	if m.Set == "" {
 		m.Set = "PGPASSWORD"
 	}
-	a.out.Printf("\nNext: put the password into %s, then\n  leat check%s\n  leat run%s\n", m.Set, name, name)
+	a.Out.Printf("\nNext: put the password into %s, then\n  leat check%s\n  leat run%s\n", m.Set, name, name)
 }
 
 func keyText(key []string) string {
@@ -158,9 +162,9 @@ var variable = regexp.MustCompile(`\$\{([A-Za-z_][A-Za-z0-9_]*)\}`)
 
 // initURL splits a URL into what stands in the file and what is used to connect, and the variable that
 // holds the password. A password that was typed does not get into the file.
-func (a *app) initURL(cmd *cobra.Command, from string) (shown, real, name string, err error) {
+func (a *commands) initURL(cmd *cobra.Command, from string) (shown, real, name string, err error) {
 	bad := func() error {
-		return usage(cmd, "--from is not a URL: want postgres://USER:${PGPASSWORD}@HOST:PORT/DATABASE or mysql://USER:${MYPASSWORD}@HOST:PORT/")
+		return fault.Usage(cmd, "--from is not a URL: want postgres://USER:${PGPASSWORD}@HOST:PORT/DATABASE or mysql://USER:${MYPASSWORD}@HOST:PORT/")
 	}
 	missing := ""
 	whole := variable.FindString(from) == from // the variable is the URL, not a part of it
@@ -176,7 +180,7 @@ func (a *app) initURL(cmd *cobra.Command, from string) (shown, real, name string
 		return strings.ReplaceAll(url.QueryEscape(v), "+", "%20")
 	})
 	if missing != "" {
-		return "", "", "", &failure{code: exitUsage, err: fmt.Errorf("--from: the variable %s is not set", missing)}
+		return "", "", "", fault.New(fault.WrongUsage, fmt.Errorf("--from: the variable %s is not set", missing), "")
 	}
 	u, perr := url.Parse(real) // its error would quote the password
 	if perr != nil || u.Host == "" {
@@ -194,8 +198,8 @@ func (a *app) initURL(cmd *cobra.Command, from string) (shown, real, name string
 		return from, real, name, nil
 	}
 	if _, typed := u.User.Password(); typed {
-		a.err.Printf("leat: the password stood on the command line, where others on this machine can see it;\n"+
-			"      %s holds ${%s} in its place\n", a.file(), std)
+		a.Err.Printf("leat: the password stood on the command line, where others on this machine can see it;\n"+
+			"      %s holds ${%s} in its place\n", a.File(), std)
 	}
 	if u.User == nil {
 		return from, real, std, nil
@@ -208,7 +212,7 @@ func (a *app) initURL(cmd *cobra.Command, from string) (shown, real, name string
 }
 
 // globs are the tables of leat.yaml: each schema whole, as tables come and go.
-func globs(tables []FoundTable) []string {
+func globs(tables []shell.FoundTable) []string {
 	var out []string
 	for _, t := range tables {
 		schema, _, ok := strings.Cut(t.Name, ".")

@@ -1,4 +1,4 @@
-package cli
+package install
 
 import (
 	"fmt"
@@ -6,6 +6,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/leat-cdc/leat/cmd/leat/internal/cli/fault"
+	"github.com/leat-cdc/leat/cmd/leat/internal/cli/shell"
 	"github.com/leat-cdc/leat/cmd/leat/internal/config"
 )
 
@@ -14,7 +16,9 @@ var (
 	logLevels  = []string{"debug", "info", "warn", "error"}
 )
 
-func (a *app) runCommand() *cobra.Command {
+// Run is leat run.
+func Run(app *shell.App) *cobra.Command {
+	a := &commands{app}
 	var format, level string
 	cmd := &cobra.Command{
 		Use:   "run",
@@ -23,27 +27,27 @@ func (a *app) runCommand() *cobra.Command {
 			"SIGTERM or Ctrl-C: take nothing more, finish what is under way or leave it by the deadline, remember\n" +
 			"where everything stands. A second one: now. SIGHUP: read leat.yaml again and apply it.",
 		Example: "  leat run\n  leat run -c /etc/leat/leat.yaml --log-format json",
-		Args:    wants(),
+		Args:    fault.Wants(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if a.Run == nil {
-				return unsupported("leat run")
+				return fault.Unsupported("leat run")
 			}
 			if !slices.Contains(logFormats, format) {
-				return usage(cmd, "--log-format is auto, console or json%s", nearest(format, logFormats, ""))
+				return fault.Usage(cmd, "--log-format is auto, console or json%s", fault.Nearest(format, logFormats, ""))
 			}
 			if !slices.Contains(logLevels, level) {
-				return usage(cmd, "--log-level is debug, info, warn or error%s", nearest(level, logLevels, ""))
+				return fault.Usage(cmd, "--log-level is debug, info, warn or error%s", fault.Nearest(level, logLevels, ""))
 			}
-			cfg, err := a.load(false)
+			cfg, err := a.Load(false)
 			if err != nil {
 				return err
 			}
 			if err := cfg.CheckRun(); err != nil {
 				return err
 			}
-			a.warn(cfg)
-			o := RunOptions{Config: cfg, Path: a.file(), LogFormat: format, LogLevel: level, Version: a.Version, Stdout: a.Stdout, Stderr: a.Stderr}
-			o.Reload = func() (*config.Config, error) { return a.load(false) }
+			a.Warn(cfg)
+			o := shell.RunOptions{Config: cfg, Path: a.File(), LogFormat: format, LogLevel: level, Version: a.Version, Stdout: a.Stdout, Stderr: a.Stderr}
+			o.Reload = func() (*config.Config, error) { return a.Load(false) }
 			return a.Run(cmd.Context(), o)
 		},
 	}
@@ -52,8 +56,10 @@ func (a *app) runCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *app) demoCommand() *cobra.Command {
-	var o DemoOptions
+// Demo is leat demo.
+func Demo(app *shell.App) *cobra.Command {
+	a := &commands{app}
+	var o shell.DemoOptions
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "See it work, with nothing prepared: a throw-away database and three subscribers",
@@ -61,15 +67,15 @@ func (a *app) demoCommand() *cobra.Command {
 			"subscribers, one of them slow. Shows rates and lags; at the end each subscriber's copy is compared\n" +
 			"with the source, row for row.",
 		Example: "  leat demo\n  leat demo --seconds 20\n  leat demo --url 'postgres://me:${PGPASSWORD}@db/test'",
-		Args:    wants(),
+		Args:    fault.Wants(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
 			case a.Demo == nil:
-				return unsupported("leat demo")
+				return fault.Unsupported("leat demo")
 			case o.Seconds < 0:
-				return usage(cmd, "--seconds is a number from 0 on")
+				return fault.Usage(cmd, "--seconds is a number from 0 on")
 			case o.Rate < 0:
-				return usage(cmd, "--rate is a number from 0 on")
+				return fault.Usage(cmd, "--rate is a number from 0 on")
 			}
 			if o.URL != "" {
 				missing := ""
@@ -82,10 +88,10 @@ func (a *app) demoCommand() *cobra.Command {
 					return v
 				})
 				if missing != "" {
-					return &failure{code: exitUsage, err: fmt.Errorf("--url: the variable %s is not set", missing)}
+					return fault.New(fault.WrongUsage, fmt.Errorf("--url: the variable %s is not set", missing), "")
 				}
 			}
-			o.JSON, o.Stdout, o.Stderr, o.Terminal, o.Color = a.asJSON, a.Stdout, a.Stderr, a.out.Terminal, a.out.Color
+			o.JSON, o.Stdout, o.Stderr, o.Terminal, o.Color = a.JSON, a.Stdout, a.Stderr, a.Out.Terminal, a.Out.Color
 			return a.Demo(cmd.Context(), o)
 		},
 	}
@@ -94,6 +100,6 @@ func (a *app) demoCommand() *cobra.Command {
 	f.StringVar(&o.URL, "url", "", "use the database at `URL`; it gets a schema of its own")
 	f.BoolVar(&o.MySQL, "mysql", false, "use MySQL, where a server is at hand")
 	f.IntVar(&o.Rate, "rate", 0, "changes per second `N` (default: as the demo likes)")
-	a.jsonFlag(cmd)
+	a.JSONFlag(cmd)
 	return cmd
 }

@@ -1,4 +1,4 @@
-package cli
+package logs
 
 import (
 	"context"
@@ -6,11 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/leat-cdc/leat/cmd/leat/internal/cli/events"
+	"github.com/leat-cdc/leat/cmd/leat/internal/cli/fault"
 	"github.com/leat-cdc/leat/cmd/leat/internal/cli/screen"
 	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/pipeline/disklog"
@@ -37,14 +38,14 @@ type damageDoc struct {
 	What   string `json:"what"`
 }
 
-func (a *app) logVerify(ctx context.Context, args []string, dir string) error {
+func (a *commands) logVerify(ctx context.Context, args []string, dir string) error {
 	folders, err := a.logFolders(args, dir)
 	if err != nil {
 		return err
 	}
 	docs, whole := []verifyDoc{}, true
 	for _, f := range folders {
-		a.err.Printf("reading %s\n", f.dir)
+		a.Err.Printf("reading %s\n", f.dir)
 		damage, s, err := disklog.Verify(ctx, f.dir)
 		if err != nil {
 			return fmt.Errorf("verify: %w", err)
@@ -55,36 +56,36 @@ func (a *app) logVerify(ctx context.Context, args []string, dir string) error {
 		}
 		docs, whole = append(docs, d), whole && d.Whole
 	}
-	if a.asJSON {
-		err = a.document(map[string]any{"logs": docs})
+	if a.JSON {
+		err = a.Document(map[string]any{"logs": docs})
 	} else {
 		a.printVerified(docs)
 	}
 	if err == nil && !whole {
-		err = said(exitFailed)
+		err = fault.Said(fault.Failed)
 	}
 	return err
 }
 
-func (a *app) printVerified(docs []verifyDoc) {
+func (a *commands) printVerified(docs []verifyDoc) {
 	for _, d := range docs {
-		word := a.out.Paint(screen.Green, "whole")
+		word := a.Out.Paint(screen.Green, "whole")
 		if !d.Whole {
-			word = a.out.Paint(screen.Red, plural(len(d.Damage), "damaged place"))
+			word = a.Out.Paint(screen.Red, screen.Plural(len(d.Damage), "damaged place"))
 		}
-		a.out.Printf("log of %s: %s; %s, offsets %s\n", screen.Clean(d.Source), word, plural(d.Blocks, "block"), offsets(d.Oldest, d.Next))
+		a.Out.Printf("log of %s: %s; %s, offsets %s\n", screen.Clean(d.Source), word, screen.Plural(d.Blocks, "block"), screen.Offsets(d.Oldest, d.Next))
 		for _, x := range d.Damage {
 			until := ""
 			if x.Until > 0 {
 				until = fmt.Sprintf(" to %d", x.Until)
 			}
-			a.out.Printf("  %s, byte %d%s: %s\n", screen.Clean(x.File), x.Offset, until, screen.Clean(x.What))
+			a.Out.Printf("  %s, byte %d%s: %s\n", screen.Clean(x.File), x.Offset, until, screen.Clean(x.What))
 		}
 		if len(d.Damage) > 0 {
-			a.out.Printf("  → %s\n", a.out.Paint(screen.Dim, "stop leat run, restore the data folder from a backup (docs/operations.md); nothing is skipped silently"))
+			a.Out.Printf("  → %s\n", a.Out.Paint(screen.Dim, "stop leat run, restore the data folder from a backup (docs/operations.md); nothing is skipped silently"))
 		}
 		if d.Torn > 0 {
-			a.out.Printf("  %s at the end were being written and count for nothing: the next start cuts them\n", plural(int(d.Torn), "byte"))
+			a.Out.Printf("  %s at the end were being written and count for nothing: the next start cuts them\n", screen.Plural(int(d.Torn), "byte"))
 		}
 	}
 }
@@ -95,7 +96,7 @@ type dumping struct {
 	jsonl, events bool
 }
 
-func (a *app) logDumpCommand(dir *string) *cobra.Command {
+func (a *commands) logDumpCommand(dir *string) *cobra.Command {
 	var o dumping
 	cmd := &cobra.Command{
 		Use:   "dump [SOURCE]",
@@ -112,15 +113,6 @@ func (a *app) logDumpCommand(dir *string) *cobra.Command {
 	f.BoolVar(&o.events, "events", false, "also the events")
 	f.BoolVar(&o.jsonl, "jsonl", false, "one JSON document per line")
 	return cmd
-}
-
-// publicURL is what links in events begin with, where the file can be read.
-func (a *app) publicURL() string {
-	cfg, err := a.load(false)
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSuffix(cfg.PublicURL, "/")
 }
 
 // blockDoc is a line of log dump --jsonl.
@@ -142,23 +134,23 @@ type blockDoc struct {
 	Version  uint32     `json:"version,omitempty"`
 }
 
-func (a *app) logDump(cmd *cobra.Command, args []string, dir string, o dumping) error {
+func (a *commands) logDump(cmd *cobra.Command, args []string, dir string, o dumping) error {
 	folders, err := a.logFolders(args, dir)
 	if err != nil {
 		return err
 	}
 	if len(folders) > 1 {
-		return usage(cmd, "there are %d logs here: name a source", len(folders))
+		return fault.Usage(cmd, "there are %d logs here: name a source", len(folders))
 	}
 	if o.to > 0 && o.to <= o.from {
-		return usage(cmd, "--to %d is not behind --from %d", o.to, o.from)
+		return fault.Usage(cmd, "--to %d is not behind --from %d", o.to, o.from)
 	}
 	s, err := disklog.Info(folders[0].dir)
 	if err != nil {
 		return err
 	}
 	var forms form.Cache
-	enc := encode.JSON(encode.Options{Source: s.Source, Form: forms.Of, PublicURL: a.publicURL()})
+	enc := encode.JSON(encode.Options{Source: s.Source, Form: forms.Of, PublicURL: a.PublicURL()})
 	err = disklog.Dump(cmd.Context(), folders[0].dir, pipeline.Offset(o.from), pipeline.Offset(o.to), func(e disklog.Entry) error {
 		if err := a.block(e, o.jsonl); err != nil {
 			return err
@@ -166,7 +158,7 @@ func (a *app) logDump(cmd *cobra.Command, args []string, dir string, o dumping) 
 		if o.events && e.Kind == record.KindRows {
 			a.blockEvents(enc, e.Batch, o)
 		}
-		return a.out.Err()
+		return a.Out.Err()
 	})
 	if errors.Is(err, context.Canceled) { // Ctrl-C: enough seen
 		return nil
@@ -174,7 +166,7 @@ func (a *app) logDump(cmd *cobra.Command, args []string, dir string, o dumping) 
 	return err
 }
 
-func (a *app) block(e disklog.Entry, jsonl bool) error {
+func (a *commands) block(e disklog.Entry, jsonl bool) error {
 	d := blockDoc{File: filepath.Base(e.File), Byte: e.Offset, Kind: e.Kind.String(), Base: uint64(e.Base), Events: e.Events, Ticket: e.Ticket, Bytes: e.Size()}
 	if e.Time != 0 {
 		d.Commit = when(time.UnixMicro(e.Time))
@@ -196,10 +188,10 @@ func (a *app) block(e disklog.Entry, jsonl bool) error {
 		if err != nil {
 			return err
 		}
-		a.out.Printf("%s\n", line)
+		a.Out.Printf("%s\n", line)
 		return nil
 	}
-	text := fmt.Sprintf("%s:%d  %s  %d", d.File, d.Byte, pad(d.Kind, 7), d.Base)
+	text := fmt.Sprintf("%s:%d  %s  %d", d.File, d.Byte, screen.Pad(d.Kind, 7), d.Base)
 	if d.Events > 0 {
 		text += fmt.Sprintf("+%d", d.Events)
 	}
@@ -221,13 +213,13 @@ func (a *app) block(e disklog.Entry, jsonl bool) error {
 		text += fmt.Sprintf("  %s version %d", d.Table, d.Version)
 	}
 	if d.Position != "" {
-		text += "  to " + shortPosition(d.Position)
+		text += "  to " + screen.Position(d.Position)
 	}
-	a.out.Printf("%s\n", screen.Clean(text))
+	a.Out.Printf("%s\n", screen.Clean(text))
 	return nil
 }
 
-func (a *app) blockEvents(enc *encode.Encoder, b *pipeline.Batch, o dumping) {
+func (a *commands) blockEvents(enc *encode.Encoder, b *pipeline.Batch, o dumping) {
 	for i := range b.Events {
 		at := uint64(b.Offset(i))
 		if at < o.from || o.to > 0 && at >= o.to {
@@ -237,14 +229,14 @@ func (a *app) blockEvents(enc *encode.Encoder, b *pipeline.Batch, o dumping) {
 		switch {
 		case err != nil && o.jsonl:
 			line, _ := json.Marshal(map[string]any{"offset": at, "error": err.Error()}) // a map of texts
-			a.out.Printf("%s\n", line)
+			a.Out.Printf("%s\n", line)
 		case err != nil:
-			a.out.Printf("    %d: %s\n", at, screen.Clean(err.Error()))
+			a.Out.Printf("    %d: %s\n", at, screen.Clean(err.Error()))
 		case o.jsonl:
-			a.out.Printf("%s\n", text)
+			a.Out.Printf("%s\n", text)
 		default:
-			a.out.Printf("    %d  ", at)
-			a.event(text)
+			a.Out.Printf("    %d  ", at)
+			events.Print(a.App, text)
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package cli
+package shell
 
 import (
 	"context"
@@ -16,6 +16,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/leat-cdc/leat/cmd/leat/internal/cli/fault"
 	"github.com/leat-cdc/leat/cmd/leat/internal/config"
 	"github.com/leat-cdc/leat/schemas/envelope/leatv1/leatv1connect"
 )
@@ -27,20 +28,20 @@ const (
 	dialTime = 5 * time.Second
 )
 
-// server is a connection to a running Leat.
-type server struct {
+// Server is a connection to a running Leat.
+type Server struct {
 	leatv1connect.AdminServiceClient
-	// base is its URL; shown is how to name it to people.
-	base, shown string
+	// Base is its URL; Shown is how to name it to people.
+	Base, Shown string
 	hasToken    bool
 	http        *http.Client
 }
 
-// close gives idle connections back.
-func (s *server) close() { s.http.CloseIdleConnections() }
+// Close gives idle connections back.
+func (s *Server) Close() { s.http.CloseIdleConnections() }
 
-// connect prepares to call the server; nothing is sent yet.
-func (a *app) connect() (*server, error) {
+// Connect prepares to call the server; nothing is sent yet.
+func (a *App) Connect() (*Server, error) {
 	base, roots, err := a.address()
 	if err != nil {
 		return nil, err
@@ -59,19 +60,19 @@ func (a *app) connect() (*server, error) {
 		TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
 		ForceAttemptHTTP2:   true,
 	}
-	s := &server{base: base.String(), shown: base.Host, hasToken: token != "", http: &http.Client{
+	s := &Server{Base: base.String(), Shown: base.Host, hasToken: token != "", http: &http.Client{
 		Transport: transport,
 		// A redirect would carry the token elsewhere.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
-	s.AdminServiceClient = leatv1connect.NewAdminServiceClient(s.http, s.base,
+	s.AdminServiceClient = leatv1connect.NewAdminServiceClient(s.http, s.Base,
 		connect.WithInterceptors(&bearer{token, "leat/" + a.Version}))
 	return s, nil
 }
 
 // address finds the server: --addr, LEAT_ADDR, listen of the file, the default.
-func (a *app) address() (*url.URL, *x509.CertPool, error) {
-	addr, from := a.addr, "--addr"
+func (a *App) address() (*url.URL, *x509.CertPool, error) {
+	addr, from := a.Addr, "--addr"
 	if addr == "" {
 		addr, _ = a.Env("LEAT_ADDR")
 		from = "LEAT_ADDR"
@@ -79,17 +80,17 @@ func (a *app) address() (*url.URL, *x509.CertPool, error) {
 	if addr != "" {
 		u, err := parseAddr(addr)
 		if err != nil {
-			return nil, nil, &failure{exitUsage, fmt.Errorf("%s: %w", from, err), "Want HOST:PORT, http://HOST:PORT or https://HOST:PORT."}
+			return nil, nil, fault.New(fault.WrongUsage, fmt.Errorf("%s: %w", from, err), "Want HOST:PORT, http://HOST:PORT or https://HOST:PORT.")
 		}
 		return u, nil, nil
 	}
-	cfg, err := a.load(true)
+	cfg, err := a.Load(true)
 	switch {
-	case errors.Is(err, fs.ErrNotExist) && a.configPath == "":
+	case errors.Is(err, fs.ErrNotExist) && a.ConfigPath == "":
 		u, err := parseAddr(defaultAddr)
 		return u, nil, err
 	case err != nil:
-		return nil, nil, &failure{ExitCode(err), err, "The file would say where the server is; or give --addr HOST:PORT."}
+		return nil, nil, fault.New(fault.ExitCode(err), err, "The file would say where the server is; or give --addr HOST:PORT.")
 	}
 	return fileAddress(cfg, config.Options{Env: a.Env})
 }
@@ -100,7 +101,7 @@ func fileAddress(cfg *config.Config, o config.Options) (*url.URL, *x509.CertPool
 	if open {
 		full, err := cfg.Expand(o)
 		if err != nil {
-			return nil, nil, &failure{exitUsage, errors.New("where the server listens stands in a variable that is not set here"), "Give --addr HOST:PORT."}
+			return nil, nil, fault.New(fault.WrongUsage, errors.New("where the server listens stands in a variable that is not set here"), "Give --addr HOST:PORT.")
 		}
 		cfg = full
 	}
@@ -154,17 +155,17 @@ func parseAddr(addr string) (*url.URL, error) {
 }
 
 // token comes from a file or from the environment, never from the command line: other users see that.
-func (a *app) token() (string, error) {
-	if a.tokenFile == "" {
+func (a *App) token() (string, error) {
+	if a.TokenFile == "" {
 		t, _ := a.Env("LEAT_TOKEN")
 		return checkToken(t, "LEAT_TOKEN")
 	}
-	b, err := os.ReadFile(a.tokenFile)
+	b, err := os.ReadFile(a.TokenFile)
 	if err != nil {
-		return "", &failure{code: exitUsage, err: fmt.Errorf("--token-file: %w", err)}
+		return "", fault.New(fault.WrongUsage, fmt.Errorf("--token-file: %w", err), "")
 	}
 	if len(b) > 64<<10 || strings.TrimSpace(string(b)) == "" {
-		return "", &failure{code: exitUsage, err: fmt.Errorf("--token-file: %s holds no token", a.tokenFile)}
+		return "", fault.New(fault.WrongUsage, fmt.Errorf("--token-file: %s holds no token", a.TokenFile), "")
 	}
 	return checkToken(string(b), "--token-file")
 }
@@ -174,14 +175,14 @@ func checkToken(t, from string) (string, error) {
 	t = strings.TrimSpace(t)
 	for _, r := range t {
 		if r <= ' ' || r > '~' {
-			return "", &failure{code: exitUsage, err: fmt.Errorf("%s: a token has no spaces and nothing but ASCII", from)}
+			return "", fault.New(fault.WrongUsage, fmt.Errorf("%s: a token has no spaces and nothing but ASCII", from), "")
 		}
 	}
 	return t, nil
 }
 
-func (a *app) trust(roots **x509.CertPool) error {
-	file := a.caFile
+func (a *App) trust(roots **x509.CertPool) error {
+	file := a.CAFile
 	if file == "" {
 		file, _ = a.Env("LEAT_CA")
 	}
@@ -190,7 +191,7 @@ func (a *app) trust(roots **x509.CertPool) error {
 	}
 	pem, err := os.ReadFile(file)
 	if err != nil {
-		return &failure{code: exitUsage, err: fmt.Errorf("--ca: %w", err)}
+		return fault.New(fault.WrongUsage, fmt.Errorf("--ca: %w", err), "")
 	}
 	if *roots == nil {
 		if *roots, err = x509.SystemCertPool(); err != nil {
@@ -198,7 +199,7 @@ func (a *app) trust(roots **x509.CertPool) error {
 		}
 	}
 	if !(*roots).AppendCertsFromPEM(pem) {
-		return &failure{code: exitUsage, err: fmt.Errorf("--ca: %s holds no certificate in PEM form", file)}
+		return fault.New(fault.WrongUsage, fmt.Errorf("--ca: %s holds no certificate in PEM form", file), "")
 	}
 	return nil
 }
@@ -232,19 +233,19 @@ func (b *bearer) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect
 	return next
 }
 
-// call makes one call and explains what went wrong with it; doing names it: "pause search".
-func call[Q, R any](ctx context.Context, s *server, doing string, f func(context.Context, *connect.Request[Q]) (*connect.Response[R], error), q *Q) (*R, error) {
+// Call makes one call and explains what went wrong with it; doing names it: "pause search".
+func Call[Q, R any](ctx context.Context, s *Server, doing string, f func(context.Context, *connect.Request[Q]) (*connect.Response[R], error), q *Q) (*R, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
 	r, err := f(ctx, connect.NewRequest(q))
 	if err != nil {
-		return nil, s.explain(doing, err)
+		return nil, s.Failed(doing, err)
 	}
 	return r.Msg, nil
 }
 
-// explain turns an error of a call into one for people.
-func (s *server) explain(doing string, err error) error {
+// Failed turns an error of a call into one for people.
+func (s *Server) Failed(doing string, err error) error {
 	var c *connect.Error
 	if !errors.As(err, &c) {
 		c = connect.NewError(connect.CodeUnknown, err)
@@ -252,21 +253,21 @@ func (s *server) explain(doing string, err error) error {
 	switch c.Code() {
 	case connect.CodeUnauthenticated:
 		if s.hasToken {
-			return &failure{exitFailed, fmt.Errorf("%s: %s does not know this token", doing, s.shown),
-				"The file of the server lists tokens by their SHA-256; give one of them by --token-file or LEAT_TOKEN."}
+			return fault.New(fault.Failed, fmt.Errorf("%s: %s does not know this token", doing, s.Shown),
+				"The file of the server lists tokens by their SHA-256; give one of them by --token-file or LEAT_TOKEN.")
 		}
-		return &failure{exitFailed, fmt.Errorf("%s: %s wants a token", doing, s.shown), "Give one by --token-file FILE or LEAT_TOKEN."}
+		return fault.New(fault.Failed, fmt.Errorf("%s: %s wants a token", doing, s.Shown), "Give one by --token-file FILE or LEAT_TOKEN.")
 	case connect.CodePermissionDenied:
-		return &failure{exitFailed, fmt.Errorf("%s: %s refuses: %s", doing, s.shown, c.Message()), roleHint(doing, s.hasToken)}
+		return fault.New(fault.Failed, fmt.Errorf("%s: %s refuses: %s", doing, s.Shown, c.Message()), roleHint(doing, s.hasToken))
 	case connect.CodeInvalidArgument:
-		if placed(c.Message()) {
-			return &failure{code: exitUsage, err: errors.New(c.Message())}
+		if fault.Placed(c.Message()) {
+			return fault.New(fault.WrongUsage, errors.New(c.Message()), "")
 		}
-		return &failure{code: exitUsage, err: fmt.Errorf("%s: %s", doing, c.Message())}
+		return fault.New(fault.WrongUsage, fmt.Errorf("%s: %s", doing, c.Message()), "")
 	}
 	if connect.IsWireError(c) {
 		if c.Code() == connect.CodeUnimplemented {
-			return unsupported(doing + ": the server at " + s.shown)
+			return fault.Unsupported(doing + ": the server at " + s.Shown)
 		}
 		return fmt.Errorf("%s: %s", doing, c.Message())
 	}
@@ -290,7 +291,7 @@ func roleHint(doing string, token bool) string {
 }
 
 // unreachable explains why no answer of a Leat came.
-func (s *server) unreachable(doing string, c *connect.Error) error {
+func (s *Server) unreachable(doing string, c *connect.Error) error {
 	var unknown x509.UnknownAuthorityError
 	var host x509.HostnameError
 	var record tls.RecordHeaderError
@@ -318,5 +319,5 @@ func (s *server) unreachable(doing string, c *connect.Error) error {
 		why = "what answers there is no Leat (" + c.Message() + ")"
 		hint = "Is the address right (--addr, LEAT_ADDR, listen in leat.yaml)? Does the server want https://?"
 	}
-	return &failure{exitUnreachable, fmt.Errorf("%s: could not reach the server at %s: %s", doing, s.base, why), hint}
+	return fault.New(fault.Unreachable, fmt.Errorf("%s: could not reach the server at %s: %s", doing, s.Base, why), hint)
 }

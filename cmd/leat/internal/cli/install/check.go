@@ -1,4 +1,4 @@
-package cli
+package install
 
 import (
 	"context"
@@ -8,11 +8,16 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/leat-cdc/leat/cmd/leat/internal/cli/fault"
+	"github.com/leat-cdc/leat/cmd/leat/internal/cli/screen"
+	"github.com/leat-cdc/leat/cmd/leat/internal/cli/shell"
 	"github.com/leat-cdc/leat/cmd/leat/internal/config"
 	"github.com/leat-cdc/leat/pipeline"
 )
 
-func (a *app) checkCommand() *cobra.Command {
+// Check is leat check.
+func Check(app *shell.App) *cobra.Command {
+	a := &commands{app}
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Is everything reachable, allowed and set? Each finding with its cure",
@@ -20,10 +25,10 @@ func (a *app) checkCommand() *cobra.Command {
 			"identity against routing keys, cascades that the binlog does not show, retention. Changes nothing.\n" +
 			"Exit code 1 when something will not work, 2 when the file is wrong.",
 		Example: "  leat check\n  leat check --json | jq '.findings[] | select(.level == \"error\")'",
-		Args:    wants(),
+		Args:    fault.Wants(),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return a.check(cmd.Context()) },
 	}
-	a.jsonFlag(cmd)
+	a.JSONFlag(cmd)
 	return cmd
 }
 
@@ -36,20 +41,20 @@ type checked struct {
 	Findings []pipeline.Finding `json:"findings"`
 }
 
-func (a *app) check(ctx context.Context) error {
+func (a *commands) check(ctx context.Context) error {
 	if a.Check == nil {
-		return unsupported("leat check")
+		return fault.Unsupported("leat check")
 	}
-	cfg, err := a.load(false)
+	cfg, err := a.Load(false)
 	if err == nil {
 		err = cfg.CheckRun()
 	}
 	if err != nil {
-		if list := configFindings(err, "error"); a.asJSON && list != nil {
-			if err := a.document(checked{Findings: list}); err != nil {
+		if list := configFindings(err, "error"); a.JSON && list != nil {
+			if err := a.Document(checked{Findings: list}); err != nil {
 				return err
 			}
-			return said(exitUsage)
+			return fault.Said(fault.WrongUsage)
 		}
 		return err
 	}
@@ -66,21 +71,21 @@ func (a *app) check(ctx context.Context) error {
 		}
 	}
 	switch {
-	case a.asJSON:
+	case a.JSON:
 		if all == nil {
 			all = []pipeline.Finding{}
 		}
-		if err := a.document(checked{OK: bad == 0, Findings: all}); err != nil {
+		if err := a.Document(checked{OK: bad == 0, Findings: all}); err != nil {
 			return err
 		}
 	case len(all) == 0:
-		a.out.Printf("%s: %s, %s: all good\n", a.file(), plural(len(cfg.Sources), "source"), plural(len(cfg.Subscriptions), "subscription"))
+		a.Out.Printf("%s: %s, %s: all good\n", a.File(), screen.Plural(len(cfg.Sources), "source"), screen.Plural(len(cfg.Subscriptions), "subscription"))
 	default:
-		a.report(a.out, all)
-		a.out.Printf("\n%s: %s, %s in all\n", a.file(), plural(bad, "error"), plural(len(all), "finding"))
+		a.Findings(a.Out, all)
+		a.Out.Printf("\n%s: %s, %s in all\n", a.File(), screen.Plural(bad, "error"), screen.Plural(len(all), "finding"))
 	}
 	if bad > 0 {
-		return said(exitFailed)
+		return fault.Said(fault.Failed)
 	}
 	return nil
 }
@@ -97,11 +102,4 @@ func configFindings(err error, level string) []pipeline.Finding {
 			Place: fmt.Sprintf("%s:%d:%d", e.File, e.Line, e.Col), What: e.Msg, Cure: e.Cure})
 	}
 	return out
-}
-
-func plural(n int, word string) string {
-	if n == 1 {
-		return "1 " + word
-	}
-	return fmt.Sprintf("%d %ss", n, word)
 }

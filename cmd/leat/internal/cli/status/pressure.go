@@ -1,12 +1,11 @@
-package cli
+package status
 
 import (
 	"fmt"
 	"time"
 
-	"google.golang.org/protobuf/types/known/durationpb"
-
 	"github.com/leat-cdc/leat/cmd/leat/internal/cli/screen"
+	"github.com/leat-cdc/leat/cmd/leat/internal/cli/shell"
 	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
 )
 
@@ -52,14 +51,6 @@ func pressureDocOf(p *leatv1.SourcePressure) *pressureDoc {
 	if p == nil {
 		return nil
 	}
-	return &pressureDoc{Reading: p.Reading, Snapshot: p.Snapshot, Replay: p.Replay, Why: p.Why, EndsWhen: p.EndsWhen, Danger: p.Danger, ToLoss: maybeSeconds(p.TimeToLoss),
-		ToDrain: maybeSeconds(p.TimeToDrain), Behind: p.BehindBytes, ActiveSessions: p.ActiveSessions, ReplicaLag: maybeSeconds(p.ReplicaLag), Error: p.Error}
-}
-
-func maybeSeconds(d *durationpb.Duration) *float64 {
-	if d == nil {
-		return nil
-	}
-	s := d.AsDuration().Seconds()
-	return &s
+	return &pressureDoc{Reading: p.Reading, Snapshot: p.Snapshot, Replay: p.Replay, Why: p.Why, EndsWhen: p.EndsWhen, Danger: p.Danger, ToLoss: shell.MaybeSeconds(p.TimeToLoss),
+		ToDrain: shell.MaybeSeconds(p.TimeToDrain), Behind: p.BehindBytes, ActiveSessions: p.ActiveSessions, ReplicaLag: shell.MaybeSeconds(p.ReplicaLag), Error: p.Error}
 }

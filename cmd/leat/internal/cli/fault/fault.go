@@ -1,4 +1,6 @@
-package cli
+// Package fault is what goes wrong on a command line: errors with the exit code that they mean and what to do
+// about them, and the checks of what was typed.
+package fault
 
 import (
 	"errors"
@@ -15,10 +17,10 @@ import (
 
 // Exit codes of the program.
 const (
-	exitDone        = 0
-	exitFailed      = 1
-	exitUsage       = 2 // wrong usage or config
-	exitUnreachable = 3 // could not reach the server
+	Done        = 0
+	Failed      = 1
+	WrongUsage  = 2 // wrong usage or config
+	Unreachable = 3 // could not reach the server
 )
 
 // failure is an error with the exit code that it means. A nil err: the command has said everything itself.
@@ -38,6 +40,9 @@ func (f *failure) Error() string {
 
 func (f *failure) Unwrap() error { return f.err }
 
+// New is an error with the exit code that it means and, on a line of its own, what to do (empty: not known).
+func New(code int, err error, hint string) error { return &failure{code, err, hint} }
+
 // ExitCode of a command: 0 done, 1 failed, 2 wrong usage or config, 3 could not reach the server.
 func ExitCode(err error) int {
 	var f *failure
@@ -45,13 +50,13 @@ func ExitCode(err error) int {
 	var one *config.Error
 	switch {
 	case err == nil:
-		return exitDone
+		return Done
 	case errors.As(err, &f):
 		return f.code
 	case errors.As(err, &list), errors.As(err, &one):
-		return exitUsage
+		return WrongUsage
 	}
-	return exitFailed
+	return Failed
 }
 
 // Report prints an error of Run for people; it ends with what to do where that is known. Findings in a config
@@ -73,13 +78,13 @@ func Report(w io.Writer, err error) {
 	text := ""
 	switch {
 	case errors.As(err, &list):
-		text = lines(list.Error())
+		text = screen.CleanLines(list.Error())
 	case errors.As(err, &one):
-		text = lines(one.Error())
-	case f != nil && f.code == exitUsage && placed(err.Error()):
-		text = lines(err.Error())
+		text = screen.CleanLines(one.Error())
+	case f != nil && f.code == WrongUsage && Placed(err.Error()):
+		text = screen.CleanLines(err.Error())
 	default:
-		text = "leat: " + strings.TrimPrefix(lines(err.Error()), "leat ")
+		text = "leat: " + strings.TrimPrefix(screen.CleanLines(err.Error()), "leat ")
 	}
 	if hint != "" {
 		text += "\n" + hint
@@ -87,43 +92,35 @@ func Report(w io.Writer, err error) {
 	fmt.Fprintln(w, text)
 }
 
-// lines cleans a text of several lines.
-func lines(text string) string {
-	out := strings.Split(text, "\n")
-	for i, l := range out {
-		out[i] = strings.TrimRight(screen.Clean(l), " ")
-	}
-	return strings.Join(out, "\n")
-}
-
-// placed reports whether a text begins with FILE:LINE:COLUMN:
-func placed(text string) bool {
+// Placed reports whether a text begins with FILE:LINE:COLUMN:
+func Placed(text string) bool {
 	first, _, _ := strings.Cut(text, "\n")
 	parts := strings.SplitN(first, ":", 4)
-	return len(parts) == 4 && isDigits(parts[1]) && isDigits(parts[2])
+	return len(parts) == 4 && IsDigits(parts[1]) && IsDigits(parts[2])
 }
 
-func isDigits(s string) bool {
+// IsDigits reports whether a text is a number without a sign.
+func IsDigits(s string) bool {
 	return s != "" && strings.Trim(s, "0123456789") == ""
 }
 
-// said is the end of a command that has printed its bad news.
-func said(code int) error { return &failure{code: code} }
+// Said is the end of a command that has printed its bad news.
+func Said(code int) error { return New(code, nil, "") }
 
-// usage is an error in how a command was typed.
-func usage(cmd *cobra.Command, format string, args ...any) error {
-	return &failure{exitUsage, fmt.Errorf(format, args...),
-		"Usage: " + cmd.UseLine() + "\nMore:  " + cmd.CommandPath() + " --help"}
+// Usage is an error in how a command was typed.
+func Usage(cmd *cobra.Command, format string, args ...any) error {
+	return New(WrongUsage, fmt.Errorf(format, args...),
+		"Usage: "+cmd.UseLine()+"\nMore:  "+cmd.CommandPath()+" --help")
 }
 
-// unsupported refuses what a later version will do.
-func unsupported(what string) error {
-	return &failure{code: exitUsage, err: fmt.Errorf("%s: not supported by this version", what)}
+// Unsupported refuses what a later version will do.
+func Unsupported(what string) error {
+	return New(WrongUsage, fmt.Errorf("%s: not supported by this version", what), "")
 }
 
-// unknownCommand looks for a command that is none, before flags are looked at: the flags of a mistyped
+// UnknownCommand looks for a command that is none, before flags are looked at: the flags of a mistyped
 // command are not what is wrong.
-func unknownCommand(root *cobra.Command, args []string) error {
+func UnknownCommand(root *cobra.Command, args []string) error {
 	if _, _, err := root.Find(args); err == nil || len(args) > 0 && strings.HasPrefix(args[0], cobra.ShellCompRequestCmd) {
 		return nil // the shell asks for completions: Cobra adds that command later
 	}
@@ -152,12 +149,12 @@ func wrongCommand(parent *cobra.Command, arg string) error {
 			words = append(words, c.Name())
 		}
 	}
-	err := fmt.Errorf("unknown command %q for %s%s", arg, parent.CommandPath(), nearest(arg, words, ""))
-	return &failure{exitUsage, err, "More: " + parent.CommandPath() + " --help"}
+	err := fmt.Errorf("unknown command %q for %s%s", arg, parent.CommandPath(), Nearest(arg, words, ""))
+	return New(WrongUsage, err, "More: "+parent.CommandPath()+" --help")
 }
 
-// group makes a command that only holds others refuse what is none of them.
-func group(cmd *cobra.Command) *cobra.Command {
+// Group makes a command that only holds others refuse what is none of them.
+func Group(cmd *cobra.Command) *cobra.Command {
 	cmd.FParseErrWhitelist.UnknownFlags = true
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) > 0 {
@@ -167,25 +164,25 @@ func group(cmd *cobra.Command) *cobra.Command {
 		for _, c := range cmd.Commands() {
 			words = append(words, c.Name())
 		}
-		return &failure{exitUsage, fmt.Errorf("%s wants one of: %s", cmd.CommandPath(), strings.Join(words, ", ")),
-			"More: " + cmd.CommandPath() + " --help"}
+		return New(WrongUsage, fmt.Errorf("%s wants one of: %s", cmd.CommandPath(), strings.Join(words, ", ")),
+			"More: "+cmd.CommandPath()+" --help")
 	}
 	return cmd
 }
 
-// flagError explains what is wrong with a flag.
-func flagError(cmd *cobra.Command, err error) error {
+// Flag explains what is wrong with a flag.
+func Flag(cmd *cobra.Command, err error) error {
 	var unknown *pflag.NotExistError
 	var wrong *pflag.InvalidValueError
 	if errors.As(err, &wrong) {
-		return usage(cmd, "%s: --%s: %q is not %s", cmd.CommandPath(), wrong.GetFlag().Name, wrong.GetValue(), flagKind(wrong.GetFlag()))
+		return Usage(cmd, "%s: --%s: %q is not %s", cmd.CommandPath(), wrong.GetFlag().Name, wrong.GetValue(), flagKind(wrong.GetFlag()))
 	}
 	if !errors.As(err, &unknown) {
-		return usage(cmd, "%s: %w", cmd.CommandPath(), err)
+		return Usage(cmd, "%s: %w", cmd.CommandPath(), err)
 	}
 	name := unknown.GetSpecifiedName()
 	if unknown.GetSpecifiedShortnames() != "" {
-		return usage(cmd, "%s has no flag -%s", cmd.CommandPath(), name)
+		return Usage(cmd, "%s has no flag -%s", cmd.CommandPath(), name)
 	}
 	var words []string
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
@@ -193,7 +190,7 @@ func flagError(cmd *cobra.Command, err error) error {
 			words = append(words, f.Name)
 		}
 	})
-	return usage(cmd, "%s has no flag --%s%s", cmd.CommandPath(), name, nearest(name, words, "--"))
+	return Usage(cmd, "%s has no flag --%s%s", cmd.CommandPath(), name, Nearest(name, words, "--"))
 }
 
 // flagKind says what a flag's value is, for people.
@@ -208,8 +205,8 @@ func flagKind(f *pflag.Flag) string {
 	}
 }
 
-// wants checks the number of arguments; names are those of the arguments, in [] what may be left out.
-func wants(names ...string) cobra.PositionalArgs {
+// Wants checks the number of arguments; names are those of the arguments, in [] what may be left out.
+func Wants(names ...string) cobra.PositionalArgs {
 	need := 0
 	for _, n := range names {
 		if !strings.HasPrefix(n, "[") {
@@ -220,16 +217,16 @@ func wants(names ...string) cobra.PositionalArgs {
 		many := len(names) > 0 && strings.Contains(names[len(names)-1], "...")
 		switch {
 		case len(args) < need:
-			return usage(cmd, "%s wants %s", cmd.CommandPath(), strings.Join(names[len(args):need], " "))
+			return Usage(cmd, "%s wants %s", cmd.CommandPath(), strings.Join(names[len(args):need], " "))
 		case len(args) > len(names) && !many:
-			return usage(cmd, "%s has no use for %q", cmd.CommandPath(), args[len(names)])
+			return Usage(cmd, "%s has no use for %q", cmd.CommandPath(), args[len(names)])
 		}
 		return nil
 	}
 }
 
-// nearest is "; did you mean X?" when a word is near to what was typed.
-func nearest(got string, words []string, before string) string {
+// Nearest is "; did you mean X?" when a word is near to what was typed.
+func Nearest(got string, words []string, before string) string {
 	best, limit := "", max(1, len(got)/3)
 	for _, w := range words {
 		d := distance(strings.ToLower(got), strings.ToLower(w))

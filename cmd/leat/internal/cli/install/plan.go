@@ -1,4 +1,4 @@
-package cli
+package install
 
 import (
 	"context"
@@ -7,25 +7,31 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/leat-cdc/leat/cmd/leat/internal/cli/fault"
 	"github.com/leat-cdc/leat/cmd/leat/internal/cli/screen"
+	"github.com/leat-cdc/leat/cmd/leat/internal/cli/shell"
 	"github.com/leat-cdc/leat/cmd/leat/internal/config"
 	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
 )
 
-func (a *app) planCommand() *cobra.Command {
+// Plan is leat plan.
+func Plan(app *shell.App) *cobra.Command {
+	a := &commands{app}
 	cmd := &cobra.Command{
 		Use:     "plan",
 		Short:   "What leat apply would change",
 		Long:    "Compares leat.yaml with what runs. Names of variables are sent to the server, never their values.",
 		Example: "  leat plan\n  leat plan --json",
-		Args:    wants(),
+		Args:    fault.Wants(),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return a.plan(cmd.Context()) },
 	}
-	a.jsonFlag(cmd)
+	a.JSONFlag(cmd)
 	return cmd
 }
 
-func (a *app) applyCommand() *cobra.Command {
+// Apply is leat apply.
+func Apply(app *shell.App) *cobra.Command {
+	a := &commands{app}
 	var drop []string
 	cmd := &cobra.Command{
 		Use:   "apply [--drop NAME]...",
@@ -33,11 +39,11 @@ func (a *app) applyCommand() *cobra.Command {
 		Long: "Carries out what leat plan shows. What is gone from the file is kept and paused; only --drop removes\n" +
 			"it, with all that is stored of it: a subscription's cursor and dead letters, a source's log.",
 		Example: "  leat apply\n  leat apply --drop search",
-		Args:    wants(),
+		Args:    fault.Wants(),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return a.apply(cmd.Context(), drop) },
 	}
 	cmd.Flags().StringArrayVar(&drop, "drop", nil, "drop `NAME`, a source or subscription that is gone from the file (may be repeated)")
-	a.jsonFlag(cmd)
+	a.JSONFlag(cmd)
 	return cmd
 }
 
@@ -50,70 +56,70 @@ type change struct {
 	Note   string `json:"note,omitempty"`
 }
 
-func (a *app) plan(ctx context.Context) error {
+func (a *commands) plan(ctx context.Context) error {
 	cfg, s, err := a.forApply()
 	if err != nil {
 		return err
 	}
-	defer s.close()
-	r, err := call(ctx, s, "plan", s.Plan, &leatv1.PlanRequest{Name: filepath.Base(a.file()), Config: cfg.Source()})
+	defer s.Close()
+	r, err := shell.Call(ctx, s, "plan", s.Plan, &leatv1.PlanRequest{Name: filepath.Base(a.File()), Config: cfg.Source()})
 	if err != nil {
 		return err
 	}
 	changes, errs := toChanges(r.GetChanges()), r.GetErrors()
-	if a.asJSON {
+	if a.JSON {
 		if errs == nil {
 			errs = []string{}
 		}
-		if err := a.document(map[string]any{"changes": changes, "errors": errs}); err != nil {
+		if err := a.Document(map[string]any{"changes": changes, "errors": errs}); err != nil {
 			return err
 		}
 	} else {
 		a.printChanges(changes, "nothing to change\n", "")
 		for _, e := range errs {
-			a.err.Printf("%s\n", lines(e))
+			a.Err.Printf("%s\n", screen.CleanLines(e))
 		}
 	}
 	if len(errs) > 0 {
-		if !a.asJSON {
-			a.err.Printf("leat: apply would be refused\n")
+		if !a.JSON {
+			a.Err.Printf("leat: apply would be refused\n")
 		}
-		return said(exitUsage)
+		return fault.Said(fault.WrongUsage)
 	}
 	return nil
 }
 
-func (a *app) apply(ctx context.Context, drop []string) error {
+func (a *commands) apply(ctx context.Context, drop []string) error {
 	cfg, s, err := a.forApply()
 	if err != nil {
 		return err
 	}
-	defer s.close()
+	defer s.Close()
 	for _, name := range drop {
 		if cfg.Sources[name] != nil || cfg.Subscriptions[name] != nil {
-			return &failure{exitUsage, fmt.Errorf("--drop %s: %s still names it", name, a.file()), "Take it out of the file first."}
+			return fault.New(fault.WrongUsage, fmt.Errorf("--drop %s: %s still names it", name, a.File()), "Take it out of the file first.")
 		}
 	}
-	r, err := call(ctx, s, "apply", s.Apply, &leatv1.ApplyRequest{Name: filepath.Base(a.file()), Config: cfg.Source(), Drop: drop})
+	r, err := shell.Call(ctx, s, "apply", s.Apply, &leatv1.ApplyRequest{Name: filepath.Base(a.File()), Config: cfg.Source(), Drop: drop})
 	if err != nil {
 		return err
 	}
 	changes := toChanges(r.GetChanges())
-	if a.asJSON {
-		return a.document(map[string]any{"changes": changes})
+	if a.JSON {
+		return a.Document(map[string]any{"changes": changes})
 	}
 	a.printChanges(changes, "nothing to change\n", "applied\n")
 	return nil
 }
 
 // forApply reads the file with its names, so that a mistake is found before anything is sent.
-func (a *app) forApply() (*config.Config, *server, error) {
-	cfg, err := a.load(true)
+func (a *commands) forApply() (*config.Config, *shell.Server, error) {
+	cfg, err := a.Load(true)
 	if err != nil {
 		return nil, nil, err
 	}
-	a.warn(cfg)
-	s, err := a.connect()
+	a.Warn(cfg)
+	s, err := a.Connect()
 	return cfg, s, err
 }
 
@@ -125,9 +131,9 @@ func toChanges(in []*leatv1.Change) []change {
 	return out
 }
 
-func (a *app) printChanges(changes []change, none, end string) {
+func (a *commands) printChanges(changes []change, none, end string) {
 	if len(changes) == 0 {
-		a.out.Printf("%s", none)
+		a.Out.Printf("%s", none)
 		return
 	}
 	for _, c := range changes {
@@ -139,12 +145,12 @@ func (a *app) printChanges(changes []change, none, end string) {
 		case c.Before != "" || c.After != "":
 			text += ": " + screen.Clean(c.Before+c.After)
 		}
-		a.out.Printf("%s %s\n", a.out.Paint(style, sign), text)
+		a.Out.Printf("%s %s\n", a.Out.Paint(style, sign), text)
 		if c.Note != "" {
-			a.out.Printf("    %s\n", a.out.Paint(screen.Dim, screen.Clean(c.Note)))
+			a.Out.Printf("    %s\n", a.Out.Paint(screen.Dim, screen.Clean(c.Note)))
 		}
 	}
-	a.out.Printf("%s", end)
+	a.Out.Printf("%s", end)
 }
 
 // kindOf is add, change, remove or keep, whatever a server's grammar.

@@ -1,4 +1,4 @@
-package cli
+package shell
 
 import (
 	"bufio"
@@ -11,25 +11,26 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/leat-cdc/leat/cmd/leat/internal/cli/fault"
 	"github.com/leat-cdc/leat/cmd/leat/internal/cli/screen"
 )
 
-// yesFlag is --yes of commands that ask before they do what cannot be undone.
-func yesFlag(cmd *cobra.Command, yes *bool) {
+// YesFlag is --yes of commands that ask before they do what cannot be undone.
+func YesFlag(cmd *cobra.Command, yes *bool) {
 	cmd.Flags().BoolVarP(yes, "yes", "y", false, "do not ask")
 }
 
-// confirm asks on the terminal; word is what must be typed, empty for y. Without a terminal there is nobody to
+// Confirm asks on the terminal; word is what must be typed, empty for y. Without a terminal there is nobody to
 // ask: refused.
-func (a *app) confirm(ctx context.Context, yes bool, question, word string) error {
+func (a *App) Confirm(ctx context.Context, yes bool, question, word string) error {
 	if yes {
 		return nil
 	}
-	nobody := &failure{exitUsage, errors.New("nobody can be asked: this is no terminal"), "Give --yes if you are sure."}
+	nobody := fault.New(fault.WrongUsage, errors.New("nobody can be asked: this is no terminal"), "Give --yes if you are sure.")
 	if !term.IsTerminal(int(a.Stdin.Fd())) {
 		return nobody
 	}
-	shown := a.err
+	shown := a.Err
 	if !shown.Terminal { // stderr goes elsewhere, but somebody sits there
 		tty, err := os.OpenFile("/dev/tty", os.O_WRONLY, 0)
 		if err != nil {

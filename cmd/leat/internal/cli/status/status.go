@@ -1,17 +1,19 @@
-package cli
+package status
 
 import (
 	"context"
-	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/leat-cdc/leat/cmd/leat/internal/cli/fault"
 	"github.com/leat-cdc/leat/cmd/leat/internal/cli/screen"
+	"github.com/leat-cdc/leat/cmd/leat/internal/cli/shell"
 	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
 )
 
-func (a *app) statusCommand() *cobra.Command {
+// Command is leat status.
+func Command(app *shell.App) *cobra.Command {
+	a := &commands{app}
 	cmd := &cobra.Command{
 		Use:   "status [NAME]",
 		Short: "Sources, log, subscriptions: state, lag, rate, and why something waits",
@@ -20,8 +22,8 @@ func (a *app) statusCommand() *cobra.Command {
 			"PARKED keys wait for leat redrive, DEAD events were given up on (leat parked). With a NAME: everything\n" +
 			"about that source or subscription.",
 		Example:           "  leat status\n  leat status search\n  leat status --json | jq '.subscriptions[] | select(.state != \"running\") | .name'",
-		Args:              wants("[NAME]"),
-		ValidArgsFunction: a.names(true, true),
+		Args:              fault.Wants("[NAME]"),
+		ValidArgsFunction: a.Names(true, true),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name := ""
 			if len(args) > 0 {
@@ -30,23 +32,23 @@ func (a *app) statusCommand() *cobra.Command {
 			return a.status(cmd.Context(), name)
 		},
 	}
-	a.jsonFlag(cmd)
+	a.JSONFlag(cmd)
 	return cmd
 }
 
-func (a *app) status(ctx context.Context, name string) error {
-	s, err := a.connect()
+func (a *commands) status(ctx context.Context, name string) error {
+	s, err := a.Connect()
 	if err != nil {
 		return err
 	}
-	defer s.close()
-	r, err := call(ctx, s, "status", s.Status, &leatv1.StatusRequest{Name: name})
+	defer s.Close()
+	r, err := shell.Call(ctx, s, "status", s.Status, &leatv1.StatusRequest{Name: name})
 	if err != nil {
 		return err
 	}
 	switch {
-	case a.asJSON:
-		return a.document(statusDocument(r))
+	case a.JSON:
+		return a.Document(statusDocument(r))
 	case name != "":
 		a.details(r)
 	default:
@@ -55,32 +57,29 @@ func (a *app) status(ctx context.Context, name string) error {
 	return nil
 }
 
-func (a *app) overview(s *server, r *leatv1.StatusResponse) {
-	a.out.Printf("%s on %s", a.out.Paint(screen.Bold, "leat "+screen.Clean(r.GetVersion())), s.shown)
+func (a *commands) overview(s *shell.Server, r *leatv1.StatusResponse) {
+	a.Out.Printf("%s on %s", a.Out.Paint(screen.Bold, "leat "+screen.Clean(r.GetVersion())), s.Shown)
 	if t := r.GetStarted(); t != nil {
-		a.out.Printf(", up %s", screen.Duration(a.Now().Sub(t.AsTime())))
+		a.Out.Printf(", up %s", screen.Duration(a.Now().Sub(t.AsTime())))
 	}
 	if r.GetMemoryBudget() > 0 {
-		a.out.Printf(", memory %s of %s", screen.Size(r.GetMemoryUsed()), screen.Size(r.GetMemoryBudget()))
+		a.Out.Printf(", memory %s of %s", screen.Size(r.GetMemoryUsed()), screen.Size(r.GetMemoryBudget()))
 	}
-	a.out.Printf("\n\n")
+	a.Out.Printf("\n\n")
 	if len(r.GetSources()) == 0 && len(r.GetSubscriptions()) == 0 {
-		a.out.Printf("no sources, no subscriptions: see leat plan, leat apply\n")
+		a.Out.Printf("no sources, no subscriptions: see leat plan, leat apply\n")
 		return
 	}
 	if len(r.GetSources()) > 0 {
-		a.out.Print(a.sourceTable(r.GetSources()))
+		a.Out.Print(a.sourceTable(r.GetSources()))
 	}
 	if len(r.GetSubscriptions()) > 0 {
-		a.out.Printf("\n")
-		a.out.Print(a.subscriptionTable(r.GetSubscriptions()))
+		a.Out.Printf("\n")
+		a.Out.Print(a.subscriptionTable(r.GetSubscriptions()))
 	}
 }
 
-// positionWidth is what a table shows of a position: GTID sets may be long.
-const positionWidth = 40
-
-func (a *app) sourceTable(list []*leatv1.SourceStatus) *screen.Table {
+func (a *commands) sourceTable(list []*leatv1.SourceStatus) *screen.Table {
 	t := screen.NewTable("SOURCE", "KIND", "STATE", ">LAG", ">EVENTS", ">BYTES", ">LOG", ">KEPT", "POSITION")
 	t.Spare("BYTES", "KEPT", "KIND") // status NAME has them
 	for _, s := range list {
@@ -90,8 +89,8 @@ func (a *app) sourceTable(list []*leatv1.SourceStatus) *screen.Table {
 		}
 		t.Row(screen.Cell{Text: s.GetName(), Style: screen.Bold}, screen.Text(s.GetKind()), stateCell(s.GetState()), screen.Text(lag),
 			screen.Text(screen.Rate(s.GetEventsPerSecond())), screen.Text(screen.Size(uint64(max(s.GetBytesPerSecond(), 0)))+"/s"),
-			screen.Text(screen.Size(s.GetLogBytes())), screen.Text(screen.Count(kept(s.GetOldest(), s.GetNext()))),
-			screen.Text(shortPosition(s.GetPosition())))
+			screen.Text(screen.Size(s.GetLogBytes())), screen.Text(screen.Count(screen.Kept(s.GetOldest(), s.GetNext()))),
+			screen.Text(screen.Position(s.GetPosition())))
 		for _, n := range a.sourceNotes(s) {
 			t.Note(n.Style, n.Text)
 		}
@@ -99,28 +98,15 @@ func (a *app) sourceTable(list []*leatv1.SourceStatus) *screen.Table {
 	return t
 }
 
-// shortPosition is what tells one position from another, without what stays the same (the server's id).
-func shortPosition(p string) string {
-	first, _, _ := strings.Cut(p, " ")
-	return screen.Shorten(first, positionWidth)
-}
-
-func kept(oldest, next uint64) uint64 {
-	if next < oldest {
-		return 0
-	}
-	return next - oldest
-}
-
 // sourceNotes say what is wrong with a source and what to do.
-func (a *app) sourceNotes(s *leatv1.SourceStatus) []screen.Cell {
+func (a *commands) sourceNotes(s *leatv1.SourceStatus) []screen.Cell {
 	var out []screen.Cell
 	if s.GetReason() != "" {
 		text := s.GetReason()
 		if s.GetCode() != "" {
 			text = s.GetCode() + ": " + text
 		}
-		if at := clock(s.GetSince()); at != "" {
+		if at := shell.Clock(s.GetSince()); at != "" {
 			text += " (since " + at + ")"
 		}
 		out = append(out, screen.Cell{Text: "! " + text, Style: stateStyle(s.GetState())})
@@ -144,7 +130,7 @@ func (a *app) sourceNotes(s *leatv1.SourceStatus) []screen.Cell {
 			text, style = text+"is read again", screen.Dim
 		}
 		if n.GetPosition() != "" {
-			text += ", at " + shortPosition(n.GetPosition())
+			text += ", at " + screen.Position(n.GetPosition())
 		}
 		if n.GetReason() != "" {
 			text += ": " + n.GetReason()
@@ -157,7 +143,7 @@ func (a *app) sourceNotes(s *leatv1.SourceStatus) []screen.Cell {
 	return out
 }
 
-func (a *app) subscriptionTable(list []*leatv1.SubscriptionStatus) *screen.Table {
+func (a *commands) subscriptionTable(list []*leatv1.SubscriptionStatus) *screen.Table {
 	t := screen.NewTable("SUBSCRIPTION", "SOURCE", "KIND", "STATE", ">LAG", ">BEHIND", ">EVENTS", ">IN FLIGHT", ">HELD", ">PARKED", ">DEAD")
 	t.Spare("HELD", "IN FLIGHT", "KIND", "PARKED")
 	for _, s := range list {
@@ -184,7 +170,7 @@ func (a *app) subscriptionTable(list []*leatv1.SubscriptionStatus) *screen.Table
 }
 
 // subscriptionNotes say why a subscription waits and until when.
-func (a *app) subscriptionNotes(s *leatv1.SubscriptionStatus) []screen.Cell {
+func (a *commands) subscriptionNotes(s *leatv1.SubscriptionStatus) []screen.Cell {
 	var out []screen.Cell
 	text := s.GetReason()
 	if u := s.GetUntil(); u != nil {
@@ -228,24 +214,24 @@ func stateStyle(state string) screen.Style {
 }
 
 // details shows everything about what was asked for by name.
-func (a *app) details(r *leatv1.StatusResponse) {
+func (a *commands) details(r *leatv1.StatusResponse) {
 	for _, s := range r.GetSources() {
-		a.out.Printf("%s  %s\n", a.out.Paint(screen.Bold, "source "+screen.Clean(s.GetName())), a.state(s.GetState()))
+		a.Out.Printf("%s  %s\n", a.Out.Paint(screen.Bold, "source "+screen.Clean(s.GetName())), a.state(s.GetState()))
 		lag := ""
 		if s.GetLag() != nil {
 			lag = screen.Duration(s.GetLag().AsDuration()) + " from commit to durable"
 		}
-		a.out.Pairs([2]string{"kind", s.GetKind()}, [2]string{"since", clock(s.GetSince())}, [2]string{"position", s.GetPosition()},
+		a.Out.Pairs([2]string{"kind", s.GetKind()}, [2]string{"since", shell.Clock(s.GetSince())}, [2]string{"position", s.GetPosition()},
 			[2]string{"lag", lag}, [2]string{"rate", screen.Rate(s.GetEventsPerSecond()) + " events, " + screen.Size(uint64(max(s.GetBytesPerSecond(), 0))) + "/s"},
 			[2]string{"tables", screen.Count(s.GetTables())}, [2]string{"log", s.GetLogId()}, [2]string{"log size", screen.Size(s.GetLogBytes())},
-			[2]string{"offsets", offsets(s.GetOldest(), s.GetNext())})
+			[2]string{"offsets", screen.Offsets(s.GetOldest(), s.GetNext())})
 		a.notes(a.sourceNotes(s))
 	}
 	for i, s := range r.GetSubscriptions() {
 		if i > 0 || len(r.GetSources()) > 0 {
-			a.out.Printf("\n")
+			a.Out.Printf("\n")
 		}
-		a.out.Printf("%s  %s\n", a.out.Paint(screen.Bold, "subscription "+screen.Clean(s.GetName())), a.state(s.GetState()))
+		a.Out.Printf("%s  %s\n", a.Out.Paint(screen.Bold, "subscription "+screen.Clean(s.GetName())), a.state(s.GetState()))
 		lag := screen.Count(s.GetLagEvents()) + " events"
 		if s.GetLagEvents() > 0 {
 			if s.GetLagBytes() > 0 {
@@ -253,9 +239,9 @@ func (a *app) details(r *leatv1.StatusResponse) {
 			}
 			lag += ", the oldest " + screen.Duration(s.GetLag().AsDuration()) + " old"
 		}
-		a.out.Pairs([2]string{"source", s.GetSource()}, [2]string{"kind", s.GetKind()}, [2]string{"lag", lag},
-			[2]string{"rate", screen.Rate(s.GetEventsPerSecond())}, [2]string{"done below", offset(s.GetLow())}, [2]string{"saved", offset(s.GetPersisted())},
-			[2]string{"read to", offset(s.GetRead())}, [2]string{"end of log", offset(s.GetNext())}, [2]string{"resolved", offset(s.GetResolved())},
+		a.Out.Pairs([2]string{"source", s.GetSource()}, [2]string{"kind", s.GetKind()}, [2]string{"lag", lag},
+			[2]string{"rate", screen.Rate(s.GetEventsPerSecond())}, [2]string{"done below", screen.Offset(s.GetLow())}, [2]string{"saved", screen.Offset(s.GetPersisted())},
+			[2]string{"read to", screen.Offset(s.GetRead())}, [2]string{"end of log", screen.Offset(s.GetNext())}, [2]string{"resolved", screen.Offset(s.GetResolved())},
 			[2]string{"in flight", screen.Count(s.GetInFlight()) + " deliveries, " + screen.Count(s.GetOpen()) + " events open, " + screen.Count(s.GetHeld()) + " held, " + screen.Size(s.GetBufferedBytes())},
 			[2]string{"delivered", screen.Count(s.GetDelivered())}, [2]string{"failed", screen.Count(s.GetFailed())}, [2]string{"parked", parkedText(s)}, [2]string{"dead", screen.Count(s.GetDead())})
 		a.notes(a.subscriptionNotes(s))
@@ -267,29 +253,16 @@ func parkedText(s *leatv1.SubscriptionStatus) string {
 	if s.GetParked() == 0 {
 		return ""
 	}
-	return keysText(s.GetParked()) + ": leat parked " + s.GetName()
+	return screen.Plural(s.GetParked(), "key") + ": leat parked " + s.GetName()
 }
 
-func (a *app) notes(list []screen.Cell) {
+func (a *commands) notes(list []screen.Cell) {
 	for _, n := range list {
-		a.out.Printf("  %s\n", a.out.Paint(n.Style, screen.Clean(n.Text)))
+		a.Out.Printf("  %s\n", a.Out.Paint(n.Style, screen.Clean(n.Text)))
 	}
 }
 
-func (a *app) state(s string) string {
+func (a *commands) state(s string) string {
 	c := stateCell(s)
-	return a.out.Paint(c.Style, screen.Clean(c.Text))
+	return a.Out.Paint(c.Style, screen.Clean(c.Text))
 }
-
-func offset(o uint64) string {
-	if o == 0 {
-		return ""
-	}
-	return plain(o)
-}
-
-func offsets(oldest, next uint64) string {
-	return plain(oldest) + " to " + plain(next) + " (" + screen.Count(kept(oldest, next)) + ")"
-}
-
-func seconds(d time.Duration) float64 { return d.Round(time.Microsecond).Seconds() }

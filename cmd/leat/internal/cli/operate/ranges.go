@@ -1,4 +1,4 @@
-package cli
+package operate
 
 import (
 	"fmt"
@@ -7,11 +7,15 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/leat-cdc/leat/cmd/leat/internal/cli/fault"
 	"github.com/leat-cdc/leat/cmd/leat/internal/cli/screen"
+	"github.com/leat-cdc/leat/cmd/leat/internal/cli/shell"
 	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
 )
 
-func (a *app) rangesCommand() *cobra.Command {
+// Ranges is leat ranges.
+func Ranges(app *shell.App) *cobra.Command {
+	a := &commands{app}
 	cmd := &cobra.Command{
 		Use:   "ranges SOURCE",
 		Short: "The key ranges of a source: list, split, merge, lineage",
@@ -19,47 +23,47 @@ func (a *app) rangesCommand() *cobra.Command {
 			"is in one. Ranges are split and merged by load, or here. A change stands in the log, in order with the\n" +
 			"events, and holds from there on.",
 		Example:           "  leat ranges shop\n  leat ranges split shop --table public.orders --at '{\"id\":500000}'\n  leat ranges merge shop 4 5\n  leat ranges lineage shop",
-		Args:              wants("SOURCE"),
-		ValidArgsFunction: a.names(true, false),
+		Args:              fault.Wants("SOURCE"),
+		ValidArgsFunction: a.Names(true, false),
 		RunE:              func(cmd *cobra.Command, args []string) error { return a.ranges(cmd, args[0], false) },
 	}
-	list := &cobra.Command{Use: "list SOURCE", Short: "The ranges that are open, with their load", Args: wants("SOURCE"), ValidArgsFunction: a.names(true, false),
+	list := &cobra.Command{Use: "list SOURCE", Short: "The ranges that are open, with their load", Args: fault.Wants("SOURCE"), ValidArgsFunction: a.Names(true, false),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.ranges(cmd, args[0], false) }}
-	lineage := &cobra.Command{Use: "lineage SOURCE", Short: "All ranges that the log knows of, with parents and children", Args: wants("SOURCE"), ValidArgsFunction: a.names(true, false),
+	lineage := &cobra.Command{Use: "lineage SOURCE", Short: "All ranges that the log knows of, with parents and children", Args: fault.Wants("SOURCE"), ValidArgsFunction: a.Names(true, false),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.ranges(cmd, args[0], true) }}
-	a.jsonFlag(cmd)
-	a.jsonFlag(list)
-	a.jsonFlag(lineage)
+	a.JSONFlag(cmd)
+	a.JSONFlag(list)
+	a.JSONFlag(lineage)
 	cmd.AddCommand(list, a.splitCommand(), a.mergeCommand(), lineage)
 	return cmd
 }
 
-func (a *app) splitCommand() *cobra.Command {
+func (a *commands) splitCommand() *cobra.Command {
 	var req leatv1.SplitRangeRequest
 	var id string
 	cmd := &cobra.Command{
 		Use: "split SOURCE --at KEY", Short: "Divide a range at a key",
 		Example:           "  leat ranges split shop --table public.orders --at '{\"id\":500000}'",
-		Args:              wants("SOURCE"),
-		ValidArgsFunction: a.names(true, false),
+		Args:              fault.Wants("SOURCE"),
+		ValidArgsFunction: a.Names(true, false),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if req.Key == "" {
-				return usage(cmd, "leat ranges split wants --at KEY, a JSON object: '{\"id\":42}'")
+				return fault.Usage(cmd, "leat ranges split wants --at KEY, a JSON object: '{\"id\":42}'")
 			}
 			if id != "" {
 				n, err := strconv.ParseUint(id, 10, 64)
 				if err != nil {
-					return usage(cmd, "--range %q is no range's number", id)
+					return fault.Usage(cmd, "--range %q is no range's number", id)
 				}
 				req.Range = &n
 			}
 			req.Source = args[0]
-			s, err := a.connect()
+			s, err := a.Connect()
 			if err != nil {
 				return err
 			}
-			defer s.close()
-			r, err := call(cmd.Context(), s, "split a range of "+req.Source, s.SplitRange, &req)
+			defer s.Close()
+			r, err := shell.Call(cmd.Context(), s, "split a range of "+req.Source, s.SplitRange, &req)
 			if err != nil {
 				return err
 			}
@@ -71,35 +75,35 @@ func (a *app) splitCommand() *cobra.Command {
 	f.StringVar(&req.Table, "table", "", "the `TABLE` whose key it is (default: the only one)")
 	f.StringVar(&id, "range", "", "only if the key lies in range `ID`")
 	f.StringVar(&req.Reason, "reason", "", "`WHY`, for the lineage and the audit log")
-	a.jsonFlag(cmd)
+	a.JSONFlag(cmd)
 	return cmd
 }
 
-func (a *app) mergeCommand() *cobra.Command {
+func (a *commands) mergeCommand() *cobra.Command {
 	var req leatv1.MergeRangesRequest
 	cmd := &cobra.Command{
 		Use: "merge SOURCE ID ID...", Short: "Make one range of neighbours",
 		Example:           "  leat ranges merge shop 4 5",
 		Args:              cobra.MinimumNArgs(1),
-		ValidArgsFunction: a.names(true, false),
+		ValidArgsFunction: a.Names(true, false),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) < 3 {
-				return usage(cmd, "leat ranges merge wants SOURCE and two ranges or more, as leat ranges list numbers them")
+				return fault.Usage(cmd, "leat ranges merge wants SOURCE and two ranges or more, as leat ranges list numbers them")
 			}
 			req.Source, req.Ranges = args[0], nil
 			for _, arg := range args[1:] {
 				n, err := strconv.ParseUint(arg, 10, 64)
 				if err != nil {
-					return usage(cmd, "%q is no range's number", arg)
+					return fault.Usage(cmd, "%q is no range's number", arg)
 				}
 				req.Ranges = append(req.Ranges, n)
 			}
-			s, err := a.connect()
+			s, err := a.Connect()
 			if err != nil {
 				return err
 			}
-			defer s.close()
-			r, err := call(cmd.Context(), s, "merge ranges of "+req.Source, s.MergeRanges, &req)
+			defer s.Close()
+			r, err := shell.Call(cmd.Context(), s, "merge ranges of "+req.Source, s.MergeRanges, &req)
 			if err != nil {
 				return err
 			}
@@ -107,17 +111,17 @@ func (a *app) mergeCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&req.Reason, "reason", "", "`WHY`, for the lineage and the audit log")
-	a.jsonFlag(cmd)
+	a.JSONFlag(cmd)
 	return cmd
 }
 
-func (a *app) ranges(cmd *cobra.Command, source string, lineage bool) error {
-	s, err := a.connect()
+func (a *commands) ranges(cmd *cobra.Command, source string, lineage bool) error {
+	s, err := a.Connect()
 	if err != nil {
 		return err
 	}
-	defer s.close()
-	r, err := call(cmd.Context(), s, "ranges of "+source, s.Ranges, &leatv1.RangesRequest{Source: source, Lineage: lineage})
+	defer s.Close()
+	r, err := shell.Call(cmd.Context(), s, "ranges of "+source, s.Ranges, &leatv1.RangesRequest{Source: source, Lineage: lineage})
 	if err != nil {
 		return err
 	}
@@ -141,8 +145,8 @@ type rangeDoc struct {
 	Reason       string   `json:"reason,omitempty"`
 }
 
-func (a *app) showRanges(all []*leatv1.RangeState, lineage bool) error {
-	if a.asJSON {
+func (a *commands) showRanges(all []*leatv1.RangeState, lineage bool) error {
+	if a.JSON {
 		doc := struct {
 			Ranges []rangeDoc `json:"ranges"`
 		}{[]rangeDoc{}}
@@ -150,10 +154,10 @@ func (a *app) showRanges(all []*leatv1.RangeState, lineage bool) error {
 			doc.Ranges = append(doc.Ranges, rangeDoc{r.GetId(), r.GetSpace(), r.Start, r.End, r.GetStartText(), r.GetEndText(), r.GetParents(), r.GetChildren(),
 				r.GetOpened(), r.GetClosed(), r.GetLoad(), r.GetUnsplittable(), r.GetReason()})
 		}
-		return a.document(doc)
+		return a.Document(doc)
 	}
 	if len(all) == 0 {
-		a.out.Printf("no events yet, so no ranges\n")
+		a.Out.Printf("no events yet, so no ranges\n")
 		return nil
 	}
 	heads := []string{"RANGE", "SPACE", "FROM", "TO", "LOAD", "NOTE"}
@@ -174,7 +178,7 @@ func (a *app) showRanges(all []*leatv1.RangeState, lineage bool) error {
 		}
 		t.Row(append(row, screen.Text(screen.Shorten(note, 60)))...)
 	}
-	a.out.Print(t)
+	a.Out.Print(t)
 	return nil
 }
 

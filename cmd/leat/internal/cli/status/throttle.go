@@ -1,0 +1,56 @@
+package status
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/leat-cdc/leat/cmd/leat/internal/cli/screen"
+	"github.com/leat-cdc/leat/cmd/leat/internal/cli/shell"
+	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
+)
+
+// Throttle says it in words: throttled to 25 % by ops: index rebuild; ends in 2 h.
+func Throttle(t *leatv1.ThrottleState, now time.Time) string {
+	text := "throttled to " + strconv.FormatFloat(t.GetRatio()*100, 'f', -1, 64) + " %"
+	if t.GetRatio() == 0 {
+		text = "stopped by a throttle"
+	}
+	if t.GetOwner() != "" {
+		text += fmt.Sprintf(" (%s)", t.GetOwner())
+	}
+	if t.GetReason() != "" {
+		text += ": " + t.GetReason()
+	}
+	if u := t.GetUntil(); u != nil {
+		text += "; ends in " + screen.Duration(max(0, u.AsTime().Sub(now)))
+	}
+	return text
+}
+
+// throttleNotes are for status.
+func (a *commands) throttleNotes(list []*leatv1.ThrottleState) []screen.Cell {
+	var out []screen.Cell
+	for _, t := range list {
+		out = append(out, screen.Cell{Text: "! " + Throttle(t, a.Now()), Style: screen.Yellow})
+	}
+	return out
+}
+
+// ThrottleDoc is a throttle in a document.
+type ThrottleDoc struct {
+	Ratio  float64    `json:"ratio"`
+	Reason string     `json:"reason,omitempty"`
+	Owner  string     `json:"owner"`
+	Since  *time.Time `json:"since"`
+	Until  *time.Time `json:"until"`
+}
+
+// ThrottleDocs are those of a source or subscription, never null.
+func ThrottleDocs(list []*leatv1.ThrottleState) []ThrottleDoc {
+	out := []ThrottleDoc{}
+	for _, t := range list {
+		out = append(out, ThrottleDoc{t.GetRatio(), t.GetReason(), t.GetOwner(), shell.Moment(t.GetSince()), shell.Moment(t.GetUntil())})
+	}
+	return out
+}
