@@ -54,6 +54,7 @@ type slotState struct {
 	walStatus              string
 	invalidation           string // why, from version 16 or 17 on
 	failover               bool
+	following              bool // a standby keeps it in step with its primary's: it cannot be read there
 	safeWAL                *int64
 }
 
@@ -63,7 +64,8 @@ func (c *catalog) slot(ctx context.Context, name string) (*slotState, error) {
 	defer c.mu.Unlock()
 	// As JSON, because the view has other columns in each version.
 	var text []byte
-	err := c.conn.QueryRow(ctx, "select to_jsonb(s)::text from pg_replication_slots s where slot_name = $1", name).Scan(&text)
+	var standby bool
+	err := c.conn.QueryRow(ctx, "select to_jsonb(s)::text, pg_is_in_recovery() from pg_replication_slots s where slot_name = $1", name).Scan(&text, &standby)
 	if err == pgx.ErrNoRows {
 		return nil, nil
 	}
@@ -83,6 +85,7 @@ func (c *catalog) slot(ctx context.Context, name string) (*slotState, error) {
 		Conflicting  *bool   `json:"conflicting"`
 		Invalidation *string `json:"invalidation_reason"`
 		Failover     *bool   `json:"failover"`
+		Synced       *bool   `json:"synced"`
 	}
 	if err := json.Unmarshal(text, &row); err != nil {
 		return nil, fmt.Errorf("read the state of replication slot %s: %w", name, err)
@@ -91,6 +94,7 @@ func (c *catalog) slot(ctx context.Context, name string) (*slotState, error) {
 		kind: row.Type, plugin: deref(row.Plugin), database: deref(row.Database), active: row.Active, pid: deref(row.PID),
 		temporary: row.Temporary, walStatus: deref(row.WALStatus), invalidation: deref(row.Invalidation),
 		failover: deref(row.Failover), safeWAL: row.SafeWAL, confirmed: lsnOf(deref(row.Confirmed)),
+		following: standby && deref(row.Synced), // left over where a standby was promoted
 	}
 	if st.invalidation == "" && deref(row.Conflicting) {
 		st.invalidation = "conflict with recovery"

@@ -185,7 +185,7 @@ func (s *Source) checkSlotState(ctx context.Context, f *findings, c *catalog, se
 		f.add("warning", "slot_endangered", place, "it keeps more WAL than max_slot_wal_keep_size: it is lost with the next checkpoint", "raise max_slot_wal_keep_size now and let Leat catch up")
 	}
 	if n, _ := strconv.Atoi(set["server_version_num"]); n >= 170000 && !slot.failover {
-		f.add("info", "slot_failover", place, "it does not follow a failover to a standby", "drop it and SELECT pg_create_logical_replication_slot('%s', 'pgoutput', failover => true) before the first start; the standby needs sync_replication_slots = on", s.cfg.Slot)
+		f.add("info", "slot_failover", place, "it does not follow a failover to a standby", "while Leat is stopped, over a replication connection: ALTER_REPLICATION_SLOT %s (FAILOVER true); the standby needs sync_replication_slots = on", quote(s.cfg.Slot))
 	}
 	return nil
 }

@@ -39,6 +39,7 @@ const (
 	CodeSlotPlugin         = "slot_plugin"
 	CodeSlotDatabase       = "slot_database"
 	CodeSlotLimit          = "slot_limit"
+	CodeStandby            = "standby"
 	CodeSenderLimit        = "sender_limit"
 	CodePublicationMissing = "publication_missing"
 	CodePublicationRights  = "publication_rights"

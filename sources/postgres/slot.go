@@ -32,7 +32,7 @@ func (s *Source) place(ctx context.Context, c *catalog, conn *pgconn.PgConn, srv
 		return 0, false, err
 	}
 	if slot == nil {
-		return s.newSlot(ctx, c, conn, after)
+		return s.newSlot(ctx, c, conn, srv, after)
 	}
 	if err := s.checkSlot(slot, srv.DBName); err != nil {
 		return 0, false, err
@@ -56,7 +56,7 @@ func (s *Source) place(ctx context.Context, c *catalog, conn *pgconn.PgConn, srv
 }
 
 // newSlot makes the slot for an empty log.
-func (s *Source) newSlot(ctx context.Context, c *catalog, conn *pgconn.PgConn, after pipeline.Position) (pglogrepl.LSN, bool, error) {
+func (s *Source) newSlot(ctx context.Context, c *catalog, conn *pgconn.PgConn, srv *server, after pipeline.Position) (pglogrepl.LSN, bool, error) {
 	if !after.Zero() {
 		return 0, false, s.stopped(CodeSlotMissing,
 			fmt.Sprintf("replication slot %s is gone; what was written since %s is lost to the log", s.cfg.Slot, lsnOf(after.Token)), anew, s.cfg.Name)
@@ -65,9 +65,15 @@ func (s *Source) newSlot(ctx context.Context, c *catalog, conn *pgconn.PgConn, a
 		return 0, false, s.stopped(CodeSlotMissing, fmt.Sprintf("replication slot %s does not exist and create is false", s.cfg.Slot),
 			"as a role with REPLICATION: select pg_create_logical_replication_slot('%s', 'pgoutput'); or set create: true", s.cfg.Slot)
 	}
-	r, err := pglogrepl.CreateReplicationSlot(ctx, conn, s.cfg.Slot, "pgoutput", pglogrepl.CreateReplicationSlotOptions{
-		Mode: pglogrepl.LogicalReplication, SnapshotAction: "NOEXPORT_SNAPSHOT",
-	})
+	var standby bool
+	if err := c.conn.QueryRow(ctx, "select pg_is_in_recovery()").Scan(&standby); err != nil {
+		return 0, false, s.failure("ask whether the server is a standby", err)
+	}
+	create := "CREATE_REPLICATION_SLOT " + quote(s.cfg.Slot) + " LOGICAL pgoutput (SNAPSHOT 'nothing'"
+	if srv.version >= 17 && !standby { // it comes along to a standby that synchronizes slots
+		create += ", FAILOVER"
+	}
+	r, err := pglogrepl.ParseCreateReplicationSlot(conn.Exec(ctx, create+")"))
 	if err != nil {
 		return 0, false, s.failure("create replication slot "+s.cfg.Slot, err)
 	}
@@ -153,6 +159,12 @@ func (s *Source) checkSlot(slot *slotState, database string) error {
 			code, why = CodeSlotInvalidated, "the server invalidated it: "+slot.invalidation
 		}
 		return s.stopped(code, fmt.Sprintf("replication slot %s cannot be read any more: %s", name, why), anew, s.cfg.Name)
+	case slot.following:
+		return &pipeline.SourceError{
+			Class: pipeline.Transient, Code: CodeStandby,
+			What: fmt.Sprintf("source %s: the server is a standby that keeps replication slot %s in step with its primary's", s.cfg.Name, name),
+			Cure: "point the url at the primary, or promote this server: it is read on exactly from then on",
+		}
 	case slot.active:
 		return s.slotActive(slot)
 	}

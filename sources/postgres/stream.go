@@ -83,7 +83,7 @@ func (s *Source) open(ctx context.Context, c *catalog, after pipeline.Position) 
 	if err != nil {
 		return nil, err
 	}
-	if slot == nil && !after.Zero() { // before a publication is made for nothing
+	if slot == nil && !after.Zero() || slot != nil && slot.following { // before a publication is made for nothing
 		_, _, err := s.place(ctx, c, conn, srv, after)
 		return nil, err
 	}

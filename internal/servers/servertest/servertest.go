@@ -119,6 +119,12 @@ func ExclusivePostgres(t testing.TB, o servers.PostgresOptions) *servers.Server 
 	return exclusive(t, func() (*servers.Server, error) { return servers.Postgres(t.Context(), o) })
 }
 
+// Standby starts a physical standby of primary, which is restarted for it; it is stopped when t ends.
+func Standby(t testing.TB, primary *servers.Server, params map[string]string) *servers.Server {
+	t.Helper()
+	return exclusive(t, func() (*servers.Server, error) { return servers.PostgresStandby(t.Context(), primary, params) })
+}
+
 // ExclusiveMySQL is like ExclusivePostgres.
 func ExclusiveMySQL(t testing.TB, o servers.MySQLOptions) *servers.Server {
 	t.Helper()
