@@ -38,11 +38,14 @@ func (r Reason) String() string {
 type Delivery struct {
 	Subscription, Source string
 	// Number counts the Deliveries of a subscription since it started, from 1, retries included: a sink
-	// that keeps order over several Deliveries (Ordered) sends them by Number.
+	// that keeps order over several Deliveries (Ordered) sends them by Number. Those of a replay aside have
+	// none (0): of a key, one is out at a time.
 	Number uint64
 	// Attempt counts from 1.
 	Attempt int
 	Reason  Reason
+	// Replay is the job that these are copies of; empty: they are none.
+	Replay string
 	// Deadline by which the sink gives up.
 	Deadline time.Time
 	Runs     []Run

@@ -51,7 +51,7 @@ func (s *Store) Subscriptions(ctx context.Context) ([]Subscription, error) {
 	return all, rows.Err()
 }
 
-// DropSubscription forgets a subscription with its cursor, dead letters, parks and skips.
+// DropSubscription forgets a subscription with its cursor, dead letters, parks, skips and jobs.
 func (s *Store) DropSubscription(ctx context.Context, name string) error {
 	tx, err := s.write.BeginTx(ctx, nil)
 	if err != nil {
@@ -59,7 +59,7 @@ func (s *Store) DropSubscription(ctx context.Context, name string) error {
 	}
 	defer func() { _ = tx.Rollback() }() // after Commit it does nothing
 	for _, q := range []string{"DELETE FROM cursors WHERE subscription = ?", "DELETE FROM dead_letters WHERE subscription = ?",
-		"DELETE FROM skips WHERE subscription = ?", "DELETE FROM parks WHERE subscription = ?", "DELETE FROM throttles WHERE name = ?", "DELETE FROM subscriptions WHERE name = ?"} {
+		"DELETE FROM skips WHERE subscription = ?", "DELETE FROM parks WHERE subscription = ?", "DELETE FROM jobs WHERE subscription = ?", "DELETE FROM throttles WHERE name = ?", "DELETE FROM subscriptions WHERE name = ?"} {
 		if _, err := tx.ExecContext(ctx, q, name); err != nil {
 			return fmt.Errorf("drop subscription %q: %w", name, err)
 		}

@@ -1,0 +1,159 @@
+package deliver
+
+import (
+	"bytes"
+	"fmt"
+
+	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/pipeline/filter"
+	"github.com/leat-cdc/leat/schemas"
+	"github.com/leat-cdc/leat/schemas/cell"
+)
+
+// Scope is a compiled pipeline.Scope. Safe for concurrent use.
+type Scope struct {
+	tables filter.Tables
+	byName bool
+	expr   *filter.Program // nil: everything passes
+	keys   map[string]map[string]bool
+	ranges []pipeline.KeyInterval
+}
+
+// CompileScope compiles a scope; form reads rows. The error says what of it is wrong.
+func CompileScope(s pipeline.Scope, form func(*schemas.Table) *cell.Form) (*Scope, error) {
+	c := &Scope{byName: len(s.Tables) > 0, ranges: s.Ranges}
+	var err error
+	if c.tables, err = filter.ParseTables(s.Tables); err != nil {
+		return nil, err
+	}
+	if s.Filter != "" {
+		if c.expr, err = filter.Compile(filter.Options{Expr: s.Filter, Form: form}); err != nil {
+			return nil, fmt.Errorf("filter: %w", err)
+		}
+	}
+	for _, k := range s.Keys {
+		if c.keys == nil {
+			c.keys = map[string]map[string]bool{}
+		}
+		if c.keys[k.Space] == nil {
+			c.keys[k.Space] = map[string]bool{}
+		}
+		c.keys[k.Space][string(k.Encoded)] = true
+	}
+	for _, r := range s.Ranges {
+		if r.End != nil && bytes.Compare(r.Start, r.End) >= 0 {
+			return nil, fmt.Errorf("a key range of space %q ends where it starts or before", r.Space)
+		}
+	}
+	return c, nil
+}
+
+// byKey: it names keys, so that what has none is not meant.
+func (c *Scope) byKey() bool { return c.keys != nil || len(c.ranges) > 0 }
+
+// hasKey reports whether the event's key is meant.
+func (c *Scope) hasKey(b *pipeline.Batch, i int) bool {
+	if !c.byKey() {
+		return true
+	}
+	t := b.TableOf(i)
+	if t == nil || !b.Events[i].Key.Present() {
+		return false
+	}
+	key := b.Bytes(b.Events[i].Key)
+	if c.keys[t.KeySpace][string(key)] {
+		return true
+	}
+	for _, r := range c.ranges {
+		if r.Space == t.KeySpace && bytes.Compare(key, r.Start) >= 0 && (r.End == nil || bytes.Compare(key, r.End) < 0) {
+			return true
+		}
+	}
+	return false
+}
+
+// hasTable reports whether the event's table is meant; what belongs to none is, when no tables are named.
+func (c *Scope) hasTable(t *schemas.Table) bool {
+	if t == nil {
+		return !c.byName
+	}
+	return c.tables.Match(t.Schema, t.Name)
+}
+
+// Selector picks what a scope means of a subscription's events. Not for concurrent use.
+type Selector struct {
+	scope       *Scope
+	own, narrow *filter.Filter // nil: everything passes
+	runs, some  []pipeline.Run
+	fails       []filter.Failure
+	last        *schemas.Table
+	in          bool
+}
+
+// NewSelector returns a selector of what of the subscription's own filter (nil: everything) is in the scope.
+func NewSelector(own *filter.Program, scope *Scope) *Selector {
+	s := &Selector{scope: scope}
+	if own != nil {
+		s.own = own.New()
+	}
+	if scope.expr != nil {
+		s.narrow = scope.expr.New()
+	}
+	return s
+}
+
+// Select appends to runs what of b.Events[from:to] is meant, in order. What the subscription's own filter fails
+// on is left out: it became a dead letter when it was read live. What the scope's fails on, or proves to have
+// left it, is meant: rather too much is delivered again.
+func (s *Selector) Select(b *pipeline.Batch, from, to int, runs []pipeline.Run) []pipeline.Run {
+	if s.own == nil {
+		return s.clip(b, pipeline.Run{Batch: b, From: uint32(from), To: uint32(to)}, runs)
+	}
+	s.runs, s.fails = s.own.Select(b, from, to, s.runs[:0], s.fails[:0])
+	for _, r := range s.runs {
+		runs = s.clip(b, r, runs)
+	}
+	return runs
+}
+
+// clip appends what of the run is in the scope.
+func (s *Selector) clip(b *pipeline.Batch, r pipeline.Run, runs []pipeline.Run) []pipeline.Run {
+	if s.narrow == nil && !s.scope.byName && !s.scope.byKey() {
+		return append(runs, r)
+	}
+	if s.narrow != nil {
+		s.some, s.fails = s.narrow.Select(b, int(r.From), int(r.To), s.some[:0], s.fails[:0])
+	}
+	first, run, fail := len(runs), 0, 0
+	for i := r.From; i < r.To; i++ {
+		if s.narrow != nil {
+			for run < len(s.some) && s.some[run].To <= i {
+				run++
+			}
+			for fail < len(s.fails) && s.fails[fail].Index < i {
+				fail++
+			}
+			passes := run < len(s.some) && s.some[run].From <= i
+			if !passes && (fail == len(s.fails) || s.fails[fail].Index != i) {
+				continue
+			}
+		}
+		if t := b.TableOf(int(i)); s.scope.byName {
+			if t != s.last || t == nil {
+				s.last, s.in = t, s.scope.hasTable(t)
+			}
+			if !s.in {
+				continue
+			}
+		}
+		if !s.scope.hasKey(b, int(i)) {
+			continue
+		}
+		if n := len(runs); n > first && runs[n-1].To == i {
+			runs[n-1].To++
+			continue
+		}
+		runs = append(runs, pipeline.Run{Batch: b, From: i, To: i + 1, As: r.As})
+	}
+	return runs
+}
