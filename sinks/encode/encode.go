@@ -32,7 +32,7 @@ type Options struct {
 	// Columns to send, by glob over schema.table: globs of names, or of names to leave out with a
 	// leading "!". Tables that no entry names are sent whole. A row's key is always sent.
 	Columns map[string][]string
-	// Replay is the job that the events are copies of; empty for none.
+	// Replay is the job that the events are copies of; empty for none. Gather goes by the Delivery's.
 	Replay string
 	// Separator ends each event (JSON only): ',' for arrays, '\n' for lines, 0 for none.
 	Separator byte
@@ -63,6 +63,8 @@ type Encoder struct {
 	build   func(*pipeline.Batch) (pipeline.Derived, error)
 	// size of an event, guessed from the last ones; bytes.
 	size atomic.Int64
+	// copies encodes for the replay that was asked for last; nil: none was yet.
+	copies atomic.Pointer[Encoder]
 }
 
 // shareKey is comparable: encoders with equal options have equal keys.
@@ -124,6 +126,21 @@ func newEncoder(o Options, json bool) *Encoder {
 	e.states.New = func() any { return &state{e: e} }
 	e.plain = e.compilePlain()
 	return e
+}
+
+// tagged returns the encoder of a replay's copies, e itself for what is none.
+func (e *Encoder) tagged(replay string) *Encoder {
+	if replay == e.o.Replay {
+		return e
+	}
+	if c := e.copies.Load(); c != nil && c.o.Replay == replay {
+		return c
+	}
+	o := e.o
+	o.Replay, o.Share = replay, nil // nobody else wants these
+	c := newEncoder(o, e.json)
+	e.copies.Store(c)
+	return c
 }
 
 // Append appends event i of b to dst. as, when not OpNone, is the op it is sent as. The error is an *EventError;

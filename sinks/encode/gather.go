@@ -37,6 +37,7 @@ func (g *Gathered) reset() {
 // Gather encodes the Delivery's events into g, taking what others encoded already and leaving to others
 // what it encodes, where that is most of a chunk.
 func (e *Encoder) Gather(d *pipeline.Delivery, g *Gathered) {
+	e = e.tagged(d.Replay)
 	g.reset()
 	st := e.state()
 	defer e.release(st)

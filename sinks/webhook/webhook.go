@@ -45,8 +45,8 @@ type Options struct {
 	Fatal []int
 	// MaxInFlight is how many connections are kept; default 64.
 	MaxInFlight int
-	// Source is the name of the events' source; Replay the job whose copies they are, or empty.
-	Source, Replay string
+	// Source is the name of the events' source.
+	Source string
 	// Encoder of the events: encode.JSON with the Separator ','.
 	Encoder *encode.Encoder
 	// Permit says whether a connection to this address may be made; asked for the address that is dialed.
@@ -176,7 +176,7 @@ func (s *Sink) Deliver(ctx context.Context, d *pipeline.Delivery) (pipeline.Outc
 		body[n] = bytes.TrimSuffix(body[n], []byte{','})
 		body = append(body, []byte{']'})
 	}
-	out, err := s.post(ctx, message{id: s.id(r), contentType: contentType, parts: body, attempt: d.Attempt, reason: d.Reason, deadline: d.Deadline}, r)
+	out, err := s.post(ctx, message{id: s.id(r, d.Replay), contentType: contentType, parts: body, attempt: d.Attempt, reason: d.Reason, deadline: d.Deadline}, r)
 	if err != nil {
 		return nil, err
 	}
@@ -254,8 +254,8 @@ func holdSuffix(d *pipeline.Delivery, out pipeline.Outcomes) {
 	}
 }
 
-// id is the webhook-id: the same for the same events only.
-func (s *Sink) id(r *request) string {
+// id is the webhook-id: the same for the same events only, and another for the copies of a replay.
+func (s *Sink) id(r *request, replay string) string {
 	var b []byte
 	b = append(b, s.o.Source...)
 	if n := len(r.offsets); n == 1 {
@@ -269,8 +269,8 @@ func (s *Sink) id(r *request) string {
 		b = strconv.AppendUint(append(b, '_'), r.offsets[n-1], 10)
 		b = fmt.Appendf(b, "_%08x", crc32.ChecksumIEEE(r.scratch))
 	}
-	if s.o.Replay != "" {
-		b = append(append(b, "_r"...), s.o.Replay...)
+	if replay != "" {
+		b = append(append(b, "_r"...), replay...)
 	}
 	return string(b)
 }

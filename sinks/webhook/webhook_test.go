@@ -148,6 +148,34 @@ func TestRequest(t *testing.T) {
 	}
 }
 
+// TestCopiesOfAReplayAreTagged: in their id and in each event, and what is live beside them is not.
+func TestCopiesOfAReplayAreTagged(t *testing.T) {
+	r := record(t, status(204, ""))
+	s := newSink(t, r.URL, nil)
+	for _, job := range []string{"", "k7", "", "k8"} {
+		for _, n := range []int{1, 3} {
+			d := events(n, n)
+			if d.Replay = job; job != "" {
+				d.Reason = pipeline.ReasonReplay
+			}
+			if out, err := s.Deliver(t.Context(), d); out != nil || err != nil {
+				t.Fatal(out, err)
+			}
+			seen := r.seen[len(r.seen)-1]
+			suffix, reason := "", "first"
+			if job != "" {
+				suffix, reason = "_r"+job, "replay"
+			}
+			if id, want := seen.header.Get("Webhook-Id"), map[int]string{1: "files-1000", 3: "files_1000_1002_706e102c"}[n]+suffix; id != want || seen.header.Get("Delivery-Reason") != reason {
+				t.Errorf("id %q, want %q; reason %q", id, want, seen.header.Get("Delivery-Reason"))
+			}
+			if got := strings.Count(string(seen.body), `"replay":{"job":"`+job+`"}`); got != map[bool]int{true: n}[job != ""] {
+				t.Errorf("job %q: %d of %d events are tagged: %s", job, got, n, seen.body)
+			}
+		}
+	}
+}
+
 // verify checks both signatures as a subscriber would.
 func verify(t *testing.T, r seen, ed Secret) {
 	t.Helper()
