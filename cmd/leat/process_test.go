@@ -275,36 +275,78 @@ func TestCheckNamesAllThatIsWrongPostgres(t *testing.T) {
 
 func TestCheckNamesAllThatIsWrongMariaDB(t *testing.T) {
 	t.Parallel()
-	db := servertest.MariaDB(t, servers.MySQLOptions{Params: map[string]string{"binlog_format": "MIXED", "binlog_row_image": "MINIMAL", "binlog_row_metadata": "NO_LOG", "expire_logs_days": "0.01"}})
-	for _, q := range []string{"CREATE TABLE %s.parents (id int PRIMARY KEY)",
+	db := servertest.MariaDB(t, servers.MySQLOptions{Params: map[string]string{"binlog_format": "MIXED", "binlog_row_image": "MINIMAL", "binlog_row_metadata": "NO_LOG",
+		"expire_logs_days": "0.01", "binlog_ignore_db": "left_out", "log_slave_updates": "OFF"}})
+	checkNamesAll(t, db, "change master to master_host='127.0.0.1', master_port=1, master_user='nobody'", "cascade "+db.Name+".children")
+}
+
+func TestCheckNamesAllThatIsWrongMySQL(t *testing.T) {
+	t.Parallel()
+	db := servertest.MySQL(t, servers.MySQLOptions{Params: map[string]string{"binlog_format": "MIXED", "binlog_row_image": "MINIMAL", "binlog_row_metadata": "MINIMAL",
+		"binlog_expire_logs_seconds": "3600", "binlog_ignore_db": "left_out", "gtid_mode": "OFF", "enforce_gtid_consistency": "OFF",
+		"binlog_row_value_options": "PARTIAL_JSON", "log_replica_updates": "OFF"}})
+	checkNamesAll(t, db, "change replication source to source_host='127.0.0.1', source_port=1, source_user='nobody'", "gtid_mode", "binlog_row_value_options")
+}
+
+// checkNamesAll runs `leat check` on a server with everything wrong at once; replica is the statement that makes
+// it a replica.
+func checkNamesAll(t *testing.T, db *servertest.Database, replica string, more ...string) {
+	t.Helper()
+	for _, q := range []string{"CREATE TABLE %s.parents (id int PRIMARY KEY, ns int)",
 		"CREATE TABLE %[1]s.children (id int PRIMARY KEY, parent int, FOREIGN KEY (parent) REFERENCES %[1]s.parents (id) ON DELETE CASCADE)",
-		"CREATE TABLE %s.old (id int PRIMARY KEY) ENGINE=MyISAM", "CREATE TABLE %s.keyless (a int)", "CREATE USER %[1]s_weak", "GRANT SELECT ON %[1]s.* TO %[1]s_weak"} {
+		"CREATE TABLE %s.old (id int PRIMARY KEY) ENGINE=MyISAM", "CREATE TABLE %s.keyless (a int)", "CREATE USER %[1]s_weak IDENTIFIED BY 'weak-secret'",
+		"GRANT SELECT ON %[1]s.* TO %[1]s_weak"} {
 		if err := db.Server.Exec(context.Background(), fmt.Sprintf(q, db.Name)); err != nil {
 			t.Fatalf("%s: %v", q, err)
 		}
 	}
-	t.Cleanup(func() {
-		if err := db.Server.Exec(context.Background(), "DROP USER "+db.Name+"_weak"); err != nil {
-			t.Error(err)
-		}
-	})
+	if err := db.Server.Exec(context.Background(), replica); err != nil {
+		t.Fatal(err)
+	}
+	id := openMySQL(t, db, "SELECT @@server_id")
 	u, err := url.Parse(db.URL)
 	if err != nil {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
 	config := func() string {
-		return fmt.Sprintf("data: ./data\nlisten: 127.0.0.1:7070\nsources:\n  orders:\n    mysql: {url: '%s'}\n    tables: ['%s.*']\n    keys: {'%s.parents': [absent]}\n", u, db.Name, db.Name)
+		return fmt.Sprintf("data: ./leat.yaml/data\nlisten: 127.0.0.1:7070\nsources:\n  orders:\n    mysql: {url: '%[1]s', server_id: %[4]s}\n    tables: ['%[2]s.*']\n"+
+			"    keys: {'%[2]s.parents': [absent]}\n    columns: {'%[2]s.parents': ['!nix'], '%[2]s.children': ['!id']}\nsubscriptions:\n"+
+			"  a: {source: orders, deliver: {webhook: {url: 'http://%[3]s', secret: whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw}}}\n"+
+			"  b: {source: orders, filter: 'after.size >', deliver: {pull: {}}}\n", u, db.Name, freeAddr(t), id)
 	}
 	writeConfig(t, dir, config())
 	codes, out, code := findings(t, dir)
 	if code != 1 {
 		t.Errorf("exit code %d, want 1", code)
 	}
-	names(t, codes, out, "binlog_format", "binlog_row_image", "binlog_row_metadata", "binlog_expiry", "engine "+db.Name+".old", "no_primary_key "+db.Name+".keyless",
-		"cascade "+db.Name+".children", "keys_unknown")
-	u.User = url.User(db.Name + "_weak")
+	want := append([]string{"binlog_format", "binlog_row_image", "binlog_row_metadata", "binlog_expiry", "binlog_ignore_db", "replica_updates", "server_id_clash",
+		"engine " + db.Name + ".old", "no_primary_key " + db.Name + ".keyless", "keys_unknown", "columns_unknown", "columns " + db.Name + ".children",
+		"folder data", "unreachable subscriptions.a", "filter subscriptions.b"}, more...)
+	names(t, codes, out, want...)
+	u.User = url.UserPassword(db.Name+"_weak", "weak-secret")
 	writeConfig(t, dir, config())
 	codes, out, _ = findings(t, dir)
-	names(t, codes, out, "right_missing")
+	names(t, codes, out, "right_missing REPLICATION SLAVE", "right_missing REPLICATION CLIENT", "right_missing SELECT")
+	u.User = url.UserPassword(db.Name+"_weak", "wrong-secret")
+	writeConfig(t, dir, config())
+	codes, denied, _ := findings(t, dir)
+	names(t, codes, denied, "access_denied")
+	if strings.Contains(out+denied, "-secret") {
+		t.Errorf("a password is shown: %s", out+denied)
+	}
+}
+
+// openMySQL asks for one value.
+func openMySQL(t *testing.T, db *servertest.Database, query string) (v string) {
+	t.Helper()
+	conn, err := sql.Open("mysql", mysqlDSN(t, db))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.QueryRow(query).Scan(&v); err != nil {
+		t.Fatal(err)
+	}
+	return v
 }

@@ -92,10 +92,11 @@ func MySQL(ctx context.Context, o MySQLOptions) (*Server, error) {
 }
 
 // MariaDB starts a MariaDB 10.11 primary from Debian's packages and returns when it answers. The first
-// start downloads it (about 30 MB) into the cache; that works on Debian only. Users as with MySQL.
+// start downloads it (about 34 MB) into the cache; that works on Debian only. Users as with MySQL.
 // Its client programs (mariadb-binlog) are in BinDir.
 func MariaDB(ctx context.Context, o MySQLOptions) (*Server, error) {
-	root, err := debian(ctx, "mariadb-10.11", "bookworm", "MariaDB 10.11 (30 MB)", "mariadb-server-core,mariadb-client-core", o.Say, "mariadb-client")
+	// mariadb-server has the plugins.
+	root, err := debian(ctx, "mariadb-10.11-plugins", "bookworm", "MariaDB 10.11 (34 MB)", "mariadb-server-core,mariadb-client-core", o.Say, "mariadb-client", "mariadb-server")
 	if err != nil {
 		return nil, err
 	}

@@ -28,6 +28,7 @@ func (s *Source) Check(ctx context.Context) []pipeline.Finding {
 		return []pipeline.Finding{errorFinding(err)}
 	}
 	k.settings(vars)
+	k.replicated(ctx, vars)
 	k.filters(ctx)
 	k.rights(ctx)
 	k.replicas(ctx)
@@ -103,6 +104,10 @@ func (k *checker) settings(m map[string]string) {
 		k.add("error", "server_id_clash", "server_id", "our server_id is the server's own", "give the source another one (leat.yaml: sources.NAME.mysql.server_id)")
 	}
 	k.expiry(m)
+	if on(m["encrypt_binlog"]) || on(m["binlog_encryption"]) {
+		k.add("info", "binlog_encrypted", "binlog encryption", "the server decrypts its binlog before it sends it: Leat reads it as any other, and Leat's own log holds the rows in the clear",
+			"put data: on an encrypted disk, and tls=verify-full into the url")
+	}
 	if !k.c.secure && !k.s.url.loopback() {
 		k.add("warning", "tls_off", "url", "the connection is not encrypted", "put tls=required or tls=verify-full into the url")
 	}
@@ -126,6 +131,26 @@ func (k *checker) expiry(m map[string]string) {
 	}
 	if v, err := strconv.ParseUint(m["max_binlog_total_size"], 10, 64); err == nil && v > 0 {
 		k.add("warning", "binlog_expiry", "max_binlog_total_size", fmt.Sprintf("binlogs beyond %d bytes are removed: an outage of Leat while much is written loses changes", v), k.set("max_binlog_total_size", "0"))
+	}
+}
+
+// replicated looks for a replica that keeps what it replicates out of its own binlog.
+func (k *checker) replicated(ctx context.Context, m map[string]string) {
+	name, sql := "log_replica_updates", "SHOW REPLICA STATUS"
+	if _, ok := m[name]; !ok {
+		name = "log_slave_updates"
+	}
+	if k.v.mariadb {
+		sql = "SHOW ALL SLAVES STATUS"
+	} else if k.v.number < 80022 {
+		sql = "SHOW SLAVE STATUS"
+	}
+	if v, ok := m[name]; !ok || on(v) {
+		return
+	}
+	if rows, err := k.c.rows(ctx, sql); err == nil && len(rows) > 0 { // without the right, that is a finding of its own
+		k.add("error", "replica_updates", name, "the server is a replica and "+name+" is OFF: what it replicates is not in its binlog, and would never be seen",
+			"start the server with "+name+"=ON (it cannot be set while it runs), or read its primary")
 	}
 }
 

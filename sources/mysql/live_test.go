@@ -1,6 +1,7 @@
 package mysql
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -22,7 +24,19 @@ import (
 	"github.com/leat-cdc/leat/schemas/cell/binlog"
 )
 
-func TestMain(m *testing.M) { os.Exit(servertest.Main(m)) }
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "leat-mysql-*")
+	if err != nil {
+		panic(err)
+	}
+	keyFile = filepath.Join(dir, "keys")
+	if err := os.WriteFile(keyFile, []byte("1;"+strings.Repeat("a7", 16)+"\n"), 0o600); err != nil {
+		panic(err)
+	}
+	code := servertest.Main(m)
+	_ = os.RemoveAll(dir)
+	os.Exit(code)
+}
 
 const patience = 20 * time.Second
 
@@ -416,13 +430,43 @@ func TestResumeIsExact(t *testing.T) {
 		})
 		t.Run("mariadb", func(t *testing.T) {
 			t.Parallel()
-			exact(t, servertest.MariaDB(t, odd))
+			db := servertest.MariaDB(t, odd())
+			exact(t, db)
+			encrypted(t, db)
 		})
 	})
 }
 
-// odd is a MariaDB with what is off by default.
-var odd = servers.MySQLOptions{Params: map[string]string{"log-bin-compress": "ON", "log-bin-compress-min-len": "10"}}
+// odd is a MariaDB with what is off by default: its binlog is compressed and, on its disk, encrypted.
+func odd() servers.MySQLOptions {
+	return servers.MySQLOptions{Params: map[string]string{"log-bin-compress": "ON", "log-bin-compress-min-len": "10",
+		"plugin-load-add": "file_key_management", "file-key-management-filename": keyFile, "encrypt-binlog": "ON"}}
+}
+
+var keyFile string
+
+// encrypted sees that the server's binlog is, and that check says what that means.
+func encrypted(t *testing.T, db *servertest.Database) {
+	files, err := filepath.Glob(filepath.Join(db.Server.DataDir, "binlog.0*"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%v, %v", files, err)
+	}
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bytes.Contains(b, []byte(db.Name)) {
+			t.Errorf("%s is not encrypted", f)
+		}
+	}
+	for _, f := range source(t, Config{URL: db.URL}).Check(within(t)) {
+		if f.Code == "binlog_encrypted" && f.Cure != "" {
+			return
+		}
+	}
+	t.Error("check does not say that the binlog is encrypted")
+}
 
 func exact(t *testing.T, db *servertest.Database, extra ...string) {
 	raw := base(db.URL)
