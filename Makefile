@@ -56,6 +56,10 @@ fuzz: ## every fuzz test for FUZZTIME (10s)
 bench: ## Leat beside the databases' own clients, on this machine (BENCH_FLAGS)
 	$(GO) run ./bench $(BENCH_FLAGS)
 
+.PHONY: bench-flow
+bench-flow: ## slow, sick and many subscribers, a busy database: a table, and drawings in bench/out (BENCH_FLAGS="-quick")
+	$(GO) run ./bench/flow $(BENCH_FLAGS)
+
 .PHONY: format
 format: # fails when gofmt would change a file
 	@out=$$(gofmt -l .); \
