@@ -249,6 +249,7 @@ type Status struct {
 type Subscription struct {
 	cfg       Config
 	limiter   *flow.Limiter // the running session's goroutine owns it
+	outage    flow.Outage   // too
 	commands  chan command
 	running   atomic.Bool
 	persisted atomic.Uint64
@@ -271,7 +272,7 @@ func New(c Config) (*Subscription, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Subscription{cfg: c, limiter: newLimiter(&c), commands: make(chan command), passTail: passTail, status: Status{State: StateStopped, Reason: "not started"}}, nil
+	return &Subscription{cfg: c, limiter: newLimiter(&c), outage: flow.NewOutage(c.Rand), commands: make(chan command), passTail: passTail, status: Status{State: StateStopped, Reason: "not started"}}, nil
 }
 
 // ErrNotRunning: commands need Run.

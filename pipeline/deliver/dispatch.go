@@ -62,7 +62,7 @@ func (d *delivery) recycle() {
 
 // fits reports whether n more bytes may go with d; a first event always does.
 func (s *session) fits(d *delivery, n int) bool {
-	return d.Events == 0 || d.Events < s.cfg.Batch.Events && d.Bytes+n <= s.maxBytes
+	return d.Events == 0 || d.Events < s.most() && d.Bytes+n <= s.maxBytes
 }
 
 // add appends one event.
@@ -121,7 +121,7 @@ func (s *session) dispatch(ctx context.Context, now time.Time) {
 
 // next cuts the next Delivery, nil when there is nothing to send.
 func (s *session) next(now time.Time) *delivery {
-	if !s.outage.permits(now) {
+	if !s.outage.Permits(now) {
 		return nil
 	}
 	s.held.wake(now)
@@ -223,7 +223,7 @@ func (s *session) takeStream(d *delivery, now time.Time) {
 	if due := t.due(s.cfg); t.ready < s.cfg.Batch.Events && now.Before(due) {
 		return
 	}
-	for !t.empty() && (d.Events == 0 || d.Events < s.cfg.Batch.Events) {
+	for !t.empty() && (d.Events == 0 || d.Events < s.most()) {
 		it, r := t.peek()
 		if !it.special && !s.lanes.exclusive && len(s.held.keys) == 0 && s.sub.parks.len() == 0 {
 			if !s.takeRun(d, it, r) {
@@ -341,7 +341,7 @@ func (s *session) send(ctx context.Context, d *delivery, now time.Time) {
 	}
 	d.sent = now
 	s.inflight++
-	s.outage.sent(d)
+	s.outage.Sent(d.Number)
 	if s.limiter != nil {
 		d.ticket = s.limiter.Sent(now)
 	}

@@ -31,6 +31,7 @@ type memory struct {
 	parks   map[pipeline.ParkID]Park
 	paused  map[string]string
 	saves   int
+	buried  int // dead letters that were put, and parks
 	fail    error
 }
 
@@ -66,6 +67,7 @@ func (m *memory) PutDeadLetters(_ context.Context, ds []pipeline.DeadLetter) err
 	if m.fail != nil {
 		return m.fail
 	}
+	m.buried += len(ds)
 	for _, d := range ds {
 		m.dead[d.Offset] = d
 	}
@@ -88,6 +90,7 @@ func (m *memory) PutParks(_ context.Context, ps []Park) error {
 	if m.fail != nil {
 		return m.fail
 	}
+	m.buried += len(ps)
 	for _, p := range ps {
 		m.parks[p.ID()] = p
 	}

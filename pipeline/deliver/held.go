@@ -35,6 +35,7 @@ type heldKey struct {
 	since    time.Time
 	away     time.Duration // of the outage's total at since
 	attempts []pipeline.Attempt
+	own      uint32 // bit i: attempts[i] is one of spent
 	// aside: it is redriven; what of it the log held comes by the pass.
 	aside bool
 	// parked: what of it still comes home is passed over; then it is held no more.
@@ -78,7 +79,7 @@ func (k *heldKey) calm(h *heldKeys) {
 	if k.tries > 0 {
 		h.failing--
 	}
-	k.tries, k.spent, k.since, k.attempts, k.failedAt = 0, 0, time.Time{}, nil, noOffset
+	k.tries, k.spent, k.since, k.attempts, k.own, k.failedAt = 0, 0, time.Time{}, nil, 0, noOffset
 }
 
 const noOffset = pipeline.Offset(math.MaxUint64)
@@ -191,7 +192,7 @@ func (s *session) takeUnits(d *delivery, from *[]*unit, now time.Time) {
 	*from = nil // what is queued meanwhile is not lost
 	keep := units[:0]
 	for i, u := range units {
-		full := len(d.units) > 0 && !d.units[0].mix || d.Events >= s.cfg.Batch.Events
+		full := len(d.units) > 0 && !d.units[0].mix || d.Events >= s.most()
 		if full {
 			keep = append(keep, units[i:]...)
 			break
@@ -212,6 +213,11 @@ func (s *session) takeUnit(d *delivery, u *unit, now time.Time) bool {
 	}
 	if s.blocked > 0 && !u.keys[0].exhausted || !u.mix && d.Events > 0 {
 		return false
+	}
+	if s.outage.On() && len(u.keys) > 1 {
+		if u = s.probeOf(u); u == nil {
+			return false
+		}
 	}
 	for _, k := range u.keys {
 		if k.awaited > 0 || len(k.list) > 0 && k.waitsForPass(k.list[0]) {
@@ -249,7 +255,7 @@ func (s *session) takeUnit(d *delivery, u *unit, now time.Time) bool {
 func (s *session) takeKey(d *delivery, k *heldKey, mix bool) int {
 	n := 0
 	for _, e := range k.list {
-		if k.limit > 0 && n == k.limit || n > 0 && (s.waitsForPair(e) || k.waitsForPass(e)) {
+		if k.limit > 0 && n == k.limit || n > 0 && s.outage.On() || n > 0 && (s.waitsForPair(e) || k.waitsForPass(e)) {
 			break
 		}
 		bytes := eventBytes(e.event())

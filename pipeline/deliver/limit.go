@@ -34,7 +34,7 @@ func (s *session) flows(now time.Time) bool {
 
 // wants tells the limiter that work waits for room, if it does.
 func (s *session) wants(now time.Time) {
-	if s.limiter != nil && !s.outage.on && (!s.stream.empty() || len(s.held.ready) > 0) {
+	if s.limiter != nil && !s.outage.On() && (!s.stream.empty() || len(s.held.ready) > 0) {
 		s.limiter.Waiting(now)
 	}
 }
@@ -64,12 +64,6 @@ func (s *session) learn(d *delivery, failed *pipeline.DeliveryError, now time.Ti
 		signal = flow.Silent
 	}
 	s.limiter.Done(d.ticket, d.Bytes, signal, now)
-}
-
-// away reports whether a Delivery that found the endpoint unavailable means that it is away as a whole:
-// not when it only takes less than it was given, and does take something.
-func (s *session) away(failed *pipeline.DeliveryError) bool {
-	return s.limiter == nil || !failed.Congested || failed.RetryAfter > 0 || s.limiter.Blind()
 }
 
 // tellFlow fills in the status; it runs under the subscription's lock.

@@ -1,81 +1,150 @@
 package deliver
 
 import (
+	"container/heap"
+	"context"
+	"fmt"
+	"slices"
 	"time"
 
 	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/pipeline/flow"
 )
 
-// outage is what is known of the endpoint as a whole. While it is on, one Delivery at a time probes,
-// from 1 s to 60 s apart, or when the endpoint asked for; nothing spends attempts or age.
-type outage struct {
-	on      bool
-	since   time.Time
-	until   time.Time
-	backoff time.Duration
-	probe   *delivery
-	number  uint64 // of the last Delivery before it began: what those say is no news
-	last    uint64
-	reason  string
-	total   time.Duration // of earlier outages
-}
-
-const (
-	probeFirst    = time.Second
-	probeMax      = time.Minute
-	maxRetryAfter = 15 * time.Minute
-)
-
-func (o *outage) permits(now time.Time) bool {
-	return !o.on || o.probe == nil && !now.Before(o.until)
-}
-
-func (o *outage) sent(d *delivery) {
-	o.last = d.Number
-	if o.on {
-		o.probe = d
+// judge draws the conclusions about the endpoint as a whole.
+func (s *session) judge(d *delivery, failed *pipeline.DeliveryError, now time.Time) {
+	var reason string
+	var after time.Duration
+	if failed != nil {
+		reason, after = clipReason(failed.Reason), failed.RetryAfter
 	}
-}
-
-func (o *outage) failed(d *delivery, e *pipeline.DeliveryError, now time.Time, rand func() float64) {
-	switch {
-	case !o.on:
-		*o = outage{on: true, since: now, backoff: probeFirst, number: o.last, last: o.last, total: o.total}
-	case d == o.probe:
-		o.probe = nil
-		o.backoff = min(2*o.backoff, probeMax)
-	case e.RetryAfter == 0:
+	first := d.Runs[0]
+	change := s.outage.Done(d.Number, first.Batch.Events[first.From].Hash, s.verdict(d, failed), after, reason, now)
+	if s.stopping {
 		return
 	}
-	o.reason = clipReason("the endpoint is unavailable: " + e.Reason)
-	until := now.Add(jitter(o.backoff, rand))
-	if e.RetryAfter > 0 {
-		wait := min(e.RetryAfter, maxRetryAfter)
-		until = now.Add(wait + time.Duration(0.2*rand()*float64(wait)))
+	switch change {
+	case flow.Began:
+		s.refund()
+	case flow.Ended:
+		if s.limiter != nil && s.limiter.Rate() == 0 {
+			s.limiter.Restart() // slowly, as nothing is known of what it takes now
+		}
 	}
-	if until.After(o.until) {
-		o.until = until
+	switch {
+	case failed == nil:
+		if s.clean++; s.clean%20 == 0 && s.maxBytes < s.cfg.Batch.Bytes {
+			s.maxBytes = min(s.cfg.Batch.Bytes, s.maxBytes+s.maxBytes/10+1)
+		}
+	case failed.Class == pipeline.Gone:
+		reason := "the subscriber asked to stop"
+		if failed.Reason != "" {
+			reason += ": " + failed.Reason
+		}
+		s.end = &pauseError{reason}
+	case failed.Class == pipeline.TooLarge && d.Events > 1:
+		s.maxBytes, s.clean = max(1, min(s.maxBytes, d.Bytes)/2), 0
 	}
 }
 
-// answered: the endpoint is there, if d was sent after it went away.
-func (o *outage) answered(d *delivery, now time.Time) {
-	if o.on && d.Number > o.number {
-		*o = outage{last: o.last, total: o.total + now.Sub(o.since)}
+// verdict is what a Delivery says about the endpoint as a whole.
+func (s *session) verdict(d *delivery, failed *pipeline.DeliveryError) flow.Result {
+	deferred := func(o pipeline.Outcome) bool { return o.Class == pipeline.Defer }
+	switch {
+	case s.stopping:
+		return flow.Mute
+	case failed == nil && len(d.outcomes) > 0 && !slices.ContainsFunc(d.outcomes, func(o pipeline.Outcome) bool { return !deferred(o) }):
+		return flow.Mute // perhaps nothing was sent
+	case failed == nil:
+		return flow.Worked
+	case failed.Class == pipeline.Retriable:
+		return flow.Broke
+	case failed.Class != pipeline.Unavailable:
+		return flow.Worked
+	case s.limiter == nil || !failed.Congested || failed.RetryAfter > 0 || s.limiter.Blind() || s.outage.Sure():
+		return flow.Away
+	case s.outage.On():
+		return flow.Broke
+	}
+	return flow.Mute // it only takes less than it was given, and does take something
+}
+
+// most is how many events a Delivery may have: a probe has one, so that no other's fault is taken for the
+// endpoint's.
+func (s *session) most() int {
+	if s.outage.On() {
+		return 1
+	}
+	return s.cfg.Batch.Events
+}
+
+// probeOf takes a key that may go out of a unit of several; the others wait for the next probe. Nil: none may.
+func (s *session) probeOf(u *unit) *unit {
+	i := slices.IndexFunc(u.keys, func(k *heldKey) bool {
+		return k.awaited == 0 && len(k.list) > 0 && !k.waitsForPass(k.list[0]) && !s.waitsForPair(k.list[0])
+	})
+	if i < 0 {
+		return nil
+	}
+	one := &unit{keys: []*heldKey{u.keys[i]}, stage: u.stage, mix: u.mix}
+	one.keys[0].unit = one
+	s.held.queue(&unit{keys: slices.Delete(u.keys, i, i+1), stage: u.stage, mix: u.mix})
+	return one
+}
+
+// refund takes back the attempts that the outage cost before it was known; what failed by it waits for nothing
+// else, and keys that were parked by it are to be redriven, by the next session.
+func (s *session) refund() {
+	since := s.outage.Since()
+	for _, k := range s.held.keys {
+		k.refund(since)
+		if k.spent < s.cfg.Retry.Attempts {
+			s.unblock(k)
+		}
+	}
+	waiting := s.held.waiting
+	s.held.waiting = nil
+	for _, u := range waiting {
+		if slices.ContainsFunc(u.keys, func(k *heldKey) bool { return k.unit == u && k.failedSince(since) }) {
+			s.held.awake(u)
+		} else {
+			heap.Push(&s.held.waiting, u)
+		}
+	}
+	s.sub.parks.all(func(p *parked) { s.again = s.again || p.during(since) })
+	s.stopping = s.again
+}
+
+// failedSince reports whether an attempt of the key failed then or later.
+func (k *heldKey) failedSince(t time.Time) bool {
+	n := len(k.attempts)
+	return n > 0 && !k.attempts[n-1].Time.Add(k.attempts[n-1].Took).Before(t)
+}
+
+// refund takes back what was spent since t.
+func (k *heldKey) refund(t time.Time) {
+	for i, a := range k.attempts {
+		if k.own&(1<<i) != 0 && !a.Time.Add(a.Took).Before(t) {
+			k.own &^= 1 << i
+			k.spent--
+		}
 	}
 }
 
-// away is how long it was not there, all in all.
-func (o *outage) away(now time.Time) time.Duration {
-	if o.on {
-		return o.total + now.Sub(o.since)
-	}
-	return o.total
-}
+// during reports whether a park comes of attempts that were spent since t.
+func (p *parked) during(t time.Time) bool { return p.spent && !p.Redrive && !p.Since.Before(t) }
 
-func (o *outage) due() time.Time {
-	if !o.on || o.probe != nil {
-		return time.Time{}
+// redriveOutage marks the parks that an outage made.
+func (s *Subscription) redriveOutage() {
+	var chosen []*parked
+	s.parks.all(func(p *parked) {
+		if p.during(s.outage.Since()) {
+			chosen = append(chosen, p)
+		}
+	})
+	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
+	defer cancel()
+	if _, err := s.mark(ctx, chosen); err != nil {
+		s.cfg.Observer.Warned("subscription "+s.cfg.Name, err.Error(), fmt.Sprintf("see that the data folder has space and can be written, then `leat redrive %s`", s.cfg.Name))
 	}
-	return o.until
 }

@@ -30,6 +30,8 @@ type parked struct {
 	at pipeline.Offset
 	// stored is the From on disk.
 	stored pipeline.Offset
+	// spent: it comes of attempts that were spent, not of a refusal for good.
+	spent bool
 }
 
 // parks of a subscription. Only Run's goroutine writes, under mu; it reads without.
@@ -190,12 +192,16 @@ func (s *Subscription) chosen(keys []ParkKey) []*parked {
 
 // redrive marks parks; the next session makes the pass.
 func (s *Subscription) redrive(ctx context.Context, keys []ParkKey) (int, error) {
-	chosen := s.chosen(keys)
+	return s.mark(ctx, s.chosen(keys))
+}
+
+// mark has parks redriven by the next session's pass, and with them key changes that wait for one of them.
+func (s *Subscription) mark(ctx context.Context, chosen []*parked) (int, error) {
 	in := map[uint64]bool{}
 	for _, p := range chosen {
 		in[p.Hash] = true
 	}
-	for grown := keys != nil; grown; { // key changes that wait for one of these
+	for grown := true; grown; {
 		grown = false
 		s.parks.all(func(p *parked) {
 			if p.Paired && in[p.PairHash] && !in[p.Hash] {

@@ -27,7 +27,11 @@ func (s *session) conclude(d *delivery, lower []uint64, now time.Time) {
 	var whole []*heldKey
 	var class pipeline.DeliveryClass
 	for _, k := range d.keys {
-		if f := k.fail; f.whole && d.Events > 1 || f.whole && f.class != pipeline.Retriable {
+		f := k.fail
+		if f.whole && f.class == pipeline.Retriable && s.outage.On() {
+			f.class = pipeline.Unavailable // no attempt
+		}
+		if f.whole && d.Events > 1 || f.whole && f.class != pipeline.Retriable {
 			whole, class = append(whole, k), f.class
 			continue
 		}
@@ -141,7 +145,8 @@ func (s *session) failedKey(k *heldKey, d *delivery, now time.Time) {
 	}
 	s.tried(k, d, now)
 	k.spent++
-	age := now.Sub(k.since) - (s.outage.away(now) - k.away)
+	k.own |= 1 << (len(k.attempts) - 1)
+	age := max(0, now.Sub(k.since)-(s.outage.Away(now)-k.away))
 	attempts := s.cfg.Retry.Attempts
 	if k.aside {
 		attempts = min(attempts, passAttempts)
@@ -181,11 +186,12 @@ func (s *session) block(u *unit, k *heldKey) {
 func (s *session) tried(k *heldKey, d *delivery, now time.Time) {
 	if k.tries == 0 {
 		s.held.failing++
-		k.since, k.away = now, s.outage.away(now)
+		k.since, k.away = now, s.outage.Away(now)
 	}
 	k.tries++
 	if len(k.attempts) == maxAttempts {
 		k.attempts = append(k.attempts[:0:0], k.attempts[1:]...)
+		k.own >>= 1
 	}
 	k.attempts = append(k.attempts, pipeline.Attempt{Time: d.sent, Took: d.took, Reason: k.fail.Reason})
 	if s.blocked == 0 {
@@ -204,7 +210,9 @@ func (s *session) bury(u *unit, k *heldKey, reason string, now time.Time) {
 	if err != nil {
 		err = fmt.Errorf("store a dead letter: %w", err)
 	} else if s.cfg.Exhausted == ExhaustedPark {
-		err = s.park(k, s.parkOf(e, reason, letter.KeyJSON, k.tries))
+		if err = s.park(k, s.parkOf(e, reason, letter.KeyJSON, k.tries)); err == nil {
+			s.sub.parks.find(k.hash, letter.Offset).spent = k.fail.Class != pipeline.Fatal
+		}
 	}
 	if err != nil {
 		s.unsaved(err)
@@ -229,6 +237,9 @@ func (s *session) bury(u *unit, k *heldKey, reason string, now time.Time) {
 	k.limit = 0
 	s.held.queue(&unit{keys: u.keys, mix: true})
 }
+
+// maxRetryAfter bounds what an event's own answer may ask for.
+const maxRetryAfter = 15 * time.Minute
 
 // backoff before the next try after n failed ones; asked is the subscriber's own wish.
 func (s *session) backoff(n int, asked time.Duration) time.Duration {

@@ -127,6 +127,9 @@ func (r *runner) obey(ctx context.Context, c command) error {
 			return fmt.Errorf("save the state: %w", err)
 		}
 		r.paused, r.reason = pause, c.reason
+		if !pause {
+			s.outage.Hurry()
+		}
 		if pause && r.refused == nil {
 			s.setState(StatePaused, c.reason, time.Time{})
 		}

@@ -27,8 +27,8 @@ type session struct {
 	lanes   lanes
 	stream  stream
 	held    heldKeys
-	outage  outage
-	pass    *pass // nil: none
+	outage  *flow.Outage // the subscription's
+	pass    *pass        // nil: none
 	// passing counts Deliveries of the pass that are out; asideLast: the last one sent was one.
 	passing   int
 	asideLast bool
@@ -46,6 +46,7 @@ type session struct {
 	maxBytes int    // of a Delivery: Config.Batch.Bytes, less after TooLarge
 	clean    int    // Deliveries since the last TooLarge
 	stopping bool
+	again    bool  // ended so that what an outage parked is redriven
 	end      error // why the session ends by itself
 
 	delivered, failed uint64
@@ -56,7 +57,7 @@ func newSession(s *Subscription, cur pipeline.Cursor) *session {
 	c := &s.cfg
 	_, ordered := c.Sink.(pipeline.Ordered)
 	return &session{
-		sub: s, cfg: c, limiter: s.limiter, number: s.number, start: cur, front: *newFrontier(cur.Low), maxBytes: c.Batch.Bytes,
+		sub: s, cfg: c, limiter: s.limiter, outage: &s.outage, number: s.number, start: cur, front: *newFrontier(cur.Low), maxBytes: c.Batch.Bytes,
 		budget: newBudget(c.Budget), items: make(chan *item, 64), results: make(chan *delivery, c.MaxInFlight),
 		lanes: newLanes(c, ordered), stream: stream{pos: cur.Low}, held: newHeldKeys(), pace: newPace(c.Rate),
 	}
@@ -199,7 +200,7 @@ func (s *session) done(it *item, from, to uint32) {
 // arm sets the timer to the next moment at which something is due.
 func (s *session) arm(t *time.Timer, now time.Time) {
 	var next time.Time
-	for _, due := range [...]time.Time{s.save.due, s.save.resolvedDue, s.held.nextDue(), s.outage.due(), s.stream.due(s.cfg), s.pace.free, s.throttled, s.flowDue(), s.byRange.due, s.passDue()} {
+	for _, due := range [...]time.Time{s.save.due, s.save.resolvedDue, s.held.nextDue(), s.outage.Due(), s.stream.due(s.cfg), s.pace.free, s.throttled, s.flowDue(), s.byRange.due, s.passDue()} {
 		// What was due and could not go waits for something else than time.
 		if due.After(now) && (next.IsZero() || due.Before(next)) {
 			next = due
@@ -241,6 +242,9 @@ func (s *session) close() (pipeline.Cursor, error) {
 	err := s.save.finish(cur)
 	s.dropPass()
 	s.sub.number = s.number
+	if s.again {
+		s.sub.redriveOutage()
+	}
 	for s.live.first != nil {
 		it := s.live.first
 		s.live.remove(it)
@@ -285,8 +289,8 @@ func (s *session) state() (state, reason string, until time.Time) {
 	switch {
 	case s.blocked > 0:
 		return StateBlocked, s.held.note, s.held.nextDue()
-	case s.outage.on:
-		return StateWaiting, s.outage.reason, s.outage.until
+	case s.outage.Sure():
+		return StateWaiting, s.outage.Reason(), s.outage.Until()
 	case s.held.failing > 0:
 		return StateRetrying, s.held.note, s.held.nextDue()
 	}

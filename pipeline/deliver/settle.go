@@ -29,11 +29,7 @@ func (s *session) returned(d *delivery, now time.Time) {
 		d.err = failed
 	}
 	s.learn(d, failed, now)
-	was := s.outage.on
 	s.judge(d, failed, now)
-	if was && !s.outage.on && s.limiter != nil && s.limiter.Rate() == 0 {
-		s.limiter.Restart() // slowly, as nothing is known of what it takes now
-	}
 	s.report(d, failed, now)
 	if !s.lanes.windowed {
 		s.settle(d, nil, now)
@@ -42,39 +38,6 @@ func (s *session) returned(d *delivery, now time.Time) {
 		return
 	}
 	s.settleOne(d, now)
-}
-
-// judge draws the conclusions about the endpoint as a whole.
-func (s *session) judge(d *delivery, failed *pipeline.DeliveryError, now time.Time) {
-	if s.stopping {
-		return
-	}
-	if failed == nil {
-		s.outage.answered(d, now)
-		if s.clean++; s.clean%20 == 0 && s.maxBytes < s.cfg.Batch.Bytes {
-			s.maxBytes = min(s.cfg.Batch.Bytes, s.maxBytes+s.maxBytes/10+1)
-		}
-		return
-	}
-	switch failed.Class {
-	case pipeline.Unavailable:
-		if s.away(failed) {
-			s.outage.failed(d, failed, now, s.cfg.Rand)
-		}
-	case pipeline.Gone:
-		reason := "the subscriber asked to stop"
-		if failed.Reason != "" {
-			reason += ": " + failed.Reason
-		}
-		s.end = &pauseError{reason}
-	case pipeline.TooLarge:
-		s.outage.answered(d, now)
-		if d.Events > 1 {
-			s.maxBytes, s.clean = max(1, min(s.maxBytes, d.Bytes)/2), 0
-		}
-	default:
-		s.outage.answered(d, now)
-	}
 }
 
 // report tells the observer, once per Delivery.

@@ -2,6 +2,7 @@ package flow
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -10,7 +11,7 @@ const (
 	outageWindow  = 30 * time.Second
 	outageCalls   = 20
 	outageKeys    = 5
-	outageRefused = 5 // connections refused in a row
+	outageVotes   = 3 // of at most five probes decide
 	probeFirst    = time.Second
 	probeMax      = time.Minute
 	retryAfterMax = 15 * time.Minute
@@ -24,23 +25,41 @@ const (
 	Worked Result = iota
 	// Broke: 5xx, timeout, reset, an answer that cannot be read.
 	Broke
-	// Refused: no connection, no healthy host.
-	Refused
-	// Away: the endpoint says itself that it is not there for us (401, 403, 404, 3xx), or names a time
-	// (Retry-After).
+	// Away: the endpoint cannot be reached, says itself that it is not there for us (401, 403, 404, 3xx), or
+	// names a time (Retry-After).
 	Away
+	// Mute says nothing: cut off by ourselves, or nothing was sent.
+	Mute
 )
 
-// Outage knows whether the endpoint as a whole is away: when over half of at least 20 calls across at
-// least 5 keys failed within 30 s (or nearly all of the last 20), 5 connections in a row were refused, or it said so. While
-// it is on, one call at a time probes, from 1 s to 60 s apart or when the endpoint asked for; what
-// failed since Since is to be refunded. Not for concurrent use.
+// Change is what a call changed.
+type Change uint8
+
+const (
+	// Same: nothing.
+	Same Change = iota
+	// Suspected: so much failed that it may be the endpoint; calls about one event each find out.
+	Suspected
+	// Cleared: it was not the endpoint but what was sent.
+	Cleared
+	// Began: the endpoint is away, and what failed since Since is no attempt.
+	Began
+	// Ended: it is there again.
+	Ended
+)
+
+// Outage knows whether the endpoint as a whole is away: when it cannot be reached or said so; or when over half of
+// at least 20 calls across at least 5 keys failed within 30 s, or nearly all of the last 20 whenever they were, and
+// the majority of up to five probes fails too. A call about many events may fail by one of them, and then all calls
+// do while each key by itself works: so probes are to be about one event each, of different keys. While it is on,
+// one call at a time probes: at once while it is suspected, then from 1 s to 60 s apart or when the endpoint asked
+// for; what failed since Since is to be refunded. Not for concurrent use.
 type Outage struct {
 	rand    func() float64
 	on      bool
+	sure    bool
 	since   time.Time
 	until   time.Time
-	began   time.Time // when On turned true
 	backoff time.Duration
 	probing bool
 	probe   uint64
@@ -48,9 +67,10 @@ type Outage struct {
 	last    uint64
 	reason  string
 	total   time.Duration // of earlier outages
-	refused int           // in a row
+	votes   struct{ worked, failed int }
+	spared  time.Time // until then the rule does not apply: it was cleared
 
-	seconds [30]outageSecond
+	seconds [outageWindow / time.Second]outageSecond
 	recent  [outageCalls]outageCall // ring of the newest calls
 	calls   int
 }
@@ -58,8 +78,7 @@ type Outage struct {
 type outageSecond struct {
 	at            int64
 	calls, failed int
-	keys          [outageKeys]uint64 // distinct ones that failed
-	n             int
+	keys          keySet // of those that failed
 }
 
 type outageCall struct {
@@ -68,11 +87,27 @@ type outageCall struct {
 	failed bool
 }
 
+// keySet counts different keys, up to outageKeys.
+type keySet struct {
+	keys [outageKeys]uint64
+	n    int
+}
+
+func (s *keySet) add(key uint64) {
+	if s.n < len(s.keys) && !slices.Contains(s.keys[:s.n], key) {
+		s.keys[s.n] = key
+		s.n++
+	}
+}
+
 // NewOutage begins with an endpoint that is there. rand returns numbers in [0, 1).
 func NewOutage(rand func() float64) Outage { return Outage{rand: rand} }
 
-// On reports whether the endpoint is away.
+// On reports whether only probes may go: the endpoint is away, or may be.
 func (o *Outage) On() bool { return o.on }
+
+// Sure reports whether the endpoint is away.
+func (o *Outage) Sure() bool { return o.on && o.sure }
 
 // Since is when the first of the calls that showed it failed: attempts since then are no attempts.
 func (o *Outage) Since() time.Time { return o.since }
@@ -98,11 +133,14 @@ func (o *Outage) Due() time.Time {
 
 // Away is how long it was away, all in all.
 func (o *Outage) Away(now time.Time) time.Duration {
-	if o.on {
+	if o.Sure() {
 		return o.total + now.Sub(o.since)
 	}
 	return o.total
 }
+
+// Hurry lets the next probe go now: somebody says that the endpoint is there again.
+func (o *Outage) Hurry() { o.until, o.backoff = time.Time{}, probeFirst }
 
 // Sent notes a call; numbers rise.
 func (o *Outage) Sent(number uint64) {
@@ -113,61 +151,96 @@ func (o *Outage) Sent(number uint64) {
 }
 
 // Done notes what came of a call about a key (of several: any one of them). retryAfter is what
-// the endpoint asked for, 0 if nothing; reason is for people. It returns whether the outage began or
-// ended with it.
-func (o *Outage) Done(number, key uint64, r Result, retryAfter time.Duration, reason string, now time.Time) (began, ended bool) {
+// the endpoint asked for, 0 if nothing; reason is for people.
+func (o *Outage) Done(number, key uint64, r Result, retryAfter time.Duration, reason string, now time.Time) Change {
 	if o.on {
-		return false, o.during(number, r, retryAfter, reason, now)
+		return o.during(number, r, retryAfter, reason, now)
 	}
-	if r == Refused {
-		o.refused++
-	} else {
-		o.refused = 0
+	if r == Mute {
+		return Same
 	}
 	o.note(key, r != Worked, now)
-	var why string
-	since := now
 	switch {
-	case r == Away:
-		why = "the endpoint is unavailable: " + reason
-	case o.refused >= outageRefused:
-		why = "the endpoint cannot be reached: " + reason
 	case r == Worked:
-		return false, false
-	default:
-		var calls, failed int
-		if calls, failed, since = o.broken(now); calls == 0 {
-			return false, false
-		}
-		why = fmt.Sprintf("%d of the last %d calls failed: %s", failed, calls, reason)
+		return Same
+	case r == Away:
+		o.begin(o.failing(now))
+		o.sure, o.backoff, o.reason = true, probeFirst, "the endpoint is unavailable: "+reason
+		o.wait(retryAfter, now)
+		return Began
+	case now.Before(o.spared):
+		return Same
 	}
-	o.on, o.since, o.began, o.backoff, o.number, o.reason = true, since, now, probeFirst, o.last, why
-	o.probing, o.until = false, time.Time{}
-	o.wait(retryAfter, now)
-	return true, false
+	calls, failed, since := o.broken(now)
+	if calls == 0 {
+		return Same
+	}
+	o.begin(since)
+	o.reason = fmt.Sprintf("%d of the last %d calls failed: %s", failed, calls, reason)
+	return Suspected
 }
 
+// begin lets only probes go.
+func (o *Outage) begin(since time.Time) {
+	*o = Outage{rand: o.rand, on: true, since: since, number: o.last, last: o.last, total: o.total}
+}
+
+// end lets everything go; what was counted says nothing about what comes.
+func (o *Outage) end() { *o = Outage{rand: o.rand, last: o.last, total: o.total} }
+
 // during takes what comes while the outage is on.
-func (o *Outage) during(number uint64, r Result, retryAfter time.Duration, reason string, now time.Time) (ended bool) {
+func (o *Outage) during(number uint64, r Result, retryAfter time.Duration, reason string, now time.Time) Change {
 	mine := o.probing && number == o.probe
-	if r == Worked {
-		if number <= o.number {
-			return false
-		}
-		o.total += now.Sub(o.since)
-		*o = Outage{rand: o.rand, last: o.last, total: o.total}
-		return true
+	if mine {
+		o.probing = false
 	}
 	switch {
+	case r == Mute:
+		if mine && o.sure {
+			o.wait(0, now)
+		}
+		return Same
+	case !o.sure:
+		return o.vote(mine, r, retryAfter, reason, now)
+	case r == Worked:
+		if number <= o.number {
+			return Same
+		}
+		o.total += now.Sub(o.since)
+		o.end()
+		return Ended
 	case mine:
-		o.probing = false
 		o.backoff = min(2*o.backoff, probeMax)
 		o.reason = "the endpoint is unavailable: " + reason
 	case retryAfter == 0:
-		return false
+		return Same
 	}
 	o.wait(retryAfter, now)
-	return false
+	return Same
+}
+
+// vote counts what a probe says while the outage is suspected.
+func (o *Outage) vote(mine bool, r Result, retryAfter time.Duration, reason string, now time.Time) Change {
+	switch {
+	case r == Worked && mine:
+		if o.votes.worked++; o.votes.worked == outageVotes {
+			o.end()
+			o.spared = now.Add(outageWindow)
+			return Cleared
+		}
+		return Same
+	case r == Away:
+		o.reason = "the endpoint is unavailable: " + reason
+	case r == Broke && mine:
+		if o.votes.failed++; o.votes.failed < outageVotes {
+			return Same
+		}
+	default:
+		return Same
+	}
+	o.sure, o.backoff, o.number = true, probeFirst, o.last
+	o.wait(retryAfter, now)
+	return Began
 }
 
 // wait sets when the next probe goes.
@@ -192,44 +265,45 @@ func (o *Outage) note(key uint64, failed bool, now time.Time) {
 		*s = outageSecond{at: at}
 	}
 	s.calls++
-	if !failed {
-		return
-	}
-	s.failed++
-	for _, k := range s.keys[:s.n] {
-		if k == key {
-			return
-		}
-	}
-	if s.n < len(s.keys) {
-		s.keys[s.n] = key
-		s.n++
+	if failed {
+		s.failed++
+		s.keys.add(key)
 	}
 }
 
-// broken applies the rule to the last 30 s, and a stricter one (nine of ten) to the last 20 calls, since at a
-// high rate the first would take 15 s to notice. calls is 0 when neither holds.
+// failing is when the newest calls, which all failed, began to.
+func (o *Outage) failing(now time.Time) (since time.Time) {
+	since = now
+	for i := o.calls - 1; i >= max(0, o.calls-len(o.recent)); i-- {
+		c := &o.recent[i%len(o.recent)]
+		if !c.failed {
+			break
+		}
+		since = c.at
+	}
+	return since
+}
+
+// broken applies the rule to the last 30 s; and a stricter one (nine of ten) to the last 20 calls, since at a
+// high rate the first would take 15 s to notice, and where each call hangs for its timeout 30 s never see 20.
+// calls is 0 when neither holds.
 func (o *Outage) broken(now time.Time) (calls, failed int, since time.Time) {
-	keys := map[uint64]struct{}{}
+	var keys keySet
 	since = now
 	for i := range min(o.calls, len(o.recent)) {
-		c := &o.recent[i]
-		if now.Sub(c.at) >= outageWindow {
-			continue
-		}
 		calls++
-		if c.failed {
+		if c := &o.recent[i]; c.failed {
 			failed++
-			keys[c.key] = struct{}{}
+			keys.add(c.key)
 			if c.at.Before(since) {
 				since = c.at
 			}
 		}
 	}
-	if calls >= outageCalls && failed*10 >= calls*9 && len(keys) >= outageKeys {
+	if calls >= outageCalls && failed*10 >= calls*9 && keys.n >= outageKeys {
 		return calls, failed, since
 	}
-	calls, failed, since = 0, 0, now
+	calls, failed, since, keys = 0, 0, now, keySet{}
 	for i := range o.seconds {
 		s := &o.seconds[i]
 		if now.Unix()-s.at >= int64(len(o.seconds)) {
@@ -237,14 +311,14 @@ func (o *Outage) broken(now time.Time) (calls, failed int, since time.Time) {
 		}
 		calls += s.calls
 		failed += s.failed
-		for _, k := range s.keys[:s.n] {
-			keys[k] = struct{}{}
+		for _, k := range s.keys.keys[:s.keys.n] {
+			keys.add(k)
 		}
 		if first := time.Unix(s.at, 0); s.failed > 0 && first.Before(since) {
 			since = first
 		}
 	}
-	if calls >= outageCalls && failed*2 > calls && len(keys) >= outageKeys {
+	if calls >= outageCalls && failed*2 > calls && keys.n >= outageKeys {
 		return calls, failed, since
 	}
 	return 0, 0, time.Time{}
