@@ -98,7 +98,7 @@ func (b *bench) database(ctx context.Context) (err error) {
 }
 
 // versusCases are those that another program runs too.
-var versusCases = []string{"null", "pull", "latency"}
+var versusCases = []string{"null", "pull", "many", "latency"}
 
 // versus runs a case with the other program.
 func (b *bench) versus(ctx context.Context, do func(ctx context.Context, w *workload, run string) error, w *workload, run string) error {

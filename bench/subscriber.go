@@ -110,8 +110,13 @@ func open(ctx context.Context, addr, name string, credit uint32, options ...conn
 	}
 }
 
-// window of credit: how many events a subscriber lets stand.
-const window = 20_000
+// window of credit: how many events a subscriber lets stand. It acks an eighth of that at once, as docs/subscribers.md
+// advises, and whatever is not a full batch: then nothing else may come for a while.
+const (
+	window    = 20_000
+	ackEvery  = window / 8
+	fullBatch = 500
+)
 
 func pullOne(ctx context.Context, addr, name string, want int64, beat bool) (h heard, err error) {
 	options := []connect.ClientOption{connect.WithAcceptCompression("gzip", nil, nil)}
@@ -132,6 +137,7 @@ func pullOne(ctx context.Context, addr, name string, want int64, beat bool) (h h
 	}
 	h.First = time.Now()
 	tables := map[uint32]int{} // table id → index of the column `sent`
+	var unacked int64
 	for ; err == nil; m, err = s.Receive() {
 		e := m.GetEvents()
 		if e == nil {
@@ -147,15 +153,21 @@ func pullOne(ctx context.Context, addr, name string, want int64, beat bool) (h h
 		}
 		h.Events += n
 		h.Last = time.Now()
+		unacked += n
+		done := h.Events >= want
+		if unacked < ackEvery && n >= fullBatch && !done {
+			continue
+		}
 		if err := s.Send(&leatv1.PullRequest{Message: &leatv1.PullRequest_Ack{Ack: &leatv1.Ack{UpToLease: e.Lease}}}); err != nil {
 			return h, fmt.Errorf("ack %s: %w", name, err)
 		}
-		if h.Events >= want {
+		if done {
 			return h, finish(s)
 		}
-		if err := s.Send(&leatv1.PullRequest{Message: &leatv1.PullRequest_Credit{Credit: &leatv1.Credit{Events: uint32(n)}}}); err != nil {
+		if err := s.Send(&leatv1.PullRequest{Message: &leatv1.PullRequest_Credit{Credit: &leatv1.Credit{Events: uint32(unacked)}}}); err != nil {
 			return h, fmt.Errorf("credit %s: %w", name, err)
 		}
+		unacked = 0
 	}
 	return h, fmt.Errorf("pull %s after %d of %d events: %w", name, h.Events, want, err)
 }

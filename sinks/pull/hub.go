@@ -69,7 +69,8 @@ func (h *Hub) remove(s *Sink) {
 // never compressed: on a local network that costs more than it saves.
 func (h *Hub) Handler(opts ...connect.HandlerOption) (string, http.Handler) {
 	opts = append([]connect.HandlerOption{connect.WithCompressMinBytes(math.MaxInt)}, opts...)
-	return leatv1connect.NewSubscriberServiceHandler(&service{h}, opts...)
+	path, next := leatv1connect.NewSubscriberServiceHandler(&service{h}, opts...)
+	return path, exposeWriter(next)
 }
 
 // Wait blocks until the goroutines of all streams are gone; call it when the HTTP server was closed.

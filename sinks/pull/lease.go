@@ -171,18 +171,35 @@ const (
 	mostBytes  = 1 << 20
 )
 
-// grant is what take found: to be sent by its caller, outside mu.
+// grant is what take found: its events are to be copied by copyTo before mu is given up, and sent outside of it.
 type grant struct {
-	raw      []byte // entries of Events.events
+	parts    []part
+	size     int // of the events, in bytes
 	tables   []*schemas.Table
 	lease    uint64
 	deadline time.Time
 	events   int
 }
 
+// copyTo appends the events: entries of Events.events. Called with mu held, as items go when they are acked.
+func (g *grant) copyTo(dst []byte) []byte {
+	for _, p := range g.parts {
+		dst = p.it.g.AppendRange(dst, p.it.start(p.from), p.it.start(p.to))
+	}
+	return dst
+}
+
+// start returns where the i-th event begins among the item's bytes.
+func (it *item) start(i int) int {
+	if i == 0 {
+		return 0
+	}
+	return int(it.g.Ends[i-1])
+}
+
 // take leases to c what it may have now, up to its credit. It reports false when there is nothing.
 func (s *Sink) take(c *owner, g *grant) bool {
-	g.raw, g.tables, g.events = g.raw[:0], g.tables[:0], 0
+	g.parts, g.size, g.tables, g.events = nil, 0, g.tables[:0], 0
 	most := min(c.events, mostEvents)
 	if c.once {
 		most = c.events
@@ -199,7 +216,7 @@ func (s *Sink) take(c *owner, g *grant) bool {
 	}
 	var l *lease
 	behind := false // an item with waiting events that are not for c
-	for n := s.unsent; n < len(s.queue) && int64(g.events) < most && int64(len(g.raw)) < room; n++ {
+	for n := s.unsent; n < len(s.queue) && int64(g.events) < most && int64(g.size) < room; n++ {
 		it := s.queue[n]
 		if it.waiting == 0 {
 			if !behind {
@@ -221,8 +238,8 @@ func (s *Sink) take(c *owner, g *grant) bool {
 	s.leases[l.id] = l
 	c.leases = append(c.leases, l)
 	c.events -= int64(g.events)
-	c.bytes -= int64(len(g.raw))
-	g.lease, g.deadline = l.id, l.deadline
+	c.bytes -= int64(g.size)
+	g.lease, g.deadline, g.parts = l.id, l.deadline, l.parts
 	s.arm(l.deadline, now)
 	return true
 }
@@ -237,10 +254,7 @@ func (s *Sink) takeFrom(it *item, c *owner, l *lease, g *grant, most, room int) 
 			i++
 			continue
 		}
-		start := 0
-		if i > 0 {
-			start = int(it.g.Ends[i-1])
-		}
+		start := it.start(i)
 		j := i
 		if l == nil {
 			l = &lease{}
@@ -250,7 +264,7 @@ func (s *Sink) takeFrom(it *item, c *owner, l *lease, g *grant, most, room int) 
 			if e.state != waiting || s.slots != nil && !s.slots.free(e.hash, c) {
 				break
 			}
-			if size := int(it.g.Ends[j]) - start; g.events > 0 && len(g.raw)+size > room {
+			if size := int(it.g.Ends[j]) - start; g.events > 0 && g.size+size > room {
 				break
 			}
 			e.state, e.lease = leased, l
@@ -263,7 +277,7 @@ func (s *Sink) takeFrom(it *item, c *owner, l *lease, g *grant, most, room int) 
 		if j == i { // no room
 			break
 		}
-		g.raw = it.g.AppendRange(g.raw, start, int(it.g.Ends[j-1]))
+		g.size += it.start(j) - start
 		l.parts = append(l.parts, part{it, i, j})
 		l.open += j - i
 		it.waiting -= j - i

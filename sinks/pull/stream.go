@@ -202,28 +202,24 @@ func verdict(v leatv1.Verdict, delay time.Duration, reason string) pipeline.Outc
 
 // sendLoop sends what there is until the client goes or the subscription ends.
 func (s *Sink) sendLoop(ctx context.Context, stream *pullStream, c *owner) error {
-	var g grant
-	asJSON := strings.Contains(stream.RequestHeader().Get("Content-Type"), "json")
-	events := &leatv1.Events{Epoch: s.epoch, Source: s.o.Source}
-	resp := &leatv1.PullResponse{}
+	w := s.writer(ctx, stream)
 	for {
 		s.mu.Lock()
 		notices := c.pending()
-		ok := s.take(c, &g)
+		for !w.full() && s.take(c, &w.g) {
+			w.add()
+		}
 		s.mu.Unlock()
 		for _, n := range notices {
 			if err := stream.Send(n); err != nil {
 				return err
 			}
 		}
-		if ok {
-			if err := s.fill(events, &g, asJSON); err != nil {
-				return err
-			}
-			resp.Message = &leatv1.PullResponse_Events{Events: events}
-			if err := stream.Send(resp); err != nil {
-				return err
-			}
+		sent, err := w.send()
+		if err != nil {
+			return err
+		}
+		if sent {
 			continue
 		}
 		select {
@@ -256,19 +252,24 @@ func (c *owner) pending() []*leatv1.PullResponse {
 
 // fill makes the message. The events are bytes already: protobuf takes them as they are (they stand among
 // the fields that it does not know, and it writes those too); JSON needs them decoded.
-func (s *Sink) fill(m *leatv1.Events, g *grant, asJSON bool) error {
-	m.Lease, m.Deadline, m.Tables, m.Events = g.lease, timestamp(g.deadline), m.Tables[:0], nil
-	for _, t := range g.tables {
-		m.Tables = append(m.Tables, s.o.Encoder.Table(t))
-	}
+func (s *Sink) fill(m *leatv1.Events, g *grant, raw []byte, asJSON bool) error {
+	s.head(m, g)
 	if !asJSON {
-		m.ProtoReflect().SetUnknown(g.raw)
+		m.ProtoReflect().SetUnknown(raw)
 		return nil
 	}
 	var decoded leatv1.Events
-	if err := proto.Unmarshal(g.raw, &decoded); err != nil {
+	if err := proto.Unmarshal(raw, &decoded); err != nil {
 		return connect.NewError(connect.CodeInternal, fmt.Errorf("decode events for JSON: %w", err))
 	}
 	m.Events = decoded.Events
 	return nil
+}
+
+// head sets everything but the events.
+func (s *Sink) head(m *leatv1.Events, g *grant) {
+	m.Lease, m.Deadline, m.Tables, m.Events = g.lease, timestamp(g.deadline), m.Tables[:0], nil
+	for _, t := range g.tables {
+		m.Tables = append(m.Tables, s.o.Encoder.Table(t))
+	}
 }

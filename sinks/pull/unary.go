@@ -39,7 +39,7 @@ func (v *service) Receive(ctx context.Context, req *connect.Request[leatv1.Recei
 		wait = min(m.Wait.AsDuration(), longestWait)
 	}
 	var g grant
-	ok, err := s.receive(ctx, c, &g, wait)
+	raw, ok, err := s.receive(ctx, c, &g, wait)
 	if err != nil {
 		return nil, err
 	}
@@ -47,7 +47,7 @@ func (v *service) Receive(ctx context.Context, req *connect.Request[leatv1.Recei
 	if ok {
 		out.Events = &leatv1.Events{Epoch: s.epoch, Source: s.o.Source}
 		out.Lease = token(s.epoch, g.lease)
-		if err := s.fill(out.Events, &g, strings.Contains(req.Header().Get("Content-Type"), "json")); err != nil {
+		if err := s.fill(out.Events, &g, raw, strings.Contains(req.Header().Get("Content-Type"), "json")); err != nil {
 			return nil, err
 		}
 	}
@@ -55,11 +55,11 @@ func (v *service) Receive(ctx context.Context, req *connect.Request[leatv1.Recei
 }
 
 // receive waits for events; without any the owner is gone when it returns.
-func (s *Sink) receive(ctx context.Context, c *owner, g *grant, wait time.Duration) (ok bool, err error) {
+func (s *Sink) receive(ctx context.Context, c *owner, g *grant, wait time.Duration) (raw []byte, ok bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return false, errClosed
+		return nil, false, errClosed
 	}
 	s.join(c)
 	defer func() {
@@ -75,7 +75,7 @@ func (s *Sink) receive(ctx context.Context, c *owner, g *grant, wait time.Durati
 	}
 	for !s.take(c, g) {
 		if wait <= 0 {
-			return false, nil
+			return nil, false, nil
 		}
 		s.mu.Unlock()
 		select {
@@ -89,10 +89,10 @@ func (s *Sink) receive(ctx context.Context, c *owner, g *grant, wait time.Durati
 		}
 		s.mu.Lock()
 		if err != nil {
-			return false, err
+			return nil, false, err
 		}
 	}
-	return true, nil
+	return g.copyTo(nil), true, nil
 }
 
 // token names a lease across restarts: one of an older epoch is known to be old.
