@@ -19,6 +19,9 @@ type Observer struct {
 	Warned func(place, what, cure string)
 	// SubscriptionState: running, retrying, paused, blocked, waiting, stopped; and why.
 	SubscriptionState func(subscription, state, reason string)
+	// SubscriptionLag: how near a subscription is to what retention removes has changed: live, catch-up, at risk,
+	// expired; policy is what then happens (hold, skip), why is for people.
+	SubscriptionLag func(subscription, stage, policy, why string)
 	// Delivered: a Delivery of n events came back after took; class is "ok" or why it failed; lag is the
 	// time since the newest event's commit.
 	Delivered func(subscription, class string, events, bytes int, took, lag time.Duration)
@@ -48,6 +51,9 @@ func (o Observer) Fill() Observer {
 	}
 	if o.SubscriptionState == nil {
 		o.SubscriptionState = func(string, string, string) {}
+	}
+	if o.SubscriptionLag == nil {
+		o.SubscriptionLag = func(string, string, string, string) {}
 	}
 	if o.Delivered == nil {
 		o.Delivered = func(string, string, int, int, time.Duration, time.Duration) {}

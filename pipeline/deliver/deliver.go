@@ -57,7 +57,8 @@ const (
 	ExhaustedPark
 )
 
-// Laggard says what happens when retention has removed what was not read yet.
+// Laggard says what happens when retention has removed what was not read yet. A third policy, a snapshot for this
+// one subscription (pipeline.SnapshotJob.For), would pause it here until the rows' stretch of the log is known.
 type Laggard uint8
 
 const (
@@ -67,6 +68,9 @@ const (
 	// LaggardSkip: what is gone is listed as skipped.
 	LaggardSkip
 )
+
+// String is the policy as the configuration names it.
+func (l Laggard) String() string { return [...]string{"hold", "skip"}[l] }
 
 // Start says where a new subscription begins, or where a seek goes. The zero Start is the oldest offset
 // that the log keeps.
@@ -235,6 +239,8 @@ type Status struct {
 	// Parked keys: see Subscription.Parked.
 	Parked   int
 	Buffered int64
+	// Expired events: retention took them before they were delivered; since New.
+	Expired uint64
 	// Delivered events, Failed Deliveries and Dead letters since New.
 	Delivered, Failed, Dead uint64
 	// Commit time of the newest event delivered; zero when none was.
@@ -255,6 +261,7 @@ type Subscription struct {
 	persisted atomic.Uint64
 	hasCursor atomic.Bool
 	dead      atomic.Uint64
+	expired   atomic.Uint64
 	parks     parks
 	parked    atomic.Bool // parks were read
 	passTail  pipeline.Offset
@@ -285,7 +292,7 @@ func (s *Subscription) Status() Status {
 	s.mu.Unlock()
 	st.Lanes = s.laneList(&st, open)
 	_, st.Next = s.cfg.Log.Bounds()
-	st.Persisted = pipeline.Offset(s.persisted.Load())
+	st.Persisted, st.Expired = pipeline.Offset(s.persisted.Load()), s.expired.Load()
 	return st
 }
 
@@ -296,6 +303,17 @@ func (s *Subscription) Progress() (o pipeline.Offset, ok bool) {
 		return 0, false
 	}
 	return pipeline.Offset(s.persisted.Load()), true
+}
+
+// Place is the first offset that is not done, not yet on disk perhaps, and how many events retention took so far.
+// ok is false until a cursor is known. It never blocks.
+func (s *Subscription) Place() (low pipeline.Offset, expired uint64, ok bool) {
+	if !s.hasCursor.Load() {
+		return 0, 0, false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.status.Low, s.expired.Load(), true
 }
 
 // setState tells status and observer about a change of state.

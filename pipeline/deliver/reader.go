@@ -109,6 +109,8 @@ type reader struct {
 	budget *budget
 	out    chan *item
 	dead   *atomic.Uint64
+	// expired counts what retention took.
+	expired *atomic.Uint64
 	// Of what lies below high, only pending is still to be delivered.
 	pos, high pipeline.Offset
 	pending   []pipeline.OffsetRange
@@ -248,6 +250,9 @@ func (r *reader) skip(ctx context.Context, oldest pipeline.Offset) error {
 		s := Skip{Subscription: r.cfg.Name, Ranges: lost, Reason: "retention removed it before it was delivered", Time: time.Now()}
 		if err := r.persist(ctx, "list what is skipped", func() error { return r.cfg.Store.PutSkip(ctx, s) }); err != nil {
 			return err
+		}
+		for _, l := range lost {
+			r.expired.Add(uint64(l.To - l.From))
 		}
 		cure := pipeline.BringRows + "; give the log more retention (log.retention), or the subscriber more capacity"
 		r.cfg.Observer.Warned("subscription "+r.cfg.Name, fmt.Sprintf("offsets %d to %d were removed by retention before they were delivered: skipped and listed", lost[0].From, oldest-1), cure)

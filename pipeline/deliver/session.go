@@ -123,7 +123,7 @@ func (s *session) run(ctx context.Context) (pipeline.Cursor, *command, error) {
 }
 
 func (s *session) reader() *reader {
-	r := &reader{cfg: s.cfg, budget: s.budget, out: s.items, dead: &s.sub.dead, pos: s.start.Low,
+	r := &reader{cfg: s.cfg, budget: s.budget, out: s.items, dead: &s.sub.dead, expired: &s.sub.expired, pos: s.start.Low,
 		high: max(s.start.Low, s.start.High), pending: s.start.Pending}
 	if s.cfg.Filter != nil {
 		r.filter = s.cfg.Filter.New()

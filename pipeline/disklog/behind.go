@@ -44,6 +44,37 @@ func (l *Log) Behind(o pipeline.Offset) (events uint64, bytes int64) {
 	return events, bytes
 }
 
+// Depth implements pipeline.Keeper.
+func (l *Log) Depth(o pipeline.Offset) pipeline.Depth {
+	_, behind := l.Behind(o)
+	now := l.opt.Now().UnixMicro()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	segs := l.mu.segs
+	d := pipeline.Depth{Behind: behind, Written: l.mu.freed, Headroom: pipeline.Unknown, ToAge: pipeline.Unknown,
+		Memory: o >= l.mu.ring.lowBase, Gone: o < segs[0].base()}
+	at := 0
+	for i, s := range segs {
+		d.Written += s.end - firstBlock
+		if s.base() <= o {
+			at = i
+		}
+	}
+	last := segs[len(segs)-1]
+	if bound := l.sizeBound(); bound > 0 {
+		next := max(1, l.nextSize(last.size))
+		d.Headroom = 0
+		if spare := bound - l.sizeFrom(at); spare >= 0 && !d.Gone {
+			d.Headroom = max(0, last.size-last.end) + spare/next*next
+		}
+	}
+	if age := l.mu.retention.Age; age > 0 && at < len(segs)-1 {
+		from := max(segs[at].index.Newest, segs[at+1].head.Created)
+		d.ToAge = max(0, age-time.Duration(now-from)*time.Microsecond)
+	}
+	return d
+}
+
 // CommittedAt returns when the transaction of the first event at or above o was committed; zero when there is
 // no such event. It reads at most one batch, from memory when o is near the end.
 func (l *Log) CommittedAt(ctx context.Context, o pipeline.Offset) (time.Time, error) {

@@ -77,6 +77,9 @@ type Log struct {
 		floor     pipeline.Offset
 		floored   bool
 		relogging bool // the writer was asked to write schemas again
+		retention Retention
+		squeezed  int64 // Squeeze's bound; 0: none
+		freed     int64 // bytes of segments that were removed
 	}
 }
 
@@ -104,7 +107,7 @@ func Open(opt Options) (*Log, error) {
 func open(opt Options, lock io.Closer) (log *Log, err error) {
 	l := &Log{opt: opt, lock: lock, tables: newRegistry(),
 		prepare: make(chan struct{}, 1), work: make(chan struct{}, 1), ready: make(chan struct{}, 1), writerDone: make(chan struct{})}
-	l.mu.room, l.mu.wake = make(chan struct{}), make(chan struct{})
+	l.mu.room, l.mu.wake, l.mu.retention = make(chan struct{}), make(chan struct{}), opt.Retention
 	l.mu.open, l.mu.readers = map[string]uint64{}, map[*reader]struct{}{}
 	l.stop, l.cancel = context.WithCancel(context.Background())
 	defer func() {

@@ -15,9 +15,43 @@ func (l *Log) Floor(o pipeline.Offset) {
 	moved := !l.mu.floored || o != l.mu.floor
 	l.mu.floor, l.mu.floored = o, true
 	l.mu.Unlock()
-	if moved && l.opt.Retention.Age > 0 {
+	if moved && l.ageBound() > 0 {
 		poke(l.prepare)
 	}
+}
+
+// SetRetention changes how long segments stay, from now on. Never blocks.
+func (l *Log) SetRetention(r Retention) {
+	l.mu.Lock()
+	l.mu.retention = r
+	l.mu.Unlock()
+	poke(l.prepare)
+}
+
+// Squeeze implements pipeline.Keeper: the oldest segment goes for each new one, whatever the floor says.
+func (l *Log) Squeeze(on bool) {
+	l.mu.Lock()
+	l.mu.squeezed = 0
+	if on {
+		l.mu.squeezed = max(1, l.sizeFrom(0))
+	}
+	l.mu.Unlock()
+	poke(l.prepare)
+}
+
+func (l *Log) ageBound() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.mu.retention.Age
+}
+
+// sizeBound is the most that the files may take together; 0: no bound. l.mu is held.
+func (l *Log) sizeBound() int64 {
+	n := l.mu.retention.Size
+	if s := l.mu.squeezed; s > 0 && (n == 0 || s < n) {
+		n = s
+	}
+	return n
 }
 
 // retain removes what retention lets go, oldest first; each removal is durable before the next, so that
@@ -41,6 +75,9 @@ func (l *Log) retain() {
 			return // the writer calls again when they are durable
 		}
 		gone := slices.Clone(l.mu.segs[:n])
+		for _, s := range gone {
+			l.mu.freed += s.end - firstBlock
+		}
 		l.mu.segs = slices.Clone(l.mu.segs[n:])
 		l.mu.Unlock()
 		for _, s := range gone {
@@ -70,7 +107,7 @@ func (l *Log) expired() int {
 	// What stays must not need chunks of what goes: a transaction goes as a whole or not at all. Under the
 	// size quota more goes then, by age less.
 	less, more := l.cuts(n)
-	if more > 0 && l.opt.Retention.Size > 0 && l.sizeFrom(less) > l.opt.Retention.Size {
+	if more > 0 && l.tooLarge(l.sizeFrom(less)) {
 		return more
 	}
 	return less
@@ -105,14 +142,15 @@ func (l *Log) sizeFrom(i int) (total int64) {
 }
 
 func (l *Log) tooLarge(total int64) bool {
-	return l.opt.Retention.Size > 0 && total > l.opt.Retention.Size
+	bound := l.sizeBound()
+	return bound > 0 && total > bound
 }
 
 func (l *Log) tooOld(s, next *segment) bool {
-	if l.opt.Retention.Age <= 0 || !l.mu.floored || s.index.Next > l.mu.floor {
+	if l.mu.retention.Age <= 0 || !l.mu.floored || s.index.Next > l.mu.floor {
 		return false
 	}
-	limit := l.opt.Now().Add(-l.opt.Retention.Age).UnixMicro()
+	limit := l.opt.Now().Add(-l.mu.retention.Age).UnixMicro()
 	return next.head.Created <= limit && s.index.Newest <= limit
 }
 

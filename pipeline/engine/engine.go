@@ -283,6 +283,9 @@ type Status struct {
 type SubscriptionStatus struct {
 	Name, Source string
 	deliver.Status
+	// Lag says how near it is to what retention removes; zero where the log cannot tell. Policy is what then happens.
+	Lag    flow.LagVerdict
+	Policy deliver.Laggard
 }
 
 // Status never blocks on IO.

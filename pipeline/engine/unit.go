@@ -11,6 +11,7 @@ import (
 
 	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/pipeline/deliver"
+	"github.com/leat-cdc/leat/pipeline/flow"
 	"github.com/leat-cdc/leat/pipeline/ingest"
 )
 
@@ -158,6 +159,7 @@ func (u *unit) keepFloor(ctx context.Context, log pipeline.Log) {
 		if floor, known := u.floor(log); known {
 			log.Floor(floor)
 		}
+		u.watchLaggards(log, time.Now())
 	}
 }
 
@@ -252,7 +254,7 @@ func (u *unit) status() (SourceStatus, []SubscriptionStatus) {
 	u.governor.status(&s)
 	var subs []SubscriptionStatus
 	for _, r := range runners {
-		subs = append(subs, SubscriptionStatus{Name: r.spec.Deliver.Name, Source: s.Name, Status: r.status()})
+		subs = append(subs, SubscriptionStatus{Name: r.spec.Deliver.Name, Source: s.Name, Status: r.status(), Lag: r.verdict(), Policy: r.spec.Deliver.Laggard})
 	}
 	return s, subs
 }
@@ -267,6 +269,8 @@ type runner struct {
 	cancel context.CancelFunc
 	done   chan struct{}
 	failed string // why it could not be started
+	lag    flow.Laggard
+	behind flow.LagVerdict
 }
 
 func (r *runner) start(log pipeline.Log) {

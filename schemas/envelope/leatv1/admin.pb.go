@@ -324,7 +324,10 @@ type SourceStatus struct {
 	// throttles in force; the lowest ratio counts
 	Throttles []*ThrottleState `protobuf:"bytes,40,rep,name=throttles,proto3" json:"throttles,omitempty"`
 	// absent while it is not known
-	Pressure      *SourcePressure `protobuf:"bytes,41,opt,name=pressure,proto3" json:"pressure,omitempty"`
+	Pressure *SourcePressure `protobuf:"bytes,41,opt,name=pressure,proto3" json:"pressure,omitempty"`
+	// what our own disk, which fills, forbids: empty, replays (80 %), laggards (90 %: what subscriptions that
+	// are behind have not read goes early), reading (95 %)
+	Disk          string `protobuf:"bytes,50,opt,name=disk,proto3" json:"disk,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -492,6 +495,13 @@ func (x *SourceStatus) GetPressure() *SourcePressure {
 	return nil
 }
 
+func (x *SourceStatus) GetDisk() string {
+	if x != nil {
+		return x.Disk
+	}
+	return ""
+}
+
 // Notice: a table that is quarantined, or whose earlier changes did not enter the log.
 type Notice struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -619,7 +629,9 @@ type SubscriptionStatus struct {
 	// throttles in force; the lowest ratio counts
 	Throttles []*ThrottleState `protobuf:"bytes,40,rep,name=throttles,proto3" json:"throttles,omitempty"`
 	// keys that are parked: leat parked
-	Parked        uint64 `protobuf:"varint,41,opt,name=parked,proto3" json:"parked,omitempty"`
+	Parked uint64 `protobuf:"varint,41,opt,name=parked,proto3" json:"parked,omitempty"`
+	// how near it is to what retention removes; absent while that is not known
+	Laggard       *Laggard `protobuf:"bytes,50,opt,name=laggard,proto3" json:"laggard,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -829,6 +841,102 @@ func (x *SubscriptionStatus) GetParked() uint64 {
 	return 0
 }
 
+func (x *SubscriptionStatus) GetLaggard() *Laggard {
+	if x != nil {
+		return x.Laggard
+	}
+	return nil
+}
+
+// Laggard is how a subscription that is behind fares.
+type Laggard struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// live, catch-up, at risk, expired
+	Stage string `protobuf:"bytes,1,opt,name=stage,proto3" json:"stage,omitempty"`
+	// what happens when retention takes what was not delivered: hold, skip
+	Policy string `protobuf:"bytes,2,opt,name=policy,proto3" json:"policy,omitempty"`
+	Why    string `protobuf:"bytes,3,opt,name=why,proto3" json:"why,omitempty"`
+	// absent when nothing is in danger
+	TimeToLoss    *durationpb.Duration `protobuf:"bytes,4,opt,name=time_to_loss,json=timeToLoss,proto3" json:"time_to_loss,omitempty"`
+	TimeToCatchUp *durationpb.Duration `protobuf:"bytes,5,opt,name=time_to_catch_up,json=timeToCatchUp,proto3" json:"time_to_catch_up,omitempty"`
+	// events that retention took before they were delivered, since the start; listed by leat parked
+	ExpiredEvents uint64 `protobuf:"varint,6,opt,name=expired_events,json=expiredEvents,proto3" json:"expired_events,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Laggard) Reset() {
+	*x = Laggard{}
+	mi := &file_leat_v1_admin_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Laggard) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Laggard) ProtoMessage() {}
+
+func (x *Laggard) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_admin_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Laggard.ProtoReflect.Descriptor instead.
+func (*Laggard) Descriptor() ([]byte, []int) {
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Laggard) GetStage() string {
+	if x != nil {
+		return x.Stage
+	}
+	return ""
+}
+
+func (x *Laggard) GetPolicy() string {
+	if x != nil {
+		return x.Policy
+	}
+	return ""
+}
+
+func (x *Laggard) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *Laggard) GetTimeToLoss() *durationpb.Duration {
+	if x != nil {
+		return x.TimeToLoss
+	}
+	return nil
+}
+
+func (x *Laggard) GetTimeToCatchUp() *durationpb.Duration {
+	if x != nil {
+		return x.TimeToCatchUp
+	}
+	return nil
+}
+
+func (x *Laggard) GetExpiredEvents() uint64 {
+	if x != nil {
+		return x.ExpiredEvents
+	}
+	return 0
+}
+
 type PlanRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The file's name, for messages, and its text, ${NAME} not expanded.
@@ -840,7 +948,7 @@ type PlanRequest struct {
 
 func (x *PlanRequest) Reset() {
 	*x = PlanRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[6]
+	mi := &file_leat_v1_admin_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -852,7 +960,7 @@ func (x *PlanRequest) String() string {
 func (*PlanRequest) ProtoMessage() {}
 
 func (x *PlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[6]
+	mi := &file_leat_v1_admin_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -865,7 +973,7 @@ func (x *PlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanRequest.ProtoReflect.Descriptor instead.
 func (*PlanRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{6}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *PlanRequest) GetName() string {
@@ -897,7 +1005,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_leat_v1_admin_proto_msgTypes[7]
+	mi := &file_leat_v1_admin_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -909,7 +1017,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[7]
+	mi := &file_leat_v1_admin_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -922,7 +1030,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{7}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Change) GetKind() string {
@@ -971,7 +1079,7 @@ type PlanResponse struct {
 
 func (x *PlanResponse) Reset() {
 	*x = PlanResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[8]
+	mi := &file_leat_v1_admin_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -983,7 +1091,7 @@ func (x *PlanResponse) String() string {
 func (*PlanResponse) ProtoMessage() {}
 
 func (x *PlanResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[8]
+	mi := &file_leat_v1_admin_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -996,7 +1104,7 @@ func (x *PlanResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanResponse.ProtoReflect.Descriptor instead.
 func (*PlanResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{8}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *PlanResponse) GetChanges() []*Change {
@@ -1025,7 +1133,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[9]
+	mi := &file_leat_v1_admin_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1037,7 +1145,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[9]
+	mi := &file_leat_v1_admin_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1050,7 +1158,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{9}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ApplyRequest) GetName() string {
@@ -1083,7 +1191,7 @@ type ApplyResponse struct {
 
 func (x *ApplyResponse) Reset() {
 	*x = ApplyResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[10]
+	mi := &file_leat_v1_admin_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1095,7 +1203,7 @@ func (x *ApplyResponse) String() string {
 func (*ApplyResponse) ProtoMessage() {}
 
 func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[10]
+	mi := &file_leat_v1_admin_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1108,7 +1216,7 @@ func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{10}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ApplyResponse) GetChanges() []*Change {
@@ -1128,7 +1236,7 @@ type PauseRequest struct {
 
 func (x *PauseRequest) Reset() {
 	*x = PauseRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[11]
+	mi := &file_leat_v1_admin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1140,7 +1248,7 @@ func (x *PauseRequest) String() string {
 func (*PauseRequest) ProtoMessage() {}
 
 func (x *PauseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[11]
+	mi := &file_leat_v1_admin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1153,7 +1261,7 @@ func (x *PauseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseRequest.ProtoReflect.Descriptor instead.
 func (*PauseRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{11}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PauseRequest) GetSubscription() string {
@@ -1178,7 +1286,7 @@ type PauseResponse struct {
 
 func (x *PauseResponse) Reset() {
 	*x = PauseResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[12]
+	mi := &file_leat_v1_admin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1190,7 +1298,7 @@ func (x *PauseResponse) String() string {
 func (*PauseResponse) ProtoMessage() {}
 
 func (x *PauseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[12]
+	mi := &file_leat_v1_admin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1203,7 +1311,7 @@ func (x *PauseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseResponse.ProtoReflect.Descriptor instead.
 func (*PauseResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{12}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{13}
 }
 
 type ResumeRequest struct {
@@ -1215,7 +1323,7 @@ type ResumeRequest struct {
 
 func (x *ResumeRequest) Reset() {
 	*x = ResumeRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[13]
+	mi := &file_leat_v1_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1227,7 +1335,7 @@ func (x *ResumeRequest) String() string {
 func (*ResumeRequest) ProtoMessage() {}
 
 func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[13]
+	mi := &file_leat_v1_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1240,7 +1348,7 @@ func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeRequest.ProtoReflect.Descriptor instead.
 func (*ResumeRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{13}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ResumeRequest) GetSubscription() string {
@@ -1258,7 +1366,7 @@ type ResumeResponse struct {
 
 func (x *ResumeResponse) Reset() {
 	*x = ResumeResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[14]
+	mi := &file_leat_v1_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1270,7 +1378,7 @@ func (x *ResumeResponse) String() string {
 func (*ResumeResponse) ProtoMessage() {}
 
 func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[14]
+	mi := &file_leat_v1_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1283,7 +1391,7 @@ func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeResponse.ProtoReflect.Descriptor instead.
 func (*ResumeResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{14}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{15}
 }
 
 type SeekRequest struct {
@@ -1304,7 +1412,7 @@ type SeekRequest struct {
 
 func (x *SeekRequest) Reset() {
 	*x = SeekRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[15]
+	mi := &file_leat_v1_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1316,7 +1424,7 @@ func (x *SeekRequest) String() string {
 func (*SeekRequest) ProtoMessage() {}
 
 func (x *SeekRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[15]
+	mi := &file_leat_v1_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1329,7 +1437,7 @@ func (x *SeekRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeekRequest.ProtoReflect.Descriptor instead.
 func (*SeekRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{15}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SeekRequest) GetSubscription() string {
@@ -1421,7 +1529,7 @@ type SeekResponse struct {
 
 func (x *SeekResponse) Reset() {
 	*x = SeekResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[16]
+	mi := &file_leat_v1_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1433,7 +1541,7 @@ func (x *SeekResponse) String() string {
 func (*SeekResponse) ProtoMessage() {}
 
 func (x *SeekResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[16]
+	mi := &file_leat_v1_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1446,7 +1554,7 @@ func (x *SeekResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeekResponse.ProtoReflect.Descriptor instead.
 func (*SeekResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{16}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SeekResponse) GetFrom() uint64 {
@@ -1482,7 +1590,7 @@ type ParkedRequest struct {
 
 func (x *ParkedRequest) Reset() {
 	*x = ParkedRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[17]
+	mi := &file_leat_v1_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1494,7 +1602,7 @@ func (x *ParkedRequest) String() string {
 func (*ParkedRequest) ProtoMessage() {}
 
 func (x *ParkedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[17]
+	mi := &file_leat_v1_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1507,7 +1615,7 @@ func (x *ParkedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ParkedRequest.ProtoReflect.Descriptor instead.
 func (*ParkedRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{17}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ParkedRequest) GetSubscription() string {
@@ -1547,7 +1655,7 @@ type ParkedResponse struct {
 
 func (x *ParkedResponse) Reset() {
 	*x = ParkedResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[18]
+	mi := &file_leat_v1_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1559,7 +1667,7 @@ func (x *ParkedResponse) String() string {
 func (*ParkedResponse) ProtoMessage() {}
 
 func (x *ParkedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[18]
+	mi := &file_leat_v1_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1572,7 +1680,7 @@ func (x *ParkedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ParkedResponse.ProtoReflect.Descriptor instead.
 func (*ParkedResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{18}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ParkedResponse) GetDead() []*DeadLetter {
@@ -1630,7 +1738,7 @@ type Skipped struct {
 
 func (x *Skipped) Reset() {
 	*x = Skipped{}
-	mi := &file_leat_v1_admin_proto_msgTypes[19]
+	mi := &file_leat_v1_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1642,7 +1750,7 @@ func (x *Skipped) String() string {
 func (*Skipped) ProtoMessage() {}
 
 func (x *Skipped) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[19]
+	mi := &file_leat_v1_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1655,7 +1763,7 @@ func (x *Skipped) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Skipped.ProtoReflect.Descriptor instead.
 func (*Skipped) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{19}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Skipped) GetFrom() uint64 {
@@ -1704,7 +1812,7 @@ type DeadLetter struct {
 
 func (x *DeadLetter) Reset() {
 	*x = DeadLetter{}
-	mi := &file_leat_v1_admin_proto_msgTypes[20]
+	mi := &file_leat_v1_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1716,7 +1824,7 @@ func (x *DeadLetter) String() string {
 func (*DeadLetter) ProtoMessage() {}
 
 func (x *DeadLetter) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[20]
+	mi := &file_leat_v1_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1729,7 +1837,7 @@ func (x *DeadLetter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeadLetter.ProtoReflect.Descriptor instead.
 func (*DeadLetter) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{20}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *DeadLetter) GetId() string {
@@ -1799,7 +1907,7 @@ type Attempt struct {
 
 func (x *Attempt) Reset() {
 	*x = Attempt{}
-	mi := &file_leat_v1_admin_proto_msgTypes[21]
+	mi := &file_leat_v1_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1811,7 +1919,7 @@ func (x *Attempt) String() string {
 func (*Attempt) ProtoMessage() {}
 
 func (x *Attempt) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[21]
+	mi := &file_leat_v1_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1824,7 +1932,7 @@ func (x *Attempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attempt.ProtoReflect.Descriptor instead.
 func (*Attempt) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{21}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Attempt) GetTime() *timestamppb.Timestamp {
@@ -1857,7 +1965,7 @@ type RemoveSourceRequest struct {
 
 func (x *RemoveSourceRequest) Reset() {
 	*x = RemoveSourceRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[22]
+	mi := &file_leat_v1_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1869,7 +1977,7 @@ func (x *RemoveSourceRequest) String() string {
 func (*RemoveSourceRequest) ProtoMessage() {}
 
 func (x *RemoveSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[22]
+	mi := &file_leat_v1_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1882,7 +1990,7 @@ func (x *RemoveSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveSourceRequest.ProtoReflect.Descriptor instead.
 func (*RemoveSourceRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{22}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RemoveSourceRequest) GetName() string {
@@ -1902,7 +2010,7 @@ type RemoveSourceResponse struct {
 
 func (x *RemoveSourceResponse) Reset() {
 	*x = RemoveSourceResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[23]
+	mi := &file_leat_v1_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1914,7 +2022,7 @@ func (x *RemoveSourceResponse) String() string {
 func (*RemoveSourceResponse) ProtoMessage() {}
 
 func (x *RemoveSourceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[23]
+	mi := &file_leat_v1_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1927,7 +2035,7 @@ func (x *RemoveSourceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveSourceResponse.ProtoReflect.Descriptor instead.
 func (*RemoveSourceResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{23}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RemoveSourceResponse) GetDone() []string {
@@ -1961,7 +2069,7 @@ type TailRequest struct {
 
 func (x *TailRequest) Reset() {
 	*x = TailRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[24]
+	mi := &file_leat_v1_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1973,7 +2081,7 @@ func (x *TailRequest) String() string {
 func (*TailRequest) ProtoMessage() {}
 
 func (x *TailRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[24]
+	mi := &file_leat_v1_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1986,7 +2094,7 @@ func (x *TailRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TailRequest.ProtoReflect.Descriptor instead.
 func (*TailRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{24}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *TailRequest) GetName() string {
@@ -2105,7 +2213,7 @@ type TailResponse struct {
 
 func (x *TailResponse) Reset() {
 	*x = TailResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[25]
+	mi := &file_leat_v1_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2117,7 +2225,7 @@ func (x *TailResponse) String() string {
 func (*TailResponse) ProtoMessage() {}
 
 func (x *TailResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[25]
+	mi := &file_leat_v1_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2130,7 +2238,7 @@ func (x *TailResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TailResponse.ProtoReflect.Descriptor instead.
 func (*TailResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{25}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *TailResponse) GetEvents() [][]byte {
@@ -2163,7 +2271,7 @@ type ParkedKey struct {
 
 func (x *ParkedKey) Reset() {
 	*x = ParkedKey{}
-	mi := &file_leat_v1_admin_proto_msgTypes[26]
+	mi := &file_leat_v1_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2175,7 +2283,7 @@ func (x *ParkedKey) String() string {
 func (*ParkedKey) ProtoMessage() {}
 
 func (x *ParkedKey) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[26]
+	mi := &file_leat_v1_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2188,7 +2296,7 @@ func (x *ParkedKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ParkedKey.ProtoReflect.Descriptor instead.
 func (*ParkedKey) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{26}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ParkedKey) GetKey() string {
@@ -2262,7 +2370,7 @@ type RedriveRequest struct {
 
 func (x *RedriveRequest) Reset() {
 	*x = RedriveRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[27]
+	mi := &file_leat_v1_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2274,7 +2382,7 @@ func (x *RedriveRequest) String() string {
 func (*RedriveRequest) ProtoMessage() {}
 
 func (x *RedriveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[27]
+	mi := &file_leat_v1_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2287,7 +2395,7 @@ func (x *RedriveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedriveRequest.ProtoReflect.Descriptor instead.
 func (*RedriveRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{27}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RedriveRequest) GetSubscription() string {
@@ -2328,7 +2436,7 @@ type RedriveResponse struct {
 
 func (x *RedriveResponse) Reset() {
 	*x = RedriveResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[28]
+	mi := &file_leat_v1_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2340,7 +2448,7 @@ func (x *RedriveResponse) String() string {
 func (*RedriveResponse) ProtoMessage() {}
 
 func (x *RedriveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[28]
+	mi := &file_leat_v1_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2353,7 +2461,7 @@ func (x *RedriveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedriveResponse.ProtoReflect.Descriptor instead.
 func (*RedriveResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{28}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RedriveResponse) GetKeys() uint64 {
@@ -2378,7 +2486,7 @@ type DiscardRequest struct {
 
 func (x *DiscardRequest) Reset() {
 	*x = DiscardRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[29]
+	mi := &file_leat_v1_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2390,7 +2498,7 @@ func (x *DiscardRequest) String() string {
 func (*DiscardRequest) ProtoMessage() {}
 
 func (x *DiscardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[29]
+	mi := &file_leat_v1_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2403,7 +2511,7 @@ func (x *DiscardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiscardRequest.ProtoReflect.Descriptor instead.
 func (*DiscardRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{29}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *DiscardRequest) GetSubscription() string {
@@ -2453,7 +2561,7 @@ type DiscardResponse struct {
 
 func (x *DiscardResponse) Reset() {
 	*x = DiscardResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[30]
+	mi := &file_leat_v1_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2465,7 +2573,7 @@ func (x *DiscardResponse) String() string {
 func (*DiscardResponse) ProtoMessage() {}
 
 func (x *DiscardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[30]
+	mi := &file_leat_v1_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2478,7 +2586,7 @@ func (x *DiscardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiscardResponse.ProtoReflect.Descriptor instead.
 func (*DiscardResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{30}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *DiscardResponse) GetKeys() uint64 {
@@ -2516,7 +2624,7 @@ type AuditLogRequest struct {
 
 func (x *AuditLogRequest) Reset() {
 	*x = AuditLogRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[31]
+	mi := &file_leat_v1_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2528,7 +2636,7 @@ func (x *AuditLogRequest) String() string {
 func (*AuditLogRequest) ProtoMessage() {}
 
 func (x *AuditLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[31]
+	mi := &file_leat_v1_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2541,7 +2649,7 @@ func (x *AuditLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditLogRequest.ProtoReflect.Descriptor instead.
 func (*AuditLogRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{31}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *AuditLogRequest) GetSince() *timestamppb.Timestamp {
@@ -2575,7 +2683,7 @@ type AuditLogResponse struct {
 
 func (x *AuditLogResponse) Reset() {
 	*x = AuditLogResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[32]
+	mi := &file_leat_v1_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2587,7 +2695,7 @@ func (x *AuditLogResponse) String() string {
 func (*AuditLogResponse) ProtoMessage() {}
 
 func (x *AuditLogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[32]
+	mi := &file_leat_v1_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2600,7 +2708,7 @@ func (x *AuditLogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditLogResponse.ProtoReflect.Descriptor instead.
 func (*AuditLogResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{32}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *AuditLogResponse) GetEntries() []*AuditEntry {
@@ -2632,7 +2740,7 @@ type AuditEntry struct {
 
 func (x *AuditEntry) Reset() {
 	*x = AuditEntry{}
-	mi := &file_leat_v1_admin_proto_msgTypes[33]
+	mi := &file_leat_v1_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2644,7 +2752,7 @@ func (x *AuditEntry) String() string {
 func (*AuditEntry) ProtoMessage() {}
 
 func (x *AuditEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[33]
+	mi := &file_leat_v1_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2657,7 +2765,7 @@ func (x *AuditEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditEntry.ProtoReflect.Descriptor instead.
 func (*AuditEntry) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{33}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *AuditEntry) GetTime() *timestamppb.Timestamp {
@@ -2724,7 +2832,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[34]
+	mi := &file_leat_v1_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2736,7 +2844,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[34]
+	mi := &file_leat_v1_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2749,7 +2857,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{34}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ExplainRequest) GetSubscription() string {
@@ -2792,7 +2900,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[35]
+	mi := &file_leat_v1_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2804,7 +2912,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[35]
+	mi := &file_leat_v1_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2817,7 +2925,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{35}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ExplainResponse) GetEvents() []*Explained {
@@ -2865,7 +2973,7 @@ type Explained struct {
 
 func (x *Explained) Reset() {
 	*x = Explained{}
-	mi := &file_leat_v1_admin_proto_msgTypes[36]
+	mi := &file_leat_v1_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2877,7 +2985,7 @@ func (x *Explained) String() string {
 func (*Explained) ProtoMessage() {}
 
 func (x *Explained) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[36]
+	mi := &file_leat_v1_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2890,7 +2998,7 @@ func (x *Explained) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explained.ProtoReflect.Descriptor instead.
 func (*Explained) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{36}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Explained) GetId() string {
@@ -3008,7 +3116,7 @@ type ThrottleRequest struct {
 
 func (x *ThrottleRequest) Reset() {
 	*x = ThrottleRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[37]
+	mi := &file_leat_v1_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3020,7 +3128,7 @@ func (x *ThrottleRequest) String() string {
 func (*ThrottleRequest) ProtoMessage() {}
 
 func (x *ThrottleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[37]
+	mi := &file_leat_v1_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3033,7 +3141,7 @@ func (x *ThrottleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ThrottleRequest.ProtoReflect.Descriptor instead.
 func (*ThrottleRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{37}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ThrottleRequest) GetName() string {
@@ -3081,7 +3189,7 @@ type ThrottleResponse struct {
 
 func (x *ThrottleResponse) Reset() {
 	*x = ThrottleResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[38]
+	mi := &file_leat_v1_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3093,7 +3201,7 @@ func (x *ThrottleResponse) String() string {
 func (*ThrottleResponse) ProtoMessage() {}
 
 func (x *ThrottleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[38]
+	mi := &file_leat_v1_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3106,7 +3214,7 @@ func (x *ThrottleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ThrottleResponse.ProtoReflect.Descriptor instead.
 func (*ThrottleResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{38}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ThrottleResponse) GetThrottles() []*ThrottleState {
@@ -3131,7 +3239,7 @@ type ThrottleState struct {
 
 func (x *ThrottleState) Reset() {
 	*x = ThrottleState{}
-	mi := &file_leat_v1_admin_proto_msgTypes[39]
+	mi := &file_leat_v1_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3143,7 +3251,7 @@ func (x *ThrottleState) String() string {
 func (*ThrottleState) ProtoMessage() {}
 
 func (x *ThrottleState) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[39]
+	mi := &file_leat_v1_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3156,7 +3264,7 @@ func (x *ThrottleState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ThrottleState.ProtoReflect.Descriptor instead.
 func (*ThrottleState) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{39}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ThrottleState) GetRatio() float64 {
@@ -3205,7 +3313,7 @@ type RangesRequest struct {
 
 func (x *RangesRequest) Reset() {
 	*x = RangesRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[40]
+	mi := &file_leat_v1_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3217,7 +3325,7 @@ func (x *RangesRequest) String() string {
 func (*RangesRequest) ProtoMessage() {}
 
 func (x *RangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[40]
+	mi := &file_leat_v1_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3230,7 +3338,7 @@ func (x *RangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RangesRequest.ProtoReflect.Descriptor instead.
 func (*RangesRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{40}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *RangesRequest) GetSource() string {
@@ -3257,7 +3365,7 @@ type RangesResponse struct {
 
 func (x *RangesResponse) Reset() {
 	*x = RangesResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[41]
+	mi := &file_leat_v1_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3269,7 +3377,7 @@ func (x *RangesResponse) String() string {
 func (*RangesResponse) ProtoMessage() {}
 
 func (x *RangesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[41]
+	mi := &file_leat_v1_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3282,7 +3390,7 @@ func (x *RangesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RangesResponse.ProtoReflect.Descriptor instead.
 func (*RangesResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{41}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *RangesResponse) GetRanges() []*RangeState {
@@ -3308,7 +3416,7 @@ type SplitRangeRequest struct {
 
 func (x *SplitRangeRequest) Reset() {
 	*x = SplitRangeRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[42]
+	mi := &file_leat_v1_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3320,7 +3428,7 @@ func (x *SplitRangeRequest) String() string {
 func (*SplitRangeRequest) ProtoMessage() {}
 
 func (x *SplitRangeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[42]
+	mi := &file_leat_v1_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3333,7 +3441,7 @@ func (x *SplitRangeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitRangeRequest.ProtoReflect.Descriptor instead.
 func (*SplitRangeRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{42}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *SplitRangeRequest) GetSource() string {
@@ -3381,7 +3489,7 @@ type SplitRangeResponse struct {
 
 func (x *SplitRangeResponse) Reset() {
 	*x = SplitRangeResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[43]
+	mi := &file_leat_v1_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3393,7 +3501,7 @@ func (x *SplitRangeResponse) String() string {
 func (*SplitRangeResponse) ProtoMessage() {}
 
 func (x *SplitRangeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[43]
+	mi := &file_leat_v1_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3406,7 +3514,7 @@ func (x *SplitRangeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitRangeResponse.ProtoReflect.Descriptor instead.
 func (*SplitRangeResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{43}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *SplitRangeResponse) GetRanges() []*RangeState {
@@ -3428,7 +3536,7 @@ type MergeRangesRequest struct {
 
 func (x *MergeRangesRequest) Reset() {
 	*x = MergeRangesRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[44]
+	mi := &file_leat_v1_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3440,7 +3548,7 @@ func (x *MergeRangesRequest) String() string {
 func (*MergeRangesRequest) ProtoMessage() {}
 
 func (x *MergeRangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[44]
+	mi := &file_leat_v1_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3453,7 +3561,7 @@ func (x *MergeRangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MergeRangesRequest.ProtoReflect.Descriptor instead.
 func (*MergeRangesRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{44}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *MergeRangesRequest) GetSource() string {
@@ -3487,7 +3595,7 @@ type MergeRangesResponse struct {
 
 func (x *MergeRangesResponse) Reset() {
 	*x = MergeRangesResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[45]
+	mi := &file_leat_v1_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3499,7 +3607,7 @@ func (x *MergeRangesResponse) String() string {
 func (*MergeRangesResponse) ProtoMessage() {}
 
 func (x *MergeRangesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[45]
+	mi := &file_leat_v1_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3512,7 +3620,7 @@ func (x *MergeRangesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MergeRangesResponse.ProtoReflect.Descriptor instead.
 func (*MergeRangesResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{45}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *MergeRangesResponse) GetRanges() []*RangeState {
@@ -3551,7 +3659,7 @@ type RangeState struct {
 
 func (x *RangeState) Reset() {
 	*x = RangeState{}
-	mi := &file_leat_v1_admin_proto_msgTypes[46]
+	mi := &file_leat_v1_admin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3563,7 +3671,7 @@ func (x *RangeState) String() string {
 func (*RangeState) ProtoMessage() {}
 
 func (x *RangeState) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[46]
+	mi := &file_leat_v1_admin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3576,7 +3684,7 @@ func (x *RangeState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RangeState.ProtoReflect.Descriptor instead.
 func (*RangeState) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{46}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *RangeState) GetId() uint64 {
@@ -3702,7 +3810,7 @@ const file_leat_v1_admin_proto_rawDesc = "" +
 	"replicaLag\x12\x14\n" +
 	"\x05error\x18\f \x01(\tR\x05errorB\x0f\n" +
 	"\r_behind_bytesB\x12\n" +
-	"\x10_active_sessions\"\xf2\x04\n" +
+	"\x10_active_sessions\"\x86\x05\n" +
 	"\fSourceStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x14\n" +
@@ -3723,7 +3831,8 @@ const file_leat_v1_admin_proto_rawDesc = "" +
 	"\blog_full\x18\x10 \x01(\bR\alogFull\x12+\n" +
 	"\x03lag\x18\x11 \x01(\v2\x19.google.protobuf.DurationR\x03lag\x124\n" +
 	"\tthrottles\x18( \x03(\v2\x16.leat.v1.ThrottleStateR\tthrottles\x123\n" +
-	"\bpressure\x18) \x01(\v2\x17.leat.v1.SourcePressureR\bpressure\"\xbe\x01\n" +
+	"\bpressure\x18) \x01(\v2\x17.leat.v1.SourcePressureR\bpressure\x12\x12\n" +
+	"\x04disk\x182 \x01(\tR\x04disk\"\xbe\x01\n" +
 	"\x06Notice\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04code\x18\x02 \x01(\tR\x04code\x12\x14\n" +
@@ -3731,7 +3840,7 @@ const file_leat_v1_admin_proto_rawDesc = "" +
 	"\bposition\x18\x04 \x01(\tR\bposition\x12\x16\n" +
 	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x12\n" +
 	"\x04cure\x18\x06 \x01(\tR\x04cure\x12.\n" +
-	"\x04time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xe0\x05\n" +
+	"\x04time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\x8c\x06\n" +
 	"\x12SubscriptionStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12\x12\n" +
@@ -3760,7 +3869,16 @@ const file_leat_v1_admin_proto_rawDesc = "" +
 	"save_error\x18\x16 \x01(\tR\tsaveError\x12\x1b\n" +
 	"\tlag_bytes\x18\x17 \x01(\x04R\blagBytes\x124\n" +
 	"\tthrottles\x18( \x03(\v2\x16.leat.v1.ThrottleStateR\tthrottles\x12\x16\n" +
-	"\x06parked\x18) \x01(\x04R\x06parked\"9\n" +
+	"\x06parked\x18) \x01(\x04R\x06parked\x12*\n" +
+	"\alaggard\x182 \x01(\v2\x10.leat.v1.LaggardR\alaggard\"\xf1\x01\n" +
+	"\aLaggard\x12\x14\n" +
+	"\x05stage\x18\x01 \x01(\tR\x05stage\x12\x16\n" +
+	"\x06policy\x18\x02 \x01(\tR\x06policy\x12\x10\n" +
+	"\x03why\x18\x03 \x01(\tR\x03why\x12;\n" +
+	"\ftime_to_loss\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"timeToLoss\x12B\n" +
+	"\x10time_to_catch_up\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\rtimeToCatchUp\x12%\n" +
+	"\x0eexpired_events\x18\x06 \x01(\x04R\rexpiredEvents\"9\n" +
 	"\vPlanRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06config\x18\x02 \x01(\fR\x06config\"r\n" +
@@ -3996,7 +4114,7 @@ func file_leat_v1_admin_proto_rawDescGZIP() []byte {
 	return file_leat_v1_admin_proto_rawDescData
 }
 
-var file_leat_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
+var file_leat_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
 var file_leat_v1_admin_proto_goTypes = []any{
 	(*StatusRequest)(nil),         // 0: leat.v1.StatusRequest
 	(*StatusResponse)(nil),        // 1: leat.v1.StatusResponse
@@ -4004,132 +4122,136 @@ var file_leat_v1_admin_proto_goTypes = []any{
 	(*SourceStatus)(nil),          // 3: leat.v1.SourceStatus
 	(*Notice)(nil),                // 4: leat.v1.Notice
 	(*SubscriptionStatus)(nil),    // 5: leat.v1.SubscriptionStatus
-	(*PlanRequest)(nil),           // 6: leat.v1.PlanRequest
-	(*Change)(nil),                // 7: leat.v1.Change
-	(*PlanResponse)(nil),          // 8: leat.v1.PlanResponse
-	(*ApplyRequest)(nil),          // 9: leat.v1.ApplyRequest
-	(*ApplyResponse)(nil),         // 10: leat.v1.ApplyResponse
-	(*PauseRequest)(nil),          // 11: leat.v1.PauseRequest
-	(*PauseResponse)(nil),         // 12: leat.v1.PauseResponse
-	(*ResumeRequest)(nil),         // 13: leat.v1.ResumeRequest
-	(*ResumeResponse)(nil),        // 14: leat.v1.ResumeResponse
-	(*SeekRequest)(nil),           // 15: leat.v1.SeekRequest
-	(*SeekResponse)(nil),          // 16: leat.v1.SeekResponse
-	(*ParkedRequest)(nil),         // 17: leat.v1.ParkedRequest
-	(*ParkedResponse)(nil),        // 18: leat.v1.ParkedResponse
-	(*Skipped)(nil),               // 19: leat.v1.Skipped
-	(*DeadLetter)(nil),            // 20: leat.v1.DeadLetter
-	(*Attempt)(nil),               // 21: leat.v1.Attempt
-	(*RemoveSourceRequest)(nil),   // 22: leat.v1.RemoveSourceRequest
-	(*RemoveSourceResponse)(nil),  // 23: leat.v1.RemoveSourceResponse
-	(*TailRequest)(nil),           // 24: leat.v1.TailRequest
-	(*TailResponse)(nil),          // 25: leat.v1.TailResponse
-	(*ParkedKey)(nil),             // 26: leat.v1.ParkedKey
-	(*RedriveRequest)(nil),        // 27: leat.v1.RedriveRequest
-	(*RedriveResponse)(nil),       // 28: leat.v1.RedriveResponse
-	(*DiscardRequest)(nil),        // 29: leat.v1.DiscardRequest
-	(*DiscardResponse)(nil),       // 30: leat.v1.DiscardResponse
-	(*AuditLogRequest)(nil),       // 31: leat.v1.AuditLogRequest
-	(*AuditLogResponse)(nil),      // 32: leat.v1.AuditLogResponse
-	(*AuditEntry)(nil),            // 33: leat.v1.AuditEntry
-	(*ExplainRequest)(nil),        // 34: leat.v1.ExplainRequest
-	(*ExplainResponse)(nil),       // 35: leat.v1.ExplainResponse
-	(*Explained)(nil),             // 36: leat.v1.Explained
-	(*ThrottleRequest)(nil),       // 37: leat.v1.ThrottleRequest
-	(*ThrottleResponse)(nil),      // 38: leat.v1.ThrottleResponse
-	(*ThrottleState)(nil),         // 39: leat.v1.ThrottleState
-	(*RangesRequest)(nil),         // 40: leat.v1.RangesRequest
-	(*RangesResponse)(nil),        // 41: leat.v1.RangesResponse
-	(*SplitRangeRequest)(nil),     // 42: leat.v1.SplitRangeRequest
-	(*SplitRangeResponse)(nil),    // 43: leat.v1.SplitRangeResponse
-	(*MergeRangesRequest)(nil),    // 44: leat.v1.MergeRangesRequest
-	(*MergeRangesResponse)(nil),   // 45: leat.v1.MergeRangesResponse
-	(*RangeState)(nil),            // 46: leat.v1.RangeState
-	(*timestamppb.Timestamp)(nil), // 47: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 48: google.protobuf.Duration
+	(*Laggard)(nil),               // 6: leat.v1.Laggard
+	(*PlanRequest)(nil),           // 7: leat.v1.PlanRequest
+	(*Change)(nil),                // 8: leat.v1.Change
+	(*PlanResponse)(nil),          // 9: leat.v1.PlanResponse
+	(*ApplyRequest)(nil),          // 10: leat.v1.ApplyRequest
+	(*ApplyResponse)(nil),         // 11: leat.v1.ApplyResponse
+	(*PauseRequest)(nil),          // 12: leat.v1.PauseRequest
+	(*PauseResponse)(nil),         // 13: leat.v1.PauseResponse
+	(*ResumeRequest)(nil),         // 14: leat.v1.ResumeRequest
+	(*ResumeResponse)(nil),        // 15: leat.v1.ResumeResponse
+	(*SeekRequest)(nil),           // 16: leat.v1.SeekRequest
+	(*SeekResponse)(nil),          // 17: leat.v1.SeekResponse
+	(*ParkedRequest)(nil),         // 18: leat.v1.ParkedRequest
+	(*ParkedResponse)(nil),        // 19: leat.v1.ParkedResponse
+	(*Skipped)(nil),               // 20: leat.v1.Skipped
+	(*DeadLetter)(nil),            // 21: leat.v1.DeadLetter
+	(*Attempt)(nil),               // 22: leat.v1.Attempt
+	(*RemoveSourceRequest)(nil),   // 23: leat.v1.RemoveSourceRequest
+	(*RemoveSourceResponse)(nil),  // 24: leat.v1.RemoveSourceResponse
+	(*TailRequest)(nil),           // 25: leat.v1.TailRequest
+	(*TailResponse)(nil),          // 26: leat.v1.TailResponse
+	(*ParkedKey)(nil),             // 27: leat.v1.ParkedKey
+	(*RedriveRequest)(nil),        // 28: leat.v1.RedriveRequest
+	(*RedriveResponse)(nil),       // 29: leat.v1.RedriveResponse
+	(*DiscardRequest)(nil),        // 30: leat.v1.DiscardRequest
+	(*DiscardResponse)(nil),       // 31: leat.v1.DiscardResponse
+	(*AuditLogRequest)(nil),       // 32: leat.v1.AuditLogRequest
+	(*AuditLogResponse)(nil),      // 33: leat.v1.AuditLogResponse
+	(*AuditEntry)(nil),            // 34: leat.v1.AuditEntry
+	(*ExplainRequest)(nil),        // 35: leat.v1.ExplainRequest
+	(*ExplainResponse)(nil),       // 36: leat.v1.ExplainResponse
+	(*Explained)(nil),             // 37: leat.v1.Explained
+	(*ThrottleRequest)(nil),       // 38: leat.v1.ThrottleRequest
+	(*ThrottleResponse)(nil),      // 39: leat.v1.ThrottleResponse
+	(*ThrottleState)(nil),         // 40: leat.v1.ThrottleState
+	(*RangesRequest)(nil),         // 41: leat.v1.RangesRequest
+	(*RangesResponse)(nil),        // 42: leat.v1.RangesResponse
+	(*SplitRangeRequest)(nil),     // 43: leat.v1.SplitRangeRequest
+	(*SplitRangeResponse)(nil),    // 44: leat.v1.SplitRangeResponse
+	(*MergeRangesRequest)(nil),    // 45: leat.v1.MergeRangesRequest
+	(*MergeRangesResponse)(nil),   // 46: leat.v1.MergeRangesResponse
+	(*RangeState)(nil),            // 47: leat.v1.RangeState
+	(*timestamppb.Timestamp)(nil), // 48: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 49: google.protobuf.Duration
 }
 var file_leat_v1_admin_proto_depIdxs = []int32{
-	47, // 0: leat.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
+	48, // 0: leat.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
 	3,  // 1: leat.v1.StatusResponse.sources:type_name -> leat.v1.SourceStatus
 	5,  // 2: leat.v1.StatusResponse.subscriptions:type_name -> leat.v1.SubscriptionStatus
-	48, // 3: leat.v1.SourcePressure.time_to_loss:type_name -> google.protobuf.Duration
-	48, // 4: leat.v1.SourcePressure.time_to_drain:type_name -> google.protobuf.Duration
-	48, // 5: leat.v1.SourcePressure.replica_lag:type_name -> google.protobuf.Duration
-	47, // 6: leat.v1.SourceStatus.since:type_name -> google.protobuf.Timestamp
+	49, // 3: leat.v1.SourcePressure.time_to_loss:type_name -> google.protobuf.Duration
+	49, // 4: leat.v1.SourcePressure.time_to_drain:type_name -> google.protobuf.Duration
+	49, // 5: leat.v1.SourcePressure.replica_lag:type_name -> google.protobuf.Duration
+	48, // 6: leat.v1.SourceStatus.since:type_name -> google.protobuf.Timestamp
 	4,  // 7: leat.v1.SourceStatus.notices:type_name -> leat.v1.Notice
-	48, // 8: leat.v1.SourceStatus.lag:type_name -> google.protobuf.Duration
-	39, // 9: leat.v1.SourceStatus.throttles:type_name -> leat.v1.ThrottleState
+	49, // 8: leat.v1.SourceStatus.lag:type_name -> google.protobuf.Duration
+	40, // 9: leat.v1.SourceStatus.throttles:type_name -> leat.v1.ThrottleState
 	2,  // 10: leat.v1.SourceStatus.pressure:type_name -> leat.v1.SourcePressure
-	47, // 11: leat.v1.Notice.time:type_name -> google.protobuf.Timestamp
-	47, // 12: leat.v1.SubscriptionStatus.until:type_name -> google.protobuf.Timestamp
-	48, // 13: leat.v1.SubscriptionStatus.lag:type_name -> google.protobuf.Duration
-	39, // 14: leat.v1.SubscriptionStatus.throttles:type_name -> leat.v1.ThrottleState
-	7,  // 15: leat.v1.PlanResponse.changes:type_name -> leat.v1.Change
-	7,  // 16: leat.v1.ApplyResponse.changes:type_name -> leat.v1.Change
-	47, // 17: leat.v1.SeekRequest.time:type_name -> google.protobuf.Timestamp
-	20, // 18: leat.v1.ParkedResponse.dead:type_name -> leat.v1.DeadLetter
-	19, // 19: leat.v1.ParkedResponse.skipped:type_name -> leat.v1.Skipped
-	26, // 20: leat.v1.ParkedResponse.parked:type_name -> leat.v1.ParkedKey
-	47, // 21: leat.v1.Skipped.time:type_name -> google.protobuf.Timestamp
-	47, // 22: leat.v1.DeadLetter.time:type_name -> google.protobuf.Timestamp
-	21, // 23: leat.v1.DeadLetter.attempts:type_name -> leat.v1.Attempt
-	47, // 24: leat.v1.Attempt.time:type_name -> google.protobuf.Timestamp
-	48, // 25: leat.v1.Attempt.took:type_name -> google.protobuf.Duration
-	47, // 26: leat.v1.TailRequest.time:type_name -> google.protobuf.Timestamp
-	47, // 27: leat.v1.ParkedKey.since:type_name -> google.protobuf.Timestamp
-	47, // 28: leat.v1.AuditLogRequest.since:type_name -> google.protobuf.Timestamp
-	33, // 29: leat.v1.AuditLogResponse.entries:type_name -> leat.v1.AuditEntry
-	47, // 30: leat.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
-	36, // 31: leat.v1.ExplainResponse.events:type_name -> leat.v1.Explained
-	47, // 32: leat.v1.Explained.committed:type_name -> google.protobuf.Timestamp
-	47, // 33: leat.v1.Explained.until:type_name -> google.protobuf.Timestamp
-	21, // 34: leat.v1.Explained.attempts:type_name -> leat.v1.Attempt
-	48, // 35: leat.v1.ThrottleRequest.duration:type_name -> google.protobuf.Duration
-	39, // 36: leat.v1.ThrottleResponse.throttles:type_name -> leat.v1.ThrottleState
-	47, // 37: leat.v1.ThrottleState.since:type_name -> google.protobuf.Timestamp
-	47, // 38: leat.v1.ThrottleState.until:type_name -> google.protobuf.Timestamp
-	46, // 39: leat.v1.RangesResponse.ranges:type_name -> leat.v1.RangeState
-	46, // 40: leat.v1.SplitRangeResponse.ranges:type_name -> leat.v1.RangeState
-	46, // 41: leat.v1.MergeRangesResponse.ranges:type_name -> leat.v1.RangeState
-	0,  // 42: leat.v1.AdminService.Status:input_type -> leat.v1.StatusRequest
-	6,  // 43: leat.v1.AdminService.Plan:input_type -> leat.v1.PlanRequest
-	9,  // 44: leat.v1.AdminService.Apply:input_type -> leat.v1.ApplyRequest
-	11, // 45: leat.v1.AdminService.Pause:input_type -> leat.v1.PauseRequest
-	13, // 46: leat.v1.AdminService.Resume:input_type -> leat.v1.ResumeRequest
-	15, // 47: leat.v1.AdminService.Seek:input_type -> leat.v1.SeekRequest
-	17, // 48: leat.v1.AdminService.Parked:input_type -> leat.v1.ParkedRequest
-	22, // 49: leat.v1.AdminService.RemoveSource:input_type -> leat.v1.RemoveSourceRequest
-	24, // 50: leat.v1.AdminService.Tail:input_type -> leat.v1.TailRequest
-	27, // 51: leat.v1.AdminService.Redrive:input_type -> leat.v1.RedriveRequest
-	29, // 52: leat.v1.AdminService.Discard:input_type -> leat.v1.DiscardRequest
-	31, // 53: leat.v1.AdminService.AuditLog:input_type -> leat.v1.AuditLogRequest
-	34, // 54: leat.v1.AdminService.Explain:input_type -> leat.v1.ExplainRequest
-	37, // 55: leat.v1.AdminService.Throttle:input_type -> leat.v1.ThrottleRequest
-	40, // 56: leat.v1.AdminService.Ranges:input_type -> leat.v1.RangesRequest
-	42, // 57: leat.v1.AdminService.SplitRange:input_type -> leat.v1.SplitRangeRequest
-	44, // 58: leat.v1.AdminService.MergeRanges:input_type -> leat.v1.MergeRangesRequest
-	1,  // 59: leat.v1.AdminService.Status:output_type -> leat.v1.StatusResponse
-	8,  // 60: leat.v1.AdminService.Plan:output_type -> leat.v1.PlanResponse
-	10, // 61: leat.v1.AdminService.Apply:output_type -> leat.v1.ApplyResponse
-	12, // 62: leat.v1.AdminService.Pause:output_type -> leat.v1.PauseResponse
-	14, // 63: leat.v1.AdminService.Resume:output_type -> leat.v1.ResumeResponse
-	16, // 64: leat.v1.AdminService.Seek:output_type -> leat.v1.SeekResponse
-	18, // 65: leat.v1.AdminService.Parked:output_type -> leat.v1.ParkedResponse
-	23, // 66: leat.v1.AdminService.RemoveSource:output_type -> leat.v1.RemoveSourceResponse
-	25, // 67: leat.v1.AdminService.Tail:output_type -> leat.v1.TailResponse
-	28, // 68: leat.v1.AdminService.Redrive:output_type -> leat.v1.RedriveResponse
-	30, // 69: leat.v1.AdminService.Discard:output_type -> leat.v1.DiscardResponse
-	32, // 70: leat.v1.AdminService.AuditLog:output_type -> leat.v1.AuditLogResponse
-	35, // 71: leat.v1.AdminService.Explain:output_type -> leat.v1.ExplainResponse
-	38, // 72: leat.v1.AdminService.Throttle:output_type -> leat.v1.ThrottleResponse
-	41, // 73: leat.v1.AdminService.Ranges:output_type -> leat.v1.RangesResponse
-	43, // 74: leat.v1.AdminService.SplitRange:output_type -> leat.v1.SplitRangeResponse
-	45, // 75: leat.v1.AdminService.MergeRanges:output_type -> leat.v1.MergeRangesResponse
-	59, // [59:76] is the sub-list for method output_type
-	42, // [42:59] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	48, // 11: leat.v1.Notice.time:type_name -> google.protobuf.Timestamp
+	48, // 12: leat.v1.SubscriptionStatus.until:type_name -> google.protobuf.Timestamp
+	49, // 13: leat.v1.SubscriptionStatus.lag:type_name -> google.protobuf.Duration
+	40, // 14: leat.v1.SubscriptionStatus.throttles:type_name -> leat.v1.ThrottleState
+	6,  // 15: leat.v1.SubscriptionStatus.laggard:type_name -> leat.v1.Laggard
+	49, // 16: leat.v1.Laggard.time_to_loss:type_name -> google.protobuf.Duration
+	49, // 17: leat.v1.Laggard.time_to_catch_up:type_name -> google.protobuf.Duration
+	8,  // 18: leat.v1.PlanResponse.changes:type_name -> leat.v1.Change
+	8,  // 19: leat.v1.ApplyResponse.changes:type_name -> leat.v1.Change
+	48, // 20: leat.v1.SeekRequest.time:type_name -> google.protobuf.Timestamp
+	21, // 21: leat.v1.ParkedResponse.dead:type_name -> leat.v1.DeadLetter
+	20, // 22: leat.v1.ParkedResponse.skipped:type_name -> leat.v1.Skipped
+	27, // 23: leat.v1.ParkedResponse.parked:type_name -> leat.v1.ParkedKey
+	48, // 24: leat.v1.Skipped.time:type_name -> google.protobuf.Timestamp
+	48, // 25: leat.v1.DeadLetter.time:type_name -> google.protobuf.Timestamp
+	22, // 26: leat.v1.DeadLetter.attempts:type_name -> leat.v1.Attempt
+	48, // 27: leat.v1.Attempt.time:type_name -> google.protobuf.Timestamp
+	49, // 28: leat.v1.Attempt.took:type_name -> google.protobuf.Duration
+	48, // 29: leat.v1.TailRequest.time:type_name -> google.protobuf.Timestamp
+	48, // 30: leat.v1.ParkedKey.since:type_name -> google.protobuf.Timestamp
+	48, // 31: leat.v1.AuditLogRequest.since:type_name -> google.protobuf.Timestamp
+	34, // 32: leat.v1.AuditLogResponse.entries:type_name -> leat.v1.AuditEntry
+	48, // 33: leat.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	37, // 34: leat.v1.ExplainResponse.events:type_name -> leat.v1.Explained
+	48, // 35: leat.v1.Explained.committed:type_name -> google.protobuf.Timestamp
+	48, // 36: leat.v1.Explained.until:type_name -> google.protobuf.Timestamp
+	22, // 37: leat.v1.Explained.attempts:type_name -> leat.v1.Attempt
+	49, // 38: leat.v1.ThrottleRequest.duration:type_name -> google.protobuf.Duration
+	40, // 39: leat.v1.ThrottleResponse.throttles:type_name -> leat.v1.ThrottleState
+	48, // 40: leat.v1.ThrottleState.since:type_name -> google.protobuf.Timestamp
+	48, // 41: leat.v1.ThrottleState.until:type_name -> google.protobuf.Timestamp
+	47, // 42: leat.v1.RangesResponse.ranges:type_name -> leat.v1.RangeState
+	47, // 43: leat.v1.SplitRangeResponse.ranges:type_name -> leat.v1.RangeState
+	47, // 44: leat.v1.MergeRangesResponse.ranges:type_name -> leat.v1.RangeState
+	0,  // 45: leat.v1.AdminService.Status:input_type -> leat.v1.StatusRequest
+	7,  // 46: leat.v1.AdminService.Plan:input_type -> leat.v1.PlanRequest
+	10, // 47: leat.v1.AdminService.Apply:input_type -> leat.v1.ApplyRequest
+	12, // 48: leat.v1.AdminService.Pause:input_type -> leat.v1.PauseRequest
+	14, // 49: leat.v1.AdminService.Resume:input_type -> leat.v1.ResumeRequest
+	16, // 50: leat.v1.AdminService.Seek:input_type -> leat.v1.SeekRequest
+	18, // 51: leat.v1.AdminService.Parked:input_type -> leat.v1.ParkedRequest
+	23, // 52: leat.v1.AdminService.RemoveSource:input_type -> leat.v1.RemoveSourceRequest
+	25, // 53: leat.v1.AdminService.Tail:input_type -> leat.v1.TailRequest
+	28, // 54: leat.v1.AdminService.Redrive:input_type -> leat.v1.RedriveRequest
+	30, // 55: leat.v1.AdminService.Discard:input_type -> leat.v1.DiscardRequest
+	32, // 56: leat.v1.AdminService.AuditLog:input_type -> leat.v1.AuditLogRequest
+	35, // 57: leat.v1.AdminService.Explain:input_type -> leat.v1.ExplainRequest
+	38, // 58: leat.v1.AdminService.Throttle:input_type -> leat.v1.ThrottleRequest
+	41, // 59: leat.v1.AdminService.Ranges:input_type -> leat.v1.RangesRequest
+	43, // 60: leat.v1.AdminService.SplitRange:input_type -> leat.v1.SplitRangeRequest
+	45, // 61: leat.v1.AdminService.MergeRanges:input_type -> leat.v1.MergeRangesRequest
+	1,  // 62: leat.v1.AdminService.Status:output_type -> leat.v1.StatusResponse
+	9,  // 63: leat.v1.AdminService.Plan:output_type -> leat.v1.PlanResponse
+	11, // 64: leat.v1.AdminService.Apply:output_type -> leat.v1.ApplyResponse
+	13, // 65: leat.v1.AdminService.Pause:output_type -> leat.v1.PauseResponse
+	15, // 66: leat.v1.AdminService.Resume:output_type -> leat.v1.ResumeResponse
+	17, // 67: leat.v1.AdminService.Seek:output_type -> leat.v1.SeekResponse
+	19, // 68: leat.v1.AdminService.Parked:output_type -> leat.v1.ParkedResponse
+	24, // 69: leat.v1.AdminService.RemoveSource:output_type -> leat.v1.RemoveSourceResponse
+	26, // 70: leat.v1.AdminService.Tail:output_type -> leat.v1.TailResponse
+	29, // 71: leat.v1.AdminService.Redrive:output_type -> leat.v1.RedriveResponse
+	31, // 72: leat.v1.AdminService.Discard:output_type -> leat.v1.DiscardResponse
+	33, // 73: leat.v1.AdminService.AuditLog:output_type -> leat.v1.AuditLogResponse
+	36, // 74: leat.v1.AdminService.Explain:output_type -> leat.v1.ExplainResponse
+	39, // 75: leat.v1.AdminService.Throttle:output_type -> leat.v1.ThrottleResponse
+	42, // 76: leat.v1.AdminService.Ranges:output_type -> leat.v1.RangesResponse
+	44, // 77: leat.v1.AdminService.SplitRange:output_type -> leat.v1.SplitRangeResponse
+	46, // 78: leat.v1.AdminService.MergeRanges:output_type -> leat.v1.MergeRangesResponse
+	62, // [62:79] is the sub-list for method output_type
+	45, // [45:62] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_leat_v1_admin_proto_init() }
@@ -4138,27 +4260,27 @@ func file_leat_v1_admin_proto_init() {
 		return
 	}
 	file_leat_v1_admin_proto_msgTypes[2].OneofWrappers = []any{}
-	file_leat_v1_admin_proto_msgTypes[15].OneofWrappers = []any{
+	file_leat_v1_admin_proto_msgTypes[16].OneofWrappers = []any{
 		(*SeekRequest_Latest)(nil),
 		(*SeekRequest_Offset)(nil),
 		(*SeekRequest_Time)(nil),
 	}
-	file_leat_v1_admin_proto_msgTypes[24].OneofWrappers = []any{
+	file_leat_v1_admin_proto_msgTypes[25].OneofWrappers = []any{
 		(*TailRequest_Latest)(nil),
 		(*TailRequest_Earliest)(nil),
 		(*TailRequest_Offset)(nil),
 		(*TailRequest_Time)(nil),
 	}
-	file_leat_v1_admin_proto_msgTypes[37].OneofWrappers = []any{}
-	file_leat_v1_admin_proto_msgTypes[42].OneofWrappers = []any{}
-	file_leat_v1_admin_proto_msgTypes[46].OneofWrappers = []any{}
+	file_leat_v1_admin_proto_msgTypes[38].OneofWrappers = []any{}
+	file_leat_v1_admin_proto_msgTypes[43].OneofWrappers = []any{}
+	file_leat_v1_admin_proto_msgTypes[47].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_leat_v1_admin_proto_rawDesc), len(file_leat_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   47,
+			NumMessages:   48,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
