@@ -305,15 +305,26 @@ func (s *Subscription) Progress() (o pipeline.Offset, ok bool) {
 	return pipeline.Offset(s.persisted.Load()), true
 }
 
-// Place is the first offset that is not done, not yet on disk perhaps, and how many events retention took so far.
-// ok is false until a cursor is known. It never blocks.
-func (s *Subscription) Place() (low pipeline.Offset, expired uint64, ok bool) {
+// Place is where the subscription stands in the log. Low: all below is done. Read: what is to be read next; below it
+// the log may go without a loss, as long as the process lives. Expired as in Status.
+type Place struct {
+	Low, Read pipeline.Offset
+	Expired   uint64
+}
+
+// Place never blocks; ok is false until a cursor is known.
+func (s *Subscription) Place() (p Place, ok bool) {
 	if !s.hasCursor.Load() {
-		return 0, 0, false
+		return p, false
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.status.Low, s.expired.Load(), true
+	st := &s.status
+	p = Place{Low: st.Low, Read: st.Read, Expired: s.expired.Load()}
+	if st.State == StatePaused || st.State == StateStopped {
+		p.Read = p.Low // no session, no buffers
+	}
+	return p, true
 }
 
 // setState tells status and observer about a change of state.

@@ -102,6 +102,13 @@ func (g *governor) look() {
 	}
 }
 
+// squeezes: the disk is so full that the log must not grow.
+func (g *governor) squeezes() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.full >= flow.DiskLaggard
+}
+
 // now is the verdict in force.
 func (g *governor) now() flow.Verdict {
 	now := time.Now()

@@ -29,12 +29,15 @@ func (r *runner) watch(k pipeline.Keeper, now time.Time) {
 	if s == nil {
 		return
 	}
-	low, lost, ok := s.Place()
+	at, ok := s.Place()
 	if !ok {
 		return
 	}
 	c := &r.spec.Deliver
-	sample := flow.LagSample{At: now, Depth: k.Depth(low), Held: c.Laggard != deliver.LaggardSkip, Lost: lost}
+	sample := flow.LagSample{At: now, Depth: k.Depth(at.Low), Held: c.Laggard != deliver.LaggardSkip, Lost: at.Expired}
+	if sample.Depth.Gone && at.Read > at.Low {
+		sample.Depth.Gone = k.Depth(at.Read).Gone
+	}
 	r.mu.Lock()
 	was := r.behind
 	r.behind = r.lag.Measured(sample)

@@ -150,11 +150,16 @@ func (u *unit) reopen(ctx context.Context) bool {
 func (u *unit) keepFloor(ctx context.Context, log pipeline.Log) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
+	squeezed := false
 	for {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return
+		}
+		if k, ok := log.(pipeline.Keeper); ok && squeezed != u.governor.squeezes() {
+			squeezed = !squeezed
+			k.Squeeze(squeezed)
 		}
 		if floor, known := u.floor(log); known {
 			log.Floor(floor)

@@ -37,6 +37,8 @@ type Options struct {
 	Grace time.Duration
 	// FS below the logs; nil = the system's.
 	FS diskfs.FS
+	// Space returns how many bytes of the disk that holds a folder are free, of how many; nil = what the system says.
+	Space func(folder string) (free, total uint64, err error)
 	// Started, when set, is called once with the API's address.
 	Started func(s *Server, addr net.Addr)
 }
@@ -49,6 +51,9 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	if o.Grace == 0 {
 		o.Grace = 10 * time.Second
+	}
+	if o.Space == nil {
+		o.Space = freeSpace
 	}
 	// What is not a budgeted buffer (code, stacks, one batch a reader) takes a share of its own.
 	debug.SetMemoryLimit(int64(o.Config.Memory) + 96<<20)

@@ -177,7 +177,7 @@ func (s *Server) startSource(ctx context.Context, cfg *config.Config, name strin
 	spec := engine.Source{Name: name, Source: db, Routes: routes(src), Ranges: rangePolicy,
 		OpenLog: func(ctx context.Context) (pipeline.Log, error) {
 			l, err := disklog.Open(disklog.Options{Dir: logFolder(s.o.Config.Data, name), Source: name, Observer: obs, FS: s.o.FS,
-				Retention: disklog.Retention{Age: cfg.Log.Retention.Age.D(), Size: int64(cfg.Log.Retention.Size)},
+				Retention: s.retention(),
 				Memory:    s.shareOf(15) / n, Queue: s.shareOf(10) / n, SegmentSize: segmentSize(int64(cfg.Log.Retention.Size))})
 			if err != nil {
 				return nil, err
@@ -191,11 +191,9 @@ func (s *Server) startSource(ctx context.Context, cfg *config.Config, name strin
 			return o, ok
 		},
 		Throttles: func() []flow.Throttle { return append(s.throttlesOf(name), flags.now()...) },
-		Disk:      func() (free, total uint64, err error) { return freeSpace(s.o.Config.Data) },
+		Disk:      func() (free, total uint64, err error) { return s.o.Space(s.o.Config.Data) },
 		DiskStage: func(st flow.DiskStage) {
-			if st == flow.DiskStop {
-				obs.Warned("log of "+name, "the disk is full to 95 %: reading has stopped, and the database keeps what is not read", "free space in "+s.o.Config.Data+", or lower log.retention.size")
-			}
+			obs.Warned("log of "+name, diskWarnings[st], "free space in "+s.o.Config.Data+", or lower log.retention.size and `leat apply`")
 		}}
 	if src.Load != nil {
 		spec.Limits = flow.Limits{MaxActive: src.Load.MaxActive, MaxReplicaLag: src.Load.MaxReplicaLag.D()}
@@ -208,6 +206,17 @@ func (s *Server) startSource(ctx context.Context, cfg *config.Config, name strin
 	delete(s.removed, name)
 	s.mu.Unlock()
 	return nil
+}
+
+func retentionOf(cfg *config.Config) disklog.Retention {
+	return disklog.Retention{Age: cfg.Log.Retention.Age.D(), Size: int64(cfg.Log.Retention.Size)}
+}
+
+// retention in force: a log that is opened again takes what was applied since.
+func (s *Server) retention() disklog.Retention {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return retentionOf(s.cfg)
 }
 
 // segmentSize lets a small log have at least eight segments, so that retention by size is not coarse.
@@ -386,6 +395,13 @@ func (s *Server) carry(ctx context.Context, cfg *config.Config) error {
 	s.mu.Lock()
 	s.cfg = cfg
 	s.mu.Unlock()
+	if cfg.Log.Retention != old.Log.Retention {
+		for name := range cfg.Sources {
+			if l, ok := s.diskLog(name); ok {
+				l.SetRetention(retentionOf(cfg))
+			}
+		}
+	}
 	return errors.Join(s.setTokens(cfg), s.startMissing(ctx, cfg), s.refreshGone(ctx, cfg))
 }
 

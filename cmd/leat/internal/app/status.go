@@ -42,7 +42,7 @@ func (s *Server) status() *leatv1.StatusResponse {
 	r.MemoryUsed, _ = telemetry.AnonymousMemory()
 	for _, x := range st.Sources {
 		p := s.sourceStatus(x)
-		p.LogFull, p.Throttles, p.Pressure = full[x.Name], s.sourceThrottles(x), pressureOf(x)
+		p.LogFull, p.Throttles, p.Pressure, p.Disk = full[x.Name], s.sourceThrottles(x), pressureOf(x), diskStages[x.Disk]
 		if src := cfg.Sources[x.Name]; src != nil {
 			p.Kind = sourceKind(src)
 		}
@@ -50,7 +50,7 @@ func (s *Server) status() *leatv1.StatusResponse {
 	}
 	for _, x := range st.Subscriptions {
 		p := s.subscriptionStatus(x)
-		p.Throttles = s.throttleStates(x.Name)
+		p.Throttles, p.Laggard = s.throttleStates(x.Name), laggardOf(x)
 		if sub := cfg.Subscriptions[x.Name]; sub != nil {
 			p.Kind = sub.Deliver.Kind()
 		}

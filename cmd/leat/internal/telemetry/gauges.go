@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"math"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -19,6 +20,8 @@ const maxTables = 20
 var (
 	sourceStates       = []string{"connecting", "streaming", "retrying", "stopped", "closed", "gone"}
 	subscriptionStates = []string{"running", "retrying", "waiting", "blocked", "paused", "stopped", "closed", "gone"}
+	laggardStages      = []string{"live", "catch-up", "at risk", "expired"}
+	diskStages         = []string{"replays", "laggards", "reading"}
 )
 
 // gauge is one family that is read from a T of the status.
@@ -35,6 +38,7 @@ type gauges struct {
 	source                                              []gauge[*leatv1.SourceStatus]
 	subscription                                        []gauge[*leatv1.SubscriptionStatus]
 	sourceState, subscriptionState, tables, quarantined *prometheus.Desc
+	laggard                                             *prometheus.Desc
 }
 
 func newGauges(status *atomic.Pointer[func() *leatv1.StatusResponse]) *gauges {
@@ -67,6 +71,7 @@ func newGauges(status *atomic.Pointer[func() *leatv1.StatusResponse]) *gauges {
 			src("leat_source_time_to_loss_seconds", "Time until the database may remove what is not read; +Inf when nothing is in danger.", timeToLoss),
 			src("leat_source_behind_bytes", "Bytes that the database has written behind what was read.", func(s *source) float64 { return float64(s.GetPressure().GetBehindBytes()) }),
 			src("leat_source_active_sessions", "Sessions of the database at work besides Leat's; 0 when they cannot be seen.", func(s *source) float64 { return float64(s.GetPressure().GetActiveSessions()) }),
+			src("leat_disk_stage", "What our own disk, which fills, forbids: 0 nothing, 1 replays (80 %), 2 the log grows no more (90 %), 3 reading (95 %).", func(s *source) float64 { return float64(1 + slices.Index(diskStages, s.GetDisk())) }),
 			src("leat_log_full", "1 while the log's disk is full and reading waits.", func(s *source) float64 { return oneIf(s.GetLogFull()) }),
 		},
 		subscription: []gauge[*leatv1.SubscriptionStatus]{
@@ -80,10 +85,12 @@ func newGauges(status *atomic.Pointer[func() *leatv1.StatusResponse]) *gauges {
 			sub("leat_subscription_held_events", "Events that wait for an earlier one.", func(s *subscription) float64 { return float64(s.GetHeld()) }),
 			sub("leat_subscription_buffered_bytes", "Bytes of events in memory.", func(s *subscription) float64 { return float64(s.GetBufferedBytes()) }),
 			sub("leat_subscription_dead_letters", "Events that were given up on and are kept.", func(s *subscription) float64 { return float64(s.GetDead()) }),
+			sub("leat_subscription_expired_events", "Events that retention removed before they were delivered, since the start; listed as skipped.", func(s *subscription) float64 { return float64(s.GetLaggard().GetExpiredEvents()) }),
 			sub("leat_subscription_cursor_unsaved", "1 while the cursor cannot be saved.", func(s *subscription) float64 { return oneIf(s.GetSaveError() != "") }),
 		},
 		sourceState:       desc("leat_source_state", "1 for the state that the source is in.", "source", "state"),
 		subscriptionState: desc("leat_subscription_state", "1 for the state that the subscription is in.", "subscription", "state"),
+		laggard:           desc("leat_subscription_laggard", "1 for how near the subscription is to what retention removes.", "subscription", "stage"),
 		tables:            desc("leat_source_quarantined_tables", "Tables whose rows do not enter the log.", "source"),
 		quarantined:       desc("leat_source_table_quarantined", "1 for a table whose rows do not enter the log; the first twenty of a source.", "source", "table"),
 	}
@@ -107,7 +114,7 @@ func (g *gauges) Describe(c chan<- *prometheus.Desc) {
 	for i := range g.subscription {
 		c <- g.subscription[i].desc
 	}
-	for _, d := range []*prometheus.Desc{g.sourceState, g.subscriptionState, g.tables, g.quarantined} {
+	for _, d := range []*prometheus.Desc{g.sourceState, g.subscriptionState, g.tables, g.quarantined, g.laggard} {
 		c <- d
 	}
 }
@@ -137,6 +144,9 @@ func (g *gauges) Collect(c chan<- prometheus.Metric) {
 		}
 		emit(c, g.subscription, x, x.GetName())
 		g.oneHot(c, g.subscriptionState, subscriptionStates, x.GetName(), x.GetState())
+		if l := x.GetLaggard(); l != nil {
+			g.oneHot(c, g.laggard, laggardStages, x.GetName(), l.GetStage())
+		}
 	}
 }
 

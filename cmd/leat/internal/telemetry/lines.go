@@ -65,6 +65,23 @@ func (t *Telemetry) subscriptionState(subscription, state, reason string) {
 	})
 }
 
+func (t *Telemetry) subscriptionLag(subscription, stage, policy, why string) {
+	level, message := zerolog.InfoLevel, "subscription is "+stage
+	switch stage {
+	case "live":
+		message = "subscription has caught up"
+	case "catch-up":
+		message = "subscription is behind the tail and catches up"
+	case "at risk":
+		level, message = zerolog.WarnLevel, "subscription is at risk: retention may remove what it has not read"
+	case "expired":
+		level, message = zerolog.ErrorLevel, "subscription is expired: retention has removed what it had not read; that is skipped and listed"
+	}
+	t.say(level, "lag/"+subscription, stage, message, func(e *zerolog.Event) *zerolog.Event {
+		return fields(e, "subscription", subscription, "laggard", policy, "reason", why)
+	})
+}
+
 func (t *Telemetry) logFull(log string, full bool) {
 	level, message := zerolog.InfoLevel, "there is space for the log again: reading goes on"
 	if full {

@@ -154,6 +154,7 @@ func (t *Telemetry) Observer() pipeline.Observer {
 		Noticed:           t.noticed,
 		Warned:            t.warned,
 		SubscriptionState: t.subscriptionState,
+		SubscriptionLag:   t.subscriptionLag,
 		Delivered:         t.m.observeDelivery,
 		DeadLettered:      t.deadLettered,
 	}

@@ -41,6 +41,8 @@ type sourceDoc struct {
 	Throttles []ThrottleDoc `json:"throttles,omitempty"`
 	// How the database fares.
 	Pressure *pressureDoc `json:"pressure,omitempty"`
+	// What our own disk, which fills, forbids: replays, laggards, reading.
+	Disk string `json:"disk,omitempty"`
 }
 
 type subscriptionDoc struct {
@@ -70,6 +72,8 @@ type subscriptionDoc struct {
 	SaveError       string     `json:"save_error,omitempty"`
 	// Throttles in force; only when there are some.
 	Throttles []ThrottleDoc `json:"throttles,omitempty"`
+	// How near it is to what retention removes.
+	Laggard *laggardDoc `json:"laggard,omitempty"`
 }
 
 func statusDocument(r *leatv1.StatusResponse) statusDoc {
@@ -79,7 +83,7 @@ func statusDocument(r *leatv1.StatusResponse) statusDoc {
 		one := sourceDoc{Name: s.GetName(), Kind: s.GetKind(), State: stateCell(s.GetState()).Text, Reason: s.GetReason(), Code: s.GetCode(),
 			Since: shell.Moment(s.GetSince()), Position: s.GetPosition(), LagSeconds: shell.Seconds(s.GetLag().AsDuration()),
 			EventsPerSecond: s.GetEventsPerSecond(), BytesPerSecond: s.GetBytesPerSecond(), LogID: s.GetLogId(), LogBytes: s.GetLogBytes(),
-			LogFull: s.GetLogFull(), Oldest: s.GetOldest(), Next: s.GetNext(), Tables: s.GetTables(), Notices: []shell.NoticeDoc{}, Throttles: ThrottleDocs(s.GetThrottles()), Pressure: pressureDocOf(s.GetPressure())}
+			LogFull: s.GetLogFull(), Oldest: s.GetOldest(), Next: s.GetNext(), Tables: s.GetTables(), Notices: []shell.NoticeDoc{}, Throttles: ThrottleDocs(s.GetThrottles()), Pressure: pressureDocOf(s.GetPressure()), Disk: s.GetDisk()}
 		for _, n := range s.GetNotices() {
 			one.Notices = append(one.Notices, shell.NoticeDoc{Kind: n.GetKind(), Code: n.GetCode(), Table: n.GetTable(), Position: n.GetPosition(),
 				Reason: n.GetReason(), Cure: n.GetCure(), Time: shell.Moment(n.GetTime())})
@@ -93,7 +97,7 @@ func statusDocument(r *leatv1.StatusResponse) statusDoc {
 			Low: s.GetLow(), Persisted: s.GetPersisted(), Read: s.GetRead(), Next: s.GetNext(), Resolved: s.GetResolved(),
 			InFlight: s.GetInFlight(), Open: s.GetOpen(), Held: s.GetHeld(), BufferedBytes: s.GetBufferedBytes(),
 			Delivered: s.GetDelivered(), Failed: s.GetFailed(), Dead: s.GetDead(), Parked: s.GetParked(), SaveError: s.GetSaveError(),
-			Throttles: ThrottleDocs(s.GetThrottles())})
+			Throttles: ThrottleDocs(s.GetThrottles()), Laggard: laggardDocOf(s.GetLaggard())})
 	}
 	return d
 }

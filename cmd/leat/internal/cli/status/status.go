@@ -116,6 +116,7 @@ func (a *commands) sourceNotes(s *leatv1.SourceStatus) []screen.Cell {
 	}
 	out = append(out, a.throttleNotes(s.GetThrottles())...)
 	out = append(out, pressureNotes(s.GetPressure())...)
+	out = append(out, diskNotes(s.GetDisk())...)
 	if s.GetLogFull() {
 		out = append(out, screen.Cell{Text: "! the log's disk is full: reading waits; make space, or lower retention.size", Style: screen.Red})
 	}
@@ -190,6 +191,7 @@ func (a *commands) subscriptionNotes(s *leatv1.SubscriptionStatus) []screen.Cell
 		out = append(out, screen.Cell{Text: "! leat.yaml no longer names it; kept and paused; leat apply --drop " + s.GetName() + " removes it", Style: screen.Yellow})
 	}
 	out = append(out, a.throttleNotes(s.GetThrottles())...)
+	out = append(out, laggardNotes(s.GetLaggard())...)
 	if s.GetSaveError() != "" {
 		out = append(out, screen.Cell{Text: "! its cursor is not saved: " + s.GetSaveError(), Style: screen.Red})
 	}

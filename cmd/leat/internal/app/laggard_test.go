@@ -1,0 +1,138 @@
+package app
+
+import (
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
+)
+
+// fill writes about 300 KB in one transaction of 50 rows, from an id on.
+func (db *pg) fill(t *testing.T, id int) {
+	t.Helper()
+	db.exec(t, fmt.Sprintf("INSERT INTO files SELECT %d + i, (SELECT string_agg(md5((i*j)::text||random()::text), '') FROM generate_series(1,200) j) FROM generate_series(0,49) i", id))
+}
+
+// TestALaggardIsAnnouncedThenExpired: a subscription that stands still is told to be behind, then at risk, before
+// retention passes it; what was left out is listed, and it goes on behind that.
+func TestALaggardIsAnnouncedThenExpired(t *testing.T) {
+	t.Parallel()
+	db, h, slow, dir := newPG(t), newHook(t), newHook(t), t.TempDir()
+	yaml := strings.Replace(db.yaml("well: {source: files, deliver: {"+toHook(h)+"}}", "slow: {source: files, laggard: hold, deliver: {"+toHook(slow)+"}}"),
+		"sources:", "log: {retention: {age: 1h, size: 16MiB}}\nsources:", 1)
+	in := install(t, dir, yaml)
+	in.streaming(t, "files")
+	if _, err := in.admin.Pause(t.Context(), connect.NewRequest(&leatv1.PauseRequest{Subscription: "slow", Reason: "index rebuild"})); err != nil {
+		t.Fatal(err)
+	}
+	stage := func() *leatv1.Laggard { return in.subscription(t, "slow").Laggard }
+	risk, rows := &leatv1.Laggard{}, 0
+	for l := stage(); l.GetStage() != "expired"; l = stage() {
+		if l.GetStage() == "at risk" {
+			risk = l
+		}
+		db.fill(t, rows)
+		db.fill(t, rows+50)
+		rows += 100
+		h.waits(t, rows)
+		time.Sleep(100 * time.Millisecond) // the server looks once a second
+	}
+	if risk.GetTimeToLoss() == nil || risk.Policy != "hold" || !strings.Contains(risk.Why, "until retention removes") {
+		t.Errorf("not announced before it was lost: %v", risk)
+	}
+	lines := in.log.String()
+	announced, expired := strings.Index(lines, "subscription is at risk"), strings.Index(lines, "subscription is expired")
+	if announced < 0 || expired < announced {
+		t.Error("expired without an announcement before")
+	}
+	if st := in.subscription(t, "well"); st.Laggard.GetStage() != "live" {
+		t.Errorf("the other one: %v", st.Laggard)
+	}
+	oldest := in.source(t, "files").Oldest
+	if _, err := in.admin.Resume(t.Context(), connect.NewRequest(&leatv1.ResumeRequest{Subscription: "slow"})); err != nil {
+		t.Fatal(err)
+	}
+	var listed []*leatv1.Skipped
+	until(t, "what was left out to be listed", func() bool {
+		r, err := in.admin.Parked(t.Context(), connect.NewRequest(&leatv1.ParkedRequest{Subscription: "slow"}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		listed = r.Msg.Skipped
+		return len(listed) > 0
+	})
+	n := listed[0].To - listed[0].From
+	if n == 0 || listed[0].To != oldest || !strings.Contains(listed[0].Reason, "retention") || stage().ExpiredEvents != n {
+		t.Errorf("listed %v, the log begins at %d: %v", listed, oldest, stage())
+	}
+	if got := slow.waits(t, rows-int(n)); len(got) != rows-int(n) {
+		t.Errorf("%d events, want %d", len(got), rows-int(n))
+	}
+}
+
+// TestAFullDisk: 90 % keeps the log from growing, 95 % stops reading, each named in status and ended with room; a
+// lower retention is obeyed at once.
+func TestAFullDisk(t *testing.T) {
+	t.Parallel()
+	db, h, dir := newPG(t), newHook(t), t.TempDir()
+	yaml := strings.Replace(db.yaml("a: {source: files, deliver: {"+toHook(h)+"}}"), "sources:", "log: {retention: {age: 1h, size: 64MiB}}\nsources:", 1)
+	var free atomic.Uint64
+	free.Store(50)
+	in := install(t, dir, yaml, func(o *Options) {
+		o.Space = func(string) (uint64, uint64, error) { return free.Load(), 100, nil }
+	})
+	in.streaming(t, "files")
+	is := func(stage string) {
+		t.Helper()
+		until(t, "the disk's stage to be "+stage, func() bool { return in.source(t, "files").Disk == stage })
+	}
+	rows := 0
+	more := func(n int) {
+		for range n {
+			db.fill(t, rows)
+			rows += 50
+		}
+		h.waits(t, rows)
+	}
+	more(80)
+	free.Store(19)
+	is("replays")
+	free.Store(9)
+	is("laggards")
+	bound := in.source(t, "files").LogBytes
+	until(t, "the log to shrink by one segment for each new one", func() bool {
+		more(3)
+		st := in.source(t, "files")
+		return rows > 6500 && st.LogBytes <= bound+8<<20
+	})
+	if rows > 16000 {
+		t.Error("it grew")
+	}
+	free.Store(4)
+	is("reading")
+	until(t, "the source not to be read, and why", func() bool {
+		p := in.source(t, "files").Pressure
+		return p.Reading == 0 && strings.Contains(p.Why, "95 %")
+	})
+	free.Store(6) // hysteresis
+	db.exec(t, "INSERT INTO files VALUES (10000000)")
+	until(t, "a warning", func() bool { return strings.Contains(in.log.String(), "full to 90 %") })
+	if in.source(t, "files").Disk != "reading" {
+		t.Error("no hysteresis")
+	}
+	free.Store(50)
+	is("")
+	rows++
+	h.waits(t, rows)
+	bound = in.source(t, "files").LogBytes
+	in.apply(t, strings.Replace(yaml, "64MiB}", "16MiB}", 1))
+	until(t, "the lower retention to be obeyed", func() bool { return in.source(t, "files").LogBytes <= 24<<20 })
+	if bound <= 24<<20 {
+		t.Errorf("the log had only %d bytes", bound)
+	}
+}
