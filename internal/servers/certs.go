@@ -21,7 +21,7 @@ import (
 )
 
 // Certs are paths of PEM files. ServerCert is valid for 127.0.0.1 and localhost, ClientCert names the
-// superuser.
+// superuser of a server that they are of.
 type Certs struct {
 	CA, ServerCert, ServerKey, ClientCert, ClientKey string
 
@@ -29,6 +29,9 @@ type Certs struct {
 	caKey crypto.Signer
 	dir   string
 }
+
+// NewCerts makes an authority and certificates that it signed in dir, which must not exist.
+func NewCerts(dir string) (*Certs, error) { return newCerts(dir, "client", nil) }
 
 // newCerts makes an authority, a server's certificate (its key readable by as) and a client's.
 func newCerts(dir, user string, as *process.Identity) (*Certs, error) {

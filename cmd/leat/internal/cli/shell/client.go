@@ -290,6 +290,22 @@ func roleHint(doing string, token bool) string {
 	return "The token needs the role operate."
 }
 
+// speaksTLS looks whether TLS is what answers an address that was given without; nothing is sent over it.
+func (s *Server) speaksTLS() bool {
+	if !strings.HasPrefix(s.Base, "http://") {
+		return false
+	}
+	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: dialTime}, Config: &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: true}}
+	ctx, cancel := context.WithTimeout(context.Background(), dialTime)
+	defer cancel()
+	conn, err := d.DialContext(ctx, "tcp", s.Shown)
+	if err != nil {
+		return false
+	}
+	_ = conn.Close()
+	return true
+}
+
 // unreachable explains why no answer of a Leat came.
 func (s *Server) unreachable(doing string, c *connect.Error) error {
 	var unknown x509.UnknownAuthorityError
@@ -315,6 +331,8 @@ func (s *Server) unreachable(doing string, c *connect.Error) error {
 		why = "what answers there is no Leat"
 	case c.Code() == connect.CodeDeadlineExceeded:
 		why = "no answer in time"
+	case s.speaksTLS():
+		why, hint = "it speaks TLS", "Give --addr https://HOST:PORT, and --ca FILE where its authority is your own."
 	default:
 		why = "what answers there is no Leat (" + c.Message() + ")"
 		hint = "Is the address right (--addr, LEAT_ADDR, listen in leat.yaml)? Does the server want https://?"
