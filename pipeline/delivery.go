@@ -51,6 +51,17 @@ type Delivery struct {
 	Runs     []Run
 	// Events and Bytes in it.
 	Events, Bytes int
+	// Handed, when set, is to be called by the sink once it only waits: for the network, the subscriber's answer, a
+	// pace. What it did until then is CPU, and others take their turn. Never after Deliver returned; again does
+	// no harm. A sink that never waits need not.
+	Handed func()
+}
+
+// HandOver calls Handed, when it is set.
+func (d *Delivery) HandOver() {
+	if d.Handed != nil {
+		d.Handed()
+	}
 }
 
 // Each calls f for each event in order, i counting from 0 over the whole Delivery.

@@ -159,6 +159,12 @@ type LogReader interface {
 	Close() error
 }
 
+// Tailing is the optional capability of a LogReader to tell whether it keeps up.
+type Tailing interface {
+	// Behind reports whether the last batch came from the disk: not from what all who keep up share in memory.
+	Behind() bool
+}
+
 var (
 	// ErrClosed: the log, reader or sink was closed.
 	ErrClosed = errors.New("closed")

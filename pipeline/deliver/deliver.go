@@ -27,6 +27,7 @@ import (
 	"github.com/leat-cdc/leat/pipeline/filter"
 	"github.com/leat-cdc/leat/pipeline/flow"
 	"github.com/leat-cdc/leat/pipeline/partition"
+	"github.com/leat-cdc/leat/pipeline/sched"
 )
 
 // Order says what keeps its order.
@@ -142,6 +143,10 @@ type Config struct {
 	Retry     Retry
 	Exhausted Exhausted
 	Laggard   Laggard
+	// Gate that Deliveries go through while they are encoded, with others of the process; nil = none. Priority
+	// is the class there.
+	Gate     *sched.Gate
+	Priority sched.Class
 	// Timeout sets Delivery.Deadline; 0 = none.
 	Timeout time.Duration
 	// Grace that Deliveries get to end when the subscription stops or pauses; default 10 s.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/pipeline/flow"
+	"github.com/leat-cdc/leat/pipeline/sched"
 )
 
 // delivery is a Delivery with what the session knows about it.
@@ -27,6 +28,8 @@ type delivery struct {
 	settled []uint64
 	keys    []*heldKey // scratch of settle
 	unsure  int
+	grant   sched.Grant
+	handed  func()          // ends grant; kept when d is used again
 	last    pipeline.Offset // of the last event added; sorted while it grows
 	mixed   bool            // events are not in order of offset yet
 
@@ -55,7 +58,7 @@ func (d *delivery) recycle() {
 	clear(d.items)
 	clear(d.units)
 	clear(d.keys)
-	*d = delivery{Delivery: pipeline.Delivery{Runs: d.Runs[:0]}, items: d.items[:0], slots: d.slots[:0], bits: d.bits[:0],
+	*d = delivery{Delivery: pipeline.Delivery{Runs: d.Runs[:0]}, handed: d.handed, items: d.items[:0], slots: d.slots[:0], bits: d.bits[:0],
 		units: d.units[:0], settled: d.settled[:0], keys: d.keys[:0]}
 	deliveries.Put(d)
 }
@@ -98,6 +101,13 @@ func (d *delivery) Swap(i, j int) {
 
 // dispatch sends what may go now.
 func (s *session) dispatch(ctx context.Context, now time.Time) {
+	if waits := s.sendAll(ctx, now); !waits {
+		s.turn.entry.Rest(now)
+	}
+}
+
+// sendAll reports whether it stopped because it is not the session's turn.
+func (s *session) sendAll(ctx context.Context, now time.Time) (waits bool) {
 	ratio := s.cfg.Throttle.ratio()
 	limit, until := share(s.limit(), ratio, now)
 	s.throttled = time.Time{}
@@ -105,18 +115,22 @@ func (s *session) dispatch(ctx context.Context, now time.Time) {
 		if s.inflight >= limit {
 			s.throttled = until
 			s.wants(now)
-			return
+			return false
 		}
 		if !s.flows(now) {
-			return
+			return false
+		}
+		if n := s.deliverable(now); n == 0 || !s.turn.entry.Ask(min(n, limit-s.inflight), now) {
+			return n > 0
 		}
 		d := s.next(now)
 		if d == nil {
-			return
+			return false
 		}
 		s.pace.sent(d.Events, ratio, now)
 		s.send(ctx, d, now)
 	}
+	return false
 }
 
 // next cuts the next Delivery, nil when there is nothing to send.
@@ -340,6 +354,7 @@ func (s *session) send(ctx context.Context, d *delivery, now time.Time) {
 		d.Deadline = now.Add(s.cfg.Timeout)
 	}
 	d.sent = now
+	s.turn.begin(d, now)
 	s.inflight++
 	s.outage.Sent(d.Number)
 	if s.limiter != nil {
@@ -350,7 +365,9 @@ func (s *session) send(ctx context.Context, d *delivery, now time.Time) {
 	}
 	s.wg.Go(func() {
 		d.outcomes, d.err = s.cfg.Sink.Deliver(ctx, &d.Delivery)
-		d.took = time.Since(d.sent)
+		end := time.Now()
+		d.took = end.Sub(d.sent)
+		d.grant.Done(d.Bytes, end)
 		s.results <- d
 	})
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/pipeline/pipetest"
+	"github.com/leat-cdc/leat/pipeline/sched"
 )
 
 // world is a subscriber that fails at random, and remembers what it is to remember.
@@ -356,6 +357,9 @@ func simulate(t *testing.T, p plan) error {
 	w.parks = p.exhausted == ExhaustedPark
 	if p.tinyBudget {
 		c.Budget = 1
+	}
+	if p.seed%2 == 0 { // hardly ever its turn
+		c.Gate = sched.NewGate(1)
 	}
 	total := 0
 	sub := start(t, c)

@@ -108,6 +108,7 @@ type reader struct {
 	filter *filter.Filter
 	budget *budget
 	out    chan *item
+	behind *atomic.Bool // it reads what is not in memory any more
 	dead   *atomic.Uint64
 	// expired counts what retention took.
 	expired *atomic.Uint64
@@ -144,6 +145,7 @@ func (r *reader) read(ctx context.Context) error {
 		return err
 	}
 	defer lr.Close()
+	tail, _ := lr.(pipeline.Tailing)
 	for {
 		if err := r.budget.wait(ctx); err != nil {
 			return err
@@ -151,6 +153,11 @@ func (r *reader) read(ctx context.Context) error {
 		b, err := lr.Next(ctx)
 		if err != nil {
 			return err
+		}
+		if tail != nil {
+			if behind := tail.Behind(); behind != r.behind.Load() {
+				r.behind.Store(behind)
+			}
 		}
 		if b.Next() <= r.pos || len(b.Events) == 0 {
 			b.Release()

@@ -28,7 +28,8 @@ type session struct {
 	stream  stream
 	held    heldKeys
 	outage  *flow.Outage // the subscription's
-	pass    *pass        // nil: none
+	turn    *turn
+	pass    *pass // nil: none
 	// passing counts Deliveries of the pass that are out; asideLast: the last one sent was one.
 	passing   int
 	asideLast bool
@@ -59,7 +60,7 @@ func newSession(s *Subscription, cur pipeline.Cursor) *session {
 	return &session{
 		sub: s, cfg: c, limiter: s.limiter, outage: &s.outage, number: s.number, start: cur, front: *newFrontier(cur.Low), maxBytes: c.Batch.Bytes,
 		budget: newBudget(c.Budget), items: make(chan *item, 64), results: make(chan *delivery, c.MaxInFlight),
-		lanes: newLanes(c, ordered), stream: stream{pos: cur.Low}, held: newHeldKeys(), pace: newPace(c.Rate),
+		lanes: newLanes(c, ordered), stream: stream{pos: cur.Low}, held: newHeldKeys(), pace: newPace(c.Rate), turn: newTurn(c),
 	}
 }
 
@@ -82,6 +83,7 @@ func (s *session) run(ctx context.Context) (pipeline.Cursor, *command, error) {
 	for !s.stopping {
 		now := time.Now()
 		s.stepPass(sendCtx, now)
+		s.turn.place(s.cfg)
 		s.dispatch(sendCtx, now)
 		s.persist(now)
 		s.countLanes(now)
@@ -98,6 +100,7 @@ func (s *session) run(ctx context.Context) (pipeline.Cursor, *command, error) {
 			s.save.noted(err)
 		case <-timer.C:
 		case <-s.cfg.Throttle.wake():
+		case <-s.turn.entry.Wake():
 		case c := <-s.sub.commands:
 			cmd, s.stopping = &c, true
 		case err := <-readErr:
@@ -111,6 +114,7 @@ func (s *session) run(ctx context.Context) (pipeline.Cursor, *command, error) {
 		}
 	}
 	stopReader()
+	s.turn.entry.Rest(time.Now())
 	s.finish(abandon)
 	if reading {
 		<-readErr
@@ -123,7 +127,7 @@ func (s *session) run(ctx context.Context) (pipeline.Cursor, *command, error) {
 }
 
 func (s *session) reader() *reader {
-	r := &reader{cfg: s.cfg, budget: s.budget, out: s.items, dead: &s.sub.dead, expired: &s.sub.expired, pos: s.start.Low,
+	r := &reader{cfg: s.cfg, behind: &s.turn.behind, budget: s.budget, out: s.items, dead: &s.sub.dead, expired: &s.sub.expired, pos: s.start.Low,
 		high: max(s.start.Low, s.start.High), pending: s.start.Pending}
 	if s.cfg.Filter != nil {
 		r.filter = s.cfg.Filter.New()

@@ -381,6 +381,13 @@ func (r *reader) resolver(s *segment, in *stream) record.Resolver {
 	}
 }
 
+// Behind reports whether the last batch came from a segment.
+func (r *reader) Behind() bool {
+	r.use.Lock()
+	defer r.use.Unlock()
+	return r.seg != nil
+}
+
 // Close frees what the reader holds and wakes a blocked Next.
 func (r *reader) Close() error {
 	r.once.Do(func() {

@@ -19,6 +19,7 @@ import (
 	"github.com/leat-cdc/leat/pipeline/flow"
 	"github.com/leat-cdc/leat/pipeline/ingest"
 	"github.com/leat-cdc/leat/pipeline/partition"
+	"github.com/leat-cdc/leat/pipeline/sched"
 	"github.com/leat-cdc/leat/schemas"
 	"github.com/leat-cdc/leat/schemas/cell"
 )
@@ -29,6 +30,8 @@ type Config struct {
 	Store    deliver.Store
 	Form     func(*schemas.Table) *cell.Form
 	Observer pipeline.Observer
+	// Gate that the Deliveries of all subscriptions go through; default: one of sched.DefaultSlots.
+	Gate *sched.Gate
 	// Again is how long a source that stopped (a person has to act) or a log that failed waits until it
 	// is tried again by itself; default 30 s. Retry does it at once.
 	Again time.Duration
@@ -78,6 +81,9 @@ type Engine struct {
 // New returns an engine without units.
 func New(cfg Config) *Engine {
 	cfg.Observer = cfg.Observer.Fill()
+	if cfg.Gate == nil {
+		cfg.Gate = sched.NewGate(sched.DefaultSlots())
+	}
 	if cfg.Again == 0 {
 		cfg.Again = 30 * time.Second
 	}

@@ -322,6 +322,7 @@ func (r *runner) once(ctx context.Context, log pipeline.Log) (err error) {
 	defer func() { err = errors.Join(err, sink.Close()) }()
 	c := r.spec.Deliver
 	c.Log, c.Cursors, c.Store, c.Sink, c.Observer = log, r.cfg.Cursors, r.cfg.Store, sink, r.cfg.Observer
+	c.Gate = r.cfg.Gate
 	sub, err := deliver.New(c)
 	if err != nil {
 		return err

@@ -10,7 +10,7 @@ import (
 // encode, it waits for a disk or for a peer that does not read. It is also the most CPU that is charged.
 const spell = 10 * time.Millisecond
 
-// DefaultSlots is how many grants a process of that many cores gives at once; see docs/performance.md.
+// DefaultSlots is how many grants are given at once by default: see docs/performance.md.
 func DefaultSlots() int { return 2 * runtime.GOMAXPROCS(0) }
 
 // Gate lets lanes share a number of slots: who asks while one is free gets it; else a Scheduler decides whose

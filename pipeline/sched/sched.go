@@ -5,20 +5,20 @@ import (
 	"time"
 )
 
-// Class of a subscription.
+// Class of a subscription. The zero one is Normal.
 type Class uint8
 
 const (
-	Critical Class = iota
+	Normal Class = iota
+	Critical
 	High
-	Normal
 	Low
 	classes
 )
 
 var (
-	classNames = [...]string{"critical", "high", "normal", "low"}
-	weights    = [...]float64{8, 4, 2, 1}
+	classNames = [...]string{Critical: "critical", High: "high", Normal: "normal", Low: "low"}
+	weights    = [...]float64{Critical: 8, High: 4, Normal: 2, Low: 1}
 )
 
 // String is the class as it stands in the configuration.

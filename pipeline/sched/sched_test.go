@@ -7,7 +7,7 @@ import (
 )
 
 func TestParseClass(t *testing.T) {
-	for c := Critical; c <= Low; c++ {
+	for c := range classes {
 		if got, err := ParseClass(c.String()); err != nil || got != c {
 			t.Errorf("%v: %v, %v", c, got, err)
 		}

@@ -131,7 +131,7 @@ func TestShares(t *testing.T) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		var clients []*client
 		sum, present := 0.0, map[Class]int{}
-		for c := Critical; c <= Low; c++ {
+		for c := range classes {
 			n := r.IntN(5)
 			if n == 0 {
 				continue

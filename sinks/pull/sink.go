@@ -124,6 +124,7 @@ func (s *Sink) Deliver(ctx context.Context, d *pipeline.Delivery) (pipeline.Outc
 		s.giveBack()
 	}
 	s.mu.Unlock()
+	d.HandOver()
 	select {
 	case <-it.finished:
 		return it.outcomes, nil

@@ -18,6 +18,9 @@ const mostHosts = 4
 // post sends the message and reads the reply. Outcomes are per event sent, nil when all is done. Where a host
 // cannot have taken it, another host is asked.
 func (s *Sink) post(ctx context.Context, m message, r *request) (pipeline.Outcomes, error) {
+	if s.o.PerHost > 0 || !s.keeper.known.Load() {
+		m.waits()
+	}
 	if err := s.ready(ctx); err != nil {
 		return nil, s.failed(ctx, err, s.o.Timeout)
 	}
@@ -87,6 +90,9 @@ type answer struct {
 
 // ask sends, when the endpoint has agreed and its rate allows it.
 func (s *Sink) ask(ctx context.Context, t *target, m message, r *request) (pipeline.Outcomes, answer, error) {
+	if t.endpoint.ask {
+		m.waits()
+	}
 	if a, err := s.agreed(ctx, t); err != nil {
 		return nil, a, err
 	}
@@ -124,6 +130,7 @@ func (s *Sink) send(ctx context.Context, t *target, m message, r *request) (pipe
 	req.Body = newBody(m.parts, &open)
 	// A kept connection that the server closed meanwhile: once more on a fresh one.
 	req.GetBody = func() (io.ReadCloser, error) { return newBody(m.parts, &open), nil }
+	m.waits()
 	resp, err := t.endpoint.transport.RoundTrip(req)
 	if err != nil {
 		a, failed := s.unanswered(ctx, err, deadline.Sub(now))

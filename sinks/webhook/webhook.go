@@ -176,7 +176,7 @@ func (s *Sink) Deliver(ctx context.Context, d *pipeline.Delivery) (pipeline.Outc
 		body[n] = bytes.TrimSuffix(body[n], []byte{','})
 		body = append(body, []byte{']'})
 	}
-	out, err := s.post(ctx, message{id: s.id(r, d.Replay), contentType: contentType, parts: body, attempt: d.Attempt, reason: d.Reason, deadline: d.Deadline}, r)
+	out, err := s.post(ctx, message{id: s.id(r, d.Replay), contentType: contentType, parts: body, attempt: d.Attempt, reason: d.Reason, deadline: d.Deadline, handOver: d.HandOver}, r)
 	if err != nil {
 		return nil, err
 	}
@@ -290,6 +290,14 @@ type message struct {
 	attempt         int
 	reason          pipeline.Reason
 	deadline        time.Time
+	handOver        func() // see pipeline.Delivery; nil: none
+}
+
+// waits: from here on it is not CPU that the message needs.
+func (m message) waits() {
+	if m.handOver != nil {
+		m.handOver()
+	}
 }
 
 func (s *Sink) header(e *endpoint, m message, now, deadline time.Time) http.Header {

@@ -23,6 +23,7 @@ import (
 	"github.com/leat-cdc/leat/pipeline/engine"
 	"github.com/leat-cdc/leat/pipeline/filter"
 	"github.com/leat-cdc/leat/pipeline/flow"
+	"github.com/leat-cdc/leat/pipeline/sched"
 	"github.com/leat-cdc/leat/pipeline/state"
 	"github.com/leat-cdc/leat/schemas"
 	"github.com/leat-cdc/leat/schemas/cell/form"
@@ -251,6 +252,9 @@ func (s *Server) startSubscription(ctx context.Context, cfg *config.Config, name
 			}
 			return text, key
 		}}
+	if c.Priority, err = sched.ParseClass(sub.Priority); err != nil {
+		return cfg.Errorf("subscriptions."+name+".priority", "%v", err)
+	}
 	switch sub.Exhausted {
 	case "skip":
 		c.Exhausted = deliver.ExhaustedSkip

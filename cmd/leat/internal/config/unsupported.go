@@ -23,7 +23,6 @@ var unsupported = []struct {
 	{path: "sources.*.snapshot.mode", values: []string{"initial"}, cure: "use none"},
 	{path: "subscriptions.*.from", values: []string{"snapshot"}, cure: "use earliest, latest, {offset: N} or {time: T}"},
 	{path: "subscriptions.*.laggard", values: []string{"snapshot"}, cure: "use hold or skip"},
-	{path: "subscriptions.*.priority", values: []string{"critical", "high", "low"}, cure: "use normal"},
 	{path: "subscriptions.*.deliver.kafka", cure: "use webhook, pull, file or stdout"},
 	{path: "subscriptions.*.deliver.search", cure: "use webhook, pull, file or stdout"},
 	{path: "subscriptions.*.deliver.parquet", cure: "use webhook, pull, file or stdout"},
