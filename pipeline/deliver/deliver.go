@@ -236,9 +236,10 @@ type Status struct {
 	Persisted, Resolved pipeline.Offset
 	// InFlight Deliveries; Open events (given out or held, and not done); Held keys; Buffered bytes.
 	InFlight, Open, Held int
-	// Limit of the Deliveries in flight now, and Pace in Deliveries per second (0: none); Flow says why
+	// Limit of the Deliveries in flight now, of Max by configuration, and Pace in Deliveries per second (0: none); Flow says why
 	// they are lower than configured, empty when nothing was ever cut.
 	Limit int
+	Max   int
 	Pace  float64
 	Flow  string
 	// Parked keys: see Subscription.Parked.

@@ -68,7 +68,7 @@ func (s *session) learn(d *delivery, failed *pipeline.DeliveryError, now time.Ti
 
 // tellFlow fills in the status; it runs under the subscription's lock.
 func (s *session) tellFlow(st *Status) {
-	st.Limit = s.limit()
+	st.Limit, st.Max = s.limit(), s.cfg.MaxInFlight
 	if s.limiter != nil {
 		st.Pace, st.Flow = s.limiter.Rate(), s.limiter.Reason()
 	}

@@ -327,7 +327,9 @@ type SourceStatus struct {
 	Pressure *SourcePressure `protobuf:"bytes,41,opt,name=pressure,proto3" json:"pressure,omitempty"`
 	// what our own disk, which fills, forbids: empty, replays (80 %), laggards (90 %: what subscriptions that
 	// are behind have not read goes early), reading (95 %)
-	Disk          string `protobuf:"bytes,50,opt,name=disk,proto3" json:"disk,omitempty"`
+	Disk string `protobuf:"bytes,50,opt,name=disk,proto3" json:"disk,omitempty"`
+	// what waits, the worst first; empty: nothing does
+	Waits         []*Wait `protobuf:"bytes,42,rep,name=waits,proto3" json:"waits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -502,6 +504,94 @@ func (x *SourceStatus) GetDisk() string {
 	return ""
 }
 
+func (x *SourceStatus) GetWaits() []*Wait {
+	if x != nil {
+		return x.Waits
+	}
+	return nil
+}
+
+// Wait is something that is not done now, why, and what ends it.
+type Wait struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// state (of the source or subscription), throttle, load, loss, disk, flow, host, parked, lag, cursor
+	Kind   string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// what must happen; never empty
+	EndsWhen string `protobuf:"bytes,3,opt,name=ends_when,json=endsWhen,proto3" json:"ends_when,omitempty"`
+	// when it is tried again, or ends by itself; absent: that is no matter of time
+	Until *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=until,proto3" json:"until,omitempty"`
+	// notice (on purpose, or harmless), warning, error (needs somebody)
+	Level         string `protobuf:"bytes,5,opt,name=level,proto3" json:"level,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Wait) Reset() {
+	*x = Wait{}
+	mi := &file_leat_v1_admin_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Wait) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Wait) ProtoMessage() {}
+
+func (x *Wait) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_admin_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Wait.ProtoReflect.Descriptor instead.
+func (*Wait) Descriptor() ([]byte, []int) {
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Wait) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Wait) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Wait) GetEndsWhen() string {
+	if x != nil {
+		return x.EndsWhen
+	}
+	return ""
+}
+
+func (x *Wait) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *Wait) GetLevel() string {
+	if x != nil {
+		return x.Level
+	}
+	return ""
+}
+
 // Notice: a table that is quarantined, or whose earlier changes did not enter the log.
 type Notice struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -519,7 +609,7 @@ type Notice struct {
 
 func (x *Notice) Reset() {
 	*x = Notice{}
-	mi := &file_leat_v1_admin_proto_msgTypes[4]
+	mi := &file_leat_v1_admin_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -531,7 +621,7 @@ func (x *Notice) String() string {
 func (*Notice) ProtoMessage() {}
 
 func (x *Notice) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[4]
+	mi := &file_leat_v1_admin_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -544,7 +634,7 @@ func (x *Notice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notice.ProtoReflect.Descriptor instead.
 func (*Notice) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{4}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Notice) GetKind() string {
@@ -631,14 +721,29 @@ type SubscriptionStatus struct {
 	// keys that are parked: leat parked
 	Parked uint64 `protobuf:"varint,41,opt,name=parked,proto3" json:"parked,omitempty"`
 	// how near it is to what retention removes; absent while that is not known
-	Laggard       *Laggard `protobuf:"bytes,50,opt,name=laggard,proto3" json:"laggard,omitempty"`
+	Laggard *Laggard `protobuf:"bytes,50,opt,name=laggard,proto3" json:"laggard,omitempty"`
+	// what waits, the worst first; empty: nothing does
+	Waits []*Wait `protobuf:"bytes,42,rep,name=waits,proto3" json:"waits,omitempty"`
+	// deliveries that may be in flight now, and by configuration
+	Limit       uint32 `protobuf:"varint,43,opt,name=limit,proto3" json:"limit,omitempty"`
+	MaxInFlight uint32 `protobuf:"varint,44,opt,name=max_in_flight,json=maxInFlight,proto3" json:"max_in_flight,omitempty"`
+	// deliveries per second that may leave; 0: no bound
+	Pace float64 `protobuf:"fixed64,45,opt,name=pace,proto3" json:"pace,omitempty"`
+	// why limit or pace are lower than configured; empty when nothing was ever cut
+	Flow string `protobuf:"bytes,46,opt,name=flow,proto3" json:"flow,omitempty"`
+	// one for each range of the key spaces that were ever split
+	Lanes []*Lane `protobuf:"bytes,47,rep,name=lanes,proto3" json:"lanes,omitempty"`
+	// of a webhook
+	Hosts []*Host `protobuf:"bytes,48,rep,name=hosts,proto3" json:"hosts,omitempty"`
+	// so many hosts are ejected that all are used
+	HostsPanic    bool `protobuf:"varint,49,opt,name=hosts_panic,json=hostsPanic,proto3" json:"hosts_panic,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SubscriptionStatus) Reset() {
 	*x = SubscriptionStatus{}
-	mi := &file_leat_v1_admin_proto_msgTypes[5]
+	mi := &file_leat_v1_admin_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -650,7 +755,7 @@ func (x *SubscriptionStatus) String() string {
 func (*SubscriptionStatus) ProtoMessage() {}
 
 func (x *SubscriptionStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[5]
+	mi := &file_leat_v1_admin_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -663,7 +768,7 @@ func (x *SubscriptionStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscriptionStatus.ProtoReflect.Descriptor instead.
 func (*SubscriptionStatus) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{5}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *SubscriptionStatus) GetName() string {
@@ -848,6 +953,62 @@ func (x *SubscriptionStatus) GetLaggard() *Laggard {
 	return nil
 }
 
+func (x *SubscriptionStatus) GetWaits() []*Wait {
+	if x != nil {
+		return x.Waits
+	}
+	return nil
+}
+
+func (x *SubscriptionStatus) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *SubscriptionStatus) GetMaxInFlight() uint32 {
+	if x != nil {
+		return x.MaxInFlight
+	}
+	return 0
+}
+
+func (x *SubscriptionStatus) GetPace() float64 {
+	if x != nil {
+		return x.Pace
+	}
+	return 0
+}
+
+func (x *SubscriptionStatus) GetFlow() string {
+	if x != nil {
+		return x.Flow
+	}
+	return ""
+}
+
+func (x *SubscriptionStatus) GetLanes() []*Lane {
+	if x != nil {
+		return x.Lanes
+	}
+	return nil
+}
+
+func (x *SubscriptionStatus) GetHosts() []*Host {
+	if x != nil {
+		return x.Hosts
+	}
+	return nil
+}
+
+func (x *SubscriptionStatus) GetHostsPanic() bool {
+	if x != nil {
+		return x.HostsPanic
+	}
+	return false
+}
+
 // Laggard is how a subscription that is behind fares.
 type Laggard struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -867,7 +1028,7 @@ type Laggard struct {
 
 func (x *Laggard) Reset() {
 	*x = Laggard{}
-	mi := &file_leat_v1_admin_proto_msgTypes[6]
+	mi := &file_leat_v1_admin_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -879,7 +1040,7 @@ func (x *Laggard) String() string {
 func (*Laggard) ProtoMessage() {}
 
 func (x *Laggard) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[6]
+	mi := &file_leat_v1_admin_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -892,7 +1053,7 @@ func (x *Laggard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Laggard.ProtoReflect.Descriptor instead.
 func (*Laggard) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{6}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Laggard) GetStage() string {
@@ -937,6 +1098,190 @@ func (x *Laggard) GetExpiredEvents() uint64 {
 	return 0
 }
 
+// Lane is a subscription's part of a range.
+type Lane struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Space string                 `protobuf:"bytes,1,opt,name=space,proto3" json:"space,omitempty"`
+	Range uint64                 `protobuf:"varint,2,opt,name=range,proto3" json:"range,omitempty"`
+	// every event of the range below is done
+	Low uint64 `protobuf:"varint,3,opt,name=low,proto3" json:"low,omitempty"`
+	// events read and not done; parked keys
+	Open   uint32 `protobuf:"varint,4,opt,name=open,proto3" json:"open,omitempty"`
+	Parked uint32 `protobuf:"varint,5,opt,name=parked,proto3" json:"parked,omitempty"`
+	// time since the commit of the oldest open event; absent when none is open
+	Lag           *durationpb.Duration `protobuf:"bytes,6,opt,name=lag,proto3" json:"lag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Lane) Reset() {
+	*x = Lane{}
+	mi := &file_leat_v1_admin_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Lane) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Lane) ProtoMessage() {}
+
+func (x *Lane) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_admin_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Lane.ProtoReflect.Descriptor instead.
+func (*Lane) Descriptor() ([]byte, []int) {
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Lane) GetSpace() string {
+	if x != nil {
+		return x.Space
+	}
+	return ""
+}
+
+func (x *Lane) GetRange() uint64 {
+	if x != nil {
+		return x.Range
+	}
+	return 0
+}
+
+func (x *Lane) GetLow() uint64 {
+	if x != nil {
+		return x.Low
+	}
+	return 0
+}
+
+func (x *Lane) GetOpen() uint32 {
+	if x != nil {
+		return x.Open
+	}
+	return 0
+}
+
+func (x *Lane) GetParked() uint32 {
+	if x != nil {
+		return x.Parked
+	}
+	return 0
+}
+
+func (x *Lane) GetLag() *durationpb.Duration {
+	if x != nil {
+		return x.Lag
+	}
+	return nil
+}
+
+// Host of a webhook.
+type Host struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// host:port or address
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// 0: same zone, 1: same region, 2: elsewhere
+	Rank     uint32 `protobuf:"varint,2,opt,name=rank,proto3" json:"rank,omitempty"`
+	Requests uint64 `protobuf:"varint,3,opt,name=requests,proto3" json:"requests,omitempty"`
+	UnderWay uint32 `protobuf:"varint,4,opt,name=under_way,json=underWay,proto3" json:"under_way,omitempty"`
+	Ejected  bool   `protobuf:"varint,5,opt,name=ejected,proto3" json:"ejected,omitempty"`
+	// of the ejection: when a request tries the host, and why it was ejected
+	Until         *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=until,proto3" json:"until,omitempty"`
+	Reason        string                 `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Host) Reset() {
+	*x = Host{}
+	mi := &file_leat_v1_admin_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Host) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Host) ProtoMessage() {}
+
+func (x *Host) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_admin_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Host.ProtoReflect.Descriptor instead.
+func (*Host) Descriptor() ([]byte, []int) {
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Host) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Host) GetRank() uint32 {
+	if x != nil {
+		return x.Rank
+	}
+	return 0
+}
+
+func (x *Host) GetRequests() uint64 {
+	if x != nil {
+		return x.Requests
+	}
+	return 0
+}
+
+func (x *Host) GetUnderWay() uint32 {
+	if x != nil {
+		return x.UnderWay
+	}
+	return 0
+}
+
+func (x *Host) GetEjected() bool {
+	if x != nil {
+		return x.Ejected
+	}
+	return false
+}
+
+func (x *Host) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *Host) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 type PlanRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The file's name, for messages, and its text, ${NAME} not expanded.
@@ -948,7 +1293,7 @@ type PlanRequest struct {
 
 func (x *PlanRequest) Reset() {
 	*x = PlanRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[7]
+	mi := &file_leat_v1_admin_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -960,7 +1305,7 @@ func (x *PlanRequest) String() string {
 func (*PlanRequest) ProtoMessage() {}
 
 func (x *PlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[7]
+	mi := &file_leat_v1_admin_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -973,7 +1318,7 @@ func (x *PlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanRequest.ProtoReflect.Descriptor instead.
 func (*PlanRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{7}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PlanRequest) GetName() string {
@@ -1005,7 +1350,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_leat_v1_admin_proto_msgTypes[8]
+	mi := &file_leat_v1_admin_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1017,7 +1362,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[8]
+	mi := &file_leat_v1_admin_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1030,7 +1375,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{8}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Change) GetKind() string {
@@ -1079,7 +1424,7 @@ type PlanResponse struct {
 
 func (x *PlanResponse) Reset() {
 	*x = PlanResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[9]
+	mi := &file_leat_v1_admin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1091,7 +1436,7 @@ func (x *PlanResponse) String() string {
 func (*PlanResponse) ProtoMessage() {}
 
 func (x *PlanResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[9]
+	mi := &file_leat_v1_admin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1104,7 +1449,7 @@ func (x *PlanResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanResponse.ProtoReflect.Descriptor instead.
 func (*PlanResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{9}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PlanResponse) GetChanges() []*Change {
@@ -1133,7 +1478,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[10]
+	mi := &file_leat_v1_admin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1145,7 +1490,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[10]
+	mi := &file_leat_v1_admin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1158,7 +1503,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{10}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ApplyRequest) GetName() string {
@@ -1191,7 +1536,7 @@ type ApplyResponse struct {
 
 func (x *ApplyResponse) Reset() {
 	*x = ApplyResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[11]
+	mi := &file_leat_v1_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1203,7 +1548,7 @@ func (x *ApplyResponse) String() string {
 func (*ApplyResponse) ProtoMessage() {}
 
 func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[11]
+	mi := &file_leat_v1_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1216,7 +1561,7 @@ func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{11}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ApplyResponse) GetChanges() []*Change {
@@ -1236,7 +1581,7 @@ type PauseRequest struct {
 
 func (x *PauseRequest) Reset() {
 	*x = PauseRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[12]
+	mi := &file_leat_v1_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1248,7 +1593,7 @@ func (x *PauseRequest) String() string {
 func (*PauseRequest) ProtoMessage() {}
 
 func (x *PauseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[12]
+	mi := &file_leat_v1_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1261,7 +1606,7 @@ func (x *PauseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseRequest.ProtoReflect.Descriptor instead.
 func (*PauseRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{12}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PauseRequest) GetSubscription() string {
@@ -1286,7 +1631,7 @@ type PauseResponse struct {
 
 func (x *PauseResponse) Reset() {
 	*x = PauseResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[13]
+	mi := &file_leat_v1_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1298,7 +1643,7 @@ func (x *PauseResponse) String() string {
 func (*PauseResponse) ProtoMessage() {}
 
 func (x *PauseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[13]
+	mi := &file_leat_v1_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1311,7 +1656,7 @@ func (x *PauseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseResponse.ProtoReflect.Descriptor instead.
 func (*PauseResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{13}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{16}
 }
 
 type ResumeRequest struct {
@@ -1323,7 +1668,7 @@ type ResumeRequest struct {
 
 func (x *ResumeRequest) Reset() {
 	*x = ResumeRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[14]
+	mi := &file_leat_v1_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1335,7 +1680,7 @@ func (x *ResumeRequest) String() string {
 func (*ResumeRequest) ProtoMessage() {}
 
 func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[14]
+	mi := &file_leat_v1_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1348,7 +1693,7 @@ func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeRequest.ProtoReflect.Descriptor instead.
 func (*ResumeRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{14}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ResumeRequest) GetSubscription() string {
@@ -1366,7 +1711,7 @@ type ResumeResponse struct {
 
 func (x *ResumeResponse) Reset() {
 	*x = ResumeResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[15]
+	mi := &file_leat_v1_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1378,7 +1723,7 @@ func (x *ResumeResponse) String() string {
 func (*ResumeResponse) ProtoMessage() {}
 
 func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[15]
+	mi := &file_leat_v1_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1391,7 +1736,7 @@ func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeResponse.ProtoReflect.Descriptor instead.
 func (*ResumeResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{15}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{18}
 }
 
 type SeekRequest struct {
@@ -1412,7 +1757,7 @@ type SeekRequest struct {
 
 func (x *SeekRequest) Reset() {
 	*x = SeekRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[16]
+	mi := &file_leat_v1_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1424,7 +1769,7 @@ func (x *SeekRequest) String() string {
 func (*SeekRequest) ProtoMessage() {}
 
 func (x *SeekRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[16]
+	mi := &file_leat_v1_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1437,7 +1782,7 @@ func (x *SeekRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeekRequest.ProtoReflect.Descriptor instead.
 func (*SeekRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{16}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SeekRequest) GetSubscription() string {
@@ -1529,7 +1874,7 @@ type SeekResponse struct {
 
 func (x *SeekResponse) Reset() {
 	*x = SeekResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[17]
+	mi := &file_leat_v1_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1541,7 +1886,7 @@ func (x *SeekResponse) String() string {
 func (*SeekResponse) ProtoMessage() {}
 
 func (x *SeekResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[17]
+	mi := &file_leat_v1_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1554,7 +1899,7 @@ func (x *SeekResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeekResponse.ProtoReflect.Descriptor instead.
 func (*SeekResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{17}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SeekResponse) GetFrom() uint64 {
@@ -1590,7 +1935,7 @@ type ParkedRequest struct {
 
 func (x *ParkedRequest) Reset() {
 	*x = ParkedRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[18]
+	mi := &file_leat_v1_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1602,7 +1947,7 @@ func (x *ParkedRequest) String() string {
 func (*ParkedRequest) ProtoMessage() {}
 
 func (x *ParkedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[18]
+	mi := &file_leat_v1_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1615,7 +1960,7 @@ func (x *ParkedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ParkedRequest.ProtoReflect.Descriptor instead.
 func (*ParkedRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{18}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ParkedRequest) GetSubscription() string {
@@ -1655,7 +2000,7 @@ type ParkedResponse struct {
 
 func (x *ParkedResponse) Reset() {
 	*x = ParkedResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[19]
+	mi := &file_leat_v1_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1667,7 +2012,7 @@ func (x *ParkedResponse) String() string {
 func (*ParkedResponse) ProtoMessage() {}
 
 func (x *ParkedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[19]
+	mi := &file_leat_v1_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1680,7 +2025,7 @@ func (x *ParkedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ParkedResponse.ProtoReflect.Descriptor instead.
 func (*ParkedResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{19}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ParkedResponse) GetDead() []*DeadLetter {
@@ -1738,7 +2083,7 @@ type Skipped struct {
 
 func (x *Skipped) Reset() {
 	*x = Skipped{}
-	mi := &file_leat_v1_admin_proto_msgTypes[20]
+	mi := &file_leat_v1_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1750,7 +2095,7 @@ func (x *Skipped) String() string {
 func (*Skipped) ProtoMessage() {}
 
 func (x *Skipped) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[20]
+	mi := &file_leat_v1_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1763,7 +2108,7 @@ func (x *Skipped) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Skipped.ProtoReflect.Descriptor instead.
 func (*Skipped) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{20}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Skipped) GetFrom() uint64 {
@@ -1812,7 +2157,7 @@ type DeadLetter struct {
 
 func (x *DeadLetter) Reset() {
 	*x = DeadLetter{}
-	mi := &file_leat_v1_admin_proto_msgTypes[21]
+	mi := &file_leat_v1_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1824,7 +2169,7 @@ func (x *DeadLetter) String() string {
 func (*DeadLetter) ProtoMessage() {}
 
 func (x *DeadLetter) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[21]
+	mi := &file_leat_v1_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1837,7 +2182,7 @@ func (x *DeadLetter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeadLetter.ProtoReflect.Descriptor instead.
 func (*DeadLetter) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{21}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *DeadLetter) GetId() string {
@@ -1907,7 +2252,7 @@ type Attempt struct {
 
 func (x *Attempt) Reset() {
 	*x = Attempt{}
-	mi := &file_leat_v1_admin_proto_msgTypes[22]
+	mi := &file_leat_v1_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1919,7 +2264,7 @@ func (x *Attempt) String() string {
 func (*Attempt) ProtoMessage() {}
 
 func (x *Attempt) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[22]
+	mi := &file_leat_v1_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1932,7 +2277,7 @@ func (x *Attempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attempt.ProtoReflect.Descriptor instead.
 func (*Attempt) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{22}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Attempt) GetTime() *timestamppb.Timestamp {
@@ -1965,7 +2310,7 @@ type RemoveSourceRequest struct {
 
 func (x *RemoveSourceRequest) Reset() {
 	*x = RemoveSourceRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[23]
+	mi := &file_leat_v1_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1977,7 +2322,7 @@ func (x *RemoveSourceRequest) String() string {
 func (*RemoveSourceRequest) ProtoMessage() {}
 
 func (x *RemoveSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[23]
+	mi := &file_leat_v1_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1990,7 +2335,7 @@ func (x *RemoveSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveSourceRequest.ProtoReflect.Descriptor instead.
 func (*RemoveSourceRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{23}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RemoveSourceRequest) GetName() string {
@@ -2010,7 +2355,7 @@ type RemoveSourceResponse struct {
 
 func (x *RemoveSourceResponse) Reset() {
 	*x = RemoveSourceResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[24]
+	mi := &file_leat_v1_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2022,7 +2367,7 @@ func (x *RemoveSourceResponse) String() string {
 func (*RemoveSourceResponse) ProtoMessage() {}
 
 func (x *RemoveSourceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[24]
+	mi := &file_leat_v1_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2035,7 +2380,7 @@ func (x *RemoveSourceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveSourceResponse.ProtoReflect.Descriptor instead.
 func (*RemoveSourceResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{24}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RemoveSourceResponse) GetDone() []string {
@@ -2069,7 +2414,7 @@ type TailRequest struct {
 
 func (x *TailRequest) Reset() {
 	*x = TailRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[25]
+	mi := &file_leat_v1_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2081,7 +2426,7 @@ func (x *TailRequest) String() string {
 func (*TailRequest) ProtoMessage() {}
 
 func (x *TailRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[25]
+	mi := &file_leat_v1_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2094,7 +2439,7 @@ func (x *TailRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TailRequest.ProtoReflect.Descriptor instead.
 func (*TailRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{25}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *TailRequest) GetName() string {
@@ -2213,7 +2558,7 @@ type TailResponse struct {
 
 func (x *TailResponse) Reset() {
 	*x = TailResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[26]
+	mi := &file_leat_v1_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2225,7 +2570,7 @@ func (x *TailResponse) String() string {
 func (*TailResponse) ProtoMessage() {}
 
 func (x *TailResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[26]
+	mi := &file_leat_v1_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2238,7 +2583,7 @@ func (x *TailResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TailResponse.ProtoReflect.Descriptor instead.
 func (*TailResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{26}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *TailResponse) GetEvents() [][]byte {
@@ -2271,7 +2616,7 @@ type ParkedKey struct {
 
 func (x *ParkedKey) Reset() {
 	*x = ParkedKey{}
-	mi := &file_leat_v1_admin_proto_msgTypes[27]
+	mi := &file_leat_v1_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2283,7 +2628,7 @@ func (x *ParkedKey) String() string {
 func (*ParkedKey) ProtoMessage() {}
 
 func (x *ParkedKey) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[27]
+	mi := &file_leat_v1_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2296,7 +2641,7 @@ func (x *ParkedKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ParkedKey.ProtoReflect.Descriptor instead.
 func (*ParkedKey) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{27}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ParkedKey) GetKey() string {
@@ -2370,7 +2715,7 @@ type RedriveRequest struct {
 
 func (x *RedriveRequest) Reset() {
 	*x = RedriveRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[28]
+	mi := &file_leat_v1_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2382,7 +2727,7 @@ func (x *RedriveRequest) String() string {
 func (*RedriveRequest) ProtoMessage() {}
 
 func (x *RedriveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[28]
+	mi := &file_leat_v1_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2395,7 +2740,7 @@ func (x *RedriveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedriveRequest.ProtoReflect.Descriptor instead.
 func (*RedriveRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{28}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RedriveRequest) GetSubscription() string {
@@ -2436,7 +2781,7 @@ type RedriveResponse struct {
 
 func (x *RedriveResponse) Reset() {
 	*x = RedriveResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[29]
+	mi := &file_leat_v1_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2448,7 +2793,7 @@ func (x *RedriveResponse) String() string {
 func (*RedriveResponse) ProtoMessage() {}
 
 func (x *RedriveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[29]
+	mi := &file_leat_v1_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2461,7 +2806,7 @@ func (x *RedriveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedriveResponse.ProtoReflect.Descriptor instead.
 func (*RedriveResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{29}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RedriveResponse) GetKeys() uint64 {
@@ -2486,7 +2831,7 @@ type DiscardRequest struct {
 
 func (x *DiscardRequest) Reset() {
 	*x = DiscardRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[30]
+	mi := &file_leat_v1_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2498,7 +2843,7 @@ func (x *DiscardRequest) String() string {
 func (*DiscardRequest) ProtoMessage() {}
 
 func (x *DiscardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[30]
+	mi := &file_leat_v1_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2511,7 +2856,7 @@ func (x *DiscardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiscardRequest.ProtoReflect.Descriptor instead.
 func (*DiscardRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{30}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *DiscardRequest) GetSubscription() string {
@@ -2561,7 +2906,7 @@ type DiscardResponse struct {
 
 func (x *DiscardResponse) Reset() {
 	*x = DiscardResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[31]
+	mi := &file_leat_v1_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2573,7 +2918,7 @@ func (x *DiscardResponse) String() string {
 func (*DiscardResponse) ProtoMessage() {}
 
 func (x *DiscardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[31]
+	mi := &file_leat_v1_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2586,7 +2931,7 @@ func (x *DiscardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiscardResponse.ProtoReflect.Descriptor instead.
 func (*DiscardResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{31}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *DiscardResponse) GetKeys() uint64 {
@@ -2624,7 +2969,7 @@ type AuditLogRequest struct {
 
 func (x *AuditLogRequest) Reset() {
 	*x = AuditLogRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[32]
+	mi := &file_leat_v1_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2636,7 +2981,7 @@ func (x *AuditLogRequest) String() string {
 func (*AuditLogRequest) ProtoMessage() {}
 
 func (x *AuditLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[32]
+	mi := &file_leat_v1_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2649,7 +2994,7 @@ func (x *AuditLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditLogRequest.ProtoReflect.Descriptor instead.
 func (*AuditLogRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{32}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *AuditLogRequest) GetSince() *timestamppb.Timestamp {
@@ -2683,7 +3028,7 @@ type AuditLogResponse struct {
 
 func (x *AuditLogResponse) Reset() {
 	*x = AuditLogResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[33]
+	mi := &file_leat_v1_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2695,7 +3040,7 @@ func (x *AuditLogResponse) String() string {
 func (*AuditLogResponse) ProtoMessage() {}
 
 func (x *AuditLogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[33]
+	mi := &file_leat_v1_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2708,7 +3053,7 @@ func (x *AuditLogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditLogResponse.ProtoReflect.Descriptor instead.
 func (*AuditLogResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{33}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *AuditLogResponse) GetEntries() []*AuditEntry {
@@ -2740,7 +3085,7 @@ type AuditEntry struct {
 
 func (x *AuditEntry) Reset() {
 	*x = AuditEntry{}
-	mi := &file_leat_v1_admin_proto_msgTypes[34]
+	mi := &file_leat_v1_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2752,7 +3097,7 @@ func (x *AuditEntry) String() string {
 func (*AuditEntry) ProtoMessage() {}
 
 func (x *AuditEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[34]
+	mi := &file_leat_v1_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2765,7 +3110,7 @@ func (x *AuditEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditEntry.ProtoReflect.Descriptor instead.
 func (*AuditEntry) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{34}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *AuditEntry) GetTime() *timestamppb.Timestamp {
@@ -2832,7 +3177,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[35]
+	mi := &file_leat_v1_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2844,7 +3189,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[35]
+	mi := &file_leat_v1_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2857,7 +3202,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{35}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ExplainRequest) GetSubscription() string {
@@ -2900,7 +3245,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[36]
+	mi := &file_leat_v1_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2912,7 +3257,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[36]
+	mi := &file_leat_v1_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2925,7 +3270,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{36}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ExplainResponse) GetEvents() []*Explained {
@@ -2973,7 +3318,7 @@ type Explained struct {
 
 func (x *Explained) Reset() {
 	*x = Explained{}
-	mi := &file_leat_v1_admin_proto_msgTypes[37]
+	mi := &file_leat_v1_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2985,7 +3330,7 @@ func (x *Explained) String() string {
 func (*Explained) ProtoMessage() {}
 
 func (x *Explained) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[37]
+	mi := &file_leat_v1_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2998,7 +3343,7 @@ func (x *Explained) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explained.ProtoReflect.Descriptor instead.
 func (*Explained) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{37}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Explained) GetId() string {
@@ -3116,7 +3461,7 @@ type ThrottleRequest struct {
 
 func (x *ThrottleRequest) Reset() {
 	*x = ThrottleRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[38]
+	mi := &file_leat_v1_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3128,7 +3473,7 @@ func (x *ThrottleRequest) String() string {
 func (*ThrottleRequest) ProtoMessage() {}
 
 func (x *ThrottleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[38]
+	mi := &file_leat_v1_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3141,7 +3486,7 @@ func (x *ThrottleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ThrottleRequest.ProtoReflect.Descriptor instead.
 func (*ThrottleRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{38}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ThrottleRequest) GetName() string {
@@ -3189,7 +3534,7 @@ type ThrottleResponse struct {
 
 func (x *ThrottleResponse) Reset() {
 	*x = ThrottleResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[39]
+	mi := &file_leat_v1_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3201,7 +3546,7 @@ func (x *ThrottleResponse) String() string {
 func (*ThrottleResponse) ProtoMessage() {}
 
 func (x *ThrottleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[39]
+	mi := &file_leat_v1_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3214,7 +3559,7 @@ func (x *ThrottleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ThrottleResponse.ProtoReflect.Descriptor instead.
 func (*ThrottleResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{39}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ThrottleResponse) GetThrottles() []*ThrottleState {
@@ -3239,7 +3584,7 @@ type ThrottleState struct {
 
 func (x *ThrottleState) Reset() {
 	*x = ThrottleState{}
-	mi := &file_leat_v1_admin_proto_msgTypes[40]
+	mi := &file_leat_v1_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3251,7 +3596,7 @@ func (x *ThrottleState) String() string {
 func (*ThrottleState) ProtoMessage() {}
 
 func (x *ThrottleState) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[40]
+	mi := &file_leat_v1_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3264,7 +3609,7 @@ func (x *ThrottleState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ThrottleState.ProtoReflect.Descriptor instead.
 func (*ThrottleState) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{40}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ThrottleState) GetRatio() float64 {
@@ -3313,7 +3658,7 @@ type RangesRequest struct {
 
 func (x *RangesRequest) Reset() {
 	*x = RangesRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[41]
+	mi := &file_leat_v1_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3325,7 +3670,7 @@ func (x *RangesRequest) String() string {
 func (*RangesRequest) ProtoMessage() {}
 
 func (x *RangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[41]
+	mi := &file_leat_v1_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3338,7 +3683,7 @@ func (x *RangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RangesRequest.ProtoReflect.Descriptor instead.
 func (*RangesRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{41}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *RangesRequest) GetSource() string {
@@ -3365,7 +3710,7 @@ type RangesResponse struct {
 
 func (x *RangesResponse) Reset() {
 	*x = RangesResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[42]
+	mi := &file_leat_v1_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3377,7 +3722,7 @@ func (x *RangesResponse) String() string {
 func (*RangesResponse) ProtoMessage() {}
 
 func (x *RangesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[42]
+	mi := &file_leat_v1_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3390,7 +3735,7 @@ func (x *RangesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RangesResponse.ProtoReflect.Descriptor instead.
 func (*RangesResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{42}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *RangesResponse) GetRanges() []*RangeState {
@@ -3416,7 +3761,7 @@ type SplitRangeRequest struct {
 
 func (x *SplitRangeRequest) Reset() {
 	*x = SplitRangeRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[43]
+	mi := &file_leat_v1_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3428,7 +3773,7 @@ func (x *SplitRangeRequest) String() string {
 func (*SplitRangeRequest) ProtoMessage() {}
 
 func (x *SplitRangeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[43]
+	mi := &file_leat_v1_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3441,7 +3786,7 @@ func (x *SplitRangeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitRangeRequest.ProtoReflect.Descriptor instead.
 func (*SplitRangeRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{43}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *SplitRangeRequest) GetSource() string {
@@ -3489,7 +3834,7 @@ type SplitRangeResponse struct {
 
 func (x *SplitRangeResponse) Reset() {
 	*x = SplitRangeResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[44]
+	mi := &file_leat_v1_admin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3501,7 +3846,7 @@ func (x *SplitRangeResponse) String() string {
 func (*SplitRangeResponse) ProtoMessage() {}
 
 func (x *SplitRangeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[44]
+	mi := &file_leat_v1_admin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3514,7 +3859,7 @@ func (x *SplitRangeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitRangeResponse.ProtoReflect.Descriptor instead.
 func (*SplitRangeResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{44}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *SplitRangeResponse) GetRanges() []*RangeState {
@@ -3536,7 +3881,7 @@ type MergeRangesRequest struct {
 
 func (x *MergeRangesRequest) Reset() {
 	*x = MergeRangesRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[45]
+	mi := &file_leat_v1_admin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3548,7 +3893,7 @@ func (x *MergeRangesRequest) String() string {
 func (*MergeRangesRequest) ProtoMessage() {}
 
 func (x *MergeRangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[45]
+	mi := &file_leat_v1_admin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3561,7 +3906,7 @@ func (x *MergeRangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MergeRangesRequest.ProtoReflect.Descriptor instead.
 func (*MergeRangesRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{45}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *MergeRangesRequest) GetSource() string {
@@ -3595,7 +3940,7 @@ type MergeRangesResponse struct {
 
 func (x *MergeRangesResponse) Reset() {
 	*x = MergeRangesResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[46]
+	mi := &file_leat_v1_admin_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3607,7 +3952,7 @@ func (x *MergeRangesResponse) String() string {
 func (*MergeRangesResponse) ProtoMessage() {}
 
 func (x *MergeRangesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[46]
+	mi := &file_leat_v1_admin_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3620,7 +3965,7 @@ func (x *MergeRangesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MergeRangesResponse.ProtoReflect.Descriptor instead.
 func (*MergeRangesResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{46}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *MergeRangesResponse) GetRanges() []*RangeState {
@@ -3659,7 +4004,7 @@ type RangeState struct {
 
 func (x *RangeState) Reset() {
 	*x = RangeState{}
-	mi := &file_leat_v1_admin_proto_msgTypes[47]
+	mi := &file_leat_v1_admin_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3671,7 +4016,7 @@ func (x *RangeState) String() string {
 func (*RangeState) ProtoMessage() {}
 
 func (x *RangeState) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[47]
+	mi := &file_leat_v1_admin_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3684,7 +4029,7 @@ func (x *RangeState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RangeState.ProtoReflect.Descriptor instead.
 func (*RangeState) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{47}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *RangeState) GetId() uint64 {
@@ -3778,6 +4123,1097 @@ func (x *RangeState) GetReason() string {
 	return ""
 }
 
+// Place in a log.
+type Place struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to At:
+	//
+	//	*Place_Offset
+	//	*Place_Time
+	//	*Place_Position
+	At            isPlace_At `protobuf_oneof:"at"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Place) Reset() {
+	*x = Place{}
+	mi := &file_leat_v1_admin_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Place) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Place) ProtoMessage() {}
+
+func (x *Place) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_admin_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Place.ProtoReflect.Descriptor instead.
+func (*Place) Descriptor() ([]byte, []int) {
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *Place) GetAt() isPlace_At {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *Place) GetOffset() uint64 {
+	if x != nil {
+		if x, ok := x.At.(*Place_Offset); ok {
+			return x.Offset
+		}
+	}
+	return 0
+}
+
+func (x *Place) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		if x, ok := x.At.(*Place_Time); ok {
+			return x.Time
+		}
+	}
+	return nil
+}
+
+func (x *Place) GetPosition() string {
+	if x != nil {
+		if x, ok := x.At.(*Place_Position); ok {
+			return x.Position
+		}
+	}
+	return ""
+}
+
+type isPlace_At interface {
+	isPlace_At()
+}
+
+type Place_Offset struct {
+	Offset uint64 `protobuf:"varint,1,opt,name=offset,proto3,oneof"`
+}
+
+type Place_Time struct {
+	Time *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3,oneof"`
+}
+
+type Place_Position struct {
+	// in the source, as its users write it: LSN, GTID, file:position
+	Position string `protobuf:"bytes,3,opt,name=position,proto3,oneof"`
+}
+
+func (*Place_Offset) isPlace_At() {}
+
+func (*Place_Time) isPlace_At() {}
+
+func (*Place_Position) isPlace_At() {}
+
+// ReplayScope narrows a replay: what is in one of the tables (none: all), of one of the keys or in one of the
+// ranges (neither: all), and passes the filter (empty: all).
+type ReplayScope struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// globs over schema.table
+	Tables []string `protobuf:"bytes,1,rep,name=tables,proto3" json:"tables,omitempty"`
+	// JSON of routing keys ([77]) or of rows' keys ({"id":42})
+	Keys   []string       `protobuf:"bytes,2,rep,name=keys,proto3" json:"keys,omitempty"`
+	Ranges []*ReplayRange `protobuf:"bytes,3,rep,name=ranges,proto3" json:"ranges,omitempty"`
+	// CEL, as a subscription's
+	Filter        string `protobuf:"bytes,4,opt,name=filter,proto3" json:"filter,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplayScope) Reset() {
+	*x = ReplayScope{}
+	mi := &file_leat_v1_admin_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplayScope) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplayScope) ProtoMessage() {}
+
+func (x *ReplayScope) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_admin_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplayScope.ProtoReflect.Descriptor instead.
+func (*ReplayScope) Descriptor() ([]byte, []int) {
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *ReplayScope) GetTables() []string {
+	if x != nil {
+		return x.Tables
+	}
+	return nil
+}
+
+func (x *ReplayScope) GetKeys() []string {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *ReplayScope) GetRanges() []*ReplayRange {
+	if x != nil {
+		return x.Ranges
+	}
+	return nil
+}
+
+func (x *ReplayScope) GetFilter() string {
+	if x != nil {
+		return x.Filter
+	}
+	return ""
+}
+
+// ReplayRange is a range of keys: one of the source's ranges, or [start, end) of a table's keys.
+type ReplayRange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    *uint64                `protobuf:"varint,1,opt,name=id,proto3,oneof" json:"id,omitempty"`
+	Table string                 `protobuf:"bytes,2,opt,name=table,proto3" json:"table,omitempty"`
+	// JSON objects of the routing columns; empty: the end of the space
+	Start         string `protobuf:"bytes,3,opt,name=start,proto3" json:"start,omitempty"`
+	End           string `protobuf:"bytes,4,opt,name=end,proto3" json:"end,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplayRange) Reset() {
+	*x = ReplayRange{}
+	mi := &file_leat_v1_admin_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplayRange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplayRange) ProtoMessage() {}
+
+func (x *ReplayRange) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_admin_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplayRange.ProtoReflect.Descriptor instead.
+func (*ReplayRange) Descriptor() ([]byte, []int) {
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *ReplayRange) GetId() uint64 {
+	if x != nil && x.Id != nil {
+		return *x.Id
+	}
+	return 0
+}
+
+func (x *ReplayRange) GetTable() string {
+	if x != nil {
+		return x.Table
+	}
+	return ""
+}
+
+func (x *ReplayRange) GetStart() string {
+	if x != nil {
+		return x.Start
+	}
+	return ""
+}
+
+func (x *ReplayRange) GetEnd() string {
+	if x != nil {
+		return x.End
+	}
+	return ""
+}
+
+type ReplayRequest struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Subscription string                 `protobuf:"bytes,1,opt,name=subscription,proto3" json:"subscription,omitempty"`
+	// aside (copies beside live deliveries, tagged), fenced (the same, live deliveries of the keys wait),
+	// rewind (live deliveries of the scope begin again at from)
+	Mode string `protobuf:"bytes,2,opt,name=mode,proto3" json:"mode,omitempty"`
+	// [from, to); from is needed. to is for aside alone, and without it what the subscription was delivered so far;
+	// the others go up to the live reading.
+	From  *Place       `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"`
+	To    *Place       `protobuf:"bytes,4,opt,name=to,proto3" json:"to,omitempty"`
+	Scope *ReplayScope `protobuf:"bytes,5,opt,name=scope,proto3" json:"scope,omitempty"`
+	// Only says what would be delivered.
+	DryRun        bool   `protobuf:"varint,6,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	Reason        string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplayRequest) Reset() {
+	*x = ReplayRequest{}
+	mi := &file_leat_v1_admin_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplayRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplayRequest) ProtoMessage() {}
+
+func (x *ReplayRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_admin_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplayRequest.ProtoReflect.Descriptor instead.
+func (*ReplayRequest) Descriptor() ([]byte, []int) {
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *ReplayRequest) GetSubscription() string {
+	if x != nil {
+		return x.Subscription
+	}
+	return ""
+}
+
+func (x *ReplayRequest) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+func (x *ReplayRequest) GetFrom() *Place {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *ReplayRequest) GetTo() *Place {
+	if x != nil {
+		return x.To
+	}
+	return nil
+}
+
+func (x *ReplayRequest) GetScope() *ReplayScope {
+	if x != nil {
+		return x.Scope
+	}
+	return nil
+}
+
+func (x *ReplayRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *ReplayRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type ReplayResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Plan  *ReplayPlan            `protobuf:"bytes,1,opt,name=plan,proto3" json:"plan,omitempty"`
+	// absent after a dry run
+	Job           *Job `protobuf:"bytes,2,opt,name=job,proto3" json:"job,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplayResponse) Reset() {
+	*x = ReplayResponse{}
+	mi := &file_leat_v1_admin_proto_msgTypes[55]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplayResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplayResponse) ProtoMessage() {}
+
+func (x *ReplayResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_admin_proto_msgTypes[55]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplayResponse.ProtoReflect.Descriptor instead.
+func (*ReplayResponse) Descriptor() ([]byte, []int) {
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{55}
+}
+
+func (x *ReplayResponse) GetPlan() *ReplayPlan {
+	if x != nil {
+		return x.Plan
+	}
+	return nil
+}
+
+func (x *ReplayResponse) GetJob() *Job {
+	if x != nil {
+		return x.Job
+	}
+	return nil
+}
+
+// ReplayPlan is what a replay delivers.
+type ReplayPlan struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	From   uint64                 `protobuf:"varint,1,opt,name=from,proto3" json:"from,omitempty"`
+	To     uint64                 `protobuf:"varint,2,opt,name=to,proto3" json:"to,omitempty"`
+	Events uint64                 `protobuf:"varint,3,opt,name=events,proto3" json:"events,omitempty"`
+	Bytes  uint64                 `protobuf:"varint,4,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// different routing keys; when keys_about, within 5 %
+	Keys      uint64 `protobuf:"varint,5,opt,name=keys,proto3" json:"keys,omitempty"`
+	KeysAbout bool   `protobuf:"varint,6,opt,name=keys_about,json=keysAbout,proto3" json:"keys_about,omitempty"`
+	// commit times
+	Oldest *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=oldest,proto3" json:"oldest,omitempty"`
+	Newest *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=newest,proto3" json:"newest,omitempty"`
+	// about how long it takes; absent: not known
+	Takes *durationpb.Duration `protobuf:"bytes,9,opt,name=takes,proto3" json:"takes,omitempty"`
+	// what to know before it begins
+	Notes         []string `protobuf:"bytes,10,rep,name=notes,proto3" json:"notes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplayPlan) Reset() {
+	*x = ReplayPlan{}
+	mi := &file_leat_v1_admin_proto_msgTypes[56]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplayPlan) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplayPlan) ProtoMessage() {}
+
+func (x *ReplayPlan) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_admin_proto_msgTypes[56]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplayPlan.ProtoReflect.Descriptor instead.
+func (*ReplayPlan) Descriptor() ([]byte, []int) {
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{56}
+}
+
+func (x *ReplayPlan) GetFrom() uint64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *ReplayPlan) GetTo() uint64 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
+func (x *ReplayPlan) GetEvents() uint64 {
+	if x != nil {
+		return x.Events
+	}
+	return 0
+}
+
+func (x *ReplayPlan) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *ReplayPlan) GetKeys() uint64 {
+	if x != nil {
+		return x.Keys
+	}
+	return 0
+}
+
+func (x *ReplayPlan) GetKeysAbout() bool {
+	if x != nil {
+		return x.KeysAbout
+	}
+	return false
+}
+
+func (x *ReplayPlan) GetOldest() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Oldest
+	}
+	return nil
+}
+
+func (x *ReplayPlan) GetNewest() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Newest
+	}
+	return nil
+}
+
+func (x *ReplayPlan) GetTakes() *durationpb.Duration {
+	if x != nil {
+		return x.Takes
+	}
+	return nil
+}
+
+func (x *ReplayPlan) GetNotes() []string {
+	if x != nil {
+		return x.Notes
+	}
+	return nil
+}
+
+type JobsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of this subscription; empty = of all.
+	Subscription string `protobuf:"bytes,1,opt,name=subscription,proto3" json:"subscription,omitempty"`
+	// This one alone.
+	Id string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	// Those that have ended, too.
+	Ended         bool `protobuf:"varint,3,opt,name=ended,proto3" json:"ended,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JobsRequest) Reset() {
+	*x = JobsRequest{}
+	mi := &file_leat_v1_admin_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JobsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JobsRequest) ProtoMessage() {}
+
+func (x *JobsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_admin_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JobsRequest.ProtoReflect.Descriptor instead.
+func (*JobsRequest) Descriptor() ([]byte, []int) {
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{57}
+}
+
+func (x *JobsRequest) GetSubscription() string {
+	if x != nil {
+		return x.Subscription
+	}
+	return ""
+}
+
+func (x *JobsRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *JobsRequest) GetEnded() bool {
+	if x != nil {
+		return x.Ended
+	}
+	return false
+}
+
+type JobsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Jobs          []*Job                 `protobuf:"bytes,1,rep,name=jobs,proto3" json:"jobs,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JobsResponse) Reset() {
+	*x = JobsResponse{}
+	mi := &file_leat_v1_admin_proto_msgTypes[58]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JobsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JobsResponse) ProtoMessage() {}
+
+func (x *JobsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_admin_proto_msgTypes[58]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JobsResponse.ProtoReflect.Descriptor instead.
+func (*JobsResponse) Descriptor() ([]byte, []int) {
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{58}
+}
+
+func (x *JobsResponse) GetJobs() []*Job {
+	if x != nil {
+		return x.Jobs
+	}
+	return nil
+}
+
+// Job is a replay.
+type Job struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Id           string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Subscription string                 `protobuf:"bytes,2,opt,name=subscription,proto3" json:"subscription,omitempty"`
+	// aside, fenced, rewind
+	Kind string `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
+	From uint64 `protobuf:"varint,4,opt,name=from,proto3" json:"from,omitempty"`
+	To   uint64 `protobuf:"varint,5,opt,name=to,proto3" json:"to,omitempty"`
+	// in words
+	Scope string `protobuf:"bytes,6,opt,name=scope,proto3" json:"scope,omitempty"`
+	// running, paused, waiting, done, cancelled, failed
+	State string `protobuf:"bytes,7,opt,name=state,proto3" json:"state,omitempty"`
+	// why it waits, or failed
+	Reason string `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"`
+	// everything below is done
+	At uint64 `protobuf:"varint,9,opt,name=at,proto3" json:"at,omitempty"`
+	// events delivered, and in all; total 0: not counted
+	Done            uint64                 `protobuf:"varint,10,opt,name=done,proto3" json:"done,omitempty"`
+	Total           uint64                 `protobuf:"varint,11,opt,name=total,proto3" json:"total,omitempty"`
+	Created         *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=created,proto3" json:"created,omitempty"`
+	Ended           *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=ended,proto3" json:"ended,omitempty"`
+	Owner           string                 `protobuf:"bytes,14,opt,name=owner,proto3" json:"owner,omitempty"`
+	EventsPerSecond float64                `protobuf:"fixed64,15,opt,name=events_per_second,json=eventsPerSecond,proto3" json:"events_per_second,omitempty"`
+	// about how long it still takes; absent: not known
+	Left *durationpb.Duration `protobuf:"bytes,16,opt,name=left,proto3" json:"left,omitempty"`
+	// what makes it go on; empty when it runs or has ended
+	EndsWhen string `protobuf:"bytes,17,opt,name=ends_when,json=endsWhen,proto3" json:"ends_when,omitempty"`
+	// of done: given up on
+	Dead          uint64 `protobuf:"varint,18,opt,name=dead,proto3" json:"dead,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Job) Reset() {
+	*x = Job{}
+	mi := &file_leat_v1_admin_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Job) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Job) ProtoMessage() {}
+
+func (x *Job) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_admin_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Job.ProtoReflect.Descriptor instead.
+func (*Job) Descriptor() ([]byte, []int) {
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{59}
+}
+
+func (x *Job) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Job) GetSubscription() string {
+	if x != nil {
+		return x.Subscription
+	}
+	return ""
+}
+
+func (x *Job) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Job) GetFrom() uint64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *Job) GetTo() uint64 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
+func (x *Job) GetScope() string {
+	if x != nil {
+		return x.Scope
+	}
+	return ""
+}
+
+func (x *Job) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Job) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Job) GetAt() uint64 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
+
+func (x *Job) GetDone() uint64 {
+	if x != nil {
+		return x.Done
+	}
+	return 0
+}
+
+func (x *Job) GetTotal() uint64 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+func (x *Job) GetCreated() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Created
+	}
+	return nil
+}
+
+func (x *Job) GetEnded() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Ended
+	}
+	return nil
+}
+
+func (x *Job) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *Job) GetEventsPerSecond() float64 {
+	if x != nil {
+		return x.EventsPerSecond
+	}
+	return 0
+}
+
+func (x *Job) GetLeft() *durationpb.Duration {
+	if x != nil {
+		return x.Left
+	}
+	return nil
+}
+
+func (x *Job) GetEndsWhen() string {
+	if x != nil {
+		return x.EndsWhen
+	}
+	return ""
+}
+
+func (x *Job) GetDead() uint64 {
+	if x != nil {
+		return x.Dead
+	}
+	return 0
+}
+
+type PauseJobRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PauseJobRequest) Reset() {
+	*x = PauseJobRequest{}
+	mi := &file_leat_v1_admin_proto_msgTypes[60]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PauseJobRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PauseJobRequest) ProtoMessage() {}
+
+func (x *PauseJobRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_admin_proto_msgTypes[60]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PauseJobRequest.ProtoReflect.Descriptor instead.
+func (*PauseJobRequest) Descriptor() ([]byte, []int) {
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{60}
+}
+
+func (x *PauseJobRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *PauseJobRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type PauseJobResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Job           *Job                   `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PauseJobResponse) Reset() {
+	*x = PauseJobResponse{}
+	mi := &file_leat_v1_admin_proto_msgTypes[61]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PauseJobResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PauseJobResponse) ProtoMessage() {}
+
+func (x *PauseJobResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_admin_proto_msgTypes[61]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PauseJobResponse.ProtoReflect.Descriptor instead.
+func (*PauseJobResponse) Descriptor() ([]byte, []int) {
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{61}
+}
+
+func (x *PauseJobResponse) GetJob() *Job {
+	if x != nil {
+		return x.Job
+	}
+	return nil
+}
+
+type ResumeJobRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeJobRequest) Reset() {
+	*x = ResumeJobRequest{}
+	mi := &file_leat_v1_admin_proto_msgTypes[62]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeJobRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeJobRequest) ProtoMessage() {}
+
+func (x *ResumeJobRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_admin_proto_msgTypes[62]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeJobRequest.ProtoReflect.Descriptor instead.
+func (*ResumeJobRequest) Descriptor() ([]byte, []int) {
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{62}
+}
+
+func (x *ResumeJobRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type ResumeJobResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Job           *Job                   `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeJobResponse) Reset() {
+	*x = ResumeJobResponse{}
+	mi := &file_leat_v1_admin_proto_msgTypes[63]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeJobResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeJobResponse) ProtoMessage() {}
+
+func (x *ResumeJobResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_admin_proto_msgTypes[63]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeJobResponse.ProtoReflect.Descriptor instead.
+func (*ResumeJobResponse) Descriptor() ([]byte, []int) {
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{63}
+}
+
+func (x *ResumeJobResponse) GetJob() *Job {
+	if x != nil {
+		return x.Job
+	}
+	return nil
+}
+
+type CancelJobRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CancelJobRequest) Reset() {
+	*x = CancelJobRequest{}
+	mi := &file_leat_v1_admin_proto_msgTypes[64]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelJobRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelJobRequest) ProtoMessage() {}
+
+func (x *CancelJobRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_admin_proto_msgTypes[64]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelJobRequest.ProtoReflect.Descriptor instead.
+func (*CancelJobRequest) Descriptor() ([]byte, []int) {
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{64}
+}
+
+func (x *CancelJobRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *CancelJobRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type CancelJobResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Job           *Job                   `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CancelJobResponse) Reset() {
+	*x = CancelJobResponse{}
+	mi := &file_leat_v1_admin_proto_msgTypes[65]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelJobResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelJobResponse) ProtoMessage() {}
+
+func (x *CancelJobResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_admin_proto_msgTypes[65]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelJobResponse.ProtoReflect.Descriptor instead.
+func (*CancelJobResponse) Descriptor() ([]byte, []int) {
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{65}
+}
+
+func (x *CancelJobResponse) GetJob() *Job {
+	if x != nil {
+		return x.Job
+	}
+	return nil
+}
+
 var File_leat_v1_admin_proto protoreflect.FileDescriptor
 
 const file_leat_v1_admin_proto_rawDesc = "" +
@@ -3810,7 +5246,7 @@ const file_leat_v1_admin_proto_rawDesc = "" +
 	"replicaLag\x12\x14\n" +
 	"\x05error\x18\f \x01(\tR\x05errorB\x0f\n" +
 	"\r_behind_bytesB\x12\n" +
-	"\x10_active_sessions\"\x86\x05\n" +
+	"\x10_active_sessions\"\xab\x05\n" +
 	"\fSourceStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x14\n" +
@@ -3832,7 +5268,14 @@ const file_leat_v1_admin_proto_rawDesc = "" +
 	"\x03lag\x18\x11 \x01(\v2\x19.google.protobuf.DurationR\x03lag\x124\n" +
 	"\tthrottles\x18( \x03(\v2\x16.leat.v1.ThrottleStateR\tthrottles\x123\n" +
 	"\bpressure\x18) \x01(\v2\x17.leat.v1.SourcePressureR\bpressure\x12\x12\n" +
-	"\x04disk\x182 \x01(\tR\x04disk\"\xbe\x01\n" +
+	"\x04disk\x182 \x01(\tR\x04disk\x12#\n" +
+	"\x05waits\x18* \x03(\v2\r.leat.v1.WaitR\x05waits\"\x97\x01\n" +
+	"\x04Wait\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1b\n" +
+	"\tends_when\x18\x03 \x01(\tR\bendsWhen\x120\n" +
+	"\x05until\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12\x14\n" +
+	"\x05level\x18\x05 \x01(\tR\x05level\"\xbe\x01\n" +
 	"\x06Notice\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04code\x18\x02 \x01(\tR\x04code\x12\x14\n" +
@@ -3840,7 +5283,7 @@ const file_leat_v1_admin_proto_rawDesc = "" +
 	"\bposition\x18\x04 \x01(\tR\bposition\x12\x16\n" +
 	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x12\n" +
 	"\x04cure\x18\x06 \x01(\tR\x04cure\x12.\n" +
-	"\x04time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\x8c\x06\n" +
+	"\x04time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xfe\a\n" +
 	"\x12SubscriptionStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12\x12\n" +
@@ -3870,7 +5313,16 @@ const file_leat_v1_admin_proto_rawDesc = "" +
 	"\tlag_bytes\x18\x17 \x01(\x04R\blagBytes\x124\n" +
 	"\tthrottles\x18( \x03(\v2\x16.leat.v1.ThrottleStateR\tthrottles\x12\x16\n" +
 	"\x06parked\x18) \x01(\x04R\x06parked\x12*\n" +
-	"\alaggard\x182 \x01(\v2\x10.leat.v1.LaggardR\alaggard\"\xf1\x01\n" +
+	"\alaggard\x182 \x01(\v2\x10.leat.v1.LaggardR\alaggard\x12#\n" +
+	"\x05waits\x18* \x03(\v2\r.leat.v1.WaitR\x05waits\x12\x14\n" +
+	"\x05limit\x18+ \x01(\rR\x05limit\x12\"\n" +
+	"\rmax_in_flight\x18, \x01(\rR\vmaxInFlight\x12\x12\n" +
+	"\x04pace\x18- \x01(\x01R\x04pace\x12\x12\n" +
+	"\x04flow\x18. \x01(\tR\x04flow\x12#\n" +
+	"\x05lanes\x18/ \x03(\v2\r.leat.v1.LaneR\x05lanes\x12#\n" +
+	"\x05hosts\x180 \x03(\v2\r.leat.v1.HostR\x05hosts\x12\x1f\n" +
+	"\vhosts_panic\x181 \x01(\bR\n" +
+	"hostsPanic\"\xf1\x01\n" +
 	"\aLaggard\x12\x14\n" +
 	"\x05stage\x18\x01 \x01(\tR\x05stage\x12\x16\n" +
 	"\x06policy\x18\x02 \x01(\tR\x06policy\x12\x10\n" +
@@ -3878,7 +5330,22 @@ const file_leat_v1_admin_proto_rawDesc = "" +
 	"\ftime_to_loss\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\n" +
 	"timeToLoss\x12B\n" +
 	"\x10time_to_catch_up\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\rtimeToCatchUp\x12%\n" +
-	"\x0eexpired_events\x18\x06 \x01(\x04R\rexpiredEvents\"9\n" +
+	"\x0eexpired_events\x18\x06 \x01(\x04R\rexpiredEvents\"\x9d\x01\n" +
+	"\x04Lane\x12\x14\n" +
+	"\x05space\x18\x01 \x01(\tR\x05space\x12\x14\n" +
+	"\x05range\x18\x02 \x01(\x04R\x05range\x12\x10\n" +
+	"\x03low\x18\x03 \x01(\x04R\x03low\x12\x12\n" +
+	"\x04open\x18\x04 \x01(\rR\x04open\x12\x16\n" +
+	"\x06parked\x18\x05 \x01(\rR\x06parked\x12+\n" +
+	"\x03lag\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x03lag\"\xcb\x01\n" +
+	"\x04Host\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04rank\x18\x02 \x01(\rR\x04rank\x12\x1a\n" +
+	"\brequests\x18\x03 \x01(\x04R\brequests\x12\x1b\n" +
+	"\tunder_way\x18\x04 \x01(\rR\bunderWay\x12\x18\n" +
+	"\aejected\x18\x05 \x01(\bR\aejected\x120\n" +
+	"\x05until\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12\x16\n" +
+	"\x06reason\x18\a \x01(\tR\x06reason\"9\n" +
 	"\vPlanRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06config\x18\x02 \x01(\fR\x06config\"r\n" +
@@ -4081,7 +5548,89 @@ const file_leat_v1_admin_proto_rawDesc = "" +
 	"\funsplittable\x18\f \x01(\tR\funsplittable\x12\x16\n" +
 	"\x06reason\x18\r \x01(\tR\x06reasonB\b\n" +
 	"\x06_startB\x06\n" +
-	"\x04_end2\xa5\b\n" +
+	"\x04_end\"w\n" +
+	"\x05Place\x12\x18\n" +
+	"\x06offset\x18\x01 \x01(\x04H\x00R\x06offset\x120\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampH\x00R\x04time\x12\x1c\n" +
+	"\bposition\x18\x03 \x01(\tH\x00R\bpositionB\x04\n" +
+	"\x02at\"\x7f\n" +
+	"\vReplayScope\x12\x16\n" +
+	"\x06tables\x18\x01 \x03(\tR\x06tables\x12\x12\n" +
+	"\x04keys\x18\x02 \x03(\tR\x04keys\x12,\n" +
+	"\x06ranges\x18\x03 \x03(\v2\x14.leat.v1.ReplayRangeR\x06ranges\x12\x16\n" +
+	"\x06filter\x18\x04 \x01(\tR\x06filter\"g\n" +
+	"\vReplayRange\x12\x13\n" +
+	"\x02id\x18\x01 \x01(\x04H\x00R\x02id\x88\x01\x01\x12\x14\n" +
+	"\x05table\x18\x02 \x01(\tR\x05table\x12\x14\n" +
+	"\x05start\x18\x03 \x01(\tR\x05start\x12\x10\n" +
+	"\x03end\x18\x04 \x01(\tR\x03endB\x05\n" +
+	"\x03_id\"\xe8\x01\n" +
+	"\rReplayRequest\x12\"\n" +
+	"\fsubscription\x18\x01 \x01(\tR\fsubscription\x12\x12\n" +
+	"\x04mode\x18\x02 \x01(\tR\x04mode\x12\"\n" +
+	"\x04from\x18\x03 \x01(\v2\x0e.leat.v1.PlaceR\x04from\x12\x1e\n" +
+	"\x02to\x18\x04 \x01(\v2\x0e.leat.v1.PlaceR\x02to\x12*\n" +
+	"\x05scope\x18\x05 \x01(\v2\x14.leat.v1.ReplayScopeR\x05scope\x12\x17\n" +
+	"\adry_run\x18\x06 \x01(\bR\x06dryRun\x12\x16\n" +
+	"\x06reason\x18\a \x01(\tR\x06reason\"Y\n" +
+	"\x0eReplayResponse\x12'\n" +
+	"\x04plan\x18\x01 \x01(\v2\x13.leat.v1.ReplayPlanR\x04plan\x12\x1e\n" +
+	"\x03job\x18\x02 \x01(\v2\f.leat.v1.JobR\x03job\"\xc0\x02\n" +
+	"\n" +
+	"ReplayPlan\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\x04R\x04from\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\x04R\x02to\x12\x16\n" +
+	"\x06events\x18\x03 \x01(\x04R\x06events\x12\x14\n" +
+	"\x05bytes\x18\x04 \x01(\x04R\x05bytes\x12\x12\n" +
+	"\x04keys\x18\x05 \x01(\x04R\x04keys\x12\x1d\n" +
+	"\n" +
+	"keys_about\x18\x06 \x01(\bR\tkeysAbout\x122\n" +
+	"\x06oldest\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x06oldest\x122\n" +
+	"\x06newest\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x06newest\x12/\n" +
+	"\x05takes\x18\t \x01(\v2\x19.google.protobuf.DurationR\x05takes\x12\x14\n" +
+	"\x05notes\x18\n" +
+	" \x03(\tR\x05notes\"W\n" +
+	"\vJobsRequest\x12\"\n" +
+	"\fsubscription\x18\x01 \x01(\tR\fsubscription\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x14\n" +
+	"\x05ended\x18\x03 \x01(\bR\x05ended\"0\n" +
+	"\fJobsResponse\x12 \n" +
+	"\x04jobs\x18\x01 \x03(\v2\f.leat.v1.JobR\x04jobs\"\xf9\x03\n" +
+	"\x03Job\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\"\n" +
+	"\fsubscription\x18\x02 \x01(\tR\fsubscription\x12\x12\n" +
+	"\x04kind\x18\x03 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04from\x18\x04 \x01(\x04R\x04from\x12\x0e\n" +
+	"\x02to\x18\x05 \x01(\x04R\x02to\x12\x14\n" +
+	"\x05scope\x18\x06 \x01(\tR\x05scope\x12\x14\n" +
+	"\x05state\x18\a \x01(\tR\x05state\x12\x16\n" +
+	"\x06reason\x18\b \x01(\tR\x06reason\x12\x0e\n" +
+	"\x02at\x18\t \x01(\x04R\x02at\x12\x12\n" +
+	"\x04done\x18\n" +
+	" \x01(\x04R\x04done\x12\x14\n" +
+	"\x05total\x18\v \x01(\x04R\x05total\x124\n" +
+	"\acreated\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x120\n" +
+	"\x05ended\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x05ended\x12\x14\n" +
+	"\x05owner\x18\x0e \x01(\tR\x05owner\x12*\n" +
+	"\x11events_per_second\x18\x0f \x01(\x01R\x0feventsPerSecond\x12-\n" +
+	"\x04left\x18\x10 \x01(\v2\x19.google.protobuf.DurationR\x04left\x12\x1b\n" +
+	"\tends_when\x18\x11 \x01(\tR\bendsWhen\x12\x12\n" +
+	"\x04dead\x18\x12 \x01(\x04R\x04dead\"9\n" +
+	"\x0fPauseJobRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"2\n" +
+	"\x10PauseJobResponse\x12\x1e\n" +
+	"\x03job\x18\x01 \x01(\v2\f.leat.v1.JobR\x03job\"\"\n" +
+	"\x10ResumeJobRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"3\n" +
+	"\x11ResumeJobResponse\x12\x1e\n" +
+	"\x03job\x18\x01 \x01(\v2\f.leat.v1.JobR\x03job\":\n" +
+	"\x10CancelJobRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"3\n" +
+	"\x11CancelJobResponse\x12\x1e\n" +
+	"\x03job\x18\x01 \x01(\v2\f.leat.v1.JobR\x03job2\xde\n" +
+	"\n" +
 	"\fAdminService\x129\n" +
 	"\x06Status\x12\x16.leat.v1.StatusRequest\x1a\x17.leat.v1.StatusResponse\x123\n" +
 	"\x04Plan\x12\x14.leat.v1.PlanRequest\x1a\x15.leat.v1.PlanResponse\x126\n" +
@@ -4100,7 +5649,12 @@ const file_leat_v1_admin_proto_rawDesc = "" +
 	"\x06Ranges\x12\x16.leat.v1.RangesRequest\x1a\x17.leat.v1.RangesResponse\x12E\n" +
 	"\n" +
 	"SplitRange\x12\x1a.leat.v1.SplitRangeRequest\x1a\x1b.leat.v1.SplitRangeResponse\x12H\n" +
-	"\vMergeRanges\x12\x1b.leat.v1.MergeRangesRequest\x1a\x1c.leat.v1.MergeRangesResponseB9Z7github.com/leat-cdc/leat/schemas/envelope/leatv1;leatv1b\x06proto3"
+	"\vMergeRanges\x12\x1b.leat.v1.MergeRangesRequest\x1a\x1c.leat.v1.MergeRangesResponse\x129\n" +
+	"\x06Replay\x12\x16.leat.v1.ReplayRequest\x1a\x17.leat.v1.ReplayResponse\x123\n" +
+	"\x04Jobs\x12\x14.leat.v1.JobsRequest\x1a\x15.leat.v1.JobsResponse\x12?\n" +
+	"\bPauseJob\x12\x18.leat.v1.PauseJobRequest\x1a\x19.leat.v1.PauseJobResponse\x12B\n" +
+	"\tResumeJob\x12\x19.leat.v1.ResumeJobRequest\x1a\x1a.leat.v1.ResumeJobResponse\x12B\n" +
+	"\tCancelJob\x12\x19.leat.v1.CancelJobRequest\x1a\x1a.leat.v1.CancelJobResponseB9Z7github.com/leat-cdc/leat/schemas/envelope/leatv1;leatv1b\x06proto3"
 
 var (
 	file_leat_v1_admin_proto_rawDescOnce sync.Once
@@ -4114,144 +5668,196 @@ func file_leat_v1_admin_proto_rawDescGZIP() []byte {
 	return file_leat_v1_admin_proto_rawDescData
 }
 
-var file_leat_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
+var file_leat_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 66)
 var file_leat_v1_admin_proto_goTypes = []any{
 	(*StatusRequest)(nil),         // 0: leat.v1.StatusRequest
 	(*StatusResponse)(nil),        // 1: leat.v1.StatusResponse
 	(*SourcePressure)(nil),        // 2: leat.v1.SourcePressure
 	(*SourceStatus)(nil),          // 3: leat.v1.SourceStatus
-	(*Notice)(nil),                // 4: leat.v1.Notice
-	(*SubscriptionStatus)(nil),    // 5: leat.v1.SubscriptionStatus
-	(*Laggard)(nil),               // 6: leat.v1.Laggard
-	(*PlanRequest)(nil),           // 7: leat.v1.PlanRequest
-	(*Change)(nil),                // 8: leat.v1.Change
-	(*PlanResponse)(nil),          // 9: leat.v1.PlanResponse
-	(*ApplyRequest)(nil),          // 10: leat.v1.ApplyRequest
-	(*ApplyResponse)(nil),         // 11: leat.v1.ApplyResponse
-	(*PauseRequest)(nil),          // 12: leat.v1.PauseRequest
-	(*PauseResponse)(nil),         // 13: leat.v1.PauseResponse
-	(*ResumeRequest)(nil),         // 14: leat.v1.ResumeRequest
-	(*ResumeResponse)(nil),        // 15: leat.v1.ResumeResponse
-	(*SeekRequest)(nil),           // 16: leat.v1.SeekRequest
-	(*SeekResponse)(nil),          // 17: leat.v1.SeekResponse
-	(*ParkedRequest)(nil),         // 18: leat.v1.ParkedRequest
-	(*ParkedResponse)(nil),        // 19: leat.v1.ParkedResponse
-	(*Skipped)(nil),               // 20: leat.v1.Skipped
-	(*DeadLetter)(nil),            // 21: leat.v1.DeadLetter
-	(*Attempt)(nil),               // 22: leat.v1.Attempt
-	(*RemoveSourceRequest)(nil),   // 23: leat.v1.RemoveSourceRequest
-	(*RemoveSourceResponse)(nil),  // 24: leat.v1.RemoveSourceResponse
-	(*TailRequest)(nil),           // 25: leat.v1.TailRequest
-	(*TailResponse)(nil),          // 26: leat.v1.TailResponse
-	(*ParkedKey)(nil),             // 27: leat.v1.ParkedKey
-	(*RedriveRequest)(nil),        // 28: leat.v1.RedriveRequest
-	(*RedriveResponse)(nil),       // 29: leat.v1.RedriveResponse
-	(*DiscardRequest)(nil),        // 30: leat.v1.DiscardRequest
-	(*DiscardResponse)(nil),       // 31: leat.v1.DiscardResponse
-	(*AuditLogRequest)(nil),       // 32: leat.v1.AuditLogRequest
-	(*AuditLogResponse)(nil),      // 33: leat.v1.AuditLogResponse
-	(*AuditEntry)(nil),            // 34: leat.v1.AuditEntry
-	(*ExplainRequest)(nil),        // 35: leat.v1.ExplainRequest
-	(*ExplainResponse)(nil),       // 36: leat.v1.ExplainResponse
-	(*Explained)(nil),             // 37: leat.v1.Explained
-	(*ThrottleRequest)(nil),       // 38: leat.v1.ThrottleRequest
-	(*ThrottleResponse)(nil),      // 39: leat.v1.ThrottleResponse
-	(*ThrottleState)(nil),         // 40: leat.v1.ThrottleState
-	(*RangesRequest)(nil),         // 41: leat.v1.RangesRequest
-	(*RangesResponse)(nil),        // 42: leat.v1.RangesResponse
-	(*SplitRangeRequest)(nil),     // 43: leat.v1.SplitRangeRequest
-	(*SplitRangeResponse)(nil),    // 44: leat.v1.SplitRangeResponse
-	(*MergeRangesRequest)(nil),    // 45: leat.v1.MergeRangesRequest
-	(*MergeRangesResponse)(nil),   // 46: leat.v1.MergeRangesResponse
-	(*RangeState)(nil),            // 47: leat.v1.RangeState
-	(*timestamppb.Timestamp)(nil), // 48: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 49: google.protobuf.Duration
+	(*Wait)(nil),                  // 4: leat.v1.Wait
+	(*Notice)(nil),                // 5: leat.v1.Notice
+	(*SubscriptionStatus)(nil),    // 6: leat.v1.SubscriptionStatus
+	(*Laggard)(nil),               // 7: leat.v1.Laggard
+	(*Lane)(nil),                  // 8: leat.v1.Lane
+	(*Host)(nil),                  // 9: leat.v1.Host
+	(*PlanRequest)(nil),           // 10: leat.v1.PlanRequest
+	(*Change)(nil),                // 11: leat.v1.Change
+	(*PlanResponse)(nil),          // 12: leat.v1.PlanResponse
+	(*ApplyRequest)(nil),          // 13: leat.v1.ApplyRequest
+	(*ApplyResponse)(nil),         // 14: leat.v1.ApplyResponse
+	(*PauseRequest)(nil),          // 15: leat.v1.PauseRequest
+	(*PauseResponse)(nil),         // 16: leat.v1.PauseResponse
+	(*ResumeRequest)(nil),         // 17: leat.v1.ResumeRequest
+	(*ResumeResponse)(nil),        // 18: leat.v1.ResumeResponse
+	(*SeekRequest)(nil),           // 19: leat.v1.SeekRequest
+	(*SeekResponse)(nil),          // 20: leat.v1.SeekResponse
+	(*ParkedRequest)(nil),         // 21: leat.v1.ParkedRequest
+	(*ParkedResponse)(nil),        // 22: leat.v1.ParkedResponse
+	(*Skipped)(nil),               // 23: leat.v1.Skipped
+	(*DeadLetter)(nil),            // 24: leat.v1.DeadLetter
+	(*Attempt)(nil),               // 25: leat.v1.Attempt
+	(*RemoveSourceRequest)(nil),   // 26: leat.v1.RemoveSourceRequest
+	(*RemoveSourceResponse)(nil),  // 27: leat.v1.RemoveSourceResponse
+	(*TailRequest)(nil),           // 28: leat.v1.TailRequest
+	(*TailResponse)(nil),          // 29: leat.v1.TailResponse
+	(*ParkedKey)(nil),             // 30: leat.v1.ParkedKey
+	(*RedriveRequest)(nil),        // 31: leat.v1.RedriveRequest
+	(*RedriveResponse)(nil),       // 32: leat.v1.RedriveResponse
+	(*DiscardRequest)(nil),        // 33: leat.v1.DiscardRequest
+	(*DiscardResponse)(nil),       // 34: leat.v1.DiscardResponse
+	(*AuditLogRequest)(nil),       // 35: leat.v1.AuditLogRequest
+	(*AuditLogResponse)(nil),      // 36: leat.v1.AuditLogResponse
+	(*AuditEntry)(nil),            // 37: leat.v1.AuditEntry
+	(*ExplainRequest)(nil),        // 38: leat.v1.ExplainRequest
+	(*ExplainResponse)(nil),       // 39: leat.v1.ExplainResponse
+	(*Explained)(nil),             // 40: leat.v1.Explained
+	(*ThrottleRequest)(nil),       // 41: leat.v1.ThrottleRequest
+	(*ThrottleResponse)(nil),      // 42: leat.v1.ThrottleResponse
+	(*ThrottleState)(nil),         // 43: leat.v1.ThrottleState
+	(*RangesRequest)(nil),         // 44: leat.v1.RangesRequest
+	(*RangesResponse)(nil),        // 45: leat.v1.RangesResponse
+	(*SplitRangeRequest)(nil),     // 46: leat.v1.SplitRangeRequest
+	(*SplitRangeResponse)(nil),    // 47: leat.v1.SplitRangeResponse
+	(*MergeRangesRequest)(nil),    // 48: leat.v1.MergeRangesRequest
+	(*MergeRangesResponse)(nil),   // 49: leat.v1.MergeRangesResponse
+	(*RangeState)(nil),            // 50: leat.v1.RangeState
+	(*Place)(nil),                 // 51: leat.v1.Place
+	(*ReplayScope)(nil),           // 52: leat.v1.ReplayScope
+	(*ReplayRange)(nil),           // 53: leat.v1.ReplayRange
+	(*ReplayRequest)(nil),         // 54: leat.v1.ReplayRequest
+	(*ReplayResponse)(nil),        // 55: leat.v1.ReplayResponse
+	(*ReplayPlan)(nil),            // 56: leat.v1.ReplayPlan
+	(*JobsRequest)(nil),           // 57: leat.v1.JobsRequest
+	(*JobsResponse)(nil),          // 58: leat.v1.JobsResponse
+	(*Job)(nil),                   // 59: leat.v1.Job
+	(*PauseJobRequest)(nil),       // 60: leat.v1.PauseJobRequest
+	(*PauseJobResponse)(nil),      // 61: leat.v1.PauseJobResponse
+	(*ResumeJobRequest)(nil),      // 62: leat.v1.ResumeJobRequest
+	(*ResumeJobResponse)(nil),     // 63: leat.v1.ResumeJobResponse
+	(*CancelJobRequest)(nil),      // 64: leat.v1.CancelJobRequest
+	(*CancelJobResponse)(nil),     // 65: leat.v1.CancelJobResponse
+	(*timestamppb.Timestamp)(nil), // 66: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 67: google.protobuf.Duration
 }
 var file_leat_v1_admin_proto_depIdxs = []int32{
-	48, // 0: leat.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
+	66, // 0: leat.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
 	3,  // 1: leat.v1.StatusResponse.sources:type_name -> leat.v1.SourceStatus
-	5,  // 2: leat.v1.StatusResponse.subscriptions:type_name -> leat.v1.SubscriptionStatus
-	49, // 3: leat.v1.SourcePressure.time_to_loss:type_name -> google.protobuf.Duration
-	49, // 4: leat.v1.SourcePressure.time_to_drain:type_name -> google.protobuf.Duration
-	49, // 5: leat.v1.SourcePressure.replica_lag:type_name -> google.protobuf.Duration
-	48, // 6: leat.v1.SourceStatus.since:type_name -> google.protobuf.Timestamp
-	4,  // 7: leat.v1.SourceStatus.notices:type_name -> leat.v1.Notice
-	49, // 8: leat.v1.SourceStatus.lag:type_name -> google.protobuf.Duration
-	40, // 9: leat.v1.SourceStatus.throttles:type_name -> leat.v1.ThrottleState
+	6,  // 2: leat.v1.StatusResponse.subscriptions:type_name -> leat.v1.SubscriptionStatus
+	67, // 3: leat.v1.SourcePressure.time_to_loss:type_name -> google.protobuf.Duration
+	67, // 4: leat.v1.SourcePressure.time_to_drain:type_name -> google.protobuf.Duration
+	67, // 5: leat.v1.SourcePressure.replica_lag:type_name -> google.protobuf.Duration
+	66, // 6: leat.v1.SourceStatus.since:type_name -> google.protobuf.Timestamp
+	5,  // 7: leat.v1.SourceStatus.notices:type_name -> leat.v1.Notice
+	67, // 8: leat.v1.SourceStatus.lag:type_name -> google.protobuf.Duration
+	43, // 9: leat.v1.SourceStatus.throttles:type_name -> leat.v1.ThrottleState
 	2,  // 10: leat.v1.SourceStatus.pressure:type_name -> leat.v1.SourcePressure
-	48, // 11: leat.v1.Notice.time:type_name -> google.protobuf.Timestamp
-	48, // 12: leat.v1.SubscriptionStatus.until:type_name -> google.protobuf.Timestamp
-	49, // 13: leat.v1.SubscriptionStatus.lag:type_name -> google.protobuf.Duration
-	40, // 14: leat.v1.SubscriptionStatus.throttles:type_name -> leat.v1.ThrottleState
-	6,  // 15: leat.v1.SubscriptionStatus.laggard:type_name -> leat.v1.Laggard
-	49, // 16: leat.v1.Laggard.time_to_loss:type_name -> google.protobuf.Duration
-	49, // 17: leat.v1.Laggard.time_to_catch_up:type_name -> google.protobuf.Duration
-	8,  // 18: leat.v1.PlanResponse.changes:type_name -> leat.v1.Change
-	8,  // 19: leat.v1.ApplyResponse.changes:type_name -> leat.v1.Change
-	48, // 20: leat.v1.SeekRequest.time:type_name -> google.protobuf.Timestamp
-	21, // 21: leat.v1.ParkedResponse.dead:type_name -> leat.v1.DeadLetter
-	20, // 22: leat.v1.ParkedResponse.skipped:type_name -> leat.v1.Skipped
-	27, // 23: leat.v1.ParkedResponse.parked:type_name -> leat.v1.ParkedKey
-	48, // 24: leat.v1.Skipped.time:type_name -> google.protobuf.Timestamp
-	48, // 25: leat.v1.DeadLetter.time:type_name -> google.protobuf.Timestamp
-	22, // 26: leat.v1.DeadLetter.attempts:type_name -> leat.v1.Attempt
-	48, // 27: leat.v1.Attempt.time:type_name -> google.protobuf.Timestamp
-	49, // 28: leat.v1.Attempt.took:type_name -> google.protobuf.Duration
-	48, // 29: leat.v1.TailRequest.time:type_name -> google.protobuf.Timestamp
-	48, // 30: leat.v1.ParkedKey.since:type_name -> google.protobuf.Timestamp
-	48, // 31: leat.v1.AuditLogRequest.since:type_name -> google.protobuf.Timestamp
-	34, // 32: leat.v1.AuditLogResponse.entries:type_name -> leat.v1.AuditEntry
-	48, // 33: leat.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
-	37, // 34: leat.v1.ExplainResponse.events:type_name -> leat.v1.Explained
-	48, // 35: leat.v1.Explained.committed:type_name -> google.protobuf.Timestamp
-	48, // 36: leat.v1.Explained.until:type_name -> google.protobuf.Timestamp
-	22, // 37: leat.v1.Explained.attempts:type_name -> leat.v1.Attempt
-	49, // 38: leat.v1.ThrottleRequest.duration:type_name -> google.protobuf.Duration
-	40, // 39: leat.v1.ThrottleResponse.throttles:type_name -> leat.v1.ThrottleState
-	48, // 40: leat.v1.ThrottleState.since:type_name -> google.protobuf.Timestamp
-	48, // 41: leat.v1.ThrottleState.until:type_name -> google.protobuf.Timestamp
-	47, // 42: leat.v1.RangesResponse.ranges:type_name -> leat.v1.RangeState
-	47, // 43: leat.v1.SplitRangeResponse.ranges:type_name -> leat.v1.RangeState
-	47, // 44: leat.v1.MergeRangesResponse.ranges:type_name -> leat.v1.RangeState
-	0,  // 45: leat.v1.AdminService.Status:input_type -> leat.v1.StatusRequest
-	7,  // 46: leat.v1.AdminService.Plan:input_type -> leat.v1.PlanRequest
-	10, // 47: leat.v1.AdminService.Apply:input_type -> leat.v1.ApplyRequest
-	12, // 48: leat.v1.AdminService.Pause:input_type -> leat.v1.PauseRequest
-	14, // 49: leat.v1.AdminService.Resume:input_type -> leat.v1.ResumeRequest
-	16, // 50: leat.v1.AdminService.Seek:input_type -> leat.v1.SeekRequest
-	18, // 51: leat.v1.AdminService.Parked:input_type -> leat.v1.ParkedRequest
-	23, // 52: leat.v1.AdminService.RemoveSource:input_type -> leat.v1.RemoveSourceRequest
-	25, // 53: leat.v1.AdminService.Tail:input_type -> leat.v1.TailRequest
-	28, // 54: leat.v1.AdminService.Redrive:input_type -> leat.v1.RedriveRequest
-	30, // 55: leat.v1.AdminService.Discard:input_type -> leat.v1.DiscardRequest
-	32, // 56: leat.v1.AdminService.AuditLog:input_type -> leat.v1.AuditLogRequest
-	35, // 57: leat.v1.AdminService.Explain:input_type -> leat.v1.ExplainRequest
-	38, // 58: leat.v1.AdminService.Throttle:input_type -> leat.v1.ThrottleRequest
-	41, // 59: leat.v1.AdminService.Ranges:input_type -> leat.v1.RangesRequest
-	43, // 60: leat.v1.AdminService.SplitRange:input_type -> leat.v1.SplitRangeRequest
-	45, // 61: leat.v1.AdminService.MergeRanges:input_type -> leat.v1.MergeRangesRequest
-	1,  // 62: leat.v1.AdminService.Status:output_type -> leat.v1.StatusResponse
-	9,  // 63: leat.v1.AdminService.Plan:output_type -> leat.v1.PlanResponse
-	11, // 64: leat.v1.AdminService.Apply:output_type -> leat.v1.ApplyResponse
-	13, // 65: leat.v1.AdminService.Pause:output_type -> leat.v1.PauseResponse
-	15, // 66: leat.v1.AdminService.Resume:output_type -> leat.v1.ResumeResponse
-	17, // 67: leat.v1.AdminService.Seek:output_type -> leat.v1.SeekResponse
-	19, // 68: leat.v1.AdminService.Parked:output_type -> leat.v1.ParkedResponse
-	24, // 69: leat.v1.AdminService.RemoveSource:output_type -> leat.v1.RemoveSourceResponse
-	26, // 70: leat.v1.AdminService.Tail:output_type -> leat.v1.TailResponse
-	29, // 71: leat.v1.AdminService.Redrive:output_type -> leat.v1.RedriveResponse
-	31, // 72: leat.v1.AdminService.Discard:output_type -> leat.v1.DiscardResponse
-	33, // 73: leat.v1.AdminService.AuditLog:output_type -> leat.v1.AuditLogResponse
-	36, // 74: leat.v1.AdminService.Explain:output_type -> leat.v1.ExplainResponse
-	39, // 75: leat.v1.AdminService.Throttle:output_type -> leat.v1.ThrottleResponse
-	42, // 76: leat.v1.AdminService.Ranges:output_type -> leat.v1.RangesResponse
-	44, // 77: leat.v1.AdminService.SplitRange:output_type -> leat.v1.SplitRangeResponse
-	46, // 78: leat.v1.AdminService.MergeRanges:output_type -> leat.v1.MergeRangesResponse
-	62, // [62:79] is the sub-list for method output_type
-	45, // [45:62] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	4,  // 11: leat.v1.SourceStatus.waits:type_name -> leat.v1.Wait
+	66, // 12: leat.v1.Wait.until:type_name -> google.protobuf.Timestamp
+	66, // 13: leat.v1.Notice.time:type_name -> google.protobuf.Timestamp
+	66, // 14: leat.v1.SubscriptionStatus.until:type_name -> google.protobuf.Timestamp
+	67, // 15: leat.v1.SubscriptionStatus.lag:type_name -> google.protobuf.Duration
+	43, // 16: leat.v1.SubscriptionStatus.throttles:type_name -> leat.v1.ThrottleState
+	7,  // 17: leat.v1.SubscriptionStatus.laggard:type_name -> leat.v1.Laggard
+	4,  // 18: leat.v1.SubscriptionStatus.waits:type_name -> leat.v1.Wait
+	8,  // 19: leat.v1.SubscriptionStatus.lanes:type_name -> leat.v1.Lane
+	9,  // 20: leat.v1.SubscriptionStatus.hosts:type_name -> leat.v1.Host
+	67, // 21: leat.v1.Laggard.time_to_loss:type_name -> google.protobuf.Duration
+	67, // 22: leat.v1.Laggard.time_to_catch_up:type_name -> google.protobuf.Duration
+	67, // 23: leat.v1.Lane.lag:type_name -> google.protobuf.Duration
+	66, // 24: leat.v1.Host.until:type_name -> google.protobuf.Timestamp
+	11, // 25: leat.v1.PlanResponse.changes:type_name -> leat.v1.Change
+	11, // 26: leat.v1.ApplyResponse.changes:type_name -> leat.v1.Change
+	66, // 27: leat.v1.SeekRequest.time:type_name -> google.protobuf.Timestamp
+	24, // 28: leat.v1.ParkedResponse.dead:type_name -> leat.v1.DeadLetter
+	23, // 29: leat.v1.ParkedResponse.skipped:type_name -> leat.v1.Skipped
+	30, // 30: leat.v1.ParkedResponse.parked:type_name -> leat.v1.ParkedKey
+	66, // 31: leat.v1.Skipped.time:type_name -> google.protobuf.Timestamp
+	66, // 32: leat.v1.DeadLetter.time:type_name -> google.protobuf.Timestamp
+	25, // 33: leat.v1.DeadLetter.attempts:type_name -> leat.v1.Attempt
+	66, // 34: leat.v1.Attempt.time:type_name -> google.protobuf.Timestamp
+	67, // 35: leat.v1.Attempt.took:type_name -> google.protobuf.Duration
+	66, // 36: leat.v1.TailRequest.time:type_name -> google.protobuf.Timestamp
+	66, // 37: leat.v1.ParkedKey.since:type_name -> google.protobuf.Timestamp
+	66, // 38: leat.v1.AuditLogRequest.since:type_name -> google.protobuf.Timestamp
+	37, // 39: leat.v1.AuditLogResponse.entries:type_name -> leat.v1.AuditEntry
+	66, // 40: leat.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	40, // 41: leat.v1.ExplainResponse.events:type_name -> leat.v1.Explained
+	66, // 42: leat.v1.Explained.committed:type_name -> google.protobuf.Timestamp
+	66, // 43: leat.v1.Explained.until:type_name -> google.protobuf.Timestamp
+	25, // 44: leat.v1.Explained.attempts:type_name -> leat.v1.Attempt
+	67, // 45: leat.v1.ThrottleRequest.duration:type_name -> google.protobuf.Duration
+	43, // 46: leat.v1.ThrottleResponse.throttles:type_name -> leat.v1.ThrottleState
+	66, // 47: leat.v1.ThrottleState.since:type_name -> google.protobuf.Timestamp
+	66, // 48: leat.v1.ThrottleState.until:type_name -> google.protobuf.Timestamp
+	50, // 49: leat.v1.RangesResponse.ranges:type_name -> leat.v1.RangeState
+	50, // 50: leat.v1.SplitRangeResponse.ranges:type_name -> leat.v1.RangeState
+	50, // 51: leat.v1.MergeRangesResponse.ranges:type_name -> leat.v1.RangeState
+	66, // 52: leat.v1.Place.time:type_name -> google.protobuf.Timestamp
+	53, // 53: leat.v1.ReplayScope.ranges:type_name -> leat.v1.ReplayRange
+	51, // 54: leat.v1.ReplayRequest.from:type_name -> leat.v1.Place
+	51, // 55: leat.v1.ReplayRequest.to:type_name -> leat.v1.Place
+	52, // 56: leat.v1.ReplayRequest.scope:type_name -> leat.v1.ReplayScope
+	56, // 57: leat.v1.ReplayResponse.plan:type_name -> leat.v1.ReplayPlan
+	59, // 58: leat.v1.ReplayResponse.job:type_name -> leat.v1.Job
+	66, // 59: leat.v1.ReplayPlan.oldest:type_name -> google.protobuf.Timestamp
+	66, // 60: leat.v1.ReplayPlan.newest:type_name -> google.protobuf.Timestamp
+	67, // 61: leat.v1.ReplayPlan.takes:type_name -> google.protobuf.Duration
+	59, // 62: leat.v1.JobsResponse.jobs:type_name -> leat.v1.Job
+	66, // 63: leat.v1.Job.created:type_name -> google.protobuf.Timestamp
+	66, // 64: leat.v1.Job.ended:type_name -> google.protobuf.Timestamp
+	67, // 65: leat.v1.Job.left:type_name -> google.protobuf.Duration
+	59, // 66: leat.v1.PauseJobResponse.job:type_name -> leat.v1.Job
+	59, // 67: leat.v1.ResumeJobResponse.job:type_name -> leat.v1.Job
+	59, // 68: leat.v1.CancelJobResponse.job:type_name -> leat.v1.Job
+	0,  // 69: leat.v1.AdminService.Status:input_type -> leat.v1.StatusRequest
+	10, // 70: leat.v1.AdminService.Plan:input_type -> leat.v1.PlanRequest
+	13, // 71: leat.v1.AdminService.Apply:input_type -> leat.v1.ApplyRequest
+	15, // 72: leat.v1.AdminService.Pause:input_type -> leat.v1.PauseRequest
+	17, // 73: leat.v1.AdminService.Resume:input_type -> leat.v1.ResumeRequest
+	19, // 74: leat.v1.AdminService.Seek:input_type -> leat.v1.SeekRequest
+	21, // 75: leat.v1.AdminService.Parked:input_type -> leat.v1.ParkedRequest
+	26, // 76: leat.v1.AdminService.RemoveSource:input_type -> leat.v1.RemoveSourceRequest
+	28, // 77: leat.v1.AdminService.Tail:input_type -> leat.v1.TailRequest
+	31, // 78: leat.v1.AdminService.Redrive:input_type -> leat.v1.RedriveRequest
+	33, // 79: leat.v1.AdminService.Discard:input_type -> leat.v1.DiscardRequest
+	35, // 80: leat.v1.AdminService.AuditLog:input_type -> leat.v1.AuditLogRequest
+	38, // 81: leat.v1.AdminService.Explain:input_type -> leat.v1.ExplainRequest
+	41, // 82: leat.v1.AdminService.Throttle:input_type -> leat.v1.ThrottleRequest
+	44, // 83: leat.v1.AdminService.Ranges:input_type -> leat.v1.RangesRequest
+	46, // 84: leat.v1.AdminService.SplitRange:input_type -> leat.v1.SplitRangeRequest
+	48, // 85: leat.v1.AdminService.MergeRanges:input_type -> leat.v1.MergeRangesRequest
+	54, // 86: leat.v1.AdminService.Replay:input_type -> leat.v1.ReplayRequest
+	57, // 87: leat.v1.AdminService.Jobs:input_type -> leat.v1.JobsRequest
+	60, // 88: leat.v1.AdminService.PauseJob:input_type -> leat.v1.PauseJobRequest
+	62, // 89: leat.v1.AdminService.ResumeJob:input_type -> leat.v1.ResumeJobRequest
+	64, // 90: leat.v1.AdminService.CancelJob:input_type -> leat.v1.CancelJobRequest
+	1,  // 91: leat.v1.AdminService.Status:output_type -> leat.v1.StatusResponse
+	12, // 92: leat.v1.AdminService.Plan:output_type -> leat.v1.PlanResponse
+	14, // 93: leat.v1.AdminService.Apply:output_type -> leat.v1.ApplyResponse
+	16, // 94: leat.v1.AdminService.Pause:output_type -> leat.v1.PauseResponse
+	18, // 95: leat.v1.AdminService.Resume:output_type -> leat.v1.ResumeResponse
+	20, // 96: leat.v1.AdminService.Seek:output_type -> leat.v1.SeekResponse
+	22, // 97: leat.v1.AdminService.Parked:output_type -> leat.v1.ParkedResponse
+	27, // 98: leat.v1.AdminService.RemoveSource:output_type -> leat.v1.RemoveSourceResponse
+	29, // 99: leat.v1.AdminService.Tail:output_type -> leat.v1.TailResponse
+	32, // 100: leat.v1.AdminService.Redrive:output_type -> leat.v1.RedriveResponse
+	34, // 101: leat.v1.AdminService.Discard:output_type -> leat.v1.DiscardResponse
+	36, // 102: leat.v1.AdminService.AuditLog:output_type -> leat.v1.AuditLogResponse
+	39, // 103: leat.v1.AdminService.Explain:output_type -> leat.v1.ExplainResponse
+	42, // 104: leat.v1.AdminService.Throttle:output_type -> leat.v1.ThrottleResponse
+	45, // 105: leat.v1.AdminService.Ranges:output_type -> leat.v1.RangesResponse
+	47, // 106: leat.v1.AdminService.SplitRange:output_type -> leat.v1.SplitRangeResponse
+	49, // 107: leat.v1.AdminService.MergeRanges:output_type -> leat.v1.MergeRangesResponse
+	55, // 108: leat.v1.AdminService.Replay:output_type -> leat.v1.ReplayResponse
+	58, // 109: leat.v1.AdminService.Jobs:output_type -> leat.v1.JobsResponse
+	61, // 110: leat.v1.AdminService.PauseJob:output_type -> leat.v1.PauseJobResponse
+	63, // 111: leat.v1.AdminService.ResumeJob:output_type -> leat.v1.ResumeJobResponse
+	65, // 112: leat.v1.AdminService.CancelJob:output_type -> leat.v1.CancelJobResponse
+	91, // [91:113] is the sub-list for method output_type
+	69, // [69:91] is the sub-list for method input_type
+	69, // [69:69] is the sub-list for extension type_name
+	69, // [69:69] is the sub-list for extension extendee
+	0,  // [0:69] is the sub-list for field type_name
 }
 
 func init() { file_leat_v1_admin_proto_init() }
@@ -4260,27 +5866,33 @@ func file_leat_v1_admin_proto_init() {
 		return
 	}
 	file_leat_v1_admin_proto_msgTypes[2].OneofWrappers = []any{}
-	file_leat_v1_admin_proto_msgTypes[16].OneofWrappers = []any{
+	file_leat_v1_admin_proto_msgTypes[19].OneofWrappers = []any{
 		(*SeekRequest_Latest)(nil),
 		(*SeekRequest_Offset)(nil),
 		(*SeekRequest_Time)(nil),
 	}
-	file_leat_v1_admin_proto_msgTypes[25].OneofWrappers = []any{
+	file_leat_v1_admin_proto_msgTypes[28].OneofWrappers = []any{
 		(*TailRequest_Latest)(nil),
 		(*TailRequest_Earliest)(nil),
 		(*TailRequest_Offset)(nil),
 		(*TailRequest_Time)(nil),
 	}
-	file_leat_v1_admin_proto_msgTypes[38].OneofWrappers = []any{}
-	file_leat_v1_admin_proto_msgTypes[43].OneofWrappers = []any{}
-	file_leat_v1_admin_proto_msgTypes[47].OneofWrappers = []any{}
+	file_leat_v1_admin_proto_msgTypes[41].OneofWrappers = []any{}
+	file_leat_v1_admin_proto_msgTypes[46].OneofWrappers = []any{}
+	file_leat_v1_admin_proto_msgTypes[50].OneofWrappers = []any{}
+	file_leat_v1_admin_proto_msgTypes[51].OneofWrappers = []any{
+		(*Place_Offset)(nil),
+		(*Place_Time)(nil),
+		(*Place_Position)(nil),
+	}
+	file_leat_v1_admin_proto_msgTypes[53].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_leat_v1_admin_proto_rawDesc), len(file_leat_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   48,
+			NumMessages:   66,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

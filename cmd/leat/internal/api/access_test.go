@@ -56,6 +56,7 @@ func TestEveryProcedureIsARoute(t *testing.T) {
 var allowed = map[string]string{
 	"Status": "read operate", "Plan": "operate", "Parked": "read operate", "AuditLog": "read operate", "Explain": "read operate", "Tail": "read operate",
 	"Apply": "operate", "Pause": "operate", "Resume": "operate", "Seek": "operate", "Throttle": "operate", "Redrive": "operate", "Discard": "operate", "RemoveSource": "operate",
+	"Ranges": "read operate", "SplitRange": "operate", "MergeRanges": "operate", "Replay": "operate", "Jobs": "read operate", "PauseJob": "operate", "ResumeJob": "operate", "CancelJob": "operate",
 	"Pull": "search", "Receive": "search", "Ack": "search", "Extend": "search",
 	"/v1/subscriptions/search/events":           "read operate search",
 	"/schemas/files/public.fi%2Eles%20%C3%BC/3": "read operate search other publish",
@@ -118,6 +119,22 @@ func call(x *served, c *http.Client, what string, opts ...connect.ClientOption) 
 			err = st.Err()
 			_ = st.Close()
 		}
+	case "Ranges":
+		_, err = a.Ranges(ctx, connect.NewRequest(&leatv1.RangesRequest{Source: "files"}))
+	case "SplitRange":
+		_, err = a.SplitRange(ctx, connect.NewRequest(&leatv1.SplitRangeRequest{Source: "files", Key: "{}"}))
+	case "MergeRanges":
+		_, err = a.MergeRanges(ctx, connect.NewRequest(&leatv1.MergeRangesRequest{Source: "files", Ranges: []uint64{1, 2}}))
+	case "Replay":
+		_, err = a.Replay(ctx, connect.NewRequest(&leatv1.ReplayRequest{Subscription: "search", Mode: "aside", From: &leatv1.Place{At: &leatv1.Place_Offset{Offset: 1}}}))
+	case "Jobs":
+		_, err = a.Jobs(ctx, connect.NewRequest(&leatv1.JobsRequest{}))
+	case "PauseJob":
+		_, err = a.PauseJob(ctx, connect.NewRequest(&leatv1.PauseJobRequest{Id: "j1"}))
+	case "ResumeJob":
+		_, err = a.ResumeJob(ctx, connect.NewRequest(&leatv1.ResumeJobRequest{Id: "j1"}))
+	case "CancelJob":
+		_, err = a.CancelJob(ctx, connect.NewRequest(&leatv1.CancelJobRequest{Id: "j1"}))
 	case "Pull":
 		st := s.Pull(ctx)
 		_ = st.Send(&leatv1.PullRequest{Message: &leatv1.PullRequest_Start{Start: &leatv1.Start{Subscription: "search"}}})

@@ -125,6 +125,28 @@ func changeOf(m any) *Change {
 		c = &Change{Action: "merge", Target: r.GetSource()}
 		put("ranges", r.GetRanges(), len(r.GetRanges()) > 0)
 		put("reason", r.GetReason(), r.GetReason() != "")
+	case *leatv1.ReplayRequest:
+		if r.GetDryRun() {
+			return nil
+		}
+		c = &Change{Action: "replay", Target: r.GetSubscription()}
+		put("mode", r.GetMode(), true)
+		put("from", placeText(r.GetFrom()), r.GetFrom() != nil)
+		put("to", placeText(r.GetTo()), r.GetTo() != nil)
+		s := r.GetScope()
+		put("tables", s.GetTables(), len(s.GetTables()) > 0)
+		put("keys", s.GetKeys(), len(s.GetKeys()) > 0)
+		put("ranges", rangeTexts(s.GetRanges()), len(s.GetRanges()) > 0)
+		put("filter", s.GetFilter(), s.GetFilter() != "")
+		put("reason", r.GetReason(), r.GetReason() != "")
+	case *leatv1.PauseJobRequest:
+		c = &Change{Action: "pause", Target: "job " + r.GetId()}
+		put("reason", r.GetReason(), r.GetReason() != "")
+	case *leatv1.ResumeJobRequest:
+		c = &Change{Action: "resume", Target: "job " + r.GetId()}
+	case *leatv1.CancelJobRequest:
+		c = &Change{Action: "cancel", Target: "job " + r.GetId()}
+		put("reason", r.GetReason(), r.GetReason() != "")
 	default:
 		return nil
 	}
@@ -136,6 +158,27 @@ func changeOf(m any) *Change {
 	return c
 }
 
+func placeText(p *leatv1.Place) any {
+	switch at := p.GetAt().(type) {
+	case *leatv1.Place_Offset:
+		return at.Offset
+	case *leatv1.Place_Time:
+		return at.Time.AsTime()
+	}
+	return p.GetPosition()
+}
+
+func rangeTexts(all []*leatv1.ReplayRange) (out []any) {
+	for _, g := range all {
+		if g.Id != nil {
+			out = append(out, g.GetId())
+			continue
+		}
+		out = append(out, strings.TrimSpace(g.GetTable()+" ["+g.GetStart()+", "+g.GetEnd()+")"))
+	}
+	return out
+}
+
 // denied is the entry of somebody who has a token, but not for what the path does; nil for what changes nothing.
 func denied(rt *route) *Change {
 	name := strings.ToLower(path.Base(rt.path))
@@ -143,5 +186,6 @@ func denied(rt *route) *Change {
 		return nil
 	}
 	name, _, _ = strings.Cut(name, "range") // splitrange, mergeranges
+	name = strings.TrimSuffix(name, "job")  // pausejob, resumejob, canceljob
 	return &Change{Action: strings.TrimSuffix(name, "source"), Err: errors.New(errNoRole.Message()), Refused: true}
 }

@@ -34,6 +34,12 @@ type Backend interface {
 	Ranges(ctx context.Context, r *leatv1.RangesRequest) (*leatv1.RangesResponse, error)
 	SplitRange(ctx context.Context, r *leatv1.SplitRangeRequest) (*leatv1.SplitRangeResponse, error)
 	MergeRanges(ctx context.Context, r *leatv1.MergeRangesRequest) (*leatv1.MergeRangesResponse, error)
+	// Replay has a subscription, a mode that is one, and from. Jobs that change have an id.
+	Replay(ctx context.Context, r *leatv1.ReplayRequest) (*leatv1.ReplayResponse, error)
+	Jobs(ctx context.Context, r *leatv1.JobsRequest) (*leatv1.JobsResponse, error)
+	PauseJob(ctx context.Context, r *leatv1.PauseJobRequest) (*leatv1.PauseJobResponse, error)
+	ResumeJob(ctx context.Context, r *leatv1.ResumeJobRequest) (*leatv1.ResumeJobResponse, error)
+	CancelJob(ctx context.Context, r *leatv1.CancelJobRequest) (*leatv1.CancelJobResponse, error)
 	AuditLog(ctx context.Context, r *leatv1.AuditLogRequest) (*leatv1.AuditLogResponse, error)
 	// Audit keeps what a caller did or tried to do.
 	Audit(ctx context.Context, c Change)

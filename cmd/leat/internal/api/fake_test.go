@@ -256,3 +256,23 @@ func (b *backend) SplitRange(ctx context.Context, _ *leatv1.SplitRangeRequest) (
 func (b *backend) MergeRanges(ctx context.Context, _ *leatv1.MergeRangesRequest) (*leatv1.MergeRangesResponse, error) {
 	return &leatv1.MergeRangesResponse{}, b.call(ctx)
 }
+
+func (b *backend) Replay(ctx context.Context, _ *leatv1.ReplayRequest) (*leatv1.ReplayResponse, error) {
+	return &leatv1.ReplayResponse{}, b.call(ctx)
+}
+
+func (b *backend) Jobs(ctx context.Context, _ *leatv1.JobsRequest) (*leatv1.JobsResponse, error) {
+	return &leatv1.JobsResponse{}, b.call(ctx)
+}
+
+func (b *backend) PauseJob(ctx context.Context, _ *leatv1.PauseJobRequest) (*leatv1.PauseJobResponse, error) {
+	return &leatv1.PauseJobResponse{}, b.call(ctx)
+}
+
+func (b *backend) ResumeJob(ctx context.Context, _ *leatv1.ResumeJobRequest) (*leatv1.ResumeJobResponse, error) {
+	return &leatv1.ResumeJobResponse{}, b.call(ctx)
+}
+
+func (b *backend) CancelJob(ctx context.Context, _ *leatv1.CancelJobRequest) (*leatv1.CancelJobResponse, error) {
+	return &leatv1.CancelJobResponse{}, b.call(ctx)
+}

@@ -47,6 +47,12 @@ var routes = []route{
 	{path: leatv1connect.AdminServiceRangesProcedure, need: needRead, rpc: true},
 	{path: leatv1connect.AdminServiceSplitRangeProcedure, need: needOperate, rpc: true},
 	{path: leatv1connect.AdminServiceMergeRangesProcedure, need: needOperate, rpc: true},
+	// A dry run reads the window: it is for those who may begin it.
+	{path: leatv1connect.AdminServiceReplayProcedure, need: needOperate, rpc: true},
+	{path: leatv1connect.AdminServiceJobsProcedure, need: needRead, rpc: true},
+	{path: leatv1connect.AdminServicePauseJobProcedure, need: needOperate, rpc: true},
+	{path: leatv1connect.AdminServiceResumeJobProcedure, need: needOperate, rpc: true},
+	{path: leatv1connect.AdminServiceCancelJobProcedure, need: needOperate, rpc: true},
 	{path: leatv1connect.AdminServiceTailProcedure, need: needRead, shape: view, rpc: true},
 
 	{path: leatv1connect.SubscriberServicePullProcedure, need: needSubscribe, shape: stream, rpc: true},

@@ -29,6 +29,7 @@ import (
 	"github.com/leat-cdc/leat/schemas/cell/form"
 	"github.com/leat-cdc/leat/sinks/encode"
 	"github.com/leat-cdc/leat/sinks/pull"
+	"github.com/leat-cdc/leat/sinks/webhook"
 )
 
 // Server is a running installation. Safe for concurrent use.
@@ -57,6 +58,7 @@ type Server struct {
 	commits   map[string]commitAt           // by subscription
 	arrivals  map[string]arrival            // by source
 	logFull   map[string]bool
+	webhooks  map[string]*webhook.Sink // by subscription, as opened last
 	throttles *throttles
 }
 
@@ -77,7 +79,7 @@ func newServer(ctx context.Context, o Options, tel *telemetry.Telemetry, addr ne
 	}
 	s := &Server{o: o, tel: tel, store: store, hub: pull.NewHub(), started: time.Now(), cfg: o.Config,
 		databases: map[string]database{}, removed: map[string]bool{}, gone: map[string]state.Subscription{}, lost: map[string]state.Source{}, holds: map[string]pipeline.Offset{},
-		commits: map[string]commitAt{}, arrivals: map[string]arrival{}, logFull: map[string]bool{}, throttles: newThrottles()}
+		commits: map[string]commitAt{}, arrivals: map[string]arrival{}, logFull: map[string]bool{}, webhooks: map[string]*webhook.Sink{}, throttles: newThrottles()}
 	s.publicURL = strings.TrimSuffix(o.Config.PublicURL, "/")
 	if strings.HasSuffix(s.publicURL, ":0") { // the port was the system's choice
 		scheme, _, _ := strings.Cut(s.publicURL, "://")

@@ -25,7 +25,7 @@ func (s *Server) sinkOf(cfg *config.Config, name string, sub *config.Subscriptio
 	case d.Webhook != nil:
 		o.Separator = ','
 		return func(context.Context) (pipeline.Sink, error) {
-			return s.newWebhook(cfg, sub, encode.JSON(o))
+			return s.newWebhook(cfg, name, encode.JSON(o))
 		}
 	case d.Pull != nil:
 		enc := encode.Proto(o)
@@ -50,8 +50,8 @@ func (s *Server) sinkOf(cfg *config.Config, name string, sub *config.Subscriptio
 
 var pullOrders = map[string]pull.Order{"key": pull.ByKey, "source": pull.BySource, "none": pull.NoOrder}
 
-func (s *Server) newWebhook(cfg *config.Config, sub *config.Subscription, enc *encode.Encoder) (pipeline.Sink, error) {
-	o, err := webhookOptions(cfg, sub)
+func (s *Server) newWebhook(cfg *config.Config, name string, enc *encode.Encoder) (pipeline.Sink, error) {
+	o, err := webhookOptions(cfg, cfg.Subscriptions[name])
 	if err != nil {
 		return nil, err
 	}
@@ -59,7 +59,14 @@ func (s *Server) newWebhook(cfg *config.Config, sub *config.Subscription, enc *e
 	if u, err := url.Parse(s.publicURL); err == nil {
 		o.Origin = u.Hostname()
 	}
-	return webhook.New(o)
+	w, err := webhook.New(o)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	s.webhooks[name] = w
+	s.mu.Unlock()
+	return w, nil
 }
 
 // webhookOptions are all but the encoder and our own name.

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
@@ -12,7 +13,9 @@ import (
 
 	"github.com/leat-cdc/leat/cmd/leat/internal/api"
 	"github.com/leat-cdc/leat/cmd/leat/internal/telemetry"
+	"github.com/leat-cdc/leat/cmd/leat/internal/waits"
 	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/pipeline/deliver"
 	"github.com/leat-cdc/leat/pipeline/disklog"
 	"github.com/leat-cdc/leat/pipeline/engine"
 	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
@@ -46,6 +49,7 @@ func (s *Server) status() *leatv1.StatusResponse {
 		if src := cfg.Sources[x.Name]; src != nil {
 			p.Kind = sourceKind(src)
 		}
+		p.Waits = waits.OfSource(p)
 		r.Sources = append(r.Sources, p)
 	}
 	for _, x := range st.Subscriptions {
@@ -54,14 +58,19 @@ func (s *Server) status() *leatv1.StatusResponse {
 		if sub := cfg.Subscriptions[x.Name]; sub != nil {
 			p.Kind = sub.Deliver.Kind()
 		}
+		s.hosts(p)
+		p.Waits = waits.OfSubscription(p)
 		r.Subscriptions = append(r.Subscriptions, p)
 	}
 	for _, name := range slices.Sorted(maps.Keys(lost)) {
-		r.Sources = append(r.Sources, &leatv1.SourceStatus{Name: name, Kind: lost[name].Spec, State: "gone", LogId: lost[name].Log, Reason: goneSource(name)})
+		p := &leatv1.SourceStatus{Name: name, Kind: lost[name].Spec, State: "gone", LogId: lost[name].Log, Reason: goneSource(name)}
+		p.Waits = waits.OfSource(p)
+		r.Sources = append(r.Sources, p)
 	}
 	for _, name := range slices.Sorted(maps.Keys(gone)) {
-		r.Subscriptions = append(r.Subscriptions, &leatv1.SubscriptionStatus{Name: name, Source: gone[name].Source, Kind: gone[name].Spec, State: "gone",
-			Reason: "not in the file: kept, paused; leat apply --drop " + name + " forgets it"})
+		p := &leatv1.SubscriptionStatus{Name: name, Source: gone[name].Source, Kind: gone[name].Spec, State: "gone", Reason: "not in the file: kept, paused"}
+		p.Waits = waits.OfSubscription(p)
+		r.Subscriptions = append(r.Subscriptions, p)
 	}
 	return r
 }
@@ -174,7 +183,8 @@ func (s *Server) lag(p *leatv1.SubscriptionStatus, x engine.SubscriptionStatus) 
 func (s *Server) subscriptionStatus(x engine.SubscriptionStatus) *leatv1.SubscriptionStatus {
 	p := &leatv1.SubscriptionStatus{Name: x.Name, Source: x.Source, State: x.State, Reason: x.Reason, Low: uint64(x.Low), Read: uint64(x.Read),
 		Next: uint64(x.Next), Persisted: uint64(x.Persisted), Resolved: uint64(x.Resolved), InFlight: uint32(x.InFlight), Open: uint32(x.Open),
-		Held: uint32(x.Held), BufferedBytes: uint64(x.Buffered), Delivered: x.Delivered, Failed: x.Failed, Dead: x.Dead, SaveError: x.SaveError, Parked: uint64(x.Parked)}
+		Held: uint32(x.Held), BufferedBytes: uint64(x.Buffered), Delivered: x.Delivered, Failed: x.Failed, Dead: x.Dead, SaveError: x.SaveError, Parked: uint64(x.Parked),
+		Limit: uint32(x.Limit), MaxInFlight: uint32(x.Max), Pace: x.Pace, Flow: x.Flow, Lanes: lanesOf(x.Lanes)}
 	if !x.Until.IsZero() {
 		p.Until = timestamppb.New(x.Until)
 	}
@@ -189,4 +199,42 @@ func (s *Server) subscriptionStatus(x engine.SubscriptionStatus) *leatv1.Subscri
 	}
 	p.EventsPerSecond, _ = s.tel.SubscriptionRate(x.Name)
 	return p
+}
+
+// maxLanes bounds what a status lists: those that wait longest.
+const maxLanes = 256
+
+func lanesOf(all []deliver.Lane) (out []*leatv1.Lane) {
+	if len(all) > maxLanes {
+		all = slices.Clone(all)
+		slices.SortStableFunc(all, func(a, b deliver.Lane) int { return cmp.Compare(a.Low, b.Low) })
+		all = all[:maxLanes]
+	}
+	for _, x := range all {
+		p := &leatv1.Lane{Space: x.Space, Range: x.ID, Low: uint64(x.Low), Open: uint32(x.Open), Parked: uint32(x.Parked)}
+		if !x.Oldest.IsZero() {
+			p.Lag = durationpb.New(max(0, time.Since(x.Oldest)))
+		}
+		out = append(out, p)
+	}
+	return out
+}
+
+// hosts adds those of a webhook.
+func (s *Server) hosts(p *leatv1.SubscriptionStatus) {
+	s.mu.Lock()
+	w := s.webhooks[p.Name]
+	s.mu.Unlock()
+	if w == nil || p.Kind != "webhook" {
+		return
+	}
+	list, panicking := w.Hosts()
+	p.HostsPanic = panicking
+	for _, h := range list {
+		x := &leatv1.Host{Name: h.ID, Rank: uint32(h.Rank), Requests: h.Requests, UnderWay: uint32(h.Under), Ejected: h.Ejected, Reason: h.Why}
+		if h.Ejected && !h.Until.IsZero() {
+			x.Until = timestamppb.New(h.Until)
+		}
+		p.Hosts = append(p.Hosts, x)
+	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/leat-cdc/leat/cmd/leat/internal/api"
 	"github.com/leat-cdc/leat/cmd/leat/internal/config"
+	"github.com/leat-cdc/leat/cmd/leat/internal/waits"
 	"github.com/leat-cdc/leat/schemas"
 	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
 )
@@ -41,6 +42,8 @@ func newBackend() *backend {
 		Sources: []*leatv1.SourceStatus{
 			{Name: "files", Kind: "postgres", State: "streaming", Since: at(-time.Hour), LogId: "6f1d2c3b-0000-4000-8000-000000000001",
 				Oldest: base, Next: base + 81204, Position: "0/16B3748", LogBytes: 1288490188, Tables: 12, EventsPerSecond: 1204.4, BytesPerSecond: 321000,
+				Pressure: &leatv1.SourcePressure{Reading: 1, Snapshot: 0.5, Why: "9 sessions are at work, max_active is 8", EndsWhen: "it stays under 80 % of the limit for 10s",
+					ActiveSessions: new(uint32(9)), BehindBytes: new(uint64(40 << 10)), TimeToLoss: long(72 * time.Hour), TimeToDrain: long(time.Second)},
 				Lag: long(12 * time.Millisecond), Notices: []*leatv1.Notice{
 					{Kind: "gap", Code: "joined", Table: "public.late", Position: "0/16B0000", Reason: "the table joined late", Cure: "leat backfill brings them", Time: at(-time.Minute)},
 					{Kind: "quarantined", Code: "structure", Table: "public.odd\x1b[31m", Reason: "its shape is not known"},
@@ -54,7 +57,10 @@ func newBackend() *backend {
 			{Name: "features", Source: "files", Kind: "pull", State: "running", Low: base + 81204, Read: base + 81204, Next: base + 81204, Persisted: base + 81000, EventsPerSecond: 1204.4, Delivered: 81204},
 			{Name: "search", Source: "files", Kind: "webhook", State: "retrying", Reason: "503 from search.internal", Until: at(8 * time.Second), Low: base + 80000, Read: base + 80100,
 				Next: base + 81204, Persisted: base + 80000, InFlight: 3, Open: 100, Held: 12, BufferedBytes: 40960, Delivered: 80000, Failed: 7, Dead: 2, LagEvents: 1204,
-				Lag: long(3200 * time.Millisecond), LagBytes: 300 << 10, SaveError: "disk full"},
+				Lag: long(3200 * time.Millisecond), LagBytes: 300 << 10, SaveError: "disk full", Limit: 3, MaxInFlight: 64, Pace: 12.5, Flow: "requests time out: 3 in flight, 12.5 requests per second",
+				Hosts: []*leatv1.Host{{Name: "https://search.internal/leat 10.0.0.1", Requests: 812, UnderWay: 3},
+					{Name: "https://search.internal/leat 10.0.0.2", Rank: 2, Requests: 40, Ejected: true, Until: at(20 * time.Second), Reason: "connection refused"}},
+				Lanes: []*leatv1.Lane{{Space: "public.files", Range: 1, Low: base + 80000, Open: 90, Parked: 2, Lag: long(3200 * time.Millisecond)}, {Space: "public.files", Range: 2, Low: base + 80100}}},
 		},
 	}}
 }
@@ -74,6 +80,12 @@ func (b *backend) Status(_ context.Context, name string) (*leatv1.StatusResponse
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	all := proto.CloneOf(b.status)
+	for _, s := range all.Sources {
+		s.Waits = waits.OfSource(s)
+	}
+	for _, s := range all.Subscriptions {
+		s.Waits = waits.OfSubscription(s)
+	}
 	if name == "" {
 		return all, nil
 	}
@@ -363,4 +375,24 @@ func (b *backend) SplitRange(_ context.Context, r *leatv1.SplitRangeRequest) (*l
 
 func (b *backend) MergeRanges(_ context.Context, r *leatv1.MergeRangesRequest) (*leatv1.MergeRangesResponse, error) {
 	return &leatv1.MergeRangesResponse{Ranges: []*leatv1.RangeState{{Id: 3, Space: "public.files", Parents: r.GetRanges()}}}, nil
+}
+
+func (b *backend) Replay(context.Context, *leatv1.ReplayRequest) (*leatv1.ReplayResponse, error) {
+	return nil, nil
+}
+
+func (b *backend) Jobs(context.Context, *leatv1.JobsRequest) (*leatv1.JobsResponse, error) {
+	return &leatv1.JobsResponse{}, nil
+}
+
+func (b *backend) PauseJob(context.Context, *leatv1.PauseJobRequest) (*leatv1.PauseJobResponse, error) {
+	return nil, nil
+}
+
+func (b *backend) ResumeJob(context.Context, *leatv1.ResumeJobRequest) (*leatv1.ResumeJobResponse, error) {
+	return nil, nil
+}
+
+func (b *backend) CancelJob(context.Context, *leatv1.CancelJobRequest) (*leatv1.CancelJobResponse, error) {
+	return nil, nil
 }

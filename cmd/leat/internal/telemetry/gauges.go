@@ -81,6 +81,12 @@ func newGauges(status *atomic.Pointer[func() *leatv1.StatusResponse]) *gauges {
 			sub("leat_subscription_low_offset", "Offset below which everything is done.", func(s *subscription) float64 { return float64(s.GetLow()) }),
 			sub("leat_subscription_resolved_offset", "Offset below which everything is acked or listed.", func(s *subscription) float64 { return float64(s.GetResolved()) }),
 			sub("leat_subscription_in_flight", "Deliveries in flight.", func(s *subscription) float64 { return float64(s.GetInFlight()) }),
+			sub("leat_subscription_limit", "Deliveries that may be in flight now, by what the endpoint takes.", func(s *subscription) float64 { return float64(s.GetLimit()) }),
+			sub("leat_subscription_pace", "Deliveries per second that may leave; 0: no bound.", func(s *subscription) float64 { return s.GetPace() }),
+			sub("leat_subscription_throttle_ratio", "Share of its speed that throttles leave to the subscription; 1: all.", func(s *subscription) float64 { return throttleRatio(s.GetThrottles()) }),
+			sub("leat_subscription_parked_keys", "Keys that are parked.", func(s *subscription) float64 { return float64(s.GetParked()) }),
+			sub("leat_subscription_hosts_ejected", "Hosts of the webhook that get nothing, as they fail.", hostsEjected),
+			sub("leat_subscription_waits", "Reasons for which the subscription waits or is slowed: see leat status.", func(s *subscription) float64 { return float64(len(s.GetWaits())) }),
 			sub("leat_subscription_open_events", "Events that were read and are not done.", func(s *subscription) float64 { return float64(s.GetOpen()) }),
 			sub("leat_subscription_held_events", "Events that wait for an earlier one.", func(s *subscription) float64 { return float64(s.GetHeld()) }),
 			sub("leat_subscription_buffered_bytes", "Bytes of events in memory.", func(s *subscription) float64 { return float64(s.GetBufferedBytes()) }),
@@ -225,4 +231,19 @@ func reading(s *leatv1.SourceStatus) float64 {
 		return p.GetReading()
 	}
 	return 1
+}
+
+func throttleRatio(all []*leatv1.ThrottleState) float64 {
+	r := 1.0
+	for _, t := range all {
+		r = min(r, t.GetRatio())
+	}
+	return r
+}
+
+func hostsEjected(s *leatv1.SubscriptionStatus) (n float64) {
+	for _, h := range s.GetHosts() {
+		n += oneIf(h.GetEjected())
+	}
+	return n
 }

@@ -69,6 +69,16 @@ const (
 	// AdminServiceMergeRangesProcedure is the fully-qualified name of the AdminService's MergeRanges
 	// RPC.
 	AdminServiceMergeRangesProcedure = "/leat.v1.AdminService/MergeRanges"
+	// AdminServiceReplayProcedure is the fully-qualified name of the AdminService's Replay RPC.
+	AdminServiceReplayProcedure = "/leat.v1.AdminService/Replay"
+	// AdminServiceJobsProcedure is the fully-qualified name of the AdminService's Jobs RPC.
+	AdminServiceJobsProcedure = "/leat.v1.AdminService/Jobs"
+	// AdminServicePauseJobProcedure is the fully-qualified name of the AdminService's PauseJob RPC.
+	AdminServicePauseJobProcedure = "/leat.v1.AdminService/PauseJob"
+	// AdminServiceResumeJobProcedure is the fully-qualified name of the AdminService's ResumeJob RPC.
+	AdminServiceResumeJobProcedure = "/leat.v1.AdminService/ResumeJob"
+	// AdminServiceCancelJobProcedure is the fully-qualified name of the AdminService's CancelJob RPC.
+	AdminServiceCancelJobProcedure = "/leat.v1.AdminService/CancelJob"
 )
 
 // AdminServiceClient is a client for the leat.v1.AdminService service.
@@ -101,6 +111,13 @@ type AdminServiceClient interface {
 	// SplitRange divides a range at a key, MergeRanges makes one of neighbours.
 	SplitRange(context.Context, *connect.Request[leatv1.SplitRangeRequest]) (*connect.Response[leatv1.SplitRangeResponse], error)
 	MergeRanges(context.Context, *connect.Request[leatv1.MergeRangesRequest]) (*connect.Response[leatv1.MergeRangesResponse], error)
+	// Replay delivers a window of the log again, or says what that would be.
+	Replay(context.Context, *connect.Request[leatv1.ReplayRequest]) (*connect.Response[leatv1.ReplayResponse], error)
+	// Jobs lists replays, the newest first.
+	Jobs(context.Context, *connect.Request[leatv1.JobsRequest]) (*connect.Response[leatv1.JobsResponse], error)
+	PauseJob(context.Context, *connect.Request[leatv1.PauseJobRequest]) (*connect.Response[leatv1.PauseJobResponse], error)
+	ResumeJob(context.Context, *connect.Request[leatv1.ResumeJobRequest]) (*connect.Response[leatv1.ResumeJobResponse], error)
+	CancelJob(context.Context, *connect.Request[leatv1.CancelJobRequest]) (*connect.Response[leatv1.CancelJobResponse], error)
 }
 
 // NewAdminServiceClient constructs a client for the leat.v1.AdminService service. By default, it
@@ -216,6 +233,36 @@ func NewAdminServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(adminServiceMethods.ByName("MergeRanges")),
 			connect.WithClientOptions(opts...),
 		),
+		replay: connect.NewClient[leatv1.ReplayRequest, leatv1.ReplayResponse](
+			httpClient,
+			baseURL+AdminServiceReplayProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("Replay")),
+			connect.WithClientOptions(opts...),
+		),
+		jobs: connect.NewClient[leatv1.JobsRequest, leatv1.JobsResponse](
+			httpClient,
+			baseURL+AdminServiceJobsProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("Jobs")),
+			connect.WithClientOptions(opts...),
+		),
+		pauseJob: connect.NewClient[leatv1.PauseJobRequest, leatv1.PauseJobResponse](
+			httpClient,
+			baseURL+AdminServicePauseJobProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("PauseJob")),
+			connect.WithClientOptions(opts...),
+		),
+		resumeJob: connect.NewClient[leatv1.ResumeJobRequest, leatv1.ResumeJobResponse](
+			httpClient,
+			baseURL+AdminServiceResumeJobProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("ResumeJob")),
+			connect.WithClientOptions(opts...),
+		),
+		cancelJob: connect.NewClient[leatv1.CancelJobRequest, leatv1.CancelJobResponse](
+			httpClient,
+			baseURL+AdminServiceCancelJobProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("CancelJob")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -238,6 +285,11 @@ type adminServiceClient struct {
 	ranges       *connect.Client[leatv1.RangesRequest, leatv1.RangesResponse]
 	splitRange   *connect.Client[leatv1.SplitRangeRequest, leatv1.SplitRangeResponse]
 	mergeRanges  *connect.Client[leatv1.MergeRangesRequest, leatv1.MergeRangesResponse]
+	replay       *connect.Client[leatv1.ReplayRequest, leatv1.ReplayResponse]
+	jobs         *connect.Client[leatv1.JobsRequest, leatv1.JobsResponse]
+	pauseJob     *connect.Client[leatv1.PauseJobRequest, leatv1.PauseJobResponse]
+	resumeJob    *connect.Client[leatv1.ResumeJobRequest, leatv1.ResumeJobResponse]
+	cancelJob    *connect.Client[leatv1.CancelJobRequest, leatv1.CancelJobResponse]
 }
 
 // Status calls leat.v1.AdminService.Status.
@@ -325,6 +377,31 @@ func (c *adminServiceClient) MergeRanges(ctx context.Context, req *connect.Reque
 	return c.mergeRanges.CallUnary(ctx, req)
 }
 
+// Replay calls leat.v1.AdminService.Replay.
+func (c *adminServiceClient) Replay(ctx context.Context, req *connect.Request[leatv1.ReplayRequest]) (*connect.Response[leatv1.ReplayResponse], error) {
+	return c.replay.CallUnary(ctx, req)
+}
+
+// Jobs calls leat.v1.AdminService.Jobs.
+func (c *adminServiceClient) Jobs(ctx context.Context, req *connect.Request[leatv1.JobsRequest]) (*connect.Response[leatv1.JobsResponse], error) {
+	return c.jobs.CallUnary(ctx, req)
+}
+
+// PauseJob calls leat.v1.AdminService.PauseJob.
+func (c *adminServiceClient) PauseJob(ctx context.Context, req *connect.Request[leatv1.PauseJobRequest]) (*connect.Response[leatv1.PauseJobResponse], error) {
+	return c.pauseJob.CallUnary(ctx, req)
+}
+
+// ResumeJob calls leat.v1.AdminService.ResumeJob.
+func (c *adminServiceClient) ResumeJob(ctx context.Context, req *connect.Request[leatv1.ResumeJobRequest]) (*connect.Response[leatv1.ResumeJobResponse], error) {
+	return c.resumeJob.CallUnary(ctx, req)
+}
+
+// CancelJob calls leat.v1.AdminService.CancelJob.
+func (c *adminServiceClient) CancelJob(ctx context.Context, req *connect.Request[leatv1.CancelJobRequest]) (*connect.Response[leatv1.CancelJobResponse], error) {
+	return c.cancelJob.CallUnary(ctx, req)
+}
+
 // AdminServiceHandler is an implementation of the leat.v1.AdminService service.
 type AdminServiceHandler interface {
 	Status(context.Context, *connect.Request[leatv1.StatusRequest]) (*connect.Response[leatv1.StatusResponse], error)
@@ -355,6 +432,13 @@ type AdminServiceHandler interface {
 	// SplitRange divides a range at a key, MergeRanges makes one of neighbours.
 	SplitRange(context.Context, *connect.Request[leatv1.SplitRangeRequest]) (*connect.Response[leatv1.SplitRangeResponse], error)
 	MergeRanges(context.Context, *connect.Request[leatv1.MergeRangesRequest]) (*connect.Response[leatv1.MergeRangesResponse], error)
+	// Replay delivers a window of the log again, or says what that would be.
+	Replay(context.Context, *connect.Request[leatv1.ReplayRequest]) (*connect.Response[leatv1.ReplayResponse], error)
+	// Jobs lists replays, the newest first.
+	Jobs(context.Context, *connect.Request[leatv1.JobsRequest]) (*connect.Response[leatv1.JobsResponse], error)
+	PauseJob(context.Context, *connect.Request[leatv1.PauseJobRequest]) (*connect.Response[leatv1.PauseJobResponse], error)
+	ResumeJob(context.Context, *connect.Request[leatv1.ResumeJobRequest]) (*connect.Response[leatv1.ResumeJobResponse], error)
+	CancelJob(context.Context, *connect.Request[leatv1.CancelJobRequest]) (*connect.Response[leatv1.CancelJobResponse], error)
 }
 
 // NewAdminServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -466,6 +550,36 @@ func NewAdminServiceHandler(svc AdminServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(adminServiceMethods.ByName("MergeRanges")),
 		connect.WithHandlerOptions(opts...),
 	)
+	adminServiceReplayHandler := connect.NewUnaryHandler(
+		AdminServiceReplayProcedure,
+		svc.Replay,
+		connect.WithSchema(adminServiceMethods.ByName("Replay")),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminServiceJobsHandler := connect.NewUnaryHandler(
+		AdminServiceJobsProcedure,
+		svc.Jobs,
+		connect.WithSchema(adminServiceMethods.ByName("Jobs")),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminServicePauseJobHandler := connect.NewUnaryHandler(
+		AdminServicePauseJobProcedure,
+		svc.PauseJob,
+		connect.WithSchema(adminServiceMethods.ByName("PauseJob")),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminServiceResumeJobHandler := connect.NewUnaryHandler(
+		AdminServiceResumeJobProcedure,
+		svc.ResumeJob,
+		connect.WithSchema(adminServiceMethods.ByName("ResumeJob")),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminServiceCancelJobHandler := connect.NewUnaryHandler(
+		AdminServiceCancelJobProcedure,
+		svc.CancelJob,
+		connect.WithSchema(adminServiceMethods.ByName("CancelJob")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/leat.v1.AdminService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case AdminServiceStatusProcedure:
@@ -502,6 +616,16 @@ func NewAdminServiceHandler(svc AdminServiceHandler, opts ...connect.HandlerOpti
 			adminServiceSplitRangeHandler.ServeHTTP(w, r)
 		case AdminServiceMergeRangesProcedure:
 			adminServiceMergeRangesHandler.ServeHTTP(w, r)
+		case AdminServiceReplayProcedure:
+			adminServiceReplayHandler.ServeHTTP(w, r)
+		case AdminServiceJobsProcedure:
+			adminServiceJobsHandler.ServeHTTP(w, r)
+		case AdminServicePauseJobProcedure:
+			adminServicePauseJobHandler.ServeHTTP(w, r)
+		case AdminServiceResumeJobProcedure:
+			adminServiceResumeJobHandler.ServeHTTP(w, r)
+		case AdminServiceCancelJobProcedure:
+			adminServiceCancelJobHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -577,4 +701,24 @@ func (UnimplementedAdminServiceHandler) SplitRange(context.Context, *connect.Req
 
 func (UnimplementedAdminServiceHandler) MergeRanges(context.Context, *connect.Request[leatv1.MergeRangesRequest]) (*connect.Response[leatv1.MergeRangesResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("leat.v1.AdminService.MergeRanges is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) Replay(context.Context, *connect.Request[leatv1.ReplayRequest]) (*connect.Response[leatv1.ReplayResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("leat.v1.AdminService.Replay is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) Jobs(context.Context, *connect.Request[leatv1.JobsRequest]) (*connect.Response[leatv1.JobsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("leat.v1.AdminService.Jobs is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) PauseJob(context.Context, *connect.Request[leatv1.PauseJobRequest]) (*connect.Response[leatv1.PauseJobResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("leat.v1.AdminService.PauseJob is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) ResumeJob(context.Context, *connect.Request[leatv1.ResumeJobRequest]) (*connect.Response[leatv1.ResumeJobResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("leat.v1.AdminService.ResumeJob is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) CancelJob(context.Context, *connect.Request[leatv1.CancelJobRequest]) (*connect.Response[leatv1.CancelJobResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("leat.v1.AdminService.CancelJob is not implemented"))
 }

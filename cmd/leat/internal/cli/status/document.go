@@ -39,6 +39,8 @@ type sourceDoc struct {
 	Notices         []shell.NoticeDoc `json:"notices"`
 	// Throttles in force; only when there are some.
 	Throttles []ThrottleDoc `json:"throttles,omitempty"`
+	// What waits, the worst first; only when something does.
+	Waits []waitDoc `json:"waits,omitempty"`
 	// How the database fares.
 	Pressure *pressureDoc `json:"pressure,omitempty"`
 	// What our own disk, which fills, forbids: replays, laggards, reading.
@@ -74,6 +76,66 @@ type subscriptionDoc struct {
 	Throttles []ThrottleDoc `json:"throttles,omitempty"`
 	// How near it is to what retention removes.
 	Laggard *laggardDoc `json:"laggard,omitempty"`
+	// What waits, the worst first; only when something does.
+	Waits []waitDoc `json:"waits,omitempty"`
+	// Deliveries that may be in flight, their rate (0: no bound), and why that is less than configured.
+	Limit       uint32  `json:"limit"`
+	MaxInFlight uint32  `json:"max_in_flight"`
+	Pace        float64 `json:"pace"`
+	Flow        string  `json:"flow,omitempty"`
+	// Of each range, where a space was ever split.
+	Lanes []laneDoc `json:"lanes,omitempty"`
+	// Of a webhook.
+	Hosts      []hostDoc `json:"hosts,omitempty"`
+	HostsPanic bool      `json:"hosts_panic,omitempty"`
+}
+
+type waitDoc struct {
+	Level    string     `json:"level"`
+	Kind     string     `json:"kind"`
+	Reason   string     `json:"reason"`
+	EndsWhen string     `json:"ends_when"`
+	Until    *time.Time `json:"until"`
+}
+
+type laneDoc struct {
+	Space      string   `json:"space"`
+	Range      uint64   `json:"range"`
+	Low        uint64   `json:"low"`
+	Open       uint32   `json:"open"`
+	Parked     uint32   `json:"parked"`
+	LagSeconds *float64 `json:"lag_seconds"`
+}
+
+type hostDoc struct {
+	Name     string     `json:"name"`
+	Rank     uint32     `json:"rank"`
+	Requests uint64     `json:"requests"`
+	UnderWay uint32     `json:"under_way"`
+	Ejected  bool       `json:"ejected"`
+	Reason   string     `json:"reason,omitempty"`
+	Until    *time.Time `json:"until"`
+}
+
+func waitDocs(all []*leatv1.Wait) (out []waitDoc) {
+	for _, w := range all {
+		out = append(out, waitDoc{w.GetLevel(), w.GetKind(), w.GetReason(), w.GetEndsWhen(), shell.Moment(w.GetUntil())})
+	}
+	return out
+}
+
+func laneDocs(all []*leatv1.Lane) (out []laneDoc) {
+	for _, l := range all {
+		out = append(out, laneDoc{l.GetSpace(), l.GetRange(), l.GetLow(), l.GetOpen(), l.GetParked(), shell.MaybeSeconds(l.GetLag())})
+	}
+	return out
+}
+
+func hostDocs(all []*leatv1.Host) (out []hostDoc) {
+	for _, h := range all {
+		out = append(out, hostDoc{h.GetName(), h.GetRank(), h.GetRequests(), h.GetUnderWay(), h.GetEjected(), h.GetReason(), shell.Moment(h.GetUntil())})
+	}
+	return out
 }
 
 func statusDocument(r *leatv1.StatusResponse) statusDoc {
@@ -83,7 +145,7 @@ func statusDocument(r *leatv1.StatusResponse) statusDoc {
 		one := sourceDoc{Name: s.GetName(), Kind: s.GetKind(), State: stateCell(s.GetState()).Text, Reason: s.GetReason(), Code: s.GetCode(),
 			Since: shell.Moment(s.GetSince()), Position: s.GetPosition(), LagSeconds: shell.Seconds(s.GetLag().AsDuration()),
 			EventsPerSecond: s.GetEventsPerSecond(), BytesPerSecond: s.GetBytesPerSecond(), LogID: s.GetLogId(), LogBytes: s.GetLogBytes(),
-			LogFull: s.GetLogFull(), Oldest: s.GetOldest(), Next: s.GetNext(), Tables: s.GetTables(), Notices: []shell.NoticeDoc{}, Throttles: ThrottleDocs(s.GetThrottles()), Pressure: pressureDocOf(s.GetPressure()), Disk: s.GetDisk()}
+			LogFull: s.GetLogFull(), Oldest: s.GetOldest(), Next: s.GetNext(), Tables: s.GetTables(), Notices: []shell.NoticeDoc{}, Throttles: ThrottleDocs(s.GetThrottles()), Pressure: pressureDocOf(s.GetPressure()), Waits: waitDocs(s.GetWaits()), Disk: s.GetDisk()}
 		for _, n := range s.GetNotices() {
 			one.Notices = append(one.Notices, shell.NoticeDoc{Kind: n.GetKind(), Code: n.GetCode(), Table: n.GetTable(), Position: n.GetPosition(),
 				Reason: n.GetReason(), Cure: n.GetCure(), Time: shell.Moment(n.GetTime())})
@@ -97,7 +159,8 @@ func statusDocument(r *leatv1.StatusResponse) statusDoc {
 			Low: s.GetLow(), Persisted: s.GetPersisted(), Read: s.GetRead(), Next: s.GetNext(), Resolved: s.GetResolved(),
 			InFlight: s.GetInFlight(), Open: s.GetOpen(), Held: s.GetHeld(), BufferedBytes: s.GetBufferedBytes(),
 			Delivered: s.GetDelivered(), Failed: s.GetFailed(), Dead: s.GetDead(), Parked: s.GetParked(), SaveError: s.GetSaveError(),
-			Throttles: ThrottleDocs(s.GetThrottles()), Laggard: laggardDocOf(s.GetLaggard())})
+			Throttles: ThrottleDocs(s.GetThrottles()), Waits: waitDocs(s.GetWaits()), Limit: s.GetLimit(), MaxInFlight: s.GetMaxInFlight(),
+			Pace: s.GetPace(), Flow: s.GetFlow(), Lanes: laneDocs(s.GetLanes()), Hosts: hostDocs(s.GetHosts()), HostsPanic: s.GetHostsPanic(), Laggard: laggardDocOf(s.GetLaggard())})
 	}
 	return d
 }

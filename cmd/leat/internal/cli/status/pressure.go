@@ -1,35 +1,39 @@
 package status
 
 import (
-	"fmt"
-	"time"
+	"strings"
 
 	"github.com/leat-cdc/leat/cmd/leat/internal/cli/screen"
 	"github.com/leat-cdc/leat/cmd/leat/internal/cli/shell"
 	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
 )
 
-// nearLoss is the time to loss from which on status shows it.
-const nearLoss = time.Hour
-
-// pressureNotes say that a source is slowed, why and until when, and that loss is near.
-func pressureNotes(p *leatv1.SourcePressure) []screen.Cell {
-	var out []screen.Cell
-	if p.GetWhy() != "" {
-		text := fmt.Sprintf("! the log is read at %.0f %%, snapshots at %.0f %%, replays at %.0f %%: %s", 100*p.GetReading(), 100*p.GetSnapshot(), 100*p.GetReplay(), p.GetWhy())
-		if p.GetEndsWhen() != "" {
-			text += "; ends when " + p.GetEndsWhen()
-		}
-		out = append(out, screen.Cell{Text: text, Style: screen.Yellow})
+// Pressure is how a source's database fares, in a line; empty where nothing is known.
+func Pressure(p *leatv1.SourcePressure) string {
+	var parts []string
+	if p == nil {
+		return ""
 	}
-	if d := p.GetTimeToLoss(); d != nil && (p.GetDanger() || d.AsDuration() < nearLoss) {
-		text := fmt.Sprintf("! the database may remove what is not read in %v", d.AsDuration().Round(time.Second))
-		if drain := p.GetTimeToDrain(); drain != nil {
-			text += fmt.Sprintf("; reading it takes about %v", drain.AsDuration().Round(time.Second))
-		}
-		out = append(out, screen.Cell{Text: text, Style: screen.Red})
+	if p.ActiveSessions != nil {
+		parts = append(parts, screen.Plural(p.GetActiveSessions(), "session")+" at work")
 	}
-	return out
+	if p.BehindBytes != nil {
+		text := screen.Size(p.GetBehindBytes()) + " not read"
+		if d := p.GetTimeToDrain(); d != nil && p.GetBehindBytes() > 0 {
+			text += ", about " + screen.Duration(d.AsDuration())
+		}
+		parts = append(parts, text)
+	}
+	if d := p.GetReplicaLag(); d != nil {
+		parts = append(parts, "its replica "+screen.Duration(d.AsDuration())+" behind")
+	}
+	if d := p.GetTimeToLoss(); d != nil {
+		parts = append(parts, "loss in "+screen.Duration(d.AsDuration()))
+	}
+	if p.GetError() != "" {
+		parts = append(parts, "its load is not known: "+p.GetError())
+	}
+	return strings.Join(parts, "; ")
 }
 
 type pressureDoc struct {

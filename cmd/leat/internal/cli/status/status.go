@@ -2,6 +2,7 @@ package status
 
 import (
 	"context"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -98,27 +99,15 @@ func (a *commands) sourceTable(list []*leatv1.SourceStatus) *screen.Table {
 	return t
 }
 
-// sourceNotes say what is wrong with a source and what to do.
+// sourceNotes say what is wrong with a source and what ends that.
 func (a *commands) sourceNotes(s *leatv1.SourceStatus) []screen.Cell {
 	var out []screen.Cell
-	if s.GetReason() != "" {
-		text := s.GetReason()
-		if s.GetCode() != "" {
-			text = s.GetCode() + ": " + text
-		}
-		if at := shell.Clock(s.GetSince()); at != "" {
+	for _, w := range s.GetWaits() {
+		text := WaitText(w, a.Now())
+		if at := shell.Clock(s.GetSince()); w.GetKind() == "state" && at != "" {
 			text += " (since " + at + ")"
 		}
-		out = append(out, screen.Cell{Text: "! " + text, Style: stateStyle(s.GetState())})
-	}
-	if (s.GetState() == "gone" || s.GetState() == "") && s.GetReason() == "" {
-		out = append(out, screen.Cell{Text: "! leat.yaml no longer names it; kept and paused; leat source remove or leat apply --drop removes it", Style: screen.Yellow})
-	}
-	out = append(out, a.throttleNotes(s.GetThrottles())...)
-	out = append(out, pressureNotes(s.GetPressure())...)
-	out = append(out, diskNotes(s.GetDisk())...)
-	if s.GetLogFull() {
-		out = append(out, screen.Cell{Text: "! the log's disk is full: reading waits; make space, or lower retention.size", Style: screen.Red})
+		out = append(out, screen.Cell{Text: "! " + text, Style: waitStyle(w)})
 	}
 	for _, n := range s.GetNotices() {
 		text, style := n.GetTable()+" ", screen.Yellow
@@ -163,39 +152,48 @@ func (a *commands) subscriptionTable(list []*leatv1.SubscriptionStatus) *screen.
 		t.Row(screen.Cell{Text: s.GetName(), Style: screen.Bold}, screen.Text(s.GetSource()), screen.Text(s.GetKind()), stateCell(s.GetState()),
 			screen.Text(screen.Count(s.GetLagEvents())), screen.Text(behind), screen.Text(screen.Rate(s.GetEventsPerSecond())),
 			screen.Text(screen.Count(s.GetInFlight())), screen.Text(screen.Count(s.GetHeld())), parked, dead)
-		for _, n := range a.subscriptionNotes(s) {
+		for _, n := range a.waitNotes(s) {
 			t.Note(n.Style, n.Text)
 		}
 	}
 	return t
 }
 
-// subscriptionNotes say why a subscription waits and until when.
-func (a *commands) subscriptionNotes(s *leatv1.SubscriptionStatus) []screen.Cell {
+// waitNotes say why a subscription waits and until when.
+func (a *commands) waitNotes(s *leatv1.SubscriptionStatus) []screen.Cell {
 	var out []screen.Cell
-	text := s.GetReason()
-	if u := s.GetUntil(); u != nil {
-		if text == "" {
-			text = "waits"
-		}
-		if d := u.AsTime().Sub(a.Now()); d > 0 {
-			text += "; again in " + screen.Duration(d)
-		} else {
-			text += "; again now"
-		}
+	if s.GetState() == "running" && s.GetReason() != "" {
+		out = append(out, screen.Cell{Text: "! " + s.GetReason(), Style: screen.Cyan})
 	}
-	if text != "" {
-		out = append(out, screen.Cell{Text: "! " + text, Style: stateStyle(s.GetState())})
-	}
-	if s.GetState() == "gone" && s.GetReason() == "" {
-		out = append(out, screen.Cell{Text: "! leat.yaml no longer names it; kept and paused; leat apply --drop " + s.GetName() + " removes it", Style: screen.Yellow})
-	}
-	out = append(out, a.throttleNotes(s.GetThrottles())...)
-	out = append(out, laggardNotes(s.GetLaggard())...)
-	if s.GetSaveError() != "" {
-		out = append(out, screen.Cell{Text: "! its cursor is not saved: " + s.GetSaveError(), Style: screen.Red})
+	for _, w := range s.GetWaits() {
+		out = append(out, screen.Cell{Text: "! " + WaitText(w, a.Now()), Style: waitStyle(w)})
 	}
 	return out
+}
+
+// WaitText is a wait in a line: why, and until when, or, where that is no matter of time, until what.
+func WaitText(w *leatv1.Wait, now time.Time) string {
+	if w.GetUntil() == nil {
+		return w.GetReason() + "; until " + w.GetEndsWhen()
+	}
+	d := w.GetUntil().AsTime().Sub(now)
+	switch {
+	case w.GetKind() == "throttle":
+		return w.GetReason() + "; ends in " + screen.Duration(max(0, d))
+	case d > 0:
+		return w.GetReason() + "; again in " + screen.Duration(d)
+	}
+	return w.GetReason() + "; again now"
+}
+
+func waitStyle(w *leatv1.Wait) screen.Style {
+	switch w.GetLevel() {
+	case "error":
+		return screen.Red
+	case "notice":
+		return screen.Cyan
+	}
+	return screen.Yellow
 }
 
 func stateCell(state string) screen.Cell {
@@ -213,49 +211,6 @@ func stateStyle(state string) screen.Style {
 		return screen.Red
 	}
 	return screen.Yellow
-}
-
-// details shows everything about what was asked for by name.
-func (a *commands) details(r *leatv1.StatusResponse) {
-	for _, s := range r.GetSources() {
-		a.Out.Printf("%s  %s\n", a.Out.Paint(screen.Bold, "source "+screen.Clean(s.GetName())), a.state(s.GetState()))
-		lag := ""
-		if s.GetLag() != nil {
-			lag = screen.Duration(s.GetLag().AsDuration()) + " from commit to durable"
-		}
-		a.Out.Pairs([2]string{"kind", s.GetKind()}, [2]string{"since", shell.Clock(s.GetSince())}, [2]string{"position", s.GetPosition()},
-			[2]string{"lag", lag}, [2]string{"rate", screen.Rate(s.GetEventsPerSecond()) + " events, " + screen.Size(uint64(max(s.GetBytesPerSecond(), 0))) + "/s"},
-			[2]string{"tables", screen.Count(s.GetTables())}, [2]string{"log", s.GetLogId()}, [2]string{"log size", screen.Size(s.GetLogBytes())},
-			[2]string{"offsets", screen.Offsets(s.GetOldest(), s.GetNext())})
-		a.notes(a.sourceNotes(s))
-	}
-	for i, s := range r.GetSubscriptions() {
-		if i > 0 || len(r.GetSources()) > 0 {
-			a.Out.Printf("\n")
-		}
-		a.Out.Printf("%s  %s\n", a.Out.Paint(screen.Bold, "subscription "+screen.Clean(s.GetName())), a.state(s.GetState()))
-		lag := screen.Count(s.GetLagEvents()) + " events"
-		if s.GetLagEvents() > 0 {
-			if s.GetLagBytes() > 0 {
-				lag += ", about " + screen.Size(s.GetLagBytes())
-			}
-			lag += ", the oldest " + screen.Duration(s.GetLag().AsDuration()) + " old"
-		}
-		a.Out.Pairs([2]string{"source", s.GetSource()}, [2]string{"kind", s.GetKind()}, [2]string{"lag", lag},
-			[2]string{"rate", screen.Rate(s.GetEventsPerSecond())}, [2]string{"done below", screen.Offset(s.GetLow())}, [2]string{"saved", screen.Offset(s.GetPersisted())},
-			[2]string{"read to", screen.Offset(s.GetRead())}, [2]string{"end of log", screen.Offset(s.GetNext())}, [2]string{"resolved", screen.Offset(s.GetResolved())},
-			[2]string{"in flight", screen.Count(s.GetInFlight()) + " deliveries, " + screen.Count(s.GetOpen()) + " events open, " + screen.Count(s.GetHeld()) + " held, " + screen.Size(s.GetBufferedBytes())},
-			[2]string{"delivered", screen.Count(s.GetDelivered())}, [2]string{"failed", screen.Count(s.GetFailed())}, [2]string{"parked", parkedText(s)}, [2]string{"dead", screen.Count(s.GetDead())})
-		a.notes(a.subscriptionNotes(s))
-	}
-}
-
-// parkedText is empty where nothing is parked.
-func parkedText(s *leatv1.SubscriptionStatus) string {
-	if s.GetParked() == 0 {
-		return ""
-	}
-	return screen.Plural(s.GetParked(), "key") + ": leat parked " + s.GetName()
 }
 
 func (a *commands) notes(list []screen.Cell) {

@@ -28,15 +28,6 @@ func Throttle(t *leatv1.ThrottleState, now time.Time) string {
 	return text
 }
 
-// throttleNotes are for status.
-func (a *commands) throttleNotes(list []*leatv1.ThrottleState) []screen.Cell {
-	var out []screen.Cell
-	for _, t := range list {
-		out = append(out, screen.Cell{Text: "! " + Throttle(t, a.Now()), Style: screen.Yellow})
-	}
-	return out
-}
-
 // ThrottleDoc is a throttle in a document.
 type ThrottleDoc struct {
 	Ratio  float64    `json:"ratio"`
