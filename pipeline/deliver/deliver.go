@@ -28,6 +28,8 @@ import (
 	"github.com/leat-cdc/leat/pipeline/flow"
 	"github.com/leat-cdc/leat/pipeline/partition"
 	"github.com/leat-cdc/leat/pipeline/sched"
+	"github.com/leat-cdc/leat/schemas"
+	"github.com/leat-cdc/leat/schemas/cell"
 )
 
 // Order says what keeps its order.
@@ -125,6 +127,9 @@ type Config struct {
 	Cursors      pipeline.Cursors
 	Store        Store
 	Sink         pipeline.Sink
+	// Jobs keeps replays, and Form reads rows for their filters; nil: there are none.
+	Jobs JobStore
+	Form func(*schemas.Table) *cell.Form
 	// Filter; nil = everything.
 	Filter *filter.Program
 	// From is read once: when there is no cursor yet.
@@ -161,6 +166,8 @@ type Config struct {
 	// Rand returns numbers in [0, 1) for jitter; default math/rand.
 	Rand     func() float64
 	Observer pipeline.Observer
+
+	window *window // of a replay aside; nil: live
 }
 
 func (c Config) filled() (Config, error) {
@@ -271,6 +278,7 @@ type Subscription struct {
 	parks     parks
 	parked    atomic.Bool // parks were read
 	passTail  pipeline.Offset
+	beside    beside
 	number    uint64 // of the last Delivery of earlier sessions; Run's goroutine owns it
 
 	mu     sync.Mutex
@@ -285,7 +293,8 @@ func New(c Config) (*Subscription, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Subscription{cfg: c, limiter: newLimiter(&c), outage: flow.NewOutage(c.Rand), commands: make(chan command), passTail: passTail, status: Status{State: StateStopped, Reason: "not started"}}, nil
+	return &Subscription{cfg: c, limiter: newLimiter(&c), outage: flow.NewOutage(c.Rand), commands: make(chan command), passTail: passTail, beside: beside{nudge: make(chan struct{}, 1)},
+		status: Status{State: StateStopped, Reason: "not started"}}, nil
 }
 
 // ErrNotRunning: commands need Run.

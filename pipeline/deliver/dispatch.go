@@ -111,6 +111,7 @@ func (s *session) sendAll(ctx context.Context, now time.Time) (waits bool) {
 	ratio := s.cfg.Throttle.ratio()
 	limit, until := share(s.limit(), ratio, now)
 	s.throttled = time.Time{}
+	limit = s.besides(limit, ratio, now)
 	for s.pace.permits(now) {
 		if s.inflight >= limit {
 			s.throttled = until
@@ -342,11 +343,18 @@ func (s *session) send(ctx context.Context, d *delivery, now time.Time) {
 	if s.asideLast = d.aside; d.aside {
 		s.passing++
 	}
+	w := s.cfg.window
+	if w != nil {
+		d.Replay = w.job
+		w.live.beside.charged.Add(int64(d.Events))
+	}
 	switch {
 	case d.aside:
 		d.Reason = pipeline.ReasonRedrive
 	case d.Attempt > 1:
 		d.Reason = pipeline.ReasonRetry
+	case w != nil:
+		d.Reason = pipeline.ReasonReplay
 	case first < s.start.High:
 		d.Reason = pipeline.ReasonReclaim
 	}

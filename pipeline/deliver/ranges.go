@@ -53,6 +53,9 @@ func (c *laneCount) follow(log pipeline.Log) bool {
 // countLanes counts the open events by range, at most once in lanesEvery.
 func (s *session) countLanes(now time.Time) {
 	c := &s.byRange
+	if s.cfg.window != nil {
+		return
+	}
 	if now.Sub(c.last) < lanesEvery {
 		if c.history != nil && s.live.first != nil {
 			c.due = c.last.Add(lanesEvery)

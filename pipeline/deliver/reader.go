@@ -106,6 +106,7 @@ func (b *budget) give(n int64) {
 type reader struct {
 	cfg    *Config
 	filter *filter.Filter
+	only   *Selector // of a window, instead of filter
 	budget *budget
 	out    chan *item
 	behind *atomic.Bool // it reads what is not in memory any more
@@ -147,6 +148,10 @@ func (r *reader) read(ctx context.Context) error {
 	defer lr.Close()
 	tail, _ := lr.(pipeline.Tailing)
 	for {
+		if w := r.cfg.window; w != nil && r.pos >= w.to {
+			<-ctx.Done()
+			return ctx.Err()
+		}
 		if err := r.budget.wait(ctx); err != nil {
 			return err
 		}
@@ -172,10 +177,12 @@ func (r *reader) read(ctx context.Context) error {
 // hand makes an item of the batch, whose reference it takes over, and sends it.
 func (r *reader) hand(ctx context.Context, b *pipeline.Batch) error {
 	it := items.Get().(*item)
-	it.next = b.Next()
+	it.next = r.end(b)
 	r.fails = r.fails[:0]
 	r.each(b, func(from, to int) {
-		if r.filter != nil {
+		if r.only != nil {
+			it.runs = r.only.Select(b, from, to, it.runs)
+		} else if r.filter != nil {
 			it.runs, r.fails = r.filter.Select(b, from, to, it.runs, r.fails)
 		} else {
 			it.runs = append(it.runs, pipeline.Run{Batch: b, From: uint32(from), To: uint32(to)})
@@ -184,6 +191,9 @@ func (r *reader) hand(ctx context.Context, b *pipeline.Batch) error {
 	if err := r.bury(ctx, b); err != nil {
 		b.Release()
 		return err
+	}
+	if r.only != nil {
+		it.runs = r.cfg.window.clip(it.runs)
 	}
 	for _, run := range it.runs {
 		it.left += int(run.To - run.From)
@@ -211,7 +221,7 @@ func (r *reader) hand(ctx context.Context, b *pipeline.Batch) error {
 
 // each calls f for the parts of the batch that are still to be delivered.
 func (r *reader) each(b *pipeline.Batch, f func(from, to int)) {
-	from, to := max(r.pos, b.Base), b.Next()
+	from, to := max(r.pos, b.Base), r.end(b)
 	for len(r.pending) > 0 && r.pending[0].To <= from {
 		r.pending = r.pending[1:]
 	}
@@ -223,6 +233,14 @@ func (r *reader) each(b *pipeline.Batch, f func(from, to int)) {
 	if from = max(from, r.high); from < to {
 		f(int(from-b.Base), int(to-b.Base))
 	}
+}
+
+// end is where what is read of the batch ends.
+func (r *reader) end(b *pipeline.Batch) pipeline.Offset {
+	if w := r.cfg.window; w != nil {
+		return min(b.Next(), w.to)
+	}
+	return b.Next()
 }
 
 // bury stores what the filter failed on; until it is durable reading waits.
@@ -248,6 +266,9 @@ func (r *reader) bury(ctx context.Context, b *pipeline.Batch) error {
 // skip lists what retention took and goes on behind it. Both laggard policies end here: with hold the
 // engine kept the log up to the quota first, and it is an alarm.
 func (r *reader) skip(ctx context.Context, oldest pipeline.Offset) error {
+	if r.cfg.window != nil {
+		return &JobError{fmt.Sprintf("retention removed offsets %d to %d before they were replayed: history is there from offset %d on", r.pos, oldest-1, oldest)}
+	}
 	var lost []pipeline.OffsetRange
 	lost = clip(r.pending, r.pos, oldest)
 	if from := max(r.pos, r.high); from < oldest {

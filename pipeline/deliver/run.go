@@ -69,6 +69,12 @@ func (r *runner) run(ctx context.Context) error {
 		return err
 	}
 	for ctx.Err() == nil {
+		if s.cfg.window != nil && r.refused != nil {
+			return &JobError{r.refused.what}
+		}
+		if s.cfg.window != nil && r.paused {
+			return errors.New(r.reason) // which paused the subscription
+		}
 		if r.refused == nil && !r.paused {
 			if err := r.session(ctx); err != nil {
 				return err

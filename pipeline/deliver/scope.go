@@ -51,6 +51,22 @@ func CompileScope(s pipeline.Scope, form func(*schemas.Table) *cell.Form) (*Scop
 // byKey: it names keys, so that what has none is not meant.
 func (c *Scope) byKey() bool { return c.keys != nil || len(c.ranges) > 0 }
 
+// HasSpace reports whether keys of the table's key space are named.
+func (c *Scope) HasSpace(t *schemas.Table) bool {
+	if t == nil {
+		return false
+	}
+	if c.keys[t.KeySpace] != nil {
+		return true
+	}
+	for _, r := range c.ranges {
+		if r.Space == t.KeySpace {
+			return true
+		}
+	}
+	return false
+}
+
 // hasKey reports whether the event's key is meant.
 func (c *Scope) hasKey(b *pipeline.Batch, i int) bool {
 	if !c.byKey() {
@@ -72,8 +88,8 @@ func (c *Scope) hasKey(b *pipeline.Batch, i int) bool {
 	return false
 }
 
-// hasTable reports whether the event's table is meant; what belongs to none is, when no tables are named.
-func (c *Scope) hasTable(t *schemas.Table) bool {
+// HasTable reports whether the event's table is meant; what belongs to none is, when no tables are named.
+func (c *Scope) HasTable(t *schemas.Table) bool {
 	if t == nil {
 		return !c.byName
 	}
@@ -140,7 +156,7 @@ func (s *Selector) clip(b *pipeline.Batch, r pipeline.Run, runs []pipeline.Run) 
 		}
 		if t := b.TableOf(int(i)); s.scope.byName {
 			if t != s.last || t == nil {
-				s.last, s.in = t, s.scope.hasTable(t)
+				s.last, s.in = t, s.scope.HasTable(t)
 			}
 			if !s.in {
 				continue

@@ -34,6 +34,7 @@ type session struct {
 	passing   int
 	asideLast bool
 	pace      pace
+	speed     speed
 	// limiter is the subscription's: what it learned outlives the session; nil: MaxInFlight alone counts.
 	limiter *flow.Limiter
 	// throttled until then, when a share of a Delivery is made of all or nothing.
@@ -101,6 +102,7 @@ func (s *session) run(ctx context.Context) (pipeline.Cursor, *command, error) {
 		case <-timer.C:
 		case <-s.cfg.Throttle.wake():
 		case <-s.turn.entry.Wake():
+		case <-s.sub.beside.nudge:
 		case c := <-s.sub.commands:
 			cmd, s.stopping = &c, true
 		case err := <-readErr:
@@ -109,6 +111,9 @@ func (s *session) run(ctx context.Context) (pipeline.Cursor, *command, error) {
 			s.stopping = true
 		}
 		s.drain()
+		if w := s.cfg.window; w != nil && s.end == nil && s.front.low() >= w.to {
+			s.end = errWindowDone
+		}
 		if s.end != nil {
 			s.stopping = true
 		}
@@ -129,7 +134,10 @@ func (s *session) run(ctx context.Context) (pipeline.Cursor, *command, error) {
 func (s *session) reader() *reader {
 	r := &reader{cfg: s.cfg, behind: &s.turn.behind, budget: s.budget, out: s.items, dead: &s.sub.dead, expired: &s.sub.expired, pos: s.start.Low,
 		high: max(s.start.Low, s.start.High), pending: s.start.Pending}
-	if s.cfg.Filter != nil {
+	switch w := s.cfg.window; {
+	case w != nil:
+		r.only = NewSelector(s.cfg.Filter, w.scope)
+	case s.cfg.Filter != nil:
 		r.filter = s.cfg.Filter.New()
 	}
 	return r
@@ -274,6 +282,7 @@ func (s *session) publish() {
 	st.InFlight, st.Open, st.Held, st.Buffered = s.inflight, s.open, len(s.held.keys), s.budget.used.Load()
 	st.Parked = sub.parks.len()
 	s.tellFlow(st)
+	sub.beside.speed = s.speed.rate()
 	st.Delivered += s.delivered
 	st.Failed += s.failed
 	st.Dead = sub.dead.Load()
@@ -283,10 +292,20 @@ func (s *session) publish() {
 	same := st.State == state
 	st.Reason, st.Until = reason, until
 	sub.mu.Unlock()
+	sub.beside.oldest.Store(s.oldest())
 	s.delivered, s.failed = 0, 0
 	if !same {
 		sub.setState(state, reason, until)
 	}
+}
+
+// oldest is the commit time of the oldest event that is open, 0 when none is.
+func (s *session) oldest() int64 {
+	it := s.live.first
+	if it == nil {
+		return 0
+	}
+	return it.batch.Txs[it.batch.Events[it.runs[0].From].Tx].Time
 }
 
 func (s *session) state() (state, reason string, until time.Time) {

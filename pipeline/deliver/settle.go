@@ -54,6 +54,7 @@ func (s *session) report(d *delivery, failed *pipeline.DeliveryError, now time.T
 		s.failed++
 	default:
 		s.commit = max(s.commit, commit)
+		s.speed.took(d.Events, d.took)
 	}
 	s.cfg.Observer.Delivered(s.cfg.Name, class, d.Events, d.Bytes, d.took, now.Sub(time.UnixMicro(commit)))
 }

@@ -46,7 +46,10 @@ func (t *turn) place(c *Config) {
 		return
 	}
 	kind := sched.Live
-	if t.behind.Load() {
+	switch {
+	case c.window != nil:
+		kind = sched.Replay
+	case t.behind.Load():
 		kind = sched.CatchUp
 	}
 	if kind != t.kind {

@@ -136,6 +136,15 @@ func (g *governor) now() flow.Verdict {
 // reading is the share of the time in which the source may be read.
 func (g *governor) reading() float64 { return g.now().Reading }
 
+// replaying is the share of their speed that replays have, and why it is not all.
+func (g *governor) replaying() (ratio float64, why string) {
+	v := g.now()
+	if v.Replay >= 1 {
+		return 1, ""
+	}
+	return v.Replay, fmt.Sprintf("replays are held back: %s; they go on when %s", v.Why, v.End)
+}
+
 // tell warns once of each finding and each reason to read less.
 func (g *governor) tell() {
 	v := g.now()

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/pipeline/deliver"
 )
 
 // Point is a place in a log: exactly one field is set. The zero Point is left to whoever takes it.
@@ -68,42 +69,100 @@ type JobStatus struct {
 	Left time.Duration
 }
 
-// JobStore keeps jobs; what PutJob returned from is durable. An engine whose Config.Store is none has no replays.
-type JobStore interface {
-	PutJob(ctx context.Context, j pipeline.Job) error
-	// Jobs lists a subscription's jobs, or all of them when it is empty, the oldest first.
-	Jobs(ctx context.Context, subscription string) ([]pipeline.Job, error)
-}
+// JobStore keeps jobs. An engine whose Config.Store is none has no replays.
+type JobStore = deliver.JobStore
 
 // PlanReplay is the dry run: it reads the window and counts. A *ReplayError says why the replay cannot be.
 func (e *Engine) PlanReplay(ctx context.Context, r ReplayRequest) (ReplayPlan, error) {
-	return ReplayPlan{}, refuse("replays are not supported by this version")
+	p, err := e.plan(ctx, r)
+	if err != nil {
+		return ReplayPlan{}, err
+	}
+	return p.ReplayPlan, nil
 }
 
 // StartReplay plans a replay and starts it. It returns when the job is durable. A *ReplayError says why it
 // cannot be.
 func (e *Engine) StartReplay(ctx context.Context, r ReplayRequest) (pipeline.Job, ReplayPlan, error) {
-	return pipeline.Job{}, ReplayPlan{}, refuse("replays are not supported by this version")
+	p, err := e.plan(ctx, r)
+	if err != nil {
+		return pipeline.Job{}, ReplayPlan{}, err
+	}
+	j, err := p.runner.replays.add(ctx, p.job)
+	return j, p.ReplayPlan, err
 }
 
 // Jobs lists the jobs of a subscription, or all when it is empty, the oldest first.
 func (e *Engine) Jobs(ctx context.Context, subscription string) ([]JobStatus, error) {
-	return nil, nil
+	store, ok := e.cfg.Store.(JobStore)
+	if !ok {
+		return nil, nil
+	}
+	all, err := store.Jobs(ctx, subscription)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]JobStatus, len(all))
+	now := time.Now()
+	for i, j := range all {
+		if r := e.replaysOf(j.Subscription); r != nil {
+			list[i] = r.status(j, now)
+			continue
+		}
+		if list[i].Job = j; j.State == pipeline.JobRunning {
+			list[i].State, list[i].Reason = pipeline.JobWaiting, "the subscription does not run here"
+		}
+	}
+	return list, nil
 }
 
 // PauseJob stops a job until ResumeJob, also over restarts; what is in flight ends. Idempotent. A *ReplayError
 // when there is no such job, or it has ended.
 func (e *Engine) PauseJob(ctx context.Context, id, reason string) error {
-	return refuse("no job %q", id)
+	return e.changeJob(ctx, id, pipeline.JobPaused, reason)
 }
 
 // ResumeJob ends a pause. Idempotent.
 func (e *Engine) ResumeJob(ctx context.Context, id string) error {
-	return refuse("no job %q", id)
+	return e.changeJob(ctx, id, pipeline.JobRunning, "")
 }
 
 // CancelJob ends a job for good. Keys that a rewind or a fenced replay has taken back are first brought up to
 // live, no others.
 func (e *Engine) CancelJob(ctx context.Context, id, by string) error {
-	return refuse("no job %q", id)
+	return e.changeJob(ctx, id, pipeline.JobCancelled, "cancelled by "+by)
+}
+
+func (e *Engine) replaysOf(subscription string) *replays {
+	for _, u := range e.all() {
+		if r := u.find(subscription); r != nil {
+			return r.replays
+		}
+	}
+	return nil
+}
+
+func (e *Engine) changeJob(ctx context.Context, id string, to pipeline.JobState, reason string) error {
+	store, ok := e.cfg.Store.(JobStore)
+	if !ok {
+		return refuse("no job %q", id)
+	}
+	all, err := store.Jobs(ctx, "")
+	if err != nil {
+		return err
+	}
+	for _, j := range all {
+		switch {
+		case j.ID != id:
+		case j.State.Ended():
+			return refuse("job %s has ended: it is %s", id, j.State)
+		default:
+			r := e.replaysOf(j.Subscription)
+			if r == nil { // nothing of it runs
+				r = newReplays(e.cfg, j.Subscription, nil)
+			}
+			return r.change(ctx, id, to, reason)
+		}
+	}
+	return refuse("no job %q: `leat jobs` lists them", id)
 }

@@ -223,7 +223,7 @@ func (u *unit) add(s Subscription) error {
 	if u.runners[s.Deliver.Name] != nil {
 		return fmt.Errorf("subscription %q runs already", s.Deliver.Name)
 	}
-	r := &runner{cfg: u.cfg, spec: s}
+	r := &runner{cfg: u.cfg, spec: s, replays: newReplays(u.cfg, s.Deliver.Name, u.governor.replaying)}
 	u.runners[s.Deliver.Name] = r
 	if u.log != nil {
 		r.start(u.log)
@@ -266,8 +266,9 @@ func (u *unit) status() (SourceStatus, []SubscriptionStatus) {
 
 // runner runs one subscription over one log after another.
 type runner struct {
-	cfg  Config
-	spec Subscription
+	cfg     Config
+	spec    Subscription
+	replays *replays
 
 	mu     sync.Mutex
 	sub    *deliver.Subscription
@@ -323,6 +324,7 @@ func (r *runner) once(ctx context.Context, log pipeline.Log) (err error) {
 	c := r.spec.Deliver
 	c.Log, c.Cursors, c.Store, c.Sink, c.Observer = log, r.cfg.Cursors, r.cfg.Store, sink, r.cfg.Observer
 	c.Gate = r.cfg.Gate
+	c.Jobs, c.Form = r.replays.store, r.cfg.Form
 	sub, err := deliver.New(c)
 	if err != nil {
 		return err
@@ -330,6 +332,11 @@ func (r *runner) once(ctx context.Context, log pipeline.Log) (err error) {
 	r.mu.Lock()
 	r.sub, r.failed = sub, ""
 	r.mu.Unlock()
+	side, cancel := context.WithCancel(ctx)
+	var beside sync.WaitGroup
+	beside.Go(func() { r.replays.run(side, sub) })
+	defer beside.Wait() // before the sink is closed
+	defer cancel()
 	return sub.Run(ctx)
 }
 
@@ -364,7 +371,11 @@ func (r *runner) progress() (pipeline.Offset, bool) {
 	if any {
 		o = min(o, parked)
 	}
-	return o, ok && known
+	replay, any, read := r.replays.wanted()
+	if any {
+		o = min(o, replay)
+	}
+	return o, ok && known && read
 }
 
 func (r *runner) status() deliver.Status {

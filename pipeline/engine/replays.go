@@ -1,0 +1,345 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/pipeline/deliver"
+)
+
+// replays are the jobs of one subscription: one runs at a time, in the order in which they were asked for.
+type replays struct {
+	name    string
+	store   JobStore // nil: there are none
+	again   time.Duration
+	obs     pipeline.Observer
+	allowed func() (ratio float64, why string)
+	wake    chan struct{}
+
+	// turn is held while a job is chosen, and while one that does not run is changed.
+	turn sync.Mutex
+
+	mu      sync.Mutex
+	jobs    []pipeline.Job // not ended, the oldest first, as they were last read
+	known   bool
+	current *current
+	sub     *deliver.Subscription // while it runs
+}
+
+// current is the aside that runs.
+type current struct {
+	id     string
+	aside  *deliver.Aside
+	cancel context.CancelFunc
+	done   chan struct{}
+	// to is what it is to become once it stands.
+	to     pipeline.JobState
+	reason string
+	rate   meter
+}
+
+// meter measures a rate over about ten seconds.
+type meter struct {
+	at   time.Time
+	done uint64
+	rate float64
+}
+
+func (m *meter) measure(now time.Time, done uint64) float64 {
+	d := now.Sub(m.at).Seconds()
+	switch {
+	case m.at.IsZero() || done < m.done:
+		*m = meter{at: now, done: done}
+	case d >= 1:
+		keep := max(0, 1-d/10)
+		if m.rate == 0 {
+			keep = 0
+		}
+		*m = meter{at: now, done: done, rate: keep*m.rate + (1-keep)*float64(done-m.done)/d}
+	}
+	return m.rate
+}
+
+func newReplays(cfg Config, name string, allowed func() (float64, string)) *replays {
+	r := &replays{name: name, again: cfg.Again, obs: cfg.Observer, allowed: allowed, wake: make(chan struct{}, 1)}
+	r.store, _ = cfg.Store.(JobStore)
+	return r
+}
+
+func (r *replays) poke() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run runs the jobs beside the subscription, which runs all the while, until ctx ends.
+func (r *replays) run(ctx context.Context, sub *deliver.Subscription) {
+	if r.store == nil {
+		return
+	}
+	r.mu.Lock()
+	r.sub = sub
+	r.mu.Unlock()
+	defer func() {
+		r.mu.Lock()
+		r.sub = nil
+		r.mu.Unlock()
+	}()
+	for ctx.Err() == nil {
+		c, jobCtx, err := r.next(ctx, sub)
+		switch {
+		case err != nil:
+			r.warn(err)
+			r.rest(ctx, r.again)
+		case c == nil:
+			r.rest(ctx, 0)
+		default:
+			r.aside(jobCtx, c)
+		}
+	}
+}
+
+// rest waits for a wake, at most for d unless that is 0.
+func (r *replays) rest(ctx context.Context, d time.Duration) {
+	var due <-chan time.Time
+	if d > 0 {
+		t := time.NewTimer(d)
+		defer t.Stop()
+		due = t.C
+	}
+	select {
+	case <-r.wake:
+	case <-due:
+	case <-ctx.Done():
+	}
+}
+
+func (r *replays) warn(err error) {
+	r.obs.Warned("subscription "+r.name, err.Error()+"; tried again in "+r.again.String(), "see that the data folder has space and can be written")
+}
+
+// read reads the jobs that have not ended.
+func (r *replays) read(ctx context.Context) ([]pipeline.Job, error) {
+	all, err := r.store.Jobs(ctx, r.name)
+	if err != nil {
+		return nil, fmt.Errorf("read the jobs: %w", err)
+	}
+	all = slices.DeleteFunc(all, func(j pipeline.Job) bool { return j.State.Ended() })
+	r.mu.Lock()
+	r.jobs, r.known = all, true
+	r.mu.Unlock()
+	return all, nil
+}
+
+// next makes the job whose turn it is the current one; nil: there is none.
+func (r *replays) next(ctx context.Context, sub *deliver.Subscription) (*current, context.Context, error) {
+	r.turn.Lock()
+	defer r.turn.Unlock()
+	jobs, err := r.read(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, j := range jobs {
+		if j.State == pipeline.JobPaused || j.Kind != pipeline.JobAside {
+			continue
+		}
+		a, err := sub.NewAside(j)
+		if err != nil {
+			return nil, nil, r.end(ctx, j, pipeline.JobFailed, err.Error())
+		}
+		c := &current{id: j.ID, aside: a, done: make(chan struct{})}
+		ctx, c.cancel = context.WithCancel(ctx)
+		r.mu.Lock()
+		r.current = c
+		r.mu.Unlock()
+		return c, ctx, nil
+	}
+	return nil, nil, nil
+}
+
+// end makes the end of a job that does not run durable. r.turn is held.
+func (r *replays) end(ctx context.Context, j pipeline.Job, state pipeline.JobState, reason string) error {
+	if j.State, j.Reason = state, reason; state.Ended() {
+		j.Ended = time.Now()
+	}
+	if err := r.store.PutJob(ctx, j); err != nil {
+		return err
+	}
+	_, err := r.read(ctx)
+	r.poke()
+	return err
+}
+
+// aside runs the current job until it ends, or somebody ends it.
+func (r *replays) aside(ctx context.Context, c *current) {
+	defer c.cancel()
+	done, err := c.aside.Run(ctx, r.allowed)
+	var failed *deliver.JobError
+	r.mu.Lock()
+	to, reason := c.to, c.reason
+	r.mu.Unlock()
+	switch {
+	case done:
+		to, reason = pipeline.JobDone, ""
+	case errors.As(err, &failed):
+		to, reason = pipeline.JobFailed, failed.What
+	case to != "":
+		err = nil
+	}
+	keep := context.WithoutCancel(ctx)
+	if to != "" {
+		if failed := c.aside.End(keep, to, reason); failed != nil {
+			err = fmt.Errorf("job %s is %s: %w", c.id, to, failed)
+		} else {
+			err = nil
+		}
+	}
+	r.turn.Lock()
+	_, unread := r.read(keep)
+	r.mu.Lock()
+	r.current = nil
+	r.mu.Unlock()
+	r.turn.Unlock()
+	close(c.done)
+	if err = errors.Join(err, unread); err != nil && ctx.Err() == nil {
+		r.warn(fmt.Errorf("job %s: %w", c.id, err))
+		r.rest(ctx, r.again)
+	}
+}
+
+// change pauses, resumes or ends a job. It returns when that is durable.
+func (r *replays) change(ctx context.Context, id string, to pipeline.JobState, reason string) error {
+	r.turn.Lock()
+	r.mu.Lock()
+	if c := r.current; c != nil && c.id == id {
+		if c.to != pipeline.JobCancelled { // a pause does not undo it
+			c.to, c.reason = to, reason
+		}
+		if to == pipeline.JobRunning {
+			c.to = ""
+		} else {
+			c.cancel()
+		}
+		r.mu.Unlock()
+		r.turn.Unlock()
+		if to == pipeline.JobRunning {
+			return nil
+		}
+		select {
+		case <-c.done:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		return r.became(ctx, id, to)
+	}
+	r.mu.Unlock()
+	defer r.turn.Unlock()
+	jobs, err := r.read(ctx)
+	if err != nil {
+		return err
+	}
+	for _, j := range jobs {
+		if j.ID == id {
+			return r.end(ctx, j, to, reason)
+		}
+	}
+	return refuse("job %s has ended", id)
+}
+
+// became says whether a job that ran is now what was asked for: it may have ended first.
+func (r *replays) became(ctx context.Context, id string, to pipeline.JobState) error {
+	all, err := r.store.Jobs(ctx, r.name)
+	if err != nil {
+		return err
+	}
+	for _, j := range all {
+		switch {
+		case j.ID != id || j.State == to:
+		case j.State.Ended():
+			return refuse("job %s has ended: it is %s", id, j.State)
+		default:
+			return fmt.Errorf("job %s could not be made %s: its state cannot be written", id, to)
+		}
+	}
+	return nil
+}
+
+// wanted is the lowest offset that a job needs; known is false until they were read.
+func (r *replays) wanted() (o pipeline.Offset, any, known bool) {
+	if r.store == nil {
+		return 0, false, true
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, j := range r.jobs {
+		at := j.At
+		if c := r.current; c != nil && c.id == j.ID {
+			at = c.aside.Wanted()
+		}
+		if !any || at < o {
+			o, any = at, true
+		}
+	}
+	return o, any, r.known
+}
+
+// status overlays what is known of a job that runs or waits its turn.
+func (r *replays) status(j pipeline.Job, now time.Time) JobStatus {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := JobStatus{Job: j}
+	if j.State.Ended() || j.State == pipeline.JobPaused {
+		return s
+	}
+	c := r.current
+	switch {
+	case c != nil && c.id == j.ID:
+		s.Job = c.aside.Job()
+		s.Rate = c.rate.measure(now, s.Done)
+		if s.Rate > 0 && s.Total > s.Done {
+			s.Left = time.Duration(float64(s.Total-s.Done) / s.Rate * float64(time.Second))
+		}
+	case c != nil:
+		s.State, s.Reason = pipeline.JobWaiting, "job "+c.id+" runs first"
+	case r.sub != nil:
+		s.State, s.Reason = pipeline.JobWaiting, "it begins"
+	default:
+		s.State, s.Reason = pipeline.JobWaiting, "the subscription does not run"
+	}
+	return s
+}
+
+// add makes a job durable; it runs when it is its turn.
+func (r *replays) add(ctx context.Context, j pipeline.Job) (pipeline.Job, error) {
+	r.turn.Lock()
+	defer r.turn.Unlock()
+	all, err := r.store.Jobs(ctx, "")
+	if err != nil {
+		return j, err
+	}
+	j.Created = time.Now()
+	j.ID = jobID(j.Created, all)
+	if err := r.store.PutJob(ctx, j); err != nil {
+		return j, err
+	}
+	_, err = r.read(ctx)
+	r.poke()
+	return j, err
+}
+
+// jobID returns an id that no job has: the time in base 36, so that none comes again.
+func jobID(now time.Time, all []pipeline.Job) string {
+	for n := now.UnixMilli(); ; n++ {
+		id := strconv.FormatInt(n, 36)
+		if !slices.ContainsFunc(all, func(j pipeline.Job) bool { return j.ID == id }) {
+			return id
+		}
+	}
+}
