@@ -57,7 +57,7 @@ func TestPriority(t *testing.T) {
 		g := sched.NewGate(2)
 		got := contend(t, g, 16, 2*time.Second, sched.Critical, sched.Normal, sched.Normal, sched.Low)
 		all := 2 * 2000.0 * 100
-		for i, want := range []float64{8. / 11, 1. / 11, 1. / 11, 1. / 11} {
+		for i, want := range []float64{16. / 21, 2. / 21, 2. / 21, 1. / 21} {
 			if share := got[i] / all; share < 0.9*want || share > 1.1*want {
 				t.Errorf("subscription %d got %.3f of all, want %.3f", i, share, want)
 			}

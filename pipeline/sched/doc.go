@@ -11,7 +11,9 @@
 // Who goes next, in this order:
 //   - Age: each eighth grant goes to the lane that waits longest, when that is longer than Patience. So no lane
 //     waits longer than Patience and eight grants for each lane, whatever its class and its debts.
-//   - Class: critical, high, normal, low share 8 : 4 : 2 : 1 of the cost, whatever the number of lanes in each.
+//   - Class: critical, high, normal and low get shares of 8 : 4 : 2 : 1 of the cost at least, both as classes and
+//     lane by lane. By class alone, one low lane got more than each of many normal ones; by lane alone, one critical
+//     lane was lost among many normal ones.
 //   - Kind: within a class what is live goes before what catches up, and that before replays; each that wants
 //     gets 5 % of its class's cost.
 //   - Lane: within a kind all get the same cost.

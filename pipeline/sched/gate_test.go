@@ -86,7 +86,7 @@ func TestGateShares(t *testing.T) {
 		g := NewGate(4)
 		serve(g, 10*time.Second, us...)
 		total := 40.0
-		for i, want := range []float64{8. / 15, 4. / 15, 1. / 15, 1. / 15, 1. / 15} {
+		for i, want := range []float64{16. / 29, 8. / 29, 2. / 29, 2. / 29, 1. / 29} {
 			near(t, us[i].class.String(), us[i].used.Seconds()/total, want, 0.06)
 		}
 		if st := g.Stats(); st.Used != 0 || st.Waiting != 0 || st.Overdue != 0 {

@@ -19,6 +19,7 @@ const (
 var (
 	classNames = [...]string{Critical: "critical", High: "high", Normal: "normal", Low: "low"}
 	weights    = [...]float64{Critical: 8, High: 4, Normal: 2, Low: 1}
+	rising     = [...]Class{Low, Normal, High, Critical}
 )
 
 // String is the class as it stands in the configuration.
@@ -88,6 +89,8 @@ type Lane struct {
 // class of lanes, by kind.
 type class struct {
 	turn   turn
+	base   float64 // its weight to others
+	lanes  int     // that want something
 	kinds  [kinds]ring
 	credit [kinds]float64 // of the floor
 }
@@ -110,7 +113,7 @@ func New() *Scheduler {
 	s := &Scheduler{quantum: firstCost, mean: firstCost}
 	for i := range s.classes {
 		c := &s.classes[i]
-		c.turn.class, c.turn.weight = c, weights[i]
+		c.turn.class, c.turn.weight, c.base = c, 1, weights[i]
 	}
 	return s
 }
@@ -169,18 +172,40 @@ func (s *Scheduler) Shift(l *Lane, c Class, k Kind) {
 func (l *Lane) ring() *ring { return &l.class.kinds[l.kind] }
 
 func (s *Scheduler) join(l *Lane) {
+	l.class.lanes++
+	s.weigh()
 	l.ring().join(&l.turn, s.quantum)
 	s.ring.join(&l.class.turn, s.quantum)
 }
 
 func (s *Scheduler) leave(l *Lane) {
 	c, r := l.class, l.ring()
+	c.lanes--
+	s.weigh()
 	r.leave(&l.turn)
 	if r.empty() {
 		c.credit[l.kind] = min(c.credit[l.kind], 0)
 	}
 	if c.empty() {
 		s.ring.leave(&c.turn)
+	}
+}
+
+// weigh gives each class that wants something, the lowest first, the least weight that keeps its ratio to those
+// below it, as a class and for each of its lanes.
+func (s *Scheduler) weigh() {
+	for i, c := range rising {
+		up := &s.classes[c]
+		if up.lanes == 0 {
+			continue
+		}
+		w := 1.0
+		for _, d := range rising[:i] {
+			if low := &s.classes[d]; low.lanes > 0 {
+				w = max(w, up.base/low.base*low.turn.weight*max(1, float64(up.lanes)/float64(low.lanes)))
+			}
+		}
+		up.turn.weight = w
 	}
 }
 

@@ -124,20 +124,19 @@ func near(t *testing.T, what string, got, want, tolerance float64) {
 	}
 }
 
-// TestShares: classes share 8:4:2:1 and lanes of a class alike, by cost, however unlike their grants cost
-// and however many lanes a class has.
+// TestShares: classes, and their lanes, get 8:4:2:1 at least, and no more than that asks for; lanes of a class get
+// alike, by cost, however unlike their grants cost and however many lanes a class has.
 func TestShares(t *testing.T) {
 	for seed := range uint64(8) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		var clients []*client
-		sum, present := 0.0, map[Class]int{}
+		present := map[Class]int{}
 		for c := range classes {
 			n := r.IntN(5)
 			if n == 0 {
 				continue
 			}
 			present[c] = n
-			sum += weights[c]
 			for i := range n {
 				mean := time.Duration(20+r.IntN(500)) * time.Microsecond
 				clients = append(clients, &client{name: fmt.Sprint(c, i), class: c, cost: costs(r, mean), ahead: 1 + r.IntN(64)})
@@ -147,11 +146,21 @@ func TestShares(t *testing.T) {
 			continue
 		}
 		simulate(t, 1+r.IntN(8), clients, 6*time.Second, nil)
+		share := func(c Class) float64 { return used(clients, func(x *client) bool { return x.class == c }) }
 		for c, n := range present {
-			near(t, fmt.Sprintf("seed %d class %v", seed, c), used(clients, func(x *client) bool { return x.class == c }), weights[c]/sum, 0.03)
+			least := math.Inf(1) // of what it gets over its ratio to each lower class
+			for d, m := range present {
+				if want := weights[c] / weights[d]; want > 1 {
+					got := share(c) / share(d)
+					least = min(least, min(got, got/float64(n)*float64(m))/want)
+				}
+			}
+			if !math.IsInf(least, 1) {
+				near(t, fmt.Sprintf("seed %d: %v to what is below it, of %v", seed, c, present), least, 1, 0.06)
+			}
 			for _, x := range clients {
 				if x.class == c {
-					near(t, fmt.Sprintf("seed %d lane %s of %d", seed, x.name, n), used(clients, func(y *client) bool { return x == y }), weights[c]/sum/float64(n), 0.06)
+					near(t, fmt.Sprintf("seed %d lane %s of %d", seed, x.name, n), used(clients, func(y *client) bool { return x == y }), share(c)/float64(n), 0.06)
 				}
 			}
 		}

@@ -16,8 +16,8 @@ type Subscription struct {
 	From From `json:"from" default:"earliest"`
 	// Order of delivery: per key, source (one total order), or none.
 	Order string `json:"order" default:"key" enum:"key|source|none"`
-	// While CPU is short, critical, high, normal and low subscriptions share it
-	// 8 : 4 : 2 : 1.
+	// While CPU is short, critical, high, normal and low subscriptions get shares of
+	// 8 : 4 : 2 : 1 at least, each and all together.
 	Priority string `json:"priority" default:"normal" enum:"critical|high|normal|low"`
 	// How events get there. Exactly one of webhook, pull, file, stdout.
 	Deliver Deliver `json:"deliver" need:"true"`
