@@ -137,7 +137,8 @@ type Drainer interface {
 
 // Resolver is the optional capability of a sink to take leat.resolved events.
 type Resolver interface {
-	// Resolve tells the subscriber that everything below o is acked or listed. Best effort, never retried.
+	// Resolve tells the subscriber that everything below o is acked or listed. It may be told the
+	// same o again, after an error or a restart, never a lower one.
 	Resolve(ctx context.Context, o Offset, t time.Time) error
 }
 

@@ -267,8 +267,9 @@ type Status struct {
 // Subscription delivers a log's events to one sink.
 type Subscription struct {
 	cfg       Config
-	limiter   *flow.Limiter // the running session's goroutine owns it
-	outage    flow.Outage   // too
+	limiter   *flow.Limiter   // the running session's goroutine owns it
+	outage    flow.Outage     // too
+	told      pipeline.Offset // the highest resolved offset that the subscriber took; the running session's
 	commands  chan command
 	running   atomic.Bool
 	persisted atomic.Uint64

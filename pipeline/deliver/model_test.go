@@ -31,6 +31,7 @@ type world struct {
 	overlap  string
 	resolved pipeline.Offset
 	back     string
+	told     int // epoch of resolved
 	epoch    int
 	out      map[uint64]*flight
 	accepted map[pipeline.Offset]bool
@@ -229,13 +230,26 @@ func (w *world) answer(d *pipeline.Delivery, events []seen, dice float64, class 
 	return out, nil
 }
 
-func (w *world) Resolve(_ context.Context, o pipeline.Offset, _ time.Time) error {
+// Resolve takes a random time, fails now and then, and not at all while the process is dead.
+func (w *world) Resolve(ctx context.Context, o pipeline.Offset, _ time.Time) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if o <= w.resolved {
+	if o < w.resolved || o == w.resolved && w.epoch == w.told {
 		w.back = fmt.Sprintf("resolved %d after %d", o, w.resolved)
 	}
-	w.resolved = o
+	took, fails := time.Duration(w.rand.IntN(1000))*time.Millisecond, w.rand.IntN(8) == 0
+	w.mu.Unlock()
+	t := time.NewTimer(took)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+	w.mu.Lock()
+	if ctx.Err() != nil || fails {
+		return fmt.Errorf("not taken")
+	}
+	w.resolved, w.told = o, w.epoch
 	for below := first; below < o; below++ {
 		if !w.done(below) {
 			w.back = fmt.Sprintf("resolved %d, but %d was not delivered", o, below)
@@ -401,8 +415,9 @@ func simulate(t *testing.T, p plan) error {
 	deadline := time.Now().Add(24 * time.Hour)
 	for sub.Status().Low < first+pipeline.Offset(total) {
 		if time.Now().After(deadline) {
+			st := sub.Status()
 			sub.end()
-			return fmt.Errorf("stuck: %+v", sub.Status())
+			return fmt.Errorf("stuck: %+v", st)
 		}
 		time.Sleep(time.Second)
 	}
@@ -412,7 +427,12 @@ func simulate(t *testing.T, p plan) error {
 			return err
 		}
 	}
-	time.Sleep(3 * time.Second)
+	for told := pipeline.Offset(0); told < first+pipeline.Offset(total) && time.Now().Before(deadline); {
+		time.Sleep(3 * time.Second)
+		w.mu.Lock()
+		told = w.resolved
+		w.mu.Unlock()
+	}
 	st := sub.Status()
 	sub.end()
 	if st.Open != 0 || st.Held != 0 || st.Buffered != 0 || st.InFlight != 0 || st.State != StateRunning {
@@ -450,8 +470,9 @@ func cure(t *testing.T, p plan, r *rand.Rand, w *world, sub *run, c Config, m *m
 	deadline := time.Now().Add(24 * time.Hour)
 	for n := 0; len(sub.Parked()) > 0; n++ {
 		if time.Now().After(deadline) {
+			st := sub.Status()
 			sub.end()
-			return sub, fmt.Errorf("stuck: %+v %+v", sub.Status(), sub.Parked())
+			return sub, fmt.Errorf("stuck: %+v %+v", st, sub.Parked())
 		}
 		if n%60 == 0 {
 			if err := redrive(sub, r); err != nil {

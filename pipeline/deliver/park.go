@@ -36,6 +36,7 @@ func (s *session) park(k *heldKey, p Park) error {
 		return fmt.Errorf("store a park: %w", err)
 	}
 	s.sub.parks.set(p)
+	s.stirred = true
 	for _, e := range k.list {
 		s.passOver(e)
 	}

@@ -17,6 +17,9 @@ const (
 	// maxPending ranges of a cursor; beyond it the last one covers the rest.
 	maxPending  = 4096
 	saveTimeout = 30 * time.Second
+	// tellFirst is the wait before what is resolved is told again, doubling up to tellMax.
+	tellFirst = time.Second
+	tellMax   = time.Minute
 )
 
 // saving is the loop's side of the saver: a goroutine that makes cursors durable. What is resolved is
@@ -33,7 +36,7 @@ type saving struct {
 	warned     bool
 
 	resolver    pipeline.Resolver // nil = no resolved events
-	resolved    pipeline.Offset   // told, or about to be
+	resolved    pipeline.Offset   // durable, or about to be
 	resolvedAt  time.Time
 	resolvedDue time.Time
 
@@ -54,6 +57,9 @@ func (v *saving) begin(s *Subscription, start pipeline.Cursor) {
 	var ctx context.Context
 	ctx, v.stop = context.WithCancel(context.Background())
 	told := start.Resolved
+	if v.resolver != nil && told > s.told {
+		v.tell <- told // durable, and perhaps the process ended before it was told
+	}
 	v.wg.Go(func() {
 		for c := range v.work {
 			err := v.store(c)
@@ -69,13 +75,35 @@ func (v *saving) begin(s *Subscription, start pipeline.Cursor) {
 		}
 		close(v.tell)
 	})
-	v.wg.Go(func() {
-		for o := range v.tell {
-			ctx, cancel := context.WithTimeout(ctx, saveTimeout)
-			_ = v.resolver.Resolve(ctx, o, time.Now()) // best effort: the next one says it all
+	v.wg.Go(func() { v.teller(ctx) })
+}
+
+// teller tells the subscriber what is resolved: again until it is taken, or there is a newer one, which says it
+// all. What was not taken before the session ended the next one tells.
+func (v *saving) teller(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for o := range v.tell {
+		for wait := tellFirst; ctx.Err() == nil; wait = min(2*wait, tellMax) {
+			one, cancel := context.WithTimeout(ctx, saveTimeout)
+			err := v.resolver.Resolve(one, o, time.Now())
 			cancel()
+			if err == nil {
+				v.sub.told = o
+				break
+			}
+			timer.Reset(wait)
+			select {
+			case newer, ok := <-v.tell:
+				if !ok {
+					return
+				}
+				o, wait = newer, tellFirst/2
+			case <-timer.C:
+			case <-ctx.Done():
+			}
 		}
-	})
+	}
 }
 
 // store makes a cursor durable.
@@ -156,10 +184,10 @@ func (s *session) persist(now time.Time) {
 }
 
 // saveInterval is short at first and doubles: a process that is killed again and again within its first
-// second gets on all the same, and delivers a bounded part again. With resolved events it is not: their
-// interval is kept, and bounds it too.
+// second gets on all the same, and delivers a bounded part again. The interval of resolved events bounds it
+// too.
 func (s *session) saveInterval() time.Duration {
-	if early := saveFirst << min(s.save.saves, 10); early < saveEvery && s.cfg.Resolved == 0 {
+	if early := saveFirst << min(s.save.saves, 10); early < saveEvery {
 		return early
 	}
 	if r := s.cfg.Resolved; r > 0 && r < saveEvery {

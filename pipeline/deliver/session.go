@@ -47,6 +47,7 @@ type session struct {
 	blocked  int    // keys whose attempts are spent
 	maxBytes int    // of a Delivery: Config.Batch.Bytes, less after TooLarge
 	clean    int    // Deliveries since the last TooLarge
+	stirred  bool   // a key was parked: what waited for it may go on
 	stopping bool
 	again    bool  // ended so that what an outage parked is redriven
 	end      error // why the session ends by itself
@@ -86,6 +87,10 @@ func (s *session) run(ctx context.Context) (pipeline.Cursor, *command, error) {
 		s.stepPass(sendCtx, now)
 		s.turn.place(s.cfg)
 		s.dispatch(sendCtx, now)
+		if s.stirred {
+			s.stirred = false
+			continue
+		}
 		s.persist(now)
 		s.countLanes(now)
 		s.publish()
