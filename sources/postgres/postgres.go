@@ -199,6 +199,9 @@ func (s *Source) Server(ctx context.Context) (string, error) {
 	return "PostgreSQL " + settings["server_version"], nil
 }
 
+// letGo is how long Remove waits for another to let the slot go.
+const letGo = 3 * time.Second
+
 // Remove drops the slot and, if Leat made it, the publication. What is gone already is no error.
 func (s *Source) Remove(ctx context.Context) error {
 	c, err := s.catalog(ctx)
@@ -209,6 +212,15 @@ func (s *Source) Remove(ctx context.Context) error {
 	slot, err := c.slot(ctx, s.cfg.Slot)
 	if err != nil {
 		return err
+	}
+	// The walsender of a stream that was just closed takes a moment to let go.
+	for end := time.Now().Add(letGo); slot != nil && slot.active && err == nil && time.Now().Before(end); {
+		if _, err = c.conn.Exec(ctx, "select pg_sleep(0.05)"); err == nil {
+			slot, err = c.slot(ctx, s.cfg.Slot)
+		}
+	}
+	if err != nil {
+		return s.failure("look up replication slot "+s.cfg.Slot, err)
 	}
 	if slot != nil {
 		if slot.active {

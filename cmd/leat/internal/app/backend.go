@@ -118,6 +118,7 @@ func (s *Server) drop(ctx context.Context, name string) (string, error) {
 	s.mu.Lock()
 	_, isSub := s.gone[name]
 	data, cfg := s.o.Config.Data, s.cfg // `data` of another file counts at the next start
+	db, was := s.databases[name], s.was[name]
 	s.mu.Unlock()
 	if isSub {
 		if err := s.store.DropSubscription(ctx, name); err != nil {
@@ -133,17 +134,39 @@ func (s *Server) drop(ctx context.Context, name string) (string, error) {
 	if !slices.ContainsFunc(sources, func(x state.Source) bool { return x.Name == name }) {
 		return "", api.Errorf(api.NotFound, "nothing called %q is kept here", name)
 	}
+	done, err := removeFromDatabase(context.WithoutCancel(ctx), db, was)
+	if err != nil {
+		return "", api.Errorf(api.Unavailable, "source %q is untouched, as its database refused: %w; try again, or restart leat run and drop it then, which leaves its slot and publication there", name, err)
+	}
 	if err := os.RemoveAll(logFolder(data, name)); err != nil {
 		return "", fmt.Errorf("remove the log of %q: %w", name, err)
 	}
 	if err := s.store.DropSource(ctx, name); err != nil {
 		return "", err
 	}
-	api.Note(ctx, "dropped source "+name)
-	if err := s.refreshGone(ctx, cfg); err != nil {
+	s.mu.Lock()
+	delete(s.databases, name)
+	delete(s.was, name)
+	s.mu.Unlock()
+	api.Note(ctx, "dropped source "+name+": log removed; "+done)
+	return "log removed; " + done, s.refreshGone(ctx, cfg)
+}
+
+// removeFromDatabase drops what a source made in its database, as far as that is known, and says what it did.
+func removeFromDatabase(ctx context.Context, db database, c *config.Source) (string, error) {
+	switch {
+	case db == nil || c == nil: // the file stopped naming it before this process began
+		return "its database is not known any more: a slot and a publication there stay, and an unused slot holds WAL: drop them there", nil
+	case c.Postgres == nil:
+		return "its database keeps nothing of it", nil
+	case !c.Postgres.Create:
+		return "slot " + c.Postgres.Slot + " and publication " + c.Postgres.Publication +
+			" stay in the database, as create: false says that they are not ours; an unused slot holds WAL: drop it there", nil
+	}
+	if err := db.Remove(ctx); err != nil {
 		return "", err
 	}
-	return "log removed; slot and publication stay in the database: drop them there (leat source remove does both while the file names the source)", nil
+	return "slot " + c.Postgres.Slot + " dropped in the database, and publication " + c.Postgres.Publication + " if Leat had made it", nil
 }
 
 // Pause implements api.Backend.
@@ -329,7 +352,6 @@ func (s *Server) RemoveSource(ctx context.Context, r *leatv1.RemoveSourceRequest
 	s.mu.Lock()
 	db, data := s.databases[r.Name], s.o.Config.Data
 	src := s.cfg.Sources[r.Name]
-	given := src != nil && src.Postgres != nil && !src.Postgres.Create
 	var subs []string
 	for name, sub := range s.cfg.Subscriptions {
 		if sub.Source == r.Name {
@@ -345,14 +367,11 @@ func (s *Server) RemoveSource(ctx context.Context, r *leatv1.RemoveSourceRequest
 		return nil, err
 	}
 	resp := &leatv1.RemoveSourceResponse{}
-	if given {
-		resp.Done = append(resp.Done, "left slot and publication in the database, as create: false says that they are not ours; an unused slot holds WAL: drop it there")
-	} else {
-		if err := db.Remove(ctx); err != nil {
-			return nil, api.Errorf(api.Unavailable, "the source was stopped, its log is untouched, but the database refused: %w", err)
-		}
-		resp.Done = append(resp.Done, "dropped in the database what the source had made there")
+	done, err := removeFromDatabase(ctx, db, src)
+	if err != nil {
+		return nil, api.Errorf(api.Unavailable, "the source was stopped, its log is untouched, but the database refused: %w", err)
 	}
+	resp.Done = append(resp.Done, done)
 	if err := os.RemoveAll(logFolder(data, r.Name)); err != nil {
 		return nil, fmt.Errorf("remove the log: %w", err)
 	}

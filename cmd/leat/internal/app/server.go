@@ -51,6 +51,7 @@ type Server struct {
 	mu        sync.Mutex
 	cfg       *config.Config // what runs
 	databases map[string]database
+	was       map[string]*config.Source     // sources that were taken out of the file since the start
 	removed   map[string]bool               // sources of cfg that were removed since
 	gone      map[string]state.Subscription // kept, but not in the file
 	lost      map[string]state.Source       // sources that are kept, but not in the file
@@ -78,7 +79,7 @@ func newServer(ctx context.Context, o Options, tel *telemetry.Telemetry, addr ne
 		return nil, err
 	}
 	s := &Server{o: o, tel: tel, store: store, hub: pull.NewHub(), started: time.Now(), cfg: o.Config,
-		databases: map[string]database{}, removed: map[string]bool{}, gone: map[string]state.Subscription{}, lost: map[string]state.Source{}, holds: map[string]pipeline.Offset{},
+		databases: map[string]database{}, was: map[string]*config.Source{}, removed: map[string]bool{}, gone: map[string]state.Subscription{}, lost: map[string]state.Source{}, holds: map[string]pipeline.Offset{},
 		commits: map[string]commitAt{}, arrivals: map[string]arrival{}, logFull: map[string]bool{}, webhooks: map[string]*webhook.Sink{}, throttles: newThrottles()}
 	s.publicURL = strings.TrimSuffix(o.Config.PublicURL, "/")
 	if strings.HasSuffix(s.publicURL, ":0") { // the port was the system's choice
@@ -395,6 +396,9 @@ func (s *Server) carry(ctx context.Context, cfg *config.Config) error {
 			}
 			if cfg.Sources[name] == nil {
 				s.tel.ForgetSource(name)
+				s.mu.Lock()
+				s.was[name] = src
+				s.mu.Unlock()
 			}
 		}
 	}
