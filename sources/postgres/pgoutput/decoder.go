@@ -81,8 +81,16 @@ func NewDecoder(o Options) *Decoder {
 	return d
 }
 
+// fresh begins a batch, with room for as much as the one before holds: the log's tail, not the pool, has the memory
+// of earlier ones, and growing by steps copied each row several times.
 func (d *Decoder) fresh() {
+	bytes, events := 0, 0
+	if d.cur != nil {
+		bytes, events = len(d.cur.Arena), len(d.cur.Events)
+	}
 	d.cur = pipeline.NewBatch()
+	d.cur.Arena = slices.Grow(d.cur.Arena, bytes+bytes/8)
+	d.cur.Events = slices.Grow(d.cur.Events, events+events/8)
 	d.curNumber++
 }
 

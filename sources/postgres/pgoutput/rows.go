@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/leat-cdc/leat/pipeline"
@@ -107,6 +108,9 @@ func (d *Decoder) row(kind byte, p []byte) error {
 		return err
 	}
 	b, keep := d.cur, rel.shape.Keep
+	if most := len(old) + len(fresh); cap(b.Arena)-len(b.Arena) < most {
+		b.Arena = slices.Grow(b.Arena, max(most, len(b.Arena))) // append alone grows by a quarter, and copies each time
+	}
 	before, after := pipeline.Nowhere, pipeline.Nowhere
 	if old != nil {
 		at := len(b.Arena)
