@@ -102,6 +102,8 @@ type Form struct {
 	Walk func(image []byte, refs []Ref, upTo int) ([]Ref, error)
 	// Decode has one function per column.
 	Decode []Decode
+	// Plain says of which columns the bytes are the values; nil, or one per column. Ask by PlainOf.
+	Plain []Plain
 }
 
 // Float returns the value of Kind Float.

@@ -8,6 +8,7 @@ import (
 	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/pipeline/pipetest"
 	"github.com/leat-cdc/leat/schemas"
+	"github.com/leat-cdc/leat/schemas/cell/binlog"
 	"github.com/leat-cdc/leat/schemas/cell/pgtext"
 )
 
@@ -49,8 +50,7 @@ func options() Options {
 	return Options{Source: "files", PublicURL: "http://127.0.0.1:7070", Form: pgtext.Form}
 }
 
-func benchmarkAppend(b *testing.B, e *Encoder) {
-	batch := wideBatch(1000)
+func benchmarkAppend(b *testing.B, e *Encoder, batch *pipeline.Batch) {
 	var dst []byte
 	b.ReportAllocs()
 	bytes := 0
@@ -69,8 +69,20 @@ func benchmarkAppend(b *testing.B, e *Encoder) {
 	b.ReportMetric(float64(bytes)/float64(b.N*len(batch.Events)), "B/event")
 }
 
-func BenchmarkJSON(b *testing.B)  { benchmarkAppend(b, JSON(options())) }
-func BenchmarkProto(b *testing.B) { benchmarkAppend(b, Proto(options())) }
+func BenchmarkJSON(b *testing.B)  { benchmarkAppend(b, JSON(options()), wideBatch(1000)) }
+func BenchmarkProto(b *testing.B) { benchmarkAppend(b, Proto(options()), wideBatch(1000)) }
+
+func BenchmarkProtoBinlog(b *testing.B) {
+	o := options()
+	o.Form = binlog.Form
+	benchmarkAppend(b, Proto(o), binlogBatch(b, 1000))
+}
+
+func BenchmarkJSONBinlog(b *testing.B) {
+	o := options()
+	o.Form = binlog.Form
+	benchmarkAppend(b, JSON(o), binlogBatch(b, 1000))
+}
 
 func benchmarkGather(b *testing.B, share *Share, readers int) {
 	o := options()

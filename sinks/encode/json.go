@@ -168,7 +168,7 @@ func (st *state) jsonImage(dst []byte, m *image, which uint8) ([]byte, error) {
 			continue
 		}
 		var err error
-		if dst, err = st.cell(dst, c.decode, m.bytes, ref); err != nil {
+		if dst, err = st.cell(dst, &c.wire, m.bytes, ref); err != nil {
 			st.column = c.index
 			return dst, err
 		}

@@ -34,8 +34,8 @@ type plan struct {
 
 // column is one column sent.
 type column struct {
-	index  int
-	decode cell.Decode
+	index int
+	wire  wire
 	// first and next are the JSON name with what stands before it: `{"id":` or `,"id":`.
 	first, next []byte
 	quoted      []byte // the name as a JSON string
@@ -44,10 +44,16 @@ type column struct {
 }
 
 type keyColumn struct {
-	index  int
+	index int
+	wire  wire
+	first []byte
+	next  []byte
+}
+
+// wire is how a column's cells are read.
+type wire struct {
+	plain  cell.Plain
 	decode cell.Decode
-	first  []byte
-	next   []byte
 }
 
 var errNoForm = errors.New("the table's wire form is not known to this version")
@@ -74,7 +80,7 @@ func (e *Encoder) compile(t *schemas.Table) (*plan, error) {
 				k = len(p.keys)
 				slot[c] = k
 				first, next, _ := fragments3(t.Columns[c].Name)
-				p.keys = append(p.keys, keyColumn{index: c, decode: decodeOf(p.form, c), first: first, next: next})
+				p.keys = append(p.keys, keyColumn{index: c, wire: wireOf(p.form, c), first: first, next: next})
 				p.walk = max(p.walk, c+1)
 			}
 			idx = append(idx, k)
@@ -94,7 +100,7 @@ func (e *Encoder) compile(t *schemas.Table) (*plan, error) {
 		if t.Columns[i].Dropped || !show(t.Columns[i].Name) {
 			continue
 		}
-		c := column{index: i, decode: decodeOf(p.form, i), key: -1}
+		c := column{index: i, wire: wireOf(p.form, i), key: -1}
 		c.first, c.next, c.quoted = fragments3(t.Columns[i].Name)
 		if k, ok := slot[i]; ok {
 			c.key = k
@@ -106,11 +112,11 @@ func (e *Encoder) compile(t *schemas.Table) (*plan, error) {
 	return p, nil
 }
 
-func decodeOf(f *cell.Form, i int) cell.Decode {
+func wireOf(f *cell.Form, i int) wire {
 	if i < len(f.Decode) {
-		return f.Decode[i]
+		return wire{f.PlainOf(i), f.Decode[i]}
 	}
-	return nil
+	return wire{}
 }
 
 func (e *Encoder) compilePlain() *plan {

@@ -185,7 +185,7 @@ func (st *state) protoImage(dst []byte, tag byte, m *image, which uint8) ([]byte
 			continue
 		}
 		var err error
-		if dst, err = st.cell(dst, c.decode, m.bytes, ref); err != nil {
+		if dst, err = st.cell(dst, &c.wire, m.bytes, ref); err != nil {
 			st.column = c.index
 			return dst, err
 		}

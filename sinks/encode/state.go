@@ -174,7 +174,7 @@ func (st *state) encodeKeys(fromAfter bool) error {
 			}
 		}
 		var err error
-		if st.keys, err = st.cell(st.keys, c.decode, m.bytes, ref); err != nil {
+		if st.keys, err = st.cell(st.keys, &c.wire, m.bytes, ref); err != nil {
 			return err
 		}
 		st.ends = append(st.ends, len(st.keys))
@@ -205,14 +205,20 @@ func (st *state) keyFrom(k int) uint8 {
 }
 
 // cell decodes and encodes one cell that is not absent.
-func (st *state) cell(dst []byte, decode cell.Decode, row []byte, ref cell.Ref) ([]byte, error) {
+func (st *state) cell(dst []byte, w *wire, row []byte, ref cell.Ref) ([]byte, error) {
 	v := &st.value
-	*v = cell.Value{}
 	if ref.Null() {
-		v.State = cell.Null
+		*v = cell.Value{State: cell.Null}
 	} else {
+		raw := ref.Of(row)
+		if w.plain != cell.PlainNone {
+			if out, ok := st.plain(dst, w.plain, raw); ok {
+				return out, nil
+			} // else Decode says what is wrong
+		}
 		st.scratch.Reset()
-		if err := decode(v, ref.Of(row), &st.scratch); err != nil {
+		*v = cell.Value{}
+		if err := w.decode(v, raw, &st.scratch); err != nil {
 			return dst, err
 		}
 	}
@@ -220,6 +226,28 @@ func (st *state) cell(dst []byte, decode cell.Decode, row []byte, ref cell.Ref) 
 		return st.jsonValue(dst, v, 0)
 	}
 	return st.protoValue(dst, v, 0)
+}
+
+// plain encodes a cell whose bytes are its value; not ok: it has to be decoded.
+func (st *state) plain(dst []byte, p cell.Plain, raw []byte) (_ []byte, ok bool) {
+	if p == cell.PlainInt || p == cell.PlainUint {
+		if st.e.json { // where the type's width counts
+			return dst, false
+		}
+		n, ok := p.Number(raw)
+		if p == cell.PlainUint {
+			return appendShort(dst, tagUnsigned, n), ok
+		}
+		return appendShort(dst, tagInteger, zigzag(n)), ok
+	}
+	if (!st.e.json || p == cell.PlainASCII) && !p.Sound(raw) {
+		return dst, false
+	}
+	if !st.e.json {
+		return appendValueBytes(dst, tagText, raw), true
+	}
+	out, ok := appendEscaped(append(dst, '"'), raw)
+	return append(out, '"'), ok
 }
 
 // maxDepth bounds the nesting of arrays; PostgreSQL's own limit is 6.

@@ -12,7 +12,7 @@ import (
 // of unknown layout gives a form whose Walk always fails; a column of unknown meaning one whose Decode
 // always fails.
 func Form(t *schemas.Table) *cell.Form {
-	f := &cell.Form{Decode: make([]cell.Decode, len(t.Columns))}
+	f := &cell.Form{Decode: make([]cell.Decode, len(t.Columns)), Plain: make([]cell.Plain, len(t.Columns))}
 	l, err := NewLayout(t)
 	if err == nil {
 		f.Walk = l.walk
@@ -26,8 +26,44 @@ func Form(t *schemas.Table) *cell.Form {
 			d = func(*cell.Value, []byte, *cell.Scratch) error { return err }
 		}
 		f.Decode[i] = d
+		if err == nil {
+			f.Plain[i] = plain(&t.Columns[i].Type)
+		}
 	}
 	return f
+}
+
+// plain tells which cells are their values: what decoder reads by intDecoder, or by textDecoder in UTF-8 or ASCII.
+func plain(t *schemas.Type) cell.Plain {
+	switch t.Code {
+	case TypeTiny, TypeShort, TypeInt24, TypeLong, TypeLonglong:
+		if t.Kind == schemas.KindInt {
+			return cell.PlainInt
+		}
+		return cell.PlainUint
+	case TypeVarchar, TypeVarString, TypeBlob, TypeTinyBlob, TypeMediumBlob, TypeLongBlob:
+		if t.Kind == schemas.KindBytes || t.Kind == schemas.KindVector {
+			return cell.PlainNone
+		}
+	case TypeString:
+		if real, _ := stringMeta(t.Meta); real == TypeEnum || real == TypeSet || t.Kind != schemas.KindText || packedText(t.Name) {
+			return cell.PlainNone
+		}
+	default:
+		return cell.PlainNone
+	}
+	switch t.Charset {
+	case "", "utf8mb3", "utf8mb4":
+		return cell.PlainText
+	case "ascii":
+		return cell.PlainASCII
+	}
+	return cell.PlainNone
+}
+
+// packedText names MariaDB's types whose text is not what they are kept as.
+func packedText(name string) bool {
+	return name == "inet4" || name == "inet6" || strings.HasPrefix(name, "uuid") || name == oldUUID
 }
 
 // decoder picks the function that reads a column's cells.

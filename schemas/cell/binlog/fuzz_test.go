@@ -82,7 +82,19 @@ func FuzzDecode(f *testing.F) {
 		for i, decode := range form.Decode {
 			s.Buf, s.Elems = nil, nil
 			v := cell.Value{N: 99, B: []byte("old"), State: cell.Absent}
-			if err := decode(&v, raw, &s); err != nil {
+			err := decode(&v, raw, &s)
+			switch p := form.PlainOf(i); p {
+			case cell.PlainText, cell.PlainASCII:
+				if sound := p.Sound(raw); sound != (err == nil) || sound && (v.Kind != schemas.KindText || !bytes.Equal(v.B, raw)) {
+					t.Fatalf("column %d (%s): %x is sound: %t; decoded %v (%v)", i, table.Columns[i].Type.Name, raw, sound, v, err)
+				}
+			case cell.PlainInt, cell.PlainUint:
+				n, ok := p.Number(raw)
+				if kind := map[cell.Plain]schemas.Kind{cell.PlainInt: schemas.KindInt, cell.PlainUint: schemas.KindUint}[p]; err == nil && (!ok || n != v.N || kind != v.Kind) {
+					t.Fatalf("column %d (%s): %x is %d (%t); decoded %v", i, table.Columns[i].Type.Name, raw, n, ok, v)
+				}
+			}
+			if err != nil {
 				continue
 			}
 			if v.State != cell.Present {

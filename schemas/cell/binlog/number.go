@@ -38,6 +38,9 @@ func intDecoder(t *schemas.Type) (cell.Decode, error) {
 
 // little reads a little-endian integer of up to 8 bytes.
 func little(b []byte) uint64 {
+	if len(b) == 8 {
+		return binary.LittleEndian.Uint64(b)
+	}
 	n := uint64(0)
 	for i, c := range b {
 		n |= uint64(c) << (8 * i)

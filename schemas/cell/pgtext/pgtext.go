@@ -33,12 +33,15 @@ var (
 // Form returns the reader of rows of t, whose Wire is WirePGText.
 func Form(t *schemas.Table) *cell.Form {
 	n := len(t.Columns)
-	f := &cell.Form{Decode: make([]cell.Decode, n)}
+	f := &cell.Form{Decode: make([]cell.Decode, n), Plain: make([]cell.Plain, n)}
 	f.Walk = func(image []byte, refs []cell.Ref, upTo int) ([]cell.Ref, error) {
 		return walk(image, refs[:0], upTo, n)
 	}
 	for i := range t.Columns {
 		f.Decode[i] = decoder(&t.Columns[i].Type)
+		if t.Columns[i].Type.Kind == schemas.KindText {
+			f.Plain[i] = cell.PlainText
+		}
 	}
 	return f
 }

@@ -1,6 +1,7 @@
 package pgtext
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"strings"
@@ -242,7 +243,12 @@ func FuzzDecode(f *testing.F) {
 	f.Fuzz(func(t *testing.T, i uint8, raw []byte) {
 		var v cell.Value
 		s := &cell.Scratch{}
-		if form.Decode[int(i)%len(form.Decode)](&v, raw, s) == nil {
+		n := int(i) % len(form.Decode)
+		err := form.Decode[n](&v, raw, s)
+		if p := form.PlainOf(n); p != cell.PlainNone && (p.Sound(raw) != (err == nil) || err == nil && (v.Kind != schemas.KindText || !bytes.Equal(v.B, raw))) {
+			t.Fatalf("column %d: %x, plain %d, decoded %v (%v)", n, raw, p, v, err)
+		}
+		if err == nil {
 			sane(t, &v, raw, s, 0)
 		}
 	})
