@@ -1,6 +1,7 @@
 package app
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -92,8 +93,8 @@ func TestApply(t *testing.T) {
 	// Taken out: kept, named, holds the log, and goes on where it stood when it comes back.
 	in.apply(t, two("public.f*", subB, fromOther))
 	gone := in.subscription(t, "a")
-	if gone.State != "gone" || !strings.Contains(gone.Reason, "--drop a") {
-		t.Errorf("a is %q, %q", gone.State, gone.Reason)
+	if gone.State != "gone" || !strings.Contains(fmt.Sprint(gone.Waits), "--drop a") {
+		t.Errorf("a is %q, %v", gone.State, gone.Waits)
 	}
 	has(t, in.plan(t, two("public.f*", subB, fromOther)), "keep subscriptions.a")
 	db.exec(t, "INSERT INTO files VALUES (2)")
