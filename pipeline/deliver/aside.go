@@ -344,6 +344,9 @@ func (a *asideStore) PutDeadLetters(ctx context.Context, d []pipeline.DeadLetter
 	return a.live.cfg.Store.PutDeadLetters(ctx, d)
 }
 
+// DeleteDeadLetters implements Store: nothing of it is redriven.
+func (a *asideStore) DeleteDeadLetters(context.Context, string, []pipeline.Offset) error { return nil }
+
 // PutSkip implements Store.
 func (a *asideStore) PutSkip(context.Context, Skip) error { return nil }
 

@@ -107,6 +107,8 @@ type Skip = pipeline.Skip
 // Putting the same dead letter or state again replaces it.
 type Store interface {
 	PutDeadLetters(ctx context.Context, d []pipeline.DeadLetter) error
+	// DeleteDeadLetters forgets those at offsets, all or none; unknown ones are no error.
+	DeleteDeadLetters(ctx context.Context, subscription string, offsets []pipeline.Offset) error
 	PutSkip(ctx context.Context, s Skip) error
 	// Paused returns whether the subscription is paused, and why.
 	Paused(ctx context.Context, subscription string) (paused bool, reason string, err error)
@@ -267,9 +269,10 @@ type Status struct {
 // Subscription delivers a log's events to one sink.
 type Subscription struct {
 	cfg       Config
-	limiter   *flow.Limiter   // the running session's goroutine owns it
-	outage    flow.Outage     // too
-	told      pipeline.Offset // the highest resolved offset that the subscriber took; the running session's
+	limiter   *flow.Limiter     // the running session's goroutine owns it
+	outage    flow.Outage       // too
+	cured     []pipeline.Offset // dead letters that were redriven; too
+	told      pipeline.Offset   // the highest resolved offset that the subscriber took; the running session's
 	commands  chan command
 	running   atomic.Bool
 	persisted atomic.Uint64

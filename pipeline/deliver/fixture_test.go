@@ -74,6 +74,17 @@ func (m *memory) PutDeadLetters(_ context.Context, ds []pipeline.DeadLetter) err
 	return nil
 }
 
+func (m *memory) DeleteDeadLetters(_ context.Context, _ string, offsets []pipeline.Offset) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, o := range offsets {
+		if m.fail == nil {
+			delete(m.dead, o)
+		}
+	}
+	return m.fail
+}
+
 func (m *memory) PutSkip(_ context.Context, s Skip) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -485,6 +485,11 @@ func cure(t *testing.T, p plan, r *rand.Rand, w *world, sub *run, c Config, m *m
 			sub = crash(sub, c, m, w, t)
 		}
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.dead) > 0 {
+		return sub, fmt.Errorf("all was redriven, and dead letters are listed: %v", m.dead)
+	}
 	return sub, nil
 }
 

@@ -205,6 +205,9 @@ func TestKeysParkedByAnOutageRedriveThemselves(t *testing.T) {
 		if m.buried == 0 {
 			t.Fatal("nothing was parked: this shows nothing")
 		}
+		if len(m.dead) > 0 {
+			t.Fatalf("all came, and these are listed as dead: %v", m.dead)
+		}
 	})
 }
 

@@ -32,6 +32,9 @@ func (s *session) parkOf(e entry, reason, keyJSON string, attempts int) Park {
 func (s *session) park(k *heldKey, p Park) error {
 	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
 	defer cancel()
+	if err := s.sub.strike(ctx); err != nil {
+		return err
+	}
 	if err := s.cfg.Store.PutParks(ctx, []Park{p}); err != nil {
 		return fmt.Errorf("store a park: %w", err)
 	}
@@ -47,6 +50,19 @@ func (s *session) park(k *heldKey, p Park) error {
 	if k.parked = true; k.awaited == 0 {
 		s.drop(k)
 	}
+	return nil
+}
+
+// strike takes what was redriven off the list of dead letters; before any park of it moves on, so that a crash
+// between redrives once more and strikes then.
+func (s *Subscription) strike(ctx context.Context) error {
+	if len(s.cured) == 0 {
+		return nil
+	}
+	if err := s.cfg.Store.DeleteDeadLetters(ctx, s.cfg.Name, s.cured); err != nil {
+		return fmt.Errorf("forget dead letters that were redriven: %w", err)
+	}
+	s.cured = nil
 	return nil
 }
 
@@ -78,6 +94,9 @@ func (s *session) taken(e entry) {
 	if e.it.pass {
 		if p := s.sub.parks.find(e.event().Hash, e.offset()); p != nil && p.Redrive {
 			p.at = max(p.at, e.offset()+1)
+			if e.offset() == p.stored {
+				s.sub.cured = append(s.sub.cured, p.stored)
+			}
 		}
 	}
 	s.done(e.it, e.ev, e.ev+1)

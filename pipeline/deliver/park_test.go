@@ -261,6 +261,9 @@ func TestRedrive(t *testing.T) {
 			t.Fatalf("%+v %+v", parked, st)
 		}
 		r.end()
+		if len(m.dead) != 1 || m.dead[first+100].ID == "" {
+			t.Fatalf("listed as dead: %v", m.dead)
+		}
 		got := sink.took()
 		last := map[uint64]pipeline.Offset{}
 		for _, o := range got {

@@ -28,7 +28,7 @@ type parked struct {
 	Park
 	// at is the lowest event that the pass has not delivered; From until the pass begins.
 	at pipeline.Offset
-	// stored is the From on disk.
+	// stored is the From on disk; a dead letter is there, if there is one.
 	stored pipeline.Offset
 	// spent: it comes of attempts that were spent, not of a refusal for good.
 	spent bool
@@ -197,6 +197,9 @@ func (s *Subscription) redrive(ctx context.Context, keys []ParkKey) (int, error)
 
 // mark has parks redriven by the next session's pass, and with them key changes that wait for one of them.
 func (s *Subscription) mark(ctx context.Context, chosen []*parked) (int, error) {
+	if err := s.strike(ctx); err != nil {
+		return 0, err
+	}
 	in := map[uint64]bool{}
 	for _, p := range chosen {
 		in[p.Hash] = true

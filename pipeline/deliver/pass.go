@@ -128,7 +128,11 @@ func (s *session) endPass(now time.Time) {
 	})
 	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
 	defer cancel()
-	if err := s.cfg.Store.DeleteParks(ctx, gone); err != nil {
+	err := s.sub.strike(ctx)
+	if err == nil {
+		err = s.cfg.Store.DeleteParks(ctx, gone)
+	}
+	if err != nil {
 		s.unsaved(fmt.Errorf("forget parks: %w", err))
 		s.pass.again = now.Add(s.backoff(1, 0))
 		return
@@ -213,6 +217,11 @@ func (s *session) dropPass() {
 		it := p.live.first
 		p.live.remove(it)
 		it.release(p.budget)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
+	defer cancel()
+	if err := s.sub.strike(ctx); err != nil {
+		s.unsaved(err)
 	}
 	if s.lanes.order == OrderNone {
 		return

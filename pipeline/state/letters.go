@@ -45,6 +45,29 @@ func (s *Store) PutDeadLetters(ctx context.Context, ds []pipeline.DeadLetter) er
 	return nil
 }
 
+// DeleteDeadLetters forgets those of a subscription at offsets, all or none; unknown ones are no error.
+func (s *Store) DeleteDeadLetters(ctx context.Context, subscription string, offsets []pipeline.Offset) error {
+	tx, err := s.write.BeginTx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("forget dead letters: %w", err)
+	}
+	defer func() { _ = tx.Rollback() }() // after Commit it does nothing
+	stmt, err := tx.PrepareContext(ctx, "DELETE FROM dead_letters WHERE subscription = ? AND offset = ?")
+	if err != nil {
+		return fmt.Errorf("forget dead letters: %w", err)
+	}
+	defer stmt.Close()
+	for _, o := range offsets {
+		if _, err := stmt.ExecContext(ctx, subscription, int64(o)); err != nil {
+			return fmt.Errorf("forget the dead letter of %q at %d: %w", subscription, o, err)
+		}
+	}
+	if err := tx.Commit(); err != nil {
+		return fmt.Errorf("forget dead letters: %w", err)
+	}
+	return nil
+}
+
 // DeadLetters lists a subscription's, the oldest first, at most limit, those above after. The events' JSON
 // comes along only when full.
 func (s *Store) DeadLetters(ctx context.Context, subscription string, after pipeline.Offset, limit int, full bool) ([]pipeline.DeadLetter, error) {

@@ -109,6 +109,10 @@ func TestDeadLettersAndSkips(t *testing.T) {
 	if n, err := s.CountDeadLetters(t.Context(), "search"); n != 2 || err != nil {
 		t.Fatal(n, err)
 	}
+	check(t, s.DeleteDeadLetters(t.Context(), "search", []pipeline.Offset{9, 12}))
+	if got, _ := s.DeadLetters(t.Context(), "search", 0, 10, true); !reflect.DeepEqual(got, []pipeline.DeadLetter{d}) {
+		t.Fatalf("%+v", got)
+	}
 	skip := pipeline.Skip{Subscription: "search", Ranges: []pipeline.OffsetRange{{From: 1, To: 5}}, Reason: "seek", Time: at}
 	check(t, s.PutSkip(t.Context(), skip))
 	check(t, s.PutSkip(t.Context(), skip))
