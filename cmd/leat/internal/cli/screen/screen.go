@@ -112,10 +112,10 @@ func Clean(text string) string {
 	return b.String()
 }
 
-// Shorten cuts a text to n characters, with … for what is missing.
+// Shorten cuts a text to n places, with … for what is missing.
 func Shorten(text string, n int) string {
-	if utf8.RuneCountInString(text) <= n {
+	if Width(text) <= n {
 		return text
 	}
-	return strings.TrimRight(string([]rune(text)[:max(n-1, 0)]), " ") + "…"
+	return Clip(text, max(n, 1))
 }

@@ -112,3 +112,34 @@ func TestSpare(t *testing.T) {
 		}
 	}
 }
+
+func TestWidth(t *testing.T) {
+	for text, want := range map[string]int{"": 0, "abc": 3, "äöü": 3, "日本": 4, "e\u0301": 1, "…": 1, "🙂": 2} {
+		if got := Width(text); got != want {
+			t.Errorf("Width(%q) = %d, want %d", text, got, want)
+		}
+	}
+	for _, c := range []struct {
+		line  string
+		width int
+		want  string
+	}{
+		{"abc", 3, "abc"}, {"abcd", 3, "ab…"}, {"ab cd", 4, "ab…"}, {"日本語", 6, "日本語"}, {"日本語", 5, "日本…"}, {"日本語", 4, "日…"},
+		{"\x1b[31mabcd\x1b[0m", 4, "\x1b[31mabcd\x1b[0m"}, {"\x1b[31mabcd\x1b[0m", 3, "\x1b[31mab…\x1b[0m"}, {"\x1b[1mab\x1b[0mcd", 3, "\x1b[1mab\x1b[0m…"}, {"a", 0, "…"},
+	} {
+		if got := Clip(c.line, c.width); got != c.want {
+			t.Errorf("Clip(%q, %d) = %q, want %q", c.line, c.width, got, c.want)
+		}
+	}
+}
+
+func TestWrap(t *testing.T) {
+	for _, c := range []struct {
+		text string
+		want string
+	}{{"", ""}, {"one two", "one two"}, {"one two three", "one two|three"}, {"abcdefghijkl m", "abcdefg…|m"}} {
+		if got := strings.Join(Wrap(c.text, 8), "|"); got != c.want {
+			t.Errorf("Wrap(%q) = %q, want %q", c.text, got, c.want)
+		}
+	}
+}

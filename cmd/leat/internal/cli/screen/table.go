@@ -3,7 +3,6 @@ package screen
 import (
 	"slices"
 	"strings"
-	"unicode/utf8"
 )
 
 // Cell of a table.
@@ -54,18 +53,44 @@ func (t *Table) Note(style Style, text string) {
 // Spare names columns that are left out, one after the other, as long as the table is wider than the terminal.
 func (t *Table) Spare(columns ...string) { t.spare = columns }
 
+// Fit makes the table as wide as width (0: as it is): after what is spared the last column is cut, so that
+// each row is one line.
+func (t *Table) Fit(width int) {
+	if width <= 0 || len(t.rows) == 0 {
+		return
+	}
+	all := t.widths()
+	last := len(all) - 1
+	all[last] = min(all[last], minLast)
+	room := width - total(all, t.left(all, width)) + all[last]
+	for _, r := range t.rows {
+		if len(r) > last {
+			r[last].Text = Shorten(r[last].Text, max(room, minLast))
+		}
+	}
+}
+
+// minLast is what columns are spared for to leave to the last one.
+const minLast = 24
+
+// left are the columns that are left out of a table as wide as width.
+func (t *Table) left(all []int, width int) []bool {
+	left := make([]bool, len(all))
+	for _, name := range t.spare {
+		if i := slices.Index(t.head, name); i >= 0 && width > 0 && total(all, left) > width {
+			left[i] = true
+		}
+	}
+	return left
+}
+
 // Len is the number of rows.
 func (t *Table) Len() int { return len(t.rows) }
 
 // Print writes the table.
 func (s *Screen) Print(t *Table) {
 	width := t.widths()
-	left := make([]bool, len(width)) // out
-	for _, name := range t.spare {
-		if i := slices.Index(t.head, name); i >= 0 && s.Width > 0 && total(width, left) > s.Width {
-			left[i] = true
-		}
-	}
+	left := t.left(width, s.Width)
 	head := make([]Cell, len(t.head))
 	for i, h := range t.head {
 		head[i] = Cell{h, Bold}
@@ -82,10 +107,10 @@ func (s *Screen) Print(t *Table) {
 func (t *Table) widths() []int {
 	width := make([]int, len(t.head))
 	for i, h := range t.head {
-		width[i] = utf8.RuneCountInString(h)
+		width[i] = Width(h)
 		for _, r := range t.rows {
 			if i < len(r) {
-				width[i] = max(width[i], utf8.RuneCountInString(r[i].Text))
+				width[i] = max(width[i], Width(r[i].Text))
 			}
 		}
 	}
@@ -115,7 +140,7 @@ func (s *Screen) line(t *Table, width []int, left []bool, cells []Cell) {
 		if b.Len() > 0 {
 			b.WriteString(strings.Repeat(" ", gap))
 		}
-		pad := strings.Repeat(" ", max(width[i]-utf8.RuneCountInString(c.Text), 0))
+		pad := strings.Repeat(" ", max(width[i]-Width(c.Text), 0))
 		if t.right[i] {
 			b.WriteString(pad)
 		}
@@ -124,7 +149,7 @@ func (s *Screen) line(t *Table, width []int, left []bool, cells []Cell) {
 			b.WriteString(pad)
 		}
 	}
-	s.Printf("%s\n", b.String())
+	s.Printf("%s\n", strings.TrimRight(b.String(), " "))
 }
 
 // Pairs writes "name  value" lines with the values aligned; empty values are left out.
@@ -132,12 +157,12 @@ func (s *Screen) Pairs(pairs ...[2]string) {
 	width := 0
 	for _, p := range pairs {
 		if p[1] != "" {
-			width = max(width, utf8.RuneCountInString(p[0]))
+			width = max(width, Width(p[0]))
 		}
 	}
 	for _, p := range pairs {
 		if p[1] != "" {
-			s.Printf("  %s%s  %s\n", s.Paint(Dim, p[0]), strings.Repeat(" ", width-utf8.RuneCountInString(p[0])), Clean(p[1]))
+			s.Printf("  %s%s  %s\n", s.Paint(Dim, p[0]), strings.Repeat(" ", width-Width(p[0])), Clean(p[1]))
 		}
 	}
 }
