@@ -171,7 +171,7 @@ type Notice struct {
 	Kind NoticeKind `json:"kind"`
 	// Code is stable, for scripts: why ("route", "structure", "statement", "xa", …).
 	Code     string    `json:"code,omitempty"`
-	Table    string    `json:"table"` // Subject form
+	Table    string    `json:"table"` // Subject form; "messages" of logical messages
 	Position string    `json:"position,omitempty"`
 	Reason   string    `json:"reason,omitempty"`
 	Cure     string    `json:"cure,omitempty"`

@@ -189,6 +189,38 @@ func TestARowTooLargeForTheLogQuarantinesItsTable(t *testing.T) {
 	}
 }
 
+// A logical message that the log cannot hold is left out and named, in a chunk as well; reading goes on.
+func TestAMessageTooLargeForTheLogIsLeftOut(t *testing.T) {
+	good := sourceTable("good")
+	l := pipetest.NewMemoryLog("log", 100)
+	ins := func(v string) pipetest.Change {
+		return pipetest.Change{Op: pipeline.OpInsert, Table: good, After: pipetest.Row{v, "1", "x"}}
+	}
+	message := func(size int) pipetest.Change {
+		return pipetest.Change{Op: pipeline.OpMessage, Before: pipetest.Row{"audit"}, After: pipetest.Row{strings.Repeat("x", size)}}
+	}
+	src := pipetest.NewScriptedSource(
+		pipetest.Step{Make: func() *pipeline.Batch {
+			return pipetest.Build(at(1), epoch, []pipetest.Change{ins("1"), message(5000), ins("2")}, []pipetest.Change{message(10)}, []pipetest.Change{message(6000)})
+		}},
+		pipetest.Step{Make: func() *pipeline.Batch { return pipetest.Build(at(2), epoch, []pipetest.Change{ins("3")}) }})
+	var seen []pipeline.Notice
+	o := pipeline.Observer{Noticed: func(_ string, n pipeline.Notice) { seen = append(seen, n) }}
+	if err := run(t, Config{Source: src, Log: l, MaxEvent: 4096, Observer: o}, at(2)); err != nil {
+		t.Fatal(err)
+	}
+	h := history(t, l)
+	if len(h) != 4 || !strings.HasPrefix(h[2], "message") || !strings.Contains(h[3], "a=3|") {
+		t.Fatalf("%d events: %q", len(h), h)
+	}
+	if len(seen) != 2 || seen[0].Kind != pipeline.NoticeGap || seen[0].Code != codeLarge || !strings.Contains(seen[0].Reason, "audit") || seen[0].Cure == "" {
+		t.Fatalf("noticed: %+v", seen)
+	}
+	if n := l.Notices(); len(n) == 0 || n[len(n)-1].Table != "messages" || n[len(n)-1].Position == "" {
+		t.Fatalf("notices: %+v", n)
+	}
+}
+
 func TestRoutesThatCannotBeHadAreRefusedWithTheCure(t *testing.T) {
 	files := sourceTable("files")
 	l := pipetest.NewMemoryLog("log", 100)

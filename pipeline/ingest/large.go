@@ -3,6 +3,7 @@ package ingest
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/leat-cdc/leat/pipeline"
 )
@@ -22,14 +23,28 @@ func (e *LargeError) Error() string {
 	return fmt.Sprintf("a row of %d bytes is more than the log holds in one event (%d)", e.Bytes, e.Max)
 }
 
-// large reports whether a row's event cannot be kept; its table is quarantined then, and its images are
-// to be cut out of the arena.
+// messages stands for the logical messages of a source where a notice has a table: a table's subject has a dot.
+const messages = "messages"
+
+// leftOut tells of a logical message that cannot be kept. Those behind it are no less for its lack.
+func (c *catalog) leftOut(position string, prefix []byte, size int) {
+	const shown = 64
+	c.pending = append(c.pending, pipeline.Notice{Kind: pipeline.NoticeGap, Code: codeLarge, Table: messages, Position: position, Time: time.Now().UTC(),
+		Reason: fmt.Sprintf("a logical message (prefix %q) of %d bytes is more than the log holds in one event (%d): it did not enter the log", prefix[:min(len(prefix), shown)], size, c.cfg.MaxEvent),
+		Cure:   "send less in one message, and tell those who wait for this one by other means"})
+}
+
+// large reports whether an event cannot be kept; its table, if it has one, is quarantined then (p is nil for a
+// message), and its images are to be cut out of the arena.
 func (r *rows) large(b *pipeline.Batch, e *pipeline.Event, p *plan) bool {
 	size := len(b.Bytes(e.Before)) + len(b.Bytes(e.After))
 	if size <= r.cfg.MaxEvent {
 		return false
 	}
-	if !p.quarantined {
+	switch {
+	case p == nil:
+		r.catalog.leftOut(txPosition(b, e), b.Bytes(e.Before), size)
+	case !p.quarantined:
 		r.catalog.quarantine(p, txPosition(b, e), &LargeError{size, r.cfg.MaxEvent})
 	}
 	for _, s := range []pipeline.Span{e.Before, e.After} {

@@ -56,11 +56,16 @@ func (r *rows) prepare(b *pipeline.Batch) {
 	for i := range b.Events {
 		e := &b.Events[i]
 		v := keep
-		if large && e.Table != pipeline.NoTable && r.large(b, e, plans[e.Table]) {
+		var p *plan // of a message there is none
+		if e.Table != pipeline.NoTable {
+			p = plans[e.Table]
+		}
+		switch {
+		case large && r.large(b, e, p):
 			v = drop
-		} else if e.Table != pipeline.NoTable {
-			v = r.event(b, e, plans[e.Table])
-		} else {
+		case p != nil:
+			v = r.event(b, e, p)
+		default:
 			e.Key = pipeline.Nowhere
 		}
 		if v != keep && rebuilt < 0 {
@@ -75,7 +80,7 @@ func (r *rows) prepare(b *pipeline.Batch) {
 		case keep:
 			r.split = append(r.split, *e)
 		case splitKey:
-			r.splitEvent(b, *e, plans[e.Table])
+			r.splitEvent(b, *e, p)
 		}
 	}
 	if rebuilt >= 0 {
@@ -244,7 +249,7 @@ func firstPosition(b *pipeline.Batch) string {
 const (
 	codeRoute     = "route"     // the routing key cannot be had: taken back by itself once it can
 	codeStructure = "structure" // a row's bytes do not fit the table's shape
-	codeLarge     = "large"     // a row is more than a block of the log holds
+	codeLarge     = "large"     // a row or a message is more than a block of the log holds
 )
 
 // plan is what ingest knows of one table version.

@@ -40,6 +40,7 @@ const (
 	CodeSlotDatabase       = "slot_database"
 	CodeSlotLimit          = "slot_limit"
 	CodeStandby            = "standby"
+	CodeRowTooLarge        = "row_too_large"
 	CodeSenderLimit        = "sender_limit"
 	CodePublicationMissing = "publication_missing"
 	CodePublicationRights  = "publication_rights"
@@ -146,6 +147,9 @@ func (s *Source) classify(e *pipeline.SourceError, pg *pgconn.PgError) {
 		stop(CodeSlotMissing, "leat source remove and restart leat run; "+pipeline.BringRows)
 	case pg.Code == "53400" && strings.Contains(text, "replication slots"):
 		stop(CodeSlotLimit, "raise max_replication_slots and restart the server, or drop a slot that nobody needs")
+	case pg.Code == "54000", strings.Contains(text, "invalid memory alloc request size"), strings.Contains(text, "enlarge string buffer"):
+		// A row whose columns together are over 1 GiB cannot be sent; the same comes with each new attempt.
+		stop(CodeRowTooLarge, "the server cannot send a row of more than 1 GiB: leave its large columns out with columns:, leat source remove and restart leat run; "+pipeline.BringRows)
 	case pg.Code == "53300":
 		e.Code, e.Cure = CodeSenderLimit, "raise max_wal_senders or max_connections, or end what uses them up"
 	case strings.HasPrefix(pg.Code, "57P"):

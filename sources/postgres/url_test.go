@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"github.com/leat-cdc/leat/internal/servers"
 	"github.com/leat-cdc/leat/internal/servers/servertest"
 	"github.com/leat-cdc/leat/pipeline"
@@ -44,6 +46,24 @@ func TestNoTLSThere(t *testing.T) {
 	for _, f := range s.Check(t.Context()) {
 		if strings.HasPrefix(f.What, f.Place) {
 			t.Errorf("twice: %s: %s", f.Place, f.What)
+		}
+	}
+}
+
+// TestRowTheServerCannotSend: trying again gives the same; so it stops, with the cure.
+func TestRowTheServerCannotSend(t *testing.T) {
+	s, err := New(Config{Name: "files", URL: "postgres://u@h/d"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, pg := range []*pgconn.PgError{
+		{Code: "54000", Message: "string buffer exceeds maximum allowed length (1073741823 bytes)"},
+		{Code: "54000", Message: "out of memory", Detail: "Cannot enlarge string buffer containing 629145600 bytes by 629145600 more bytes."},
+		{Code: "XX000", Message: "invalid memory alloc request size 1468006400"},
+	} {
+		var se *pipeline.SourceError
+		if err := s.failure("read the stream", pg); !errors.As(err, &se) || se.Code != CodeRowTooLarge || se.Class != pipeline.Stopped || se.Cure == "" {
+			t.Errorf("%v", err)
 		}
 	}
 }
