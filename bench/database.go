@@ -42,6 +42,8 @@ type database interface {
 	own(ctx context.Context, w *workload, run, dir string) (cmd *exec.Cmd, undo func(context.Context) error, err error)
 	// writer returns a connection that inserts (id, sent) into a table.
 	writer(ctx context.Context, table string) (insert func(id, sent int64) error, end func() error, err error)
+	// floor returns the arguments of the role binlog-floor; nil where there is no such reader.
+	floor(ctx context.Context, w *workload) (args []string, err error)
 	// version of the server.
 	version() string
 	stop(ctx context.Context) error
@@ -218,8 +220,12 @@ func (m *maria) fill(ctx context.Context, w *workload) (err error) {
 		return err
 	}
 	w.begin = strings.Join(strings.Fields(w.begin), "")
-	if w.binlog, err = m.first(ctx, status); err != nil || w.rows == 0 {
+	at, err := m.row(ctx, status, 1)
+	if err != nil {
 		return err
+	}
+	if w.binlog = at[0]; w.rows == 0 {
+		return nil
 	}
 	if err := m.s.Exec(ctx, "set global sync_binlog = 0", "set global innodb_flush_log_at_trx_commit = 0"); err != nil {
 		return err
@@ -230,24 +236,30 @@ func (m *maria) fill(ctx context.Context, w *workload) (err error) {
 	return m.s.Exec(ctx, "set global sync_binlog = 1", "set global innodb_flush_log_at_trx_commit = 1", "flush binary logs")
 }
 
-// first returns the first column of a query's first row.
-func (m *maria) first(ctx context.Context, query string) (string, error) {
+// row returns the first n columns of a query's first row.
+func (m *maria) row(ctx context.Context, query string, n int) ([]string, error) {
 	rows, err := m.db.QueryContext(ctx, query)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	defer rows.Close()
 	names, err := rows.Columns()
-	if err != nil || !rows.Next() {
-		return "", errors.Join(fmt.Errorf("%s: no row", query), err, rows.Err())
+	if err != nil || len(names) < n || !rows.Next() {
+		return nil, errors.Join(fmt.Errorf("%s: no row of %d columns", query, n), err, rows.Err())
 	}
 	values := make([]sql.RawBytes, len(names))
 	into := make([]any, len(names))
 	for i := range values {
 		into[i] = &values[i]
 	}
-	err = rows.Scan(into...)
-	return string(values[0]), err
+	if err := rows.Scan(into...); err != nil {
+		return nil, err
+	}
+	out := make([]string, n)
+	for i := range out {
+		out[i] = string(values[i])
+	}
+	return out, nil
 }
 
 func (m *maria) write(ctx context.Context, w *workload) error {

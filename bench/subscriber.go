@@ -25,7 +25,7 @@ import (
 )
 
 // roles of a child process.
-var roles = map[string]func(args []string) error{"pull-subscribers": pullRole, "webhook-receiver": receiverRole}
+var roles = map[string]func(args []string) error{"pull-subscribers": pullRole, "webhook-receiver": receiverRole, "binlog-floor": floorRole}
 
 // heard is what a child measured.
 type heard struct {
@@ -34,8 +34,8 @@ type heard struct {
 	Last     time.Time `json:",omitzero"`
 	Events   int64
 	Bytes    int64
-	Requests int64   `json:",omitempty"`
-	Micros   []int64 `json:",omitempty"` // latencies, sorted
+	Requests int64  `json:",omitempty"`
+	Beats    []beat `json:",omitempty"`
 }
 
 // client of Leat's API over HTTP/2 without TLS, on a connection of its own. It takes frames of a megabyte, as
@@ -83,7 +83,6 @@ func pullRole(args []string) error {
 			sum.Last = h.Last
 		}
 	}
-	slices.Sort(sum.Micros)
 	return process.Print(sum)
 }
 
@@ -184,14 +183,14 @@ func finish(s *pullStream) error {
 	return err
 }
 
-// beats takes the latencies of a message's events.
+// beats takes when a message's events came.
 func (h *heard) beats(e *leatv1.Events, tables map[uint32]int, now time.Time) (n int64) {
 	for _, t := range e.Tables {
 		tables[t.Id] = slices.IndexFunc(t.Columns, func(c *leatv1.Column) bool { return c.Name == "sent" })
 	}
 	for _, v := range e.Events {
 		if i, ok := tables[v.Table]; ok && i >= 0 && v.Op == leatv1.Op_OP_INSERT && i < len(v.After.GetValues()) {
-			h.Micros = append(h.Micros, now.UnixMicro()-v.After.Values[i].GetInteger())
+			h.Beats = append(h.Beats, beat{v.After.Values[i].GetInteger(), now.UnixMicro()})
 			n++
 		}
 	}
@@ -210,7 +209,7 @@ func stall(ctx context.Context, addr, name string) {
 // receiverRole answers webhooks and discards them, until it is stopped.
 func receiverRole(args []string) error {
 	f := flag.NewFlagSet("webhook-receiver", flag.ContinueOnError)
-	beat := f.Bool("beat", false, "measure from the column `sent`")
+	measure := f.Bool("beat", false, "measure from the column `sent`")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
@@ -222,9 +221,9 @@ func receiverRole(args []string) error {
 	}
 	var first, last, bytes, requests atomic.Int64
 	var mu sync.Mutex
-	var beats []int64
+	var beats []beat
 	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if *beat {
+		if *measure {
 			body, err := io.ReadAll(r.Body)
 			if err != nil {
 				return
@@ -255,13 +254,12 @@ func receiverRole(args []string) error {
 	}
 	mu.Lock()
 	defer mu.Unlock()
-	slices.Sort(beats)
 	return process.Print(heard{First: time.Unix(0, first.Load()), Last: time.Unix(0, last.Load()), Bytes: bytes.Load(), Requests: requests.Load(),
-		Events: int64(len(beats)), Micros: beats})
+		Events: int64(len(beats)), Beats: beats})
 }
 
 // sent finds the column in the JSON of one or several events, without decoding them: it is only a number.
-func sent(dst []int64, body []byte, now int64) []int64 {
+func sent(dst []beat, body []byte, now int64) []beat {
 	field := []byte(`"sent":`)
 	for {
 		at := bytes.Index(body, field)
@@ -274,7 +272,7 @@ func sent(dst []int64, body []byte, now int64) []int64 {
 			return dst
 		}
 		if micros, err := strconv.ParseInt(strings.TrimSpace(string(body[:end])), 10, 64); err == nil {
-			dst = append(dst, now-micros)
+			dst = append(dst, beat{micros, now})
 		}
 	}
 }
