@@ -23,6 +23,11 @@ type Depth struct {
 type Keeper interface {
 	// Depth never blocks for long.
 	Depth(o Offset) Depth
+	// Doomed is the offset below which retention would remove what there is now, 0 when that is nothing; Guard says
+	// that below o it may: what somebody has to copy first is copied. Before the first Guard nothing waits for
+	// it; then retention does, for half a minute at most. Neither blocks.
+	Doomed() Offset
+	Guard(o Offset)
 	// Squeeze bounds the log to the size that it has now, while on. Never blocks.
 	Squeeze(on bool)
 }

@@ -29,6 +29,26 @@ type Park struct {
 	Since    time.Time
 	// Redrive: it is being delivered again.
 	Redrive bool
+	// Copied: what it holds below that has copies (Held), so that the log need not keep it. 0 = nothing has.
+	Copied Offset
+}
+
+// Held is the copy of an event that a park holds, made before retention takes it from the log.
+type Held struct {
+	Subscription string
+	Park         ParkID
+	Log          string
+	Offset       Offset
+	// Block is a batch of the event alone, or of both halves of a key change when it is the second, in the log's
+	// format (package record). The table version that it refers to is a HeldTable.
+	Block []byte
+}
+
+// HeldTable is a table version that copies refer to; Shape is in the log's format.
+type HeldTable struct {
+	Log         string
+	ID, Version uint32
+	Shape       []byte
 }
 
 // ParkID tells the parks of one subscription apart: a key has one, an event of a subscription without order

@@ -283,6 +283,7 @@ type Subscription struct {
 	parked    atomic.Bool // parks were read
 	passTail  pipeline.Offset
 	beside    beside
+	maxCopied int64  // bytes
 	number    uint64 // of the last Delivery of earlier sessions; Run's goroutine owns it
 
 	mu     sync.Mutex
@@ -297,7 +298,7 @@ func New(c Config) (*Subscription, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Subscription{cfg: c, limiter: newLimiter(&c), outage: flow.NewOutage(c.Rand), commands: make(chan command), passTail: passTail, beside: beside{nudge: make(chan struct{}, 1)},
+	return &Subscription{cfg: c, limiter: newLimiter(&c), outage: flow.NewOutage(c.Rand), commands: make(chan command), passTail: passTail, maxCopied: maxCopied, beside: beside{nudge: make(chan struct{}, 1)},
 		status: Status{State: StateStopped, Reason: "not started"}}, nil
 }
 

@@ -29,15 +29,28 @@ type memory struct {
 	dead    map[pipeline.Offset]pipeline.DeadLetter
 	skips   []Skip
 	parks   map[pipeline.ParkID]Park
+	held    map[pipeline.Offset]pipeline.Held
+	tables  map[[2]uint32]pipeline.HeldTable
 	paused  map[string]string
 	saves   int
 	buried  int // dead letters that were put, and parks
 	fail    error
+	dies    int // the n-th write of copies fails
+}
+
+// copying: m.mu is held.
+func (m *memory) copying() error {
+	if m.dies > 0 {
+		if m.dies--; m.dies == 0 {
+			m.fail = errors.New("the process dies")
+		}
+	}
+	return m.fail
 }
 
 func newMemory() *memory {
 	return &memory{cursors: map[string]pipeline.Cursor{}, dead: map[pipeline.Offset]pipeline.DeadLetter{}, paused: map[string]string{},
-		parks: map[pipeline.ParkID]Park{}}
+		parks: map[pipeline.ParkID]Park{}, held: map[pipeline.Offset]pipeline.Held{}, tables: map[[2]uint32]pipeline.HeldTable{}}
 }
 
 func (m *memory) Load(_ context.Context, s string) (pipeline.Cursor, bool, error) {
@@ -103,6 +116,7 @@ func (m *memory) PutParks(_ context.Context, ps []Park) error {
 	}
 	m.buried += len(ps)
 	for _, p := range ps {
+		p.Copied = max(p.Copied, m.parks[p.ID()].Copied)
 		m.parks[p.ID()] = p
 	}
 	return nil
@@ -116,8 +130,69 @@ func (m *memory) DeleteParks(_ context.Context, ps []Park) error {
 	}
 	for _, p := range ps {
 		delete(m.parks, p.ID())
+		maps.DeleteFunc(m.held, func(_ pipeline.Offset, h pipeline.Held) bool { return h.Park == p.ID() })
 	}
 	return nil
+}
+
+func (m *memory) PutHeld(_ context.Context, held []pipeline.Held, tables []pipeline.HeldTable) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.copying(); err != nil {
+		return err
+	}
+	for _, t := range tables {
+		m.tables[[2]uint32{t.ID, t.Version}] = t
+	}
+	for _, h := range held {
+		if _, ok := m.parks[h.Park]; ok {
+			m.held[h.Offset] = h
+		}
+	}
+	return nil
+}
+
+func (m *memory) PutCopied(_ context.Context, ps []Park) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.copying(); err != nil {
+		return err
+	}
+	for _, p := range ps {
+		if k, ok := m.parks[p.ID()]; ok && k.From == p.From {
+			k.Copied = max(k.Copied, p.Copied)
+			m.parks[p.ID()] = k
+		}
+	}
+	return nil
+}
+
+func (m *memory) Held(_ context.Context, _, _ string, from, to pipeline.Offset, limit int) ([]pipeline.Held, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var out []pipeline.Held
+	for _, o := range slices.Sorted(maps.Keys(m.held)) {
+		if o >= from && o < to && len(out) < limit {
+			out = append(out, m.held[o])
+		}
+	}
+	return out, m.fail
+}
+
+func (m *memory) HeldTable(_ context.Context, _ string, id, version uint32) (pipeline.HeldTable, bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	t, ok := m.tables[[2]uint32{id, version}]
+	return t, ok, m.fail
+}
+
+func (m *memory) HeldBytes(context.Context, string) (n int64, events uint64, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, h := range m.held {
+		n += int64(len(h.Block))
+	}
+	return n, uint64(len(m.held)), m.fail
 }
 
 func (m *memory) Parks(context.Context, string) ([]Park, error) {

@@ -36,6 +36,7 @@ type world struct {
 	out      map[uint64]*flight
 	accepted map[pipeline.Offset]bool
 	memory   *memory
+	memlog   *pipetest.MemoryLog
 	barriers map[pipeline.Offset]bool
 	parks    bool     // dead letters are parked: all is accepted in the end
 	hashes   []uint64 // of the events, from first on
@@ -322,6 +323,7 @@ type plan struct {
 	wait             time.Duration
 	tinyBudget, skip bool
 	redrives         int
+	retains          int
 }
 
 func drawPlan(t *rapid.T) plan {
@@ -336,6 +338,7 @@ func drawPlan(t *rapid.T) plan {
 	}
 	if p.order != OrderSource && rapid.IntRange(0, 2).Draw(t, "park") > 0 {
 		p.exhausted, p.redrives = ExhaustedPark, rapid.IntRange(0, 3).Draw(t, "redrives")
+		p.retains = rapid.IntRange(0, 4).Draw(t, "retains")
 	}
 	return p
 }
@@ -361,6 +364,7 @@ func simulate(t *testing.T, p plan) error {
 		w.poison[first+pipeline.Offset(r.IntN(p.events))] = true
 	}
 	l, m := pipetest.NewMemoryLog("log", first), newMemory()
+	w.memlog = l
 	w.memory, w.accepted, w.barriers = m, map[pipeline.Offset]bool{}, map[pipeline.Offset]bool{}
 	c := config(l, m, w)
 	if p.ordered {
@@ -411,6 +415,10 @@ func simulate(t *testing.T, p plan) error {
 				return err
 			}
 		}
+		if p.retains > 0 && r.IntN(3) == 0 {
+			p.retains--
+			sub = retain(sub, l, c, m, w, r, t)
+		}
 	}
 	deadline := time.Now().Add(24 * time.Hour)
 	for sub.Status().Low < first+pipeline.Offset(total) {
@@ -444,7 +452,40 @@ func simulate(t *testing.T, p plan) error {
 	if w.resolved != first+pipeline.Offset(total) {
 		return fmt.Errorf("resolved %d of %d", w.resolved, total)
 	}
+	if len(m.skips) > 0 || len(m.held) > 0 {
+		return fmt.Errorf("retention took what was wanted: %v; %d copies are left", m.skips, len(m.held))
+	}
 	return w.check(total, m)
+}
+
+// retain is what the engine does: what parks hold is copied, then retention takes the log below; the process may die
+// before, between and after, or half-way.
+func retain(s *run, l *pipetest.MemoryLog, c Config, m *memory, w *world, r *rand.Rand, t *testing.T) *run {
+	below := m.cursor("sub").Low
+	if oldest, _ := l.Bounds(); below <= oldest {
+		return s
+	}
+	dies := r.IntN(6)
+	if dies == 0 {
+		m.mu.Lock()
+		m.dies = 1 + r.IntN(3)
+		m.mu.Unlock()
+	}
+	err := s.CopyHeld(context.Background(), below)
+	m.mu.Lock()
+	m.dies = 0
+	m.mu.Unlock()
+	if err != nil || dies == 1 {
+		s = crash(s, c, m, w, t)
+		if s.CopyHeld(context.Background(), below) != nil {
+			return s
+		}
+	}
+	l.Truncate(below)
+	if dies == 2 {
+		s = crash(s, c, m, w, t)
+	}
+	return s
 }
 
 // redrive asks for all parks, or for one.
@@ -473,6 +514,10 @@ func cure(t *testing.T, p plan, r *rand.Rand, w *world, sub *run, c Config, m *m
 			st := sub.Status()
 			sub.end()
 			return sub, fmt.Errorf("stuck: %+v %+v", st, sub.Parked())
+		}
+		if p.retains > 0 && r.IntN(4) == 0 {
+			p.retains--
+			sub = retain(sub, w.memlog, c, m, w, r, t)
 		}
 		if n%60 == 0 {
 			if err := redrive(sub, r); err != nil {

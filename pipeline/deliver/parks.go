@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/leat-cdc/leat/pipeline"
@@ -32,6 +33,8 @@ type parked struct {
 	stored pipeline.Offset
 	// spent: it comes of attempts that were spent, not of a refusal for good.
 	spent bool
+	// copied as Park.Copied; the copier moves it, from a goroutine of its own.
+	copied atomic.Uint64
 }
 
 // parks of a subscription. Only Run's goroutine writes, under mu; it reads without.
@@ -60,10 +63,16 @@ func (p *parks) set(k Park) *parked {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	n := &parked{Park: k, at: k.From, stored: k.From}
+	was := p.keys[k.Hash]
 	if k.Single {
+		was = p.one[k.From]
 		p.one[k.From] = n
 	} else {
 		p.keys[k.Hash] = n
+	}
+	n.copied.Store(uint64(k.Copied))
+	if was != nil { // parked again, perhaps further on: its copies stay
+		n.copied.Store(max(uint64(k.Copied), was.copied.Load()))
 	}
 	return n
 }

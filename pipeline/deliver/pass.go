@@ -29,6 +29,7 @@ const (
 type pass struct {
 	keys   map[uint64]pipeline.Offset   // From by hash
 	one    map[pipeline.Offset]struct{} // Single
+	parks  *parks
 	filter *filter.Filter
 	fails  []filter.Failure
 
@@ -55,7 +56,7 @@ type passed struct {
 
 // newPass returns nil when no park is to be redriven.
 func newPass(s *session) *pass {
-	p := &pass{keys: map[uint64]pipeline.Offset{}, one: map[pipeline.Offset]struct{}{}, fed: noOffset, budget: newBudget(max(1, s.cfg.Budget/passBudget)), arrived: make(chan passed)}
+	p := &pass{keys: map[uint64]pipeline.Offset{}, one: map[pipeline.Offset]struct{}{}, parks: &s.sub.parks, fed: noOffset, budget: newBudget(max(1, s.cfg.Budget/passBudget)), arrived: make(chan passed)}
 	s.sub.parks.all(func(k *parked) {
 		switch {
 		case !k.Redrive:
@@ -235,8 +236,7 @@ func (s *session) dropPass() {
 func (p *pass) read(ctx context.Context, c *Config, from, to pipeline.Offset) {
 	err := p.each(ctx, c, &from, to)
 	for gone := (*pipeline.TruncatedError)(nil); ctx.Err() == nil && errors.As(err, &gone); {
-		if err = p.lost(ctx, c, from, min(gone.Oldest, to)); err == nil {
-			from = min(gone.Oldest, to)
+		if err = p.fromCopies(ctx, c, &from, min(gone.Oldest, to)); err == nil {
 			err = p.each(ctx, c, &from, to)
 		}
 	}
@@ -263,20 +263,28 @@ func (p *pass) each(ctx context.Context, c *Config, from *pipeline.Offset, to pi
 		if err != nil {
 			return err
 		}
-		it := p.item(b, max(*from, b.Base), min(to, b.Next()))
+		if err := p.hand(ctx, b, max(*from, b.Base), min(to, b.Next())); err != nil {
+			return err
+		}
 		*from = max(*from, b.Next())
-		if it == nil {
-			b.Release()
-			continue
-		}
-		select {
-		case p.arrived <- passed{it: it}:
-		case <-ctx.Done():
-			it.release(p.budget)
-			return ctx.Err()
-		}
 	}
 	return nil
+}
+
+// hand sends what the keys hold of a batch, whose reference it takes over.
+func (p *pass) hand(ctx context.Context, b *pipeline.Batch, from, to pipeline.Offset) error {
+	it := p.item(b, from, to)
+	if it == nil {
+		b.Release()
+		return nil
+	}
+	select {
+	case p.arrived <- passed{it: it}:
+		return nil
+	case <-ctx.Done():
+		it.release(p.budget)
+		return ctx.Err()
+	}
 }
 
 // item picks what the keys hold of a batch; nil when that is nothing.

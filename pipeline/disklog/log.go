@@ -79,7 +79,10 @@ type Log struct {
 		relogging bool // the writer was asked to write schemas again
 		retention Retention
 		squeezed  int64 // Squeeze's bound; 0: none
-		freed     int64 // bytes of segments that were removed
+		guard     pipeline.Offset
+		guarded   bool
+		waits     time.Time // since when retention waits for the guard; zero: it does not
+		freed     int64     // bytes of segments that were removed
 	}
 }
 

@@ -39,6 +39,49 @@ func (l *Log) Squeeze(on bool) {
 	poke(l.prepare)
 }
 
+// guardTime is how long retention waits for what somebody has to copy.
+const guardTime = 30 * time.Second
+
+// Doomed implements pipeline.Keeper.
+func (l *Log) Doomed() pipeline.Offset {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if n := l.expired(); n > 0 {
+		return l.mu.segs[n].base()
+	}
+	return 0
+}
+
+// Guard implements pipeline.Keeper.
+func (l *Log) Guard(o pipeline.Offset) {
+	l.mu.Lock()
+	moved := !l.mu.guarded || o > l.mu.guard
+	l.mu.guard, l.mu.guarded = o, true
+	l.mu.Unlock()
+	if moved {
+		poke(l.prepare)
+	}
+}
+
+// passes returns how many of the n segments that may go the guard lets go. l.mu is held.
+func (l *Log) passes(n int) int {
+	if n == 0 || !l.mu.guarded || l.mu.segs[n].base() <= l.mu.guard {
+		l.mu.waits = time.Time{}
+		return n
+	}
+	if l.mu.waits.IsZero() {
+		l.mu.waits = l.opt.Now()
+	}
+	if l.opt.Now().Sub(l.mu.waits) >= guardTime {
+		return n
+	}
+	for n > 0 && l.mu.segs[n].base() > l.mu.guard {
+		n--
+	}
+	less, _ := l.cuts(n)
+	return min(n, less)
+}
+
 func (l *Log) ageBound() time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -59,7 +102,7 @@ func (l *Log) sizeBound() int64 {
 func (l *Log) retain() {
 	for {
 		l.mu.Lock()
-		n := l.expired()
+		n := l.passes(l.expired())
 		if n == 0 || l.mu.failed != nil {
 			l.mu.Unlock()
 			return

@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"context"
+	"errors"
 	"maps"
 	"slices"
 	"time"
@@ -52,4 +54,45 @@ func (r *runner) verdict() flow.LagVerdict {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.behind
+}
+
+// keepParks copies what parked keys hold before retention takes it.
+func (u *unit) keepParks(ctx context.Context, k pipeline.Keeper) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		if doomed := k.Doomed(); doomed > 0 && u.copyHeld(ctx, doomed) {
+			k.Guard(doomed)
+		}
+	}
+}
+
+// copyHeld reports whether retention may take all below an offset.
+func (u *unit) copyHeld(ctx context.Context, below pipeline.Offset) bool {
+	u.mu.Lock()
+	runners := slices.Collect(maps.Values(u.runners))
+	u.mu.Unlock()
+	all := true
+	for _, r := range runners {
+		s := r.current()
+		if s == nil {
+			all = false
+			continue
+		}
+		err := s.CopyHeld(ctx, below)
+		if err == nil {
+			continue
+		}
+		all = false
+		if !errors.Is(err, deliver.ErrParksUnknown) && ctx.Err() == nil {
+			u.cfg.Observer.Warned("subscription "+r.spec.Deliver.Name, err.Error()+"; retention waits half a minute for it, then what parked keys hold is lost, and listed when they are redriven",
+				"see that the data folder has space and can be written")
+		}
+	}
+	return all
 }

@@ -83,6 +83,10 @@ func (u *unit) live(ctx context.Context) {
 	log := u.currentLog()
 	var floor sync.WaitGroup
 	floor.Go(func() { u.keepFloor(ctx, log) })
+	if k, ok := log.(pipeline.Keeper); ok {
+		k.Guard(0) // until parks are known
+		floor.Go(func() { u.keepParks(ctx, k) })
+	}
 	into := log
 	if u.ranges != nil { // set before live began
 		into = u.ranges
@@ -360,7 +364,8 @@ func (r *runner) current() *deliver.Subscription {
 	return r.sub
 }
 
-// progress is where the subscription's cursor stands on disk, or below it what its parked keys hold.
+// progress is where the subscription's cursor stands on disk, or below it what its parked keys hold, where nobody
+// copies that.
 func (r *runner) progress() (pipeline.Offset, bool) {
 	s := r.current()
 	if s == nil {
@@ -368,7 +373,7 @@ func (r *runner) progress() (pipeline.Offset, bool) {
 	}
 	o, ok := s.Progress()
 	parked, any, known := s.Wanted()
-	if any {
+	if any && !s.KeepsCopies() {
 		o = min(o, parked)
 	}
 	replay, any, read := r.replays.wanted()

@@ -8,18 +8,21 @@ import (
 	"github.com/leat-cdc/leat/pipeline"
 )
 
-// PutParks keeps parks, all or none; one of the same subscription and ID is replaced.
+// PutParks keeps parks, all or none; one of the same subscription and ID is replaced, save that what was copied of
+// it stays copied.
 func (s *Store) PutParks(ctx context.Context, parks []pipeline.Park) error {
 	return s.eachPark(ctx, "keep parks", `INSERT OR REPLACE INTO parks
-		(subscription, hash, single, log, from_offset, space, key, key_json, pair, reason, attempts, since, redrive)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, parks, func(p *pipeline.Park) []any {
+		(subscription, hash, single, log, from_offset, space, key, key_json, pair, reason, attempts, since, redrive, copied)
+		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13,
+			max(?14, coalesce((SELECT copied FROM parks WHERE subscription = ?1 AND hash = ?2 AND single = ?3 AND log = ?4), 0)))`, parks, func(p *pipeline.Park) []any {
 		id := p.ID()
 		pair := sql.NullInt64{Int64: int64(p.PairHash), Valid: p.Paired}
-		return []any{p.Subscription, int64(id.Hash), int64(id.Single), p.Log, int64(p.From), p.Space, p.Key, p.KeyJSON, pair, p.Reason, p.Attempts, micros(p.Since), p.Redrive}
+		return []any{p.Subscription, int64(id.Hash), int64(id.Single), p.Log, int64(p.From), p.Space, p.Key, p.KeyJSON, pair, p.Reason, p.Attempts, micros(p.Since), p.Redrive, int64(p.Copied)}
 	})
 }
 
-// DeleteParks forgets parks by subscription and ID, all or none; unknown ones are no error.
+// DeleteParks forgets parks, and the copies of what they hold, by subscription and ID, all or none; unknown ones
+// are no error.
 func (s *Store) DeleteParks(ctx context.Context, parks []pipeline.Park) error {
 	return s.eachPark(ctx, "forget parks", "DELETE FROM parks WHERE subscription = ? AND hash = ? AND single = ?", parks, func(p *pipeline.Park) []any {
 		id := p.ID()
@@ -51,7 +54,7 @@ func (s *Store) eachPark(ctx context.Context, doing, query string, parks []pipel
 
 // Parks lists a subscription's, the oldest From first.
 func (s *Store) Parks(ctx context.Context, subscription string) ([]pipeline.Park, error) {
-	rows, err := s.read.QueryContext(ctx, `SELECT hash, single, log, from_offset, space, key, key_json, pair, reason, attempts, since, redrive
+	rows, err := s.read.QueryContext(ctx, `SELECT hash, single, log, from_offset, space, key, key_json, pair, reason, attempts, since, redrive, copied
 		FROM parks WHERE subscription = ? ORDER BY from_offset`, subscription)
 	if err != nil {
 		return nil, fmt.Errorf("list parks of %q: %w", subscription, err)
@@ -60,12 +63,13 @@ func (s *Store) Parks(ctx context.Context, subscription string) ([]pipeline.Park
 	var all []pipeline.Park
 	for rows.Next() {
 		p := pipeline.Park{Subscription: subscription}
-		var hash, single, from, since int64
+		var hash, single, from, since, copied int64
 		var pair sql.NullInt64
-		if err := rows.Scan(&hash, &single, &p.Log, &from, &p.Space, &p.Key, &p.KeyJSON, &pair, &p.Reason, &p.Attempts, &since, &p.Redrive); err != nil {
+		if err := rows.Scan(&hash, &single, &p.Log, &from, &p.Space, &p.Key, &p.KeyJSON, &pair, &p.Reason, &p.Attempts, &since, &p.Redrive, &copied); err != nil {
 			return nil, fmt.Errorf("list parks of %q: %w", subscription, err)
 		}
 		p.Hash, p.From, p.Single, p.Since = uint64(hash), pipeline.Offset(from), single != 0, fromMicros(since)
+		p.Copied = pipeline.Offset(copied)
 		p.Paired, p.PairHash = pair.Valid, uint64(pair.Int64)
 		all = append(all, p)
 	}

@@ -45,3 +45,52 @@ func TestParksOutliveTheProcess(t *testing.T) {
 		t.Fatalf("parks of another subscription: %+v %v", got, err)
 	}
 }
+
+// TestCopiesGoWithTheirPark: copies are kept for parks that are there, through changes of the park, and not longer.
+func TestCopiesGoWithTheirPark(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.db")
+	s := open(t, path)
+	ctx := t.Context()
+	key := pipeline.Park{Subscription: "search", Log: "l1", Hash: math.MaxUint64 - 6, From: 70}
+	gone := pipeline.Park{Subscription: "search", Log: "l1", Hash: 9, From: 75}
+	check(t, s.PutParks(ctx, []pipeline.Park{key}))
+	held := func(p pipeline.Park, o pipeline.Offset) pipeline.Held {
+		return pipeline.Held{Subscription: "search", Park: p.ID(), Log: "l1", Offset: o, Block: []byte{byte(o)}}
+	}
+	table := pipeline.HeldTable{Log: "l1", ID: 3, Version: 2, Shape: []byte("{}")}
+	all := []pipeline.Held{held(key, 70), held(key, 72), held(gone, 75), held(key, 79)}
+	check(t, s.PutHeld(ctx, all, []pipeline.HeldTable{table}))
+	check(t, s.PutHeld(ctx, all[:1], nil)) // the same again
+	key.Copied, gone.Copied = 80, 80
+	elsewhere := key
+	elsewhere.From, elsewhere.Copied = 71, 90
+	check(t, s.PutCopied(ctx, []pipeline.Park{key, gone, elsewhere}))
+	again := key
+	again.From, again.Copied = 72, 0 // it failed again, further on
+	check(t, s.PutParks(ctx, []pipeline.Park{again}))
+	check(t, s.Close())
+	s = open(t, path)
+	if ps, err := s.Parks(ctx, "search"); err != nil || len(ps) != 1 || ps[0].From != 72 || ps[0].Copied != 80 {
+		t.Fatalf("%+v %v", ps, err)
+	}
+	got, err := s.Held(ctx, "search", "l1", 71, 79, 10)
+	if err != nil || !reflect.DeepEqual(got, all[1:2]) {
+		t.Fatalf("%+v %v", got, err)
+	}
+	if n, events, err := s.HeldBytes(ctx, "search"); n != 3 || events != 3 || err != nil {
+		t.Fatal(n, events, err)
+	}
+	if n, err := s.HeldCounts(ctx, "search", 79); err != nil || len(n) != 1 || n[key.ID()] != 1 {
+		t.Fatal(n, err)
+	}
+	if got, ok, err := s.HeldTable(ctx, "l1", 3, 2); !ok || err != nil || !reflect.DeepEqual(got, table) {
+		t.Fatal(got, ok, err)
+	}
+	if _, ok, err := s.HeldTable(ctx, "l1", 3, 1); ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	check(t, s.DeleteParks(ctx, []pipeline.Park{again}))
+	if n, _, err := s.HeldBytes(ctx, "search"); n != 0 || err != nil {
+		t.Fatal(n, err)
+	}
+}

@@ -116,5 +116,6 @@ func (s *Store) Sources(ctx context.Context) ([]Source, error) {
 
 // DropSource forgets a source; its subscriptions are not touched.
 func (s *Store) DropSource(ctx context.Context, name string) error {
-	return errors.Join(s.exec(ctx, "drop the source", "DELETE FROM sources WHERE name = ?", name), s.DropThrottle(ctx, name))
+	return errors.Join(s.exec(ctx, "drop the source", "DELETE FROM held_tables WHERE log IN (SELECT log FROM sources WHERE name = ?)", name),
+		s.exec(ctx, "drop the source", "DELETE FROM sources WHERE name = ?", name), s.DropThrottle(ctx, name))
 }

@@ -133,6 +133,18 @@ func (s *Server) count(ctx context.Context, subscription string, list []park) (p
 	}
 	oldest, next := v.log.Bounds()
 	v.from, v.to = max(oldest, list[0].From), next
+	copies, err := s.store.HeldCounts(ctx, subscription, oldest)
+	if err != nil {
+		return true
+	}
+	for id, n := range copies {
+		if p := byHash[id.Hash]; p != nil && id.Single == 0 {
+			p.held = n
+			if p.From >= oldest {
+				p.held++ // its first
+			}
+		}
+	}
 	v.match = func(b *pipeline.Batch, i int) bool {
 		if p := byHash[b.Events[i].Hash]; p != nil && b.Offset(i) > p.From {
 			p.held++
