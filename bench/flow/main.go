@@ -28,7 +28,6 @@ type options struct {
 	rows           int
 	outage         time.Duration
 	phase          time.Duration
-	replay         int
 	quick          bool
 	out, dir, leat string
 }
@@ -39,7 +38,7 @@ type experiment struct {
 	do   func(ctx context.Context, r *rig) error
 }
 
-var experiments = []experiment{{"fanout", fanout}, {"step", step}, {"poison", poison}, {"outage", outage}, {"load", load}}
+var experiments = []experiment{{"fanout", fanout}, {"step", step}, {"poison", poison}, {"outage", outage}, {"load", load}, {"replay", replay}}
 
 func names() []string {
 	var all []string
