@@ -274,6 +274,15 @@ func TestAudit(t *testing.T) {
 	})
 	b.err = Errorf(Precondition, "not now")
 	do(func() error {
+		_, err := c.Replay(ctx, connect.NewRequest(&leatv1.ReplayRequest{Subscription: "a", Mode: "aside", DryRun: true, From: &leatv1.Place{At: &leatv1.Place_Offset{Offset: 7}}}))
+		return err
+	})
+	do(func() error {
+		_, err := c.Replay(ctx, connect.NewRequest(&leatv1.ReplayRequest{Subscription: "a", Mode: "aside", From: &leatv1.Place{At: &leatv1.Place_Offset{Offset: 7}},
+			To: &leatv1.Place{At: &leatv1.Place_Offset{Offset: 7}}}))
+		return err
+	})
+	do(func() error {
 		_, err := c.Seek(ctx, connect.NewRequest(&leatv1.SeekRequest{Subscription: "a", To: &leatv1.SeekRequest_Offset{Offset: 7}}))
 		return err
 	})
@@ -303,6 +312,8 @@ func TestAudit(t *testing.T) {
 	want := []string{
 		`operate pause a {"reason":"why"}: noted <nil> false`,
 		`operate apply leat.yaml {"drop":["old"]}: <nil> false`,
+		`operate replay a {"dry_run":true,"from":7,"mode":"aside"}: not now true`,
+		`operate replay a {"from":7,"mode":"aside","to":7}: the window ends at 7, before or where it starts (7) true`,
 		`operate seek a {"to":7}: not now true`,
 		`operate remove files {}: the disk false`,
 		`operate resume a {}: /leat.v1.AdminService/Resume failed in a way that is a fault of Leat false`,

@@ -24,6 +24,9 @@ type Change struct {
 	Err error
 	// Refused: it was not done, and nothing was changed.
 	Refused bool
+
+	// dry: only a dry run, of which it is told that it was refused: it is how a change begins.
+	dry bool
 }
 
 type changeKey struct{}
@@ -48,6 +51,9 @@ func auditing(b Backend) connect.UnaryInterceptorFunc {
 			}
 			resp, err := next(context.WithValue(ctx, changeKey{}, c), r)
 			c.end(err)
+			if c.dry && !c.Refused {
+				return resp, err
+			}
 			b.Audit(context.WithoutCancel(ctx), *c)
 			return resp, err
 		}
@@ -86,10 +92,7 @@ func changeOf(m any) *Change {
 	case *leatv1.ResumeRequest:
 		c = &Change{Action: "resume", Target: r.GetSubscription()}
 	case *leatv1.SeekRequest:
-		if r.GetDryRun() {
-			return nil
-		}
-		c = &Change{Action: "seek", Target: r.GetSubscription()}
+		c = &Change{Action: "seek", Target: r.GetSubscription(), dry: r.GetDryRun()}
 		put("to", "latest", r.GetLatest())
 		put("to", r.GetOffset(), r.GetOffset() > 0)
 		put("to", r.GetTime().AsTime(), r.GetTime().IsValid())
@@ -102,10 +105,7 @@ func changeOf(m any) *Change {
 		put("all", true, r.GetAll())
 		put("reason", r.GetReason(), r.GetReason() != "")
 	case *leatv1.DiscardRequest:
-		if r.GetDryRun() {
-			return nil
-		}
-		c = &Change{Action: "discard", Target: r.GetSubscription()}
+		c = &Change{Action: "discard", Target: r.GetSubscription(), dry: r.GetDryRun()}
 		put("keys", r.GetKeys(), len(r.GetKeys()) > 0)
 		put("all", true, r.GetAll())
 		put("reason", r.GetReason(), r.GetReason() != "")
@@ -126,10 +126,7 @@ func changeOf(m any) *Change {
 		put("ranges", r.GetRanges(), len(r.GetRanges()) > 0)
 		put("reason", r.GetReason(), r.GetReason() != "")
 	case *leatv1.ReplayRequest:
-		if r.GetDryRun() {
-			return nil
-		}
-		c = &Change{Action: "replay", Target: r.GetSubscription()}
+		c = &Change{Action: "replay", Target: r.GetSubscription(), dry: r.GetDryRun()}
 		put("mode", r.GetMode(), true)
 		put("from", placeText(r.GetFrom()), r.GetFrom() != nil)
 		put("to", placeText(r.GetTo()), r.GetTo() != nil)
@@ -150,6 +147,7 @@ func changeOf(m any) *Change {
 	default:
 		return nil
 	}
+	put("dry_run", true, c.dry)
 	text, err := json.Marshal(args)
 	if err != nil { // a ratio that is no number
 		text = []byte("{}")

@@ -55,8 +55,8 @@ func TestEveryChangeIsAudited(t *testing.T) {
 		if dry := fields.ByName("dry_run"); dry != nil {
 			full := kind.New()
 			full.Set(dry, protoreflect.ValueOfBool(true))
-			if changeOf(full.Interface()) != nil {
-				t.Errorf("%s: a dry run changes nothing", name)
+			if c := changeOf(full.Interface()); c == nil || !c.dry {
+				t.Errorf("%s: a dry run is told when it is refused, else not", name)
 			}
 		}
 	}

@@ -27,6 +27,7 @@ type backend struct {
 	mu     sync.Mutex
 	status *leatv1.StatusResponse
 	parked []*leatv1.ParkedKey // of search
+	jobs   []*leatv1.Job
 }
 
 func at(d time.Duration) *timestamppb.Timestamp   { return timestamppb.New(now.Add(d)) }
@@ -375,24 +376,4 @@ func (b *backend) SplitRange(_ context.Context, r *leatv1.SplitRangeRequest) (*l
 
 func (b *backend) MergeRanges(_ context.Context, r *leatv1.MergeRangesRequest) (*leatv1.MergeRangesResponse, error) {
 	return &leatv1.MergeRangesResponse{Ranges: []*leatv1.RangeState{{Id: 3, Space: "public.files", Parents: r.GetRanges()}}}, nil
-}
-
-func (b *backend) Replay(context.Context, *leatv1.ReplayRequest) (*leatv1.ReplayResponse, error) {
-	return nil, nil
-}
-
-func (b *backend) Jobs(context.Context, *leatv1.JobsRequest) (*leatv1.JobsResponse, error) {
-	return &leatv1.JobsResponse{}, nil
-}
-
-func (b *backend) PauseJob(context.Context, *leatv1.PauseJobRequest) (*leatv1.PauseJobResponse, error) {
-	return nil, nil
-}
-
-func (b *backend) ResumeJob(context.Context, *leatv1.ResumeJobRequest) (*leatv1.ResumeJobResponse, error) {
-	return nil, nil
-}
-
-func (b *backend) CancelJob(context.Context, *leatv1.CancelJobRequest) (*leatv1.CancelJobResponse, error) {
-	return nil, nil
 }

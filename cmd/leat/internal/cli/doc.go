@@ -7,7 +7,7 @@
 // ends the process or handles signals: main does.
 //
 // The commands stand in packages by what they are about: install (the file and the server), status, events, logs,
-// parks, operate. Below them lies shell (flags of all commands, the file, the connection), below that fault
+// parks, replays, operate. Below them lies shell (flags of all commands, the file, the connection), below that fault
 // (errors and what was typed) and screen (tables, sizes, colours).
 //
 // Output: what was asked for goes to stdout, everything else to stderr. What others wrote (names,

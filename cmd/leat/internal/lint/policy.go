@@ -48,6 +48,7 @@ var Within = []Rule{
 	{"cmd/leat/internal/cli/events", cliFloor, "commands share the shell"},
 	{"cmd/leat/internal/cli/install", cliFloor, "commands share the shell"},
 	{"cmd/leat/internal/cli/parks", cliFloor, "commands share the shell"},
+	{"cmd/leat/internal/cli/replays", cliFloor, "commands share the shell"},
 	{"cmd/leat/internal/cli/logs", append(cliFloor, "cmd/leat/internal/cli/events"), "prints the log's events as leat tail does"},
 	{"cmd/leat/internal/cli/operate", append(cliFloor, "cmd/leat/internal/cli/status"), "says of a throttle what status says"},
 }

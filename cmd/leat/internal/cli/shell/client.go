@@ -235,7 +235,12 @@ func (b *bearer) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect
 
 // Call makes one call and explains what went wrong with it; doing names it: "pause search".
 func Call[Q, R any](ctx context.Context, s *Server, doing string, f func(context.Context, *connect.Request[Q]) (*connect.Response[R], error), q *Q) (*R, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTime)
+	return CallWithin(ctx, callTime, s, doing, f, q)
+}
+
+// CallWithin is [Call] for what may take long.
+func CallWithin[Q, R any](ctx context.Context, d time.Duration, s *Server, doing string, f func(context.Context, *connect.Request[Q]) (*connect.Response[R], error), q *Q) (*R, error) {
+	ctx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
 	r, err := f(ctx, connect.NewRequest(q))
 	if err != nil {
@@ -275,7 +280,7 @@ func (s *Server) Failed(doing string, err error) error {
 }
 
 // readOnly are the calls that the role read allows.
-var readOnly = []string{"status", "parked", "tail", "audit", "explain"}
+var readOnly = []string{"status", "parked", "tail", "audit", "explain", "jobs", "ranges"}
 
 func roleHint(doing string, token bool) string {
 	if !token {
