@@ -61,6 +61,7 @@ type Server struct {
 	logFull   map[string]bool
 	webhooks  map[string]*webhook.Sink // by subscription, as opened last
 	throttles *throttles
+	feeds     *feeds
 }
 
 // shareOf the memory budget: what sinks encode for one another, the logs' tails, their queues, and the
@@ -80,7 +81,7 @@ func newServer(ctx context.Context, o Options, tel *telemetry.Telemetry, addr ne
 	}
 	s := &Server{o: o, tel: tel, store: store, hub: pull.NewHub(), started: time.Now(), cfg: o.Config,
 		databases: map[string]database{}, was: map[string]*config.Source{}, removed: map[string]bool{}, gone: map[string]state.Subscription{}, lost: map[string]state.Source{}, holds: map[string]pipeline.Offset{},
-		commits: map[string]commitAt{}, arrivals: map[string]arrival{}, logFull: map[string]bool{}, webhooks: map[string]*webhook.Sink{}, throttles: newThrottles()}
+		commits: map[string]commitAt{}, arrivals: map[string]arrival{}, logFull: map[string]bool{}, webhooks: map[string]*webhook.Sink{}, throttles: newThrottles(), feeds: newFeeds()}
 	s.publicURL = strings.TrimSuffix(o.Config.PublicURL, "/")
 	if strings.HasSuffix(s.publicURL, ":0") { // the port was the system's choice
 		scheme, _, _ := strings.Cut(s.publicURL, "://")
@@ -101,7 +102,7 @@ func newServer(ctx context.Context, o Options, tel *telemetry.Telemetry, addr ne
 
 // observer adds to the telemetry's what status shows.
 func (s *Server) observer() pipeline.Observer {
-	obs := s.tel.Observer().Fill()
+	obs := s.feeds.observe(s.tel.Observer().Fill())
 	full := obs.LogFull
 	obs.LogFull = func(log string, is bool) {
 		s.mu.Lock()
@@ -143,6 +144,7 @@ func (s *Server) begin(ctx context.Context) error {
 	if err := s.loadThrottles(ctx); err != nil {
 		return err
 	}
+	s.feeds.open(s.cfg)
 	for _, name := range slices.Sorted(maps.Keys(s.cfg.Sources)) {
 		if err := s.startSource(ctx, s.cfg, name); err != nil {
 			return err
@@ -176,6 +178,9 @@ func (s *Server) startSource(ctx context.Context, cfg *config.Config, name strin
 	})
 	if err != nil {
 		return cfg.Errorf("sources."+name, "%v", err)
+	}
+	if src.Status != nil {
+		db = s.feeds.of(name)
 	}
 	flags := newFlags(src.Load)
 	spec := engine.Source{Name: name, Source: db, Routes: routes(src), Ranges: rangePolicy,
@@ -405,6 +410,7 @@ func (s *Server) carry(ctx context.Context, cfg *config.Config) error {
 	s.mu.Lock()
 	s.cfg = cfg
 	s.mu.Unlock()
+	s.feeds.open(cfg)
 	if cfg.Log.Retention != old.Log.Retention {
 		for name := range cfg.Sources {
 			if l, ok := s.diskLog(name); ok {

@@ -12,6 +12,7 @@ import (
 	"github.com/leat-cdc/leat/schemas"
 	"github.com/leat-cdc/leat/sources/mysql"
 	"github.com/leat-cdc/leat/sources/postgres"
+	"github.com/leat-cdc/leat/sources/status"
 )
 
 // database is what the app asks of a source beside reading it.
@@ -32,6 +33,9 @@ func newDatabase(name string, c *config.Source, obs pipeline.Observer, known fun
 	case c.MySQL != nil:
 		return mysql.New(mysql.Config{Name: name, URL: c.MySQL.URL.Reveal(), ServerID: c.MySQL.ServerID, Tables: c.Tables, Columns: c.Columns,
 			Keys: c.Keys, Start: c.Start.String(), Known: known, SignalTable: signalTable(c), Observer: obs})
+	}
+	if c.Status != nil {
+		return status.New(), nil
 	}
 	return nil, fmt.Errorf("source %q names no database", name)
 }
@@ -85,7 +89,10 @@ func tableColumns(ctx context.Context, name string, c *config.Source) ([]columns
 
 // sourceKind is the name of the database for people.
 func sourceKind(c *config.Source) string {
-	if c.Postgres != nil {
+	switch {
+	case c.Status != nil:
+		return "status"
+	case c.Postgres != nil:
 		return "postgres"
 	}
 	return "mysql"

@@ -23,6 +23,13 @@ func (c *checker) subscription(path string, s *Subscription) {
 			c.fail(p, cure, "there is no source %q", s.Source)
 		}
 	}
+	if src := c.cfg.Sources[s.Source]; src != nil && src.Status != nil {
+		for _, field := range []string{"tables", "columns"} {
+			if p := path + "." + field; c.doc.Paths[p] != nil && c.ok(p) {
+				c.doc.Fail(c.keyOf(p), p, p+" has no meaning for the status source "+s.Source, "remove it: a status source has messages, no tables")
+			}
+		}
+	}
 	for _, t := range sortedKeys(s.Columns) {
 		c.columns(yamltree.Join(path+".columns", t), s.Columns[t])
 	}

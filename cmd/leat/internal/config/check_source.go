@@ -14,6 +14,9 @@ func (c *checker) source(path string, s *Source) {
 	switch both := s.Postgres != nil && s.MySQL != nil; {
 	case both:
 		c.fail(path+".mysql", "a source is one database: make two sources of it", "%s has both postgres and mysql", path)
+	case s.Status != nil:
+		c.statusSource(path, s)
+		return
 	case s.Postgres == nil && s.MySQL == nil && c.ok(path):
 		c.fail(path, "add postgres: {url: …} or mysql: {url: …}", "%s has neither postgres nor mysql", path)
 	case s.Postgres != nil:
@@ -23,6 +26,18 @@ func (c *checker) source(path string, s *Source) {
 	}
 	c.start(path, s)
 	c.tables(path, s)
+}
+
+// statusSource refuses what only a database has.
+func (c *checker) statusSource(path string, s *Source) {
+	if s.Postgres != nil || s.MySQL != nil {
+		c.fail(path+".status", "a source is one thing: make two sources of it", "%s has status and a database", path)
+	}
+	for _, field := range []string{"tables", "columns", "keys", "key_space", "start", "snapshot", "load"} {
+		if p := path + "." + field; c.doc.Paths[p] != nil && c.ok(p) {
+			c.doc.Fail(c.keyOf(p), p, p+" has no meaning for a status source", "remove it: a status source has messages, no tables")
+		}
+	}
 }
 
 func (c *checker) postgresURL(path string, u *url.URL) {

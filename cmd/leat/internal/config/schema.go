@@ -152,7 +152,7 @@ func (r *refiner) object(s *jsonschema.Schema, t reflect.Type, path string) {
 	case reflect.TypeFor[Webhook]():
 		s.OneOf = []*jsonschema.Schema{{Required: []string{"url"}}, {Required: []string{"urls"}}}
 	case reflect.TypeFor[Source]():
-		s.OneOf = []*jsonschema.Schema{{Required: []string{"postgres"}}, {Required: []string{"mysql"}}}
+		s.OneOf = []*jsonschema.Schema{{Required: []string{"postgres"}}, {Required: []string{"mysql"}}, {Required: []string{"status"}}}
 	}
 }
 

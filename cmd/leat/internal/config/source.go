@@ -1,11 +1,14 @@
 package config
 
-// Source is one database to read: postgres or mysql (MariaDB too).
+// Source is one database to read: postgres or mysql (MariaDB too); or status.
 type Source struct {
 	// A PostgreSQL database, 15 or later, read by logical replication.
 	Postgres *Postgres `json:"postgres"`
 	// A MySQL or MariaDB server, read by its binlog. The flavor is detected.
 	MySQL *MySQL `json:"mysql"`
+	// Changes of state of Leat's own subscriptions and sources, as events, but for
+	// those of status sources and of who subscribes to them. `status: {}`.
+	Status *StatusSource `json:"status"`
 	// Globs over schema.table (MySQL: database.table): `*` is any run of
 	// characters but a dot, `?` one; a leading `!` takes tables out. A table
 	// created later that matches joins by itself. Default: all.
@@ -51,6 +54,9 @@ type MySQL struct {
 	// derived from the name of the source.
 	ServerID uint32 `json:"server_id" min:"1" max:"4294967295"`
 }
+
+// StatusSource are Leat's own changes of state. It has no settings.
+type StatusSource struct{}
 
 // Snapshot of the rows that are already there.
 type Snapshot struct {
