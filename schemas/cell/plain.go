@@ -13,7 +13,7 @@ const (
 	PlainNone Plain = iota
 	// PlainText: what Decode makes of it is Kind Text with the same bytes, if they are UTF-8; else an error.
 	PlainText
-	// PlainASCII: the same for bytes below 0x80.
+	// PlainASCII: the same if all bytes are below 0x80; what has others is for Decode to read or refuse.
 	PlainASCII
 	// PlainInt: Kind Int; the bytes, 8 at most, are the number in two's complement, the lowest first.
 	PlainInt
@@ -29,7 +29,7 @@ func (f *Form) PlainOf(i int) Plain {
 	return PlainNone
 }
 
-// Sound reports whether a cell of PlainText or PlainASCII is as Decode wants it.
+// Sound reports whether the bytes of a cell of PlainText or PlainASCII are its value.
 func (p Plain) Sound(raw []byte) bool {
 	if p == PlainText {
 		return utf8.Valid(raw)

@@ -6,6 +6,7 @@ import (
 
 	"github.com/leat-cdc/leat/schemas"
 	"github.com/leat-cdc/leat/schemas/cell"
+	"github.com/leat-cdc/leat/schemas/cell/binlog/charset"
 )
 
 // Form returns the reader of a table's rows in wire form [schemas.WireBinlog]. A table with a column
@@ -33,7 +34,8 @@ func Form(t *schemas.Table) *cell.Form {
 	return f
 }
 
-// plain tells which cells are their values: what decoder reads by intDecoder, or by textDecoder in UTF-8 or ASCII.
+// plain tells which cells are their values: what decoder reads by intDecoder, or by textDecoder in UTF-8 or a set
+// that begins with ASCII.
 func plain(t *schemas.Type) cell.Plain {
 	switch t.Code {
 	case TypeTiny, TypeShort, TypeInt24, TypeLong, TypeLonglong:
@@ -55,7 +57,8 @@ func plain(t *schemas.Type) cell.Plain {
 	switch t.Charset {
 	case "", "utf8mb3", "utf8mb4":
 		return cell.PlainText
-	case "ascii":
+	}
+	if charset.HasASCII(t.Charset) {
 		return cell.PlainASCII
 	}
 	return cell.PlainNone

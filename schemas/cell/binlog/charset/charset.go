@@ -42,6 +42,17 @@ func Of(name string) (ToUTF8, error) {
 	return c.decode, nil
 }
 
+// HasASCII reports whether bytes below 0x80 alone are ASCII in the character set, so that text of nothing else is UTF-8
+// as it stands.
+func HasASCII(name string) bool {
+	switch name {
+	case "", "ascii", "utf8mb3", "utf8mb4", "binary":
+		return true
+	}
+	c, err := codesOf(name)
+	return err == nil && c.ascii
+}
+
 func fromUTF8(dst, raw []byte) ([]byte, error) {
 	if !utf8.Valid(raw) {
 		return dst, ErrText
