@@ -149,6 +149,7 @@ func pullOne(ctx context.Context, addr, name string, want int64, beat bool) (h h
 			for raw := range frames.Raw(e) {
 				n, h.Bytes = n+1, h.Bytes+int64(len(raw))
 			}
+			frames.Release(e)
 		}
 		h.Events += n
 		h.Last = time.Now()

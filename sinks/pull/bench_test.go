@@ -89,7 +89,9 @@ func benchmarkPull(b *testing.B, subscribers int) {
 				if err != nil {
 					return
 				}
-				stream.Send(&leatv1.PullRequest{Message: &leatv1.PullRequest_Ack{Ack: &leatv1.Ack{UpToLease: m.GetEvents().GetLease()}}})
+				lease := m.GetEvents().GetLease()
+				frames.Release(m.GetEvents())
+				stream.Send(&leatv1.PullRequest{Message: &leatv1.PullRequest_Ack{Ack: &leatv1.Ack{UpToLease: lease}}})
 			}
 		}()
 	}

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"sync"
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
@@ -108,7 +109,7 @@ func events(data []byte) (*leatv1.Events, error) {
 		field := data[at : at+tag+size]
 		if n == eventsEvents && kind == protowire.BytesType {
 			if raw == nil {
-				raw = make([]byte, 0, len(data)-at)
+				raw = memory(len(data) - at)
 			}
 			raw = append(raw, field...)
 		} else {
@@ -123,6 +124,27 @@ func events(data []byte) (*leatv1.Events, error) {
 	// In front: what is new to this client stays behind.
 	out.ProtoReflect().SetUnknown(append(raw, out.ProtoReflect().GetUnknown()...))
 	return out, nil
+}
+
+// spare holds what Release gave back.
+var spare sync.Pool
+
+// memory returns room for n bytes.
+func memory(n int) []byte {
+	if p, _ := spare.Get().(*[]byte); p != nil && cap(*p) >= n {
+		return (*p)[:0]
+	}
+	return make([]byte, 0, n)
+}
+
+// Release gives the memory of a message's events to the messages that come after it: without it each takes fresh
+// memory, a fifth of what such a client costs. Optional; what Raw returned must not be used any more.
+func Release(e *leatv1.Events) {
+	if raw := []byte(e.ProtoReflect().GetUnknown()); cap(raw) > 0 {
+		e.ProtoReflect().SetUnknown(nil)
+		raw = raw[:0]
+		spare.Put(&raw)
+	}
 }
 
 // Raw returns the events of a message that Codec decoded, each as the bytes of a leat.v1.Event, in order.

@@ -106,3 +106,41 @@ func BenchmarkUnmarshal(b *testing.B) {
 		}
 	}
 }
+
+// TestReleasedMemoryIsUsedAgain: a message that was released leaves nothing of itself behind in the next.
+func TestReleasedMemoryIsUsedAgain(t *testing.T) {
+	var c Codec
+	large, err := c.Marshal(&leatv1.PullResponse{Message: &leatv1.PullResponse_Events{Events: sample(500)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	small, err := c.Marshal(&leatv1.PullResponse{Message: &leatv1.PullResponse_Events{Events: sample(3)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 20 {
+		for want, data := range map[int][]byte{500: large, 3: small} {
+			var m leatv1.PullResponse
+			if err := c.Unmarshal(data, &m); err != nil {
+				t.Fatal(err)
+			}
+			n := 0
+			for raw := range Raw(m.GetEvents()) {
+				var e leatv1.Event
+				if err := proto.Unmarshal(raw, &e); err != nil || e.Offset != uint64(100+n) {
+					t.Fatalf("round %d, event %d: %v, %v", i, n, &e, err)
+				}
+				n++
+			}
+			if n != want {
+				t.Fatalf("round %d: %d events, want %d", i, n, want)
+			}
+			Release(m.GetEvents())
+			for range Raw(m.GetEvents()) {
+				t.Fatal("a released message still has events")
+			}
+		}
+	}
+	Release(&leatv1.Events{})
+	Release(nil)
+}
