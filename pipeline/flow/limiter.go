@@ -19,12 +19,16 @@ const (
 	paceAfterProbe = 0.97                   // of the last pace that was good
 	probeStep      = 0.04                   // first step up after a hold; doubles while steps stay clean, up to 1
 	probeEvery     = 400 * time.Millisecond // between steps; at least a round
+	probeFar       = 1.0                    // from this step on window and pace grow together
 	holdRequests   = 100                    // a hold lasts for so many requests,
 	holdMin        = 2 * time.Second        // at least
 	holdMax        = 5 * time.Second        // and at most
 	paceForget     = time.Minute            // without congestion, the pace is forgotten
 	paceBlind      = 1.0                    // requests per second while nothing gets through
 	paceBurst      = 10 * time.Millisecond
+
+	dropShare = 0.5 // of the time at which requests time out: what takes longer is too near to it,
+	dropLeast = 1.5 // and times the least that they took
 )
 
 // Signal is what a request's end says about congestion.
@@ -62,6 +66,7 @@ type Limiter struct {
 	good   struct{ window, rate float64 } // before the last step up
 	grow   float64                        // share of the next step up
 	held   time.Time
+	wider  bool      // the last step up made the window larger
 	probed time.Time // when a step up failed last
 	step   time.Time // when the next step up may be made
 	cutAt  time.Time // the last cut; zero: none yet
@@ -72,6 +77,8 @@ type Limiter struct {
 	cutSeq    uint64 // requests before it say nothing new about congestion
 	round     round
 	latency   latency
+	drops     float64 // seconds after which a request timed out; 0: none has
+	least     float64 // seconds that requests took where they took least
 	delivered rate
 }
 
@@ -168,6 +175,9 @@ func (l *Limiter) Done(t Ticket, size int, s Signal, now time.Time) {
 		r.n++
 	case Congested, TimedOut:
 		r.bad++
+		if s == TimedOut {
+			l.drops = now.Sub(t.sent).Seconds()
+		}
 		if t.seq >= l.cutSeq {
 			l.cut(t, s, now)
 			r = &l.round
@@ -179,6 +189,16 @@ func (l *Limiter) Done(t Ticket, size int, s Signal, now time.Time) {
 	if t.seq >= r.seq && r.done >= r.need {
 		l.endRound(now)
 	}
+}
+
+// tooLong reports whether requests come near the time at which they were seen to time out, and did not where few were
+// sent: the usual follows a queue that grows slowly, until all of it times out.
+func (l *Limiter) tooLong(r round) bool {
+	took := r.took / float64(r.n)
+	if l.least == 0 || took < l.least || l.Limit() == 1 {
+		l.least = took
+	}
+	return l.drops > 0 && took > max(dropShare*l.drops, dropLeast*l.least)
 }
 
 // cut answers to a refused or dropped request, once per round.
@@ -220,7 +240,11 @@ func (l *Limiter) reduce(factor float64, full bool, why string, now time.Time) {
 	}
 	if probing { // the last step was one too many
 		goal = max(goal, l.good.window)
-		next = max(next, paceAfterProbe*l.good.rate)
+		if l.wider { // the window may have been it, and is back
+			next = max(next, l.good.rate)
+		} else {
+			next = max(next, paceAfterProbe*l.good.rate)
+		}
 	}
 	l.goal = max(1, min(goal, l.window))
 	l.window = max(1, min(l.window*factor, cutGoal*l.goal))
@@ -266,7 +290,7 @@ func (l *Limiter) endRound(now time.Time) {
 	bound := r.byWindow || r.byPace
 	if r.n < roundSamples {
 		l.round.n, l.round.took, l.round.limit = r.n, r.took, r.limit
-	} else if bound && r.took > r.limit && l.Limit() > 1 && l.slower(now) {
+	} else if long := l.tooLong(r); (long || bound && r.took > r.limit) && l.Limit() > 1 && l.slower(long, now) {
 		return
 	}
 	switch {
@@ -292,19 +316,27 @@ func (l *Limiter) endRound(now time.Time) {
 // up makes a step.
 func (l *Limiter) up(r round, now time.Time) {
 	l.good.window, l.good.rate = l.window, l.pacer.Rate()
-	if r.byPace {
+	if r.took > dropShare/2*l.drops*float64(r.n) && l.drops > 0 { // half way to what is too long
+		l.grow = probeStep
+	}
+	far := l.grow >= probeFar // neither is near its bound
+	if r.byPace || far && l.pacer.Rate() > 0 {
 		l.pacer.SetRate(l.pacer.Rate()*(1+l.grow), paceBurst)
 	}
-	if r.byWindow {
+	if l.wider = r.byWindow || far; l.wider {
 		l.window = min(l.max, l.window+max(1, l.grow*l.window))
 	}
 	l.grow = min(1, 2*l.grow)
-	l.step = now.Add(probeEvery)
+	l.step = now.Add(max(probeEvery, time.Duration(min(l.drops, 1)*1.1*float64(time.Second))))
 }
 
 // slower answers to requests that took longer than usual; false: there is nothing to do.
-func (l *Limiter) slower(now time.Time) bool {
+func (l *Limiter) slower(long bool, now time.Time) bool {
 	rate := l.pacer.Rate()
+	if long {
+		l.goal = min(l.goal, l.window*cutSoft)
+		l.good.window = min(l.good.window, l.goal)
+	}
 	if now.Before(l.held) && rate > 0 && l.delivered.perSecond(now) > 0.9*rate {
 		// All that is sent gets through: what is too much waits in the endpoint's queue, and drains.
 		if least := max(l.goal, 1); l.window > least {

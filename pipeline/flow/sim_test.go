@@ -16,6 +16,7 @@ type server struct {
 	tokens  float64 // requests per second that pass a token bucket; 0: no bucket
 	burst   float64 // seconds of tokens
 	sized   bool    // service goes with the request's size
+	drops   bool    // what has no room is never answered
 	hung    bool    // takes everything, answers nothing
 
 	busy    int
@@ -140,6 +141,7 @@ func (m *sim) send() {
 		m.start(r)
 	case s.queue < 0 || len(s.waiting) < s.queue:
 		s.waiting = append(s.waiting, r)
+	case s.drops:
 	default:
 		m.push(0.002, refused, r)
 	}
