@@ -182,6 +182,7 @@ type event struct {
 		Before   map[string]any
 		After    map[string]any
 		Resolved string
+		Replay   struct{ Job string }
 	}
 }
 
@@ -228,10 +229,10 @@ func (h *hook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if err := json.Unmarshal(text, &e); err != nil {
 			h.wrong = append(h.wrong, err.Error())
 		}
-		if before, again := h.bodies[e.ID]; again && before != string(text) && e.Type != "leat.resolved" {
+		if before, again := h.bodies[e.ID+e.Data.Replay.Job]; again && before != string(text) && e.Type != "leat.resolved" {
 			h.wrong = append(h.wrong, e.ID+" has two contents")
 		}
-		h.bodies[e.ID] = string(text)
+		h.bodies[e.ID+e.Data.Replay.Job] = string(text)
 		h.events = append(h.events, e)
 	}
 }
