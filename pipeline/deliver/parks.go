@@ -2,6 +2,7 @@ package deliver
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -188,7 +189,7 @@ func (s *Subscription) counted(ctx context.Context, c command) (int, error) {
 	return *c.n, nil
 }
 
-// chosen returns the parks of keys; nil = all.
+// chosen returns the parks of keys, the oldest first; nil = all.
 func (s *Subscription) chosen(keys []ParkKey) []*parked {
 	var out []*parked
 	s.parks.all(func(p *parked) {
@@ -196,6 +197,7 @@ func (s *Subscription) chosen(keys []ParkKey) []*parked {
 			out = append(out, p)
 		}
 	})
+	slices.SortFunc(out, func(a, b *parked) int { return cmp.Compare(a.From, b.From) })
 	return out
 }
 

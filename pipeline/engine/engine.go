@@ -103,19 +103,27 @@ func (e *Engine) AddSource(ctx context.Context, s Source) error {
 	if err := e.reserve(s.Name); err != nil {
 		return err
 	}
-	log, err := openLog(ctx, s) // may recover for long: nobody waits for e.mu meanwhile
-	e.mu.Lock()
 	defer e.opens.Done()
-	defer e.mu.Unlock()
-	delete(e.opening, s.Name)
+	log, err := openLog(ctx, s) // may recover for long: nobody waits for e.mu meanwhile
+	if e.opened(s, log, err) {
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("source %q: %w", s.Name, err)
 	}
-	if e.stopped {
-		return errors.Join(ErrStopped, log.Close())
+	return errors.Join(ErrStopped, log.Close()) // writes, and so without e.mu
+}
+
+// opened starts the unit unless the log could not be opened or the engine was stopped meanwhile.
+func (e *Engine) opened(s Source, log pipeline.Log, err error) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.opening, s.Name)
+	if err != nil || e.stopped {
+		return false
 	}
 	e.units[s.Name] = startUnit(e.cfg, s, log)
-	return nil
+	return true
 }
 
 // reserve keeps the name for a source whose log is going to be opened.

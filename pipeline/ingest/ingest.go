@@ -11,6 +11,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -138,7 +140,7 @@ func (r *reader) once(ctx context.Context) error {
 // handed over is durable, and the transactions that it left open are dropped, as the source sends them
 // again whole.
 func (r *reader) settle(ctx context.Context) error {
-	for open := range r.open {
+	for _, open := range slices.Sorted(maps.Keys(r.open)) {
 		b := pipeline.NewBatch()
 		b.Kind, b.Open = pipeline.BatchAbort, open
 		if err := r.append(ctx, b); err != nil {

@@ -13,9 +13,11 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"sync"
 	"syscall"
@@ -115,8 +117,8 @@ func (f *FS) crash() {
 	}
 	f.journal = nil
 	seen := map[*inode]bool{}
-	for _, n := range f.durable {
-		if !seen[n] {
+	for _, name := range slices.Sorted(maps.Keys(f.durable)) { // the same seed gives the same crash
+		if n := f.durable[name]; !seen[n] {
 			seen[n] = true
 			n.settle(f.rng)
 		}
@@ -142,7 +144,7 @@ func (n *inode) settle(rng *rand.Rand) {
 	for s := range n.pending {
 		sectors = append(sectors, s)
 	}
-	sort.Ints(sectors) // the same seed gives the same crash
+	sort.Ints(sectors)
 	for _, s := range sectors {
 		states := n.pending[s]
 		if k := rng.IntN(len(states) + 1); k > 0 && s*sectorSize < size {

@@ -1,0 +1,83 @@
+package simulation
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/leat-cdc/leat/pipeline"
+)
+
+var (
+	seeds    = flag.Int("seeds", 0, "how many seeds TestSeeds runs; 0: a few, as for each change of the code")
+	firstArg = flag.Uint64("first", 1, "the first seed")
+	workers  = flag.Int("workers", 2, "seeds at a time")
+	tracing  = flag.Bool("trace", false, "print each step")
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// plant is a bug put in on purpose: see planted_test.go. The zero plant is the product as it is.
+type plant struct {
+	settings    func(*world)
+	unsynced    bool // syncs do nothing
+	forgetParks bool
+	save        func(*pipeline.Cursor)
+	resolve     func(pipeline.Offset) pipeline.Offset
+	read        func(*pipeline.Batch) *pipeline.Batch
+}
+
+// TestSeeds runs seeds. Each invariant holds after each step of each.
+func TestSeeds(t *testing.T) {
+	n := *seeds
+	if n == 0 {
+		n = 60
+	}
+	began := time.Now()
+	var next, done, steps atomic.Int64
+	var all sync.WaitGroup
+	for range min(n, *workers) {
+		all.Go(func() {
+			for !t.Failed() {
+				k := next.Add(1) - 1
+				if k >= int64(n) {
+					return
+				}
+				seed := *firstArg + uint64(k)
+				var line func(string)
+				if *tracing {
+					line = func(s string) { fmt.Fprintln(os.Stderr, s) }
+				}
+				r := simulate(t, seed, plant{}, line)
+				if r.err != nil {
+					t.Error(r.report(seed))
+				}
+				steps.Add(int64(r.steps))
+				if d := done.Add(1); *seeds > 0 && d%100 == 0 {
+					fmt.Printf("%d of %d seeds, %d steps, %s\n", d, n, steps.Load(), time.Since(began).Round(time.Second))
+				}
+			}
+		})
+	}
+	all.Wait()
+	if *seeds > 0 && !t.Failed() {
+		fmt.Printf("%d seeds from %d, %d steps in %s: no invariant was broken\n", done.Load(), *firstArg, steps.Load(), time.Since(began).Round(time.Second))
+	}
+}
+
+// TestASeedIsOneRun: the whole trace is the same each time, so that a seed replays what it found.
+func TestASeedIsOneRun(t *testing.T) {
+	for seed := range uint64(15) {
+		a := simulate(t, 1000+seed, plant{}, nil)
+		b := simulate(t, 1000+seed, plant{}, nil)
+		if a.hash != b.hash || a.steps != b.steps {
+			t.Fatalf("seed %d: %d steps, then %d\n%s\n\n%s", 1000+seed, a.steps, b.steps, a.tail, b.tail)
+		}
+	}
+}

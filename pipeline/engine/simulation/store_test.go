@@ -1,0 +1,168 @@
+package simulation
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/pipeline/deliver"
+)
+
+// store is the state on disk: what an answered call changed outlives every crash. The driver's goroutine owns it.
+type store struct {
+	cursors map[string]pipeline.Cursor
+	dead    map[string]map[pipeline.Offset]pipeline.DeadLetter
+	parks   map[string]map[pipeline.ParkID]pipeline.Park
+	paused  map[string]string
+	skips   map[string][]pipeline.Skip
+}
+
+func newStore() *store {
+	return &store{cursors: map[string]pipeline.Cursor{}, dead: map[string]map[pipeline.Offset]pipeline.DeadLetter{},
+		parks: map[string]map[pipeline.ParkID]pipeline.Park{}, paused: map[string]string{}, skips: map[string][]pipeline.Skip{}}
+}
+
+// parked returns the subscription's, by From.
+func (s *store) parked(sub string) []pipeline.Park {
+	return slices.SortedFunc(maps.Values(s.parks[sub]), func(a, b pipeline.Park) int {
+		return strings.Compare(fmt.Sprintf("%020d %d", a.From, a.Hash), fmt.Sprintf("%020d %d", b.From, b.Hash))
+	})
+}
+
+// access is the store as one process sees it.
+type access struct{ p *process }
+
+func (a access) ask(ctx context.Context, sub, what string, apply func() error) error {
+	x := &call{kind: callStore, name: sub + " " + what, life: a.p.life, sub: a.p.w.sub(sub), apply: apply}
+	return a.p.w.calls.ask(ctx, x)
+}
+
+// Load implements pipeline.Cursors.
+func (a access) Load(ctx context.Context, sub string) (c pipeline.Cursor, ok bool, err error) {
+	s := a.p.w.store
+	err = a.ask(ctx, sub, "load cursor", func() error {
+		c, ok = s.cursors[sub]
+		return nil
+	})
+	return c, ok, err
+}
+
+// Save implements pipeline.Cursors.
+func (a access) Save(ctx context.Context, sub string, c pipeline.Cursor) error {
+	s := a.p.w.store
+	c.Pending = slices.Clone(c.Pending)
+	if f := a.p.w.plant.save; f != nil {
+		f(&c)
+	}
+	x := &call{kind: callStore, name: sub + " save cursor", life: a.p.life, sub: a.p.w.sub(sub), cursor: &c}
+	x.apply = func() error {
+		if old, ok := s.cursors[sub]; ok && old.Log == c.Log && (c.Low < old.Low || c.Resolved < old.Resolved) {
+			return fmt.Errorf("a cursor never goes back: %+v after %+v", c, old)
+		}
+		s.cursors[sub] = c
+		return nil
+	}
+	return a.p.w.calls.ask(ctx, x)
+}
+
+// PutDeadLetters implements deliver.Store.
+func (a access) PutDeadLetters(ctx context.Context, d []pipeline.DeadLetter) error {
+	s, sub := a.p.w.store, d[0].Subscription
+	return a.ask(ctx, sub, "bury "+d[0].ID, func() error {
+		if s.dead[sub] == nil {
+			s.dead[sub] = map[pipeline.Offset]pipeline.DeadLetter{}
+		}
+		for _, l := range d {
+			s.dead[sub][l.Offset] = l
+		}
+		return nil
+	})
+}
+
+// PutSkip implements deliver.Store.
+func (a access) PutSkip(ctx context.Context, k deliver.Skip) error {
+	s := a.p.w.store
+	return a.ask(ctx, k.Subscription, fmt.Sprintf("skip %v %s", k.Ranges, k.Reason), func() error {
+		s.skips[k.Subscription] = append(s.skips[k.Subscription], k)
+		return nil
+	})
+}
+
+// Paused implements deliver.Store.
+func (a access) Paused(ctx context.Context, sub string) (paused bool, reason string, err error) {
+	s := a.p.w.store
+	err = a.ask(ctx, sub, "paused", func() error {
+		reason, paused = s.paused[sub]
+		return nil
+	})
+	return paused, reason, err
+}
+
+// SetPaused implements deliver.Store.
+func (a access) SetPaused(ctx context.Context, sub string, paused bool, reason string) error {
+	s := a.p.w.store
+	return a.ask(ctx, sub, fmt.Sprintf("set paused %v", paused), func() error {
+		if delete(s.paused, sub); paused {
+			s.paused[sub] = reason
+		}
+		return nil
+	})
+}
+
+func ids(parks []pipeline.Park) string {
+	all := make([]string, len(parks))
+	for i, p := range parks {
+		all[i] = fmt.Sprintf("%x@%d", p.Hash, p.From)
+	}
+	slices.Sort(all)
+	return strings.Join(all, " ")
+}
+
+// PutParks implements deliver.Store.
+func (a access) PutParks(ctx context.Context, parks []pipeline.Park) error {
+	if len(parks) == 0 {
+		return nil
+	}
+	s, sub := a.p.w.store, parks[0].Subscription
+	parks = slices.Clone(parks)
+	return a.ask(ctx, sub, "park "+ids(parks), func() error {
+		if s.parks[sub] == nil {
+			s.parks[sub] = map[pipeline.ParkID]pipeline.Park{}
+		}
+		for _, p := range parks {
+			s.parks[sub][p.ID()] = p
+		}
+		return nil
+	})
+}
+
+// DeleteParks implements deliver.Store.
+func (a access) DeleteParks(ctx context.Context, parks []pipeline.Park) error {
+	if len(parks) == 0 {
+		return nil
+	}
+	s, sub := a.p.w.store, parks[0].Subscription
+	parks = slices.Clone(parks)
+	return a.ask(ctx, sub, "unpark "+ids(parks), func() error {
+		if a.p.w.plant.forgetParks {
+			clear(s.parks[sub])
+		}
+		for _, p := range parks {
+			delete(s.parks[sub], p.ID())
+		}
+		return nil
+	})
+}
+
+// Parks implements deliver.Store.
+func (a access) Parks(ctx context.Context, sub string) (all []pipeline.Park, err error) {
+	s := a.p.w.store
+	err = a.ask(ctx, sub, "parks", func() error {
+		all = s.parked(sub)
+		return nil
+	})
+	return all, err
+}
