@@ -43,6 +43,18 @@ test: format servers ## everything, on real PostgreSQL, MySQL and MariaDB (TEST_
 test-short: servers ## without the race detector and what is long
 	$(SERVERS) run -postgres 17 -- $(GO) test -short $(TEST_FLAGS) ./...
 
+SEEDS ?= 1000
+SIM := $(GO) test -count=1 -timeout 0 ./pipeline/engine/simulation -run 'TestSeeds$$'
+
+.PHONY: sim
+sim: ## the whole pipeline on SEEDS (1000) seeds from FIRST (1), or one again, step by step: SEED=123
+	@if [ -n "$(SEED)" ]; then $(SIM) -v -args -first $(SEED) -seeds 1 -trace; \
+	else $(SIM) -v -args -first $(or $(FIRST),1) -seeds $(SEEDS); fi
+
+.PHONY: sim-planted
+sim-planted: ## each bug that is planted in the simulation is found
+	$(GO) test -count=1 -tags planted ./pipeline/engine/simulation -run TestPlanted
+
 .PHONY: fuzz
 fuzz: ## every fuzz test for FUZZTIME (10s)
 	@for pkg in $$($(GO) list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./...); do \

@@ -285,6 +285,9 @@ type Subscription struct {
 	beside    beside
 	maxCopied int64  // bytes
 	number    uint64 // of the last Delivery of earlier sessions; Run's goroutine owns it
+	// unsure: a write to the state failed, and may have been done all the same: the next session begins with what
+	// is on disk. Run's goroutine owns it.
+	unsure bool
 
 	mu     sync.Mutex
 	status Status

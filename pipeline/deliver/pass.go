@@ -134,10 +134,12 @@ func (s *session) endPass(now time.Time) {
 		err = s.cfg.Store.DeleteParks(ctx, gone)
 	}
 	if err != nil {
+		s.sub.unsure = true // until it succeeds
 		s.unsaved(fmt.Errorf("forget parks: %w", err))
 		s.pass.again = now.Add(s.backoff(1, 0))
 		return
 	}
+	s.sub.unsure = false
 	for _, k := range over {
 		s.sub.parks.remove(k)
 	}

@@ -61,14 +61,13 @@ func (r *runner) run(ctx context.Context) error {
 	if r.paused, r.reason, err = s.cfg.Store.Paused(ctx, s.cfg.Name); err != nil {
 		return fmt.Errorf("read state: %w", err)
 	}
-	if err := s.loadParks(ctx); err != nil {
-		return err
-	}
-	// The cursor is read even when paused: retention must know what is still wanted.
-	if r.cur, err = s.open(ctx); err != nil && !errors.As(err, &r.refused) {
-		return err
-	}
+	s.unsure = true
 	for ctx.Err() == nil {
+		if s.unsure {
+			if err := r.read(ctx); err != nil {
+				return err
+			}
+		}
 		if s.cfg.window != nil && r.refused != nil {
 			return &JobError{r.refused.what}
 		}
@@ -92,6 +91,19 @@ func (r *runner) run(ctx context.Context) error {
 			cmd.reply <- r.obey(ctx, cmd)
 		}
 	}
+	return nil
+}
+
+// read reads what is on disk. The cursor is read even when paused: retention must know what is still wanted.
+func (r *runner) read(ctx context.Context) (err error) {
+	if err := r.s.loadParks(ctx); err != nil {
+		return err
+	}
+	r.refused = nil
+	if r.cur, err = r.s.open(ctx); err != nil && !errors.As(err, &r.refused) {
+		return err
+	}
+	r.s.unsure = false
 	return nil
 }
 
@@ -142,15 +154,15 @@ func (r *runner) obey(ctx context.Context, c command) error {
 		return nil
 	case cmdRedrive:
 		n, err := s.redrive(ctx, c.keys)
-		*c.n = n
+		*c.n, s.unsure = n, s.unsure || err != nil
 		return err
 	case cmdDiscard:
 		n, err := s.discard(ctx, r.cur, c.keys, c.reason)
-		*c.n = n
+		*c.n, s.unsure = n, s.unsure || err != nil
 		return err
 	default:
 		cur, err := s.seek(ctx, r.cur, c.to, c.reason)
-		if err == nil {
+		if s.unsure = s.unsure || err != nil; err == nil {
 			r.cur, r.refused = cur, nil
 		}
 		return err

@@ -316,11 +316,20 @@ func (s *session) oldest() int64 {
 func (s *session) state() (state, reason string, until time.Time) {
 	switch {
 	case s.blocked > 0:
-		return StateBlocked, s.held.note, s.held.nextDue()
+		return StateBlocked, s.held.note, s.retryDue()
 	case s.outage.Sure():
 		return StateWaiting, s.outage.Reason(), s.outage.Until()
 	case s.held.failing > 0:
 		return StateRetrying, s.held.note, s.held.nextDue()
 	}
 	return StateRunning, "", time.Time{}
+}
+
+// retryDue is when something is tried again: not while the endpoint is away.
+func (s *session) retryDue() time.Time {
+	due := s.held.nextDue()
+	if s.outage.On() && s.outage.Until().After(due) {
+		return s.outage.Until()
+	}
+	return due
 }

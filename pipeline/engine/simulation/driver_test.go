@@ -69,6 +69,9 @@ func (w *world) settle(input string) {
 	w.trace.steps++
 	w.trace.add("%d +%s %s", w.trace.steps, time.Since(w.began), input)
 	w.observe()
+	if w.trace.all != nil {
+		w.trace.all("  waiting: " + names(w.calls.list()))
+	}
 	if w.p != nil && w.p.stopped() && w.failure() == nil {
 		if err := w.p.endErr; err != nil {
 			w.trace.add("ended: %v", err)

@@ -163,12 +163,21 @@ func (w *world) nemesis() string {
 	return w.pass()
 }
 
-// answerable lists the calls that there is an answer for. A source that has nothing says so now and then.
+// answerable lists the calls that there is an answer for. A source that has nothing says so now and then. While
+// a subscription's loop waits for the store nothing else of it is answered: it would find several things at once
+// then, and Go chooses among those at random.
 func (w *world) answerable(idle bool) []*call {
-	return slices.DeleteFunc(w.calls.list(), func(x *call) bool {
-		return x.kind == callNext && !x.next.ready(w.db) && (!idle || w.rng.IntN(30) > 0)
+	list := w.calls.list()
+	for _, s := range w.subs {
+		s.storing = slices.ContainsFunc(list, func(x *call) bool { return x.sub == s && x.inLoop() })
+	}
+	return slices.DeleteFunc(list, func(x *call) bool {
+		return x.kind == callNext && !x.next.ready(w.db) && (!idle || w.rng.IntN(30) > 0) || x.sub != nil && x.sub.storing && !x.inLoop()
 	})
 }
+
+// inLoop: a subscription's loop waits for it.
+func (x *call) inLoop() bool { return x.kind == callStore && x.cursor == nil }
 
 // pass lets time pass.
 func (w *world) pass() string {

@@ -168,9 +168,14 @@ func (l *logView) Read(from pipeline.Offset) (pipeline.LogReader, error) {
 	p := l.p
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	sub := p.owner[creator()]
-	p.readers[sub]++
-	return &readerView{LogReader: r, p: p, sub: sub, name: fmt.Sprintf("%s read %06d", sub, p.readers[sub])}, nil
+	by, pass := creator()
+	sub := p.owner[by]
+	name := sub + " read"
+	if pass {
+		name += " for parks"
+	}
+	p.readers[name]++
+	return &readerView{LogReader: r, p: p, sub: sub, name: fmt.Sprintf("%s %06d", name, p.readers[name])}, nil
 }
 
 type readerView struct {
@@ -210,14 +215,14 @@ func goroutine() string {
 	return string(f[1])
 }
 
-// creator returns the number of the goroutine that started the calling one: a subscription's reader is known by
-// who started it, as nothing else tells whose it is.
-func creator() string {
+// creator returns the number of the goroutine that started the calling one, and whether it reads for a pass: a
+// subscription's reader is known by who started it, as nothing else tells whose it is.
+func creator() (by string, pass bool) {
 	buf := make([]byte, 16<<10)
 	buf = buf[:runtime.Stack(buf, false)]
 	i := bytes.LastIndex(buf, []byte(" in goroutine "))
 	f := bytes.Fields(buf[i+len(" in goroutine "):])
-	return string(f[0])
+	return string(f[0]), bytes.Contains(buf, []byte("deliver.(*pass)."))
 }
 
 // stop ends the process in the background; see ended.
@@ -263,6 +268,9 @@ func (p *process) run(subject, name string, f func() error) bool {
 
 // do gives a command to a subscription.
 func (p *process) do(s *subscriber, name string, f func(*deliver.Subscription) error) bool {
+	if p.w.answerable(false); s.storing {
+		return false
+	}
 	return p.run(s.name, name, func() error { return p.engine.Do(s.name, f) })
 }
 

@@ -35,6 +35,7 @@ type subscriber struct {
 	rows        map[[2]int]int // the newest event of a row that was taken
 	resolved    pipeline.Offset
 	flying      []*flight
+	storing     bool // its loop waits for the store
 }
 
 func (s *subscriber) selects(e *event) bool { return s.table < 0 || s.table == e.table }
