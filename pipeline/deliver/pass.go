@@ -265,10 +265,11 @@ func (p *pass) each(ctx context.Context, c *Config, from *pipeline.Offset, to pi
 		if err != nil {
 			return err
 		}
-		if err := p.hand(ctx, b, max(*from, b.Base), min(to, b.Next())); err != nil {
+		next := max(*from, b.Next())
+		if err := p.hand(ctx, b, max(*from, b.Base), min(to, next)); err != nil { // and b is no longer ours
 			return err
 		}
-		*from = max(*from, b.Next())
+		*from = next
 	}
 	return nil
 }

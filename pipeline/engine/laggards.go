@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -77,6 +78,7 @@ func (u *unit) copyHeld(ctx context.Context, below pipeline.Offset) bool {
 	u.mu.Lock()
 	runners := slices.Collect(maps.Values(u.runners))
 	u.mu.Unlock()
+	slices.SortFunc(runners, func(a, b *runner) int { return cmp.Compare(a.spec.Deliver.Name, b.spec.Deliver.Name) })
 	all := true
 	for _, r := range runners {
 		s := r.current()

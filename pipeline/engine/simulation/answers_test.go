@@ -58,7 +58,7 @@ func (w *world) fail(x *call, err error) string {
 
 // grant answers a call with success.
 func (w *world) grant(x *call) string {
-	what := ""
+	what := x.what
 	switch x.kind {
 	case callStore:
 		w.apply(x)

@@ -98,7 +98,7 @@ func drawSettings(r *rand.Rand) settings {
 func drawSubscribers(r *rand.Rand, set settings) []*subscriber {
 	var all []*subscriber
 	for n := range 1 + r.IntN(3) {
-		s := &subscriber{name: string(rune('a' + n)), table: -1, throttle: deliver.NewThrottle(), poison: map[int]bool{}, sent: map[int]bool{}, acked: map[int]bool{},
+		s := &subscriber{name: string(rune('a' + n)), table: -1, throttle: deliver.NewThrottle(), ratio: 1, poison: map[int]bool{}, sent: map[int]bool{}, acked: map[int]bool{},
 			last: map[string]int{}, rows: map[[2]int]int{}, ordered: r.IntN(4) == 0}
 		s.cfg = deliver.Config{Name: s.name, Source: sourceName, MaxInFlight: 1 + r.IntN(6), Adaptive: r.IntN(2) == 0,
 			Batch: deliver.Batch{Events: 1 + r.IntN(8)}, Retry: deliver.Retry{Initial: time.Second, Max: time.Duration(2+r.IntN(20)) * time.Second, Attempts: 2 + r.IntN(4)},
@@ -218,6 +218,7 @@ func (w *world) input(i input) string {
 	case inThrottle:
 		ratio := []float64{0, 0.3, 1, 1}[r.IntN(4)]
 		if r.IntN(3) > 0 {
+			s.ratio = ratio
 			s.throttle.Set(ratio)
 			return fmt.Sprintf("throttle %s to %g", s.name, ratio)
 		}
@@ -324,6 +325,7 @@ func (w *world) wellAgain() {
 	for _, s := range w.subs {
 		s.mood = well
 		clear(s.poison)
+		s.ratio = 1
 		s.throttle.Set(1)
 	}
 	w.mu.Lock()

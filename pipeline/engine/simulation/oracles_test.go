@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/pipeline/deliver"
@@ -277,12 +278,30 @@ func (w *world) readsStatus() {
 			w.breaks("%s: %d Deliveries in flight, at most %d are allowed", s.name, st.InFlight, s.cfg.MaxInFlight)
 		}
 		waits := st.State == deliver.StateWaiting || st.State == deliver.StateBlocked
-		if waits && st.InFlight == 0 && st.Until.IsZero() {
-			w.breaks("%s is %s (%s), and nothing ends it", s.name, st.State, st.Reason)
-		}
+		w.ends(s, st.Status, waits)
 		if (waits || st.State == deliver.StatePaused || st.State == deliver.StateStopped && st.Read > 0) && st.Reason == "" {
 			w.breaks("%s is %s without a reason", s.name, st.State)
 		}
+	}
+}
+
+// endsWithin is how long after its time a wait may go on, on the simulated clock.
+const endsWithin = 2 * time.Second
+
+// ends checks that a wait ends when it says so (7). What a throttle or a rate holds up has another end, and so has
+// what waits for an answer.
+func (w *world) ends(s *subscriber, st deliver.Status, waits bool) {
+	now := time.Now()
+	late := st.Until.IsZero() || now.Sub(st.Until) > endsWithin
+	if !waits || !late || st.InFlight > 0 || st.Low >= st.Read || s.ratio == 0 || s.cfg.Rate > 0 || s.storing {
+		s.waits = time.Time{}
+		return
+	}
+	if s.waits.IsZero() {
+		s.waits = now
+	}
+	if now.Sub(s.waits) > endsWithin {
+		w.breaks("%s is %s (%s) since %s, and nothing ends it", s.name, st.State, st.Reason, s.waits.Sub(w.began))
 	}
 }
 

@@ -16,9 +16,14 @@ import (
 	"github.com/leat-cdc/leat/pipeline/engine"
 	"github.com/leat-cdc/leat/pipeline/flow"
 	"github.com/leat-cdc/leat/pipeline/pipetest"
+	"github.com/leat-cdc/leat/pipeline/sched"
 )
 
 const sourceName = "db"
+
+// slots of the gate: so many that nobody waits. A gate that is full couples subscriptions by what timers of one
+// moment do first; package sched simulates it by itself.
+const slots = 1024
 
 // process is one life of the product: an engine with one source and all subscriptions.
 type process struct {
@@ -51,7 +56,8 @@ func (w *world) begin() {
 	w.calls.lives(w.life)
 	p := &process{w: w, life: w.life, owner: map[string]string{}, readers: map[string]int{}, commands: map[string]*command{}}
 	w.p = p
-	p.engine = engine.New(engine.Config{Cursors: access{p}, Store: access{p}, Form: pipetest.PGForm, Again: w.set.again})
+	p.engine = engine.New(engine.Config{Cursors: access{p}, Store: access{p}, Form: pipetest.PGForm, Again: w.set.again,
+		Gate: sched.NewGate(slots)})
 	p.wg.Go(p.boot)
 }
 
@@ -155,7 +161,7 @@ func (w *world) throttles() []flow.Throttle {
 
 // logView is the log as subscriptions read it: each batch is a call.
 type logView struct {
-	pipeline.Log
+	*disklog.Log
 	p *process
 }
 
@@ -195,7 +201,7 @@ func (r *readerView) Next(ctx context.Context) (*pipeline.Batch, error) {
 		}
 		return nil, err
 	}
-	if err := w.calls.ask(ctx, &call{kind: callRead, name: r.name, life: r.p.life, sub: w.sub(r.sub)}); err != nil {
+	if err := w.calls.ask(ctx, &call{kind: callRead, name: r.name, life: r.p.life, sub: w.sub(r.sub), what: fmt.Sprintf("%d to %d", w.index(b.Base), w.index(b.Next())-1)}); err != nil {
 		b.Release()
 		return nil, err
 	}

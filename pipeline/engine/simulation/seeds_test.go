@@ -38,7 +38,7 @@ type plant struct {
 func TestSeeds(t *testing.T) {
 	n := *seeds
 	if n == 0 {
-		n = 60
+		n = 25
 	}
 	began := time.Now()
 	var next, done, steps atomic.Int64
@@ -76,7 +76,7 @@ func TestSeeds(t *testing.T) {
 func TestASeedIsOneRun(t *testing.T) {
 	n := *seeds
 	if n == 0 {
-		n = 10
+		n = 3
 	}
 	for k := range n {
 		seed := *firstArg + uint64(k)

@@ -82,6 +82,18 @@ func (a access) PutDeadLetters(ctx context.Context, d []pipeline.DeadLetter) err
 	})
 }
 
+// DeleteDeadLetters implements deliver.Store.
+func (a access) DeleteDeadLetters(ctx context.Context, sub string, offsets []pipeline.Offset) error {
+	s := a.p.w.store
+	offsets = slices.Sorted(slices.Values(offsets))
+	return a.ask(ctx, sub, fmt.Sprintf("unbury %v", offsets), func() error {
+		for _, o := range offsets {
+			delete(s.dead[sub], o)
+		}
+		return nil
+	})
+}
+
 // PutSkip implements deliver.Store.
 func (a access) PutSkip(ctx context.Context, k deliver.Skip) error {
 	s := a.p.w.store

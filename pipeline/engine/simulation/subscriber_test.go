@@ -26,6 +26,7 @@ type subscriber struct {
 	ordered  bool
 	table    int // only events of this table; -1: all
 	throttle *deliver.Throttle
+	ratio    float64 // that it leaves
 	mood     mood
 	poison   map[int]bool // events it refuses until the end
 
@@ -35,7 +36,8 @@ type subscriber struct {
 	rows        map[[2]int]int // the newest event of a row that was taken
 	resolved    pipeline.Offset
 	flying      []*flight
-	storing     bool // its loop waits for the store
+	storing     bool      // its loop waits for the store
+	waits       time.Time // since when it waits for what should have ended
 }
 
 func (s *subscriber) selects(e *event) bool { return s.table < 0 || s.table == e.table }

@@ -47,6 +47,7 @@ var errCrashed = errors.New("simulated crash: the process is dead")
 type call struct {
 	kind kind
 	name string // who asks for what; tells it from all others that wait
+	what string // more of it, for the trace
 	life int
 	sub  *subscriber
 	// apply does it; the driver's goroutine runs it when it answers with success. May be nil.
