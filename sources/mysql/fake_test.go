@@ -99,8 +99,8 @@ func newPrimary(t testing.TB, name string) *primary {
 	return p
 }
 
-// serve listens until the test ends and returns the address.
-func (p *primary) serve() string {
+// serve listens until the test ends and returns the address; h answers.
+func (p *primary) serve(h mysqlserver.Handler) string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		p.t.Fatal(err)
@@ -114,7 +114,7 @@ func (p *primary) serve() string {
 			}
 			wg.Go(func() {
 				defer func() { _ = nc.Close() }()
-				c, err := mysqlserver.NewConn(nc, "u", "", p)
+				c, err := mysqlserver.NewConn(nc, "u", "", h)
 				for err == nil {
 					err = c.HandleCommand()
 				}
@@ -219,7 +219,7 @@ func TestFakePrimary(t *testing.T) {
 	for _, name := range []string{"mysql-bin.compressed", "mysql-bin.sakila.gz"} {
 		t.Run(name, func(t *testing.T) {
 			p := newPrimary(t, name)
-			host := p.serve()
+			host := p.serve(p)
 			last := fmt.Sprintf(":%d", len(p.groups))
 			read := func(host string) *reading {
 				s := source(t, Config{URL: "mysql://u@" + host + "/?tls=disable", Start: "earliest", BatchEvents: 1 << 20, BatchBytes: 64 << 20})
@@ -288,7 +288,7 @@ func TestEventsThatStop(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p := newPrimary(t, "mysql-bin.compressed")
 			p.tail = c.tail(p)
-			s := source(t, Config{URL: "mysql://u@" + p.serve() + "/?tls=disable", Start: "earliest"})
+			s := source(t, Config{URL: "mysql://u@" + p.serve(p) + "/?tls=disable", Start: "earliest"})
 			wantStop(t, failure(t, s, pipeline.Position{}), c.code, "")
 		})
 	}
@@ -311,7 +311,7 @@ func TestChunksAreTakenBack(t *testing.T) {
 		}
 	}
 	p.tail = append(p.tail, p.event(event.Incident, 0, []byte{1, 0}))
-	s := source(t, Config{URL: "mysql://u@" + p.serve() + "/?tls=disable", Start: "earliest", BatchEvents: 10})
+	s := source(t, Config{URL: "mysql://u@" + p.serve(p) + "/?tls=disable", Start: "earliest", BatchEvents: 10})
 	ctx := within(t)
 	st, err := s.Open(ctx, pipeline.Position{})
 	if err != nil {

@@ -3,6 +3,8 @@ package mysql
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -114,6 +116,43 @@ func lost(t *testing.T, own *servers.Server, other *servertest.Database) {
 	c = login(t, base(own.URL), "lost")
 	c.do("insert into a values (3)")
 	r.follow(source(t, Config{URL: base(own.URL), Tables: []string{"lost.*"}}), "id=3")
+	rollover(t, own, r)
+}
+
+// rollover lets the files' numbers get a seventh digit.
+func rollover(t *testing.T, own *servers.Server, r *reading) {
+	if err := own.Shutdown(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	index := filepath.Join(own.DataDir, "binlog.index")
+	text, err := os.ReadFile(index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Fields(string(text))
+	file := lines[len(lines)-1]
+	to := file[:strings.LastIndexByte(file, '.')] + ".999998"
+	lines[len(lines)-1] = to
+	if !filepath.IsAbs(file) {
+		file, to = filepath.Join(own.DataDir, file), filepath.Join(own.DataDir, to)
+	}
+	if err := errors.Join(os.Rename(file, to), os.WriteFile(index, []byte(strings.Join(lines, "\n")+"\n"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if err := own.Restart(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	c := login(t, base(own.URL), "lost")
+	c.do("insert into a values (4)", "flush binary logs", "insert into a values (5)", "flush binary logs", "insert into a values (6)")
+	files := c.rows("show binary logs")
+	if n := len(files); n < 3 || !strings.HasSuffix(files[n-3][0], ".999999") || !strings.HasSuffix(files[n-1][0], ".1000001") {
+		t.Fatalf("the binlog's files: %v", files)
+	}
+	before := len(r.records)
+	r.follow(source(t, Config{URL: base(own.URL), Tables: []string{"lost.*"}}), "id=6")
+	if got := strings.Join(r.texts()[before:], ","); got != "insert lost.a - -> id=4,insert lost.a - -> id=5,insert lost.a - -> id=6" {
+		t.Fatal(got)
+	}
 }
 
 // fileStart is the place before the last table's creation, as FILE:OFFSET.

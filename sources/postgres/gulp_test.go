@@ -109,7 +109,7 @@ func TestGulpsFillTheReceiveBuffer(t *testing.T) {
 		for _, c := range []struct {
 			mb     float64
 			window int
-		}{{60, 460 << 10}, {40, 460 << 10}, {200, 460 << 10}, {60, 100 << 10}, {60, 460 << 10}} {
+		}{{60, 460 << 10}, {40, 460 << 10}, {200, 460 << 10}, {60, 200 << 10}, {60, 460 << 10}} {
 			w.rate, w.window = c.mb*1e6, c.window
 			g.during(t, 4*time.Second) // it has time to find the pause
 			mean, rate := g.during(t, time.Second)
@@ -130,7 +130,7 @@ func TestGulpsFillTheReceiveBuffer(t *testing.T) {
 // TestGulpsStayWithinBounds: a server that never fills the buffer, and one that always has.
 func TestGulpsStayWithinBounds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := &wire{row: 200, rate: 12e6, window: 64 << 20}
+		w := &wire{row: 200, rate: 12e6, window: 64 << 20, rnd: rand.New(rand.NewPCG(7, 8))}
 		g, _ := controlled(w)
 		g.during(t, 2*time.Second)
 		if g.wait > mostPause || w.late > mostPause+time.Millisecond {
