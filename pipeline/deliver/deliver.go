@@ -163,6 +163,10 @@ type Config struct {
 	// Budget of batches held (read ahead, in flight, held back), in bytes; reading waits at it, so that
 	// at most one more batch is held. Default 16 MiB.
 	Budget int64
+	// Memory that Budget is part of, shared with other subscriptions; Credit bytes of it are this one's own,
+	// default 1 MiB. Nil: Budget is its own.
+	Memory *Memory
+	Credit int64
 	// Render makes a dead letter's JSON and its key's; nil = none is kept.
 	Render func(b *pipeline.Batch, event int, as pipeline.Op) (eventJSON []byte, keyJSON string)
 	// Rand returns numbers in [0, 1) for jitter; default math/rand.
@@ -202,6 +206,11 @@ func (c Config) filled() (Config, error) {
 	def(&c.Retry.Age, 24*time.Hour)
 	def(&c.Grace, 10*time.Second)
 	def(&c.Budget, 16<<20)
+	if c.Memory == nil {
+		c.Memory, c.Credit = NewMemory(c.Budget), c.Budget
+	}
+	def(&c.Credit, 1<<20)
+	c.Credit = min(c.Credit, c.Budget)
 	if c.Rand == nil {
 		c.Rand = rand.Float64
 	}

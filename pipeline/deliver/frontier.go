@@ -65,6 +65,19 @@ func (f *frontier) skip(to pipeline.Offset) {
 	f.end = to
 }
 
+// cut forgets all above `to`, where a stretch ends that is not done: it comes again.
+func (f *frontier) cut(to pipeline.Offset) {
+	for len(f.segs) > f.head && f.segs[len(f.segs)-1].from >= to {
+		last := &f.segs[len(f.segs)-1]
+		if last.done != nil && len(f.free) < 64 {
+			f.free = append(f.free, last.done)
+		}
+		*last = segment{}
+		f.segs = f.segs[:len(f.segs)-1]
+	}
+	f.end = to
+}
+
 // mark says that [from, to), which lies in the stretch of that id, is done, and returns how many of it
 // were not before.
 func (f *frontier) mark(id uint64, from, to pipeline.Offset) int {

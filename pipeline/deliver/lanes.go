@@ -52,6 +52,18 @@ func (t *stream) push(it *item) {
 	t.ready += it.left
 }
 
+// drop takes the last item out, if it is not the first: nothing of it was scanned. Nil: there is none.
+func (t *stream) drop() *item {
+	if len(t.items)-t.head < 2 {
+		return nil
+	}
+	n := len(t.items) - 1
+	it := t.items[n]
+	t.items[n], t.items = nil, t.items[:n]
+	t.ready -= it.left
+	return it
+}
+
 // peek returns the run in front, what is left of it.
 func (t *stream) peek() (*item, pipeline.Run) {
 	it := t.items[t.head]

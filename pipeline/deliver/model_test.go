@@ -379,6 +379,11 @@ func simulate(t *testing.T, p plan) error {
 	if p.seed%2 == 0 { // hardly ever its turn
 		c.Gate = sched.NewGate(1)
 	}
+	press := func() {}
+	if p.seed%3 == 0 { // somebody else wants most of the memory, at times
+		c.Memory, c.Credit = NewMemory(4000), 1
+		press = pressure(t, c.Memory, r)
+	}
 	total := 0
 	sub := start(t, c)
 	for total < p.events {
@@ -404,6 +409,7 @@ func simulate(t *testing.T, p plan) error {
 		}
 		w.mu.Unlock()
 		appendTo(t, l, changes...)
+		press()
 		time.Sleep(time.Duration(r.IntN(2000)) * time.Millisecond) // virtual
 		if p.crashes > 0 && r.IntN(4) == 0 {
 			p.crashes--

@@ -56,7 +56,7 @@ type passed struct {
 
 // newPass returns nil when no park is to be redriven.
 func newPass(s *session) *pass {
-	p := &pass{keys: map[uint64]pipeline.Offset{}, one: map[pipeline.Offset]struct{}{}, parks: &s.sub.parks, fed: noOffset, budget: newBudget(max(1, s.cfg.Budget/passBudget)), arrived: make(chan passed)}
+	p := &pass{keys: map[uint64]pipeline.Offset{}, one: map[pipeline.Offset]struct{}{}, parks: &s.sub.parks, fed: noOffset, budget: s.share.budget(max(1, s.cfg.Budget/passBudget)), arrived: make(chan passed)}
 	s.sub.parks.all(func(k *parked) {
 		switch {
 		case !k.Redrive:
@@ -213,13 +213,13 @@ func (s *session) dropPass() {
 			if in.it == nil {
 				break
 			}
-			in.it.release(p.budget)
+			in.it.release(p.budget, false)
 		}
 	}
 	for p.live.first != nil {
 		it := p.live.first
 		p.live.remove(it)
-		it.release(p.budget)
+		it.release(p.budget, false)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
 	defer cancel()
@@ -276,24 +276,24 @@ func (p *pass) each(ctx context.Context, c *Config, from *pipeline.Offset, to pi
 
 // hand sends what the keys hold of a batch, whose reference it takes over.
 func (p *pass) hand(ctx context.Context, b *pipeline.Batch, from, to pipeline.Offset) error {
-	it := p.item(b, from, to)
-	if it == nil {
+	it, err := p.item(ctx, b, from, to)
+	if err != nil || it == nil {
 		b.Release()
-		return nil
+		return err
 	}
 	select {
 	case p.arrived <- passed{it: it}:
 		return nil
 	case <-ctx.Done():
-		it.release(p.budget)
+		it.release(p.budget, false)
 		return ctx.Err()
 	}
 }
 
 // item picks what the keys hold of a batch; nil when that is nothing.
-func (p *pass) item(b *pipeline.Batch, from, to pipeline.Offset) *item {
+func (p *pass) item(ctx context.Context, b *pipeline.Batch, from, to pipeline.Offset) (*item, error) {
 	if from >= to {
-		return nil
+		return nil, nil
 	}
 	it := items.Get().(*item)
 	lo := max(0, int(from-b.Base)-1) // an insert half looks at its delete
@@ -320,12 +320,16 @@ func (p *pass) item(b *pipeline.Batch, from, to pipeline.Offset) *item {
 		}
 	}
 	if it.left == 0 {
-		it.release(p.budget)
-		return nil
+		it.release(p.budget, false)
+		return nil, nil
 	}
-	it.pass, it.batch, it.next, it.size = true, b, b.Next(), int64(b.Size())
-	p.budget.take(it.size)
-	return it
+	size := int64(b.Size())
+	if err := p.budget.take(ctx, size, true); err != nil {
+		it.release(p.budget, false)
+		return nil, err
+	}
+	it.pass, it.batch, it.next, it.size = true, b, b.Next(), size
+	return it, nil
 }
 
 // lost lists what retention took of what parked keys held.

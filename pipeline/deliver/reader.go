@@ -59,47 +59,16 @@ func (l *itemList) remove(it *item) {
 
 var items = sync.Pool{New: func() any { return new(item) }}
 
-// release gives back the batch and its share of the budget.
-func (it *item) release(b *budget) {
+// release gives back the batch and its share of the budget. moved: its events are done; not just dropped.
+func (it *item) release(b *budget, moved bool) {
 	if it.batch != nil {
 		it.batch.Release()
-		b.give(it.size)
+		b.give(it.size, moved)
 	}
 	clear(it.runs)
 	clear(it.selected)
 	*it = item{runs: it.runs[:0], selected: it.selected[:0]}
 	items.Put(it)
-}
-
-// budget bounds the memory of batches held. A batch is counted once, whatever waits for it.
-type budget struct {
-	max  int64
-	used atomic.Int64
-	free chan struct{} // wakes the one who waits
-}
-
-func newBudget(max int64) *budget { return &budget{max: max, free: make(chan struct{}, 1)} }
-
-// wait returns once less than the budget is used: so at most one batch is taken beyond it.
-func (b *budget) wait(ctx context.Context) error {
-	for b.used.Load() >= b.max {
-		select {
-		case <-b.free:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	return nil
-}
-
-func (b *budget) take(n int64) { b.used.Add(n) }
-
-func (b *budget) give(n int64) {
-	b.used.Add(-n)
-	select {
-	case b.free <- struct{}{}:
-	default:
-	}
 }
 
 // reader is the goroutine that reads the log ahead of the loop, filters, and waits at the budget.
@@ -117,12 +86,19 @@ type reader struct {
 	pos, high pipeline.Offset
 	pending   []pipeline.OffsetRange
 	fails     []filter.Failure
+	buried    pipeline.Offset // what the filter failed on below was told already
 }
 
 // run reads until ctx ends or reading cannot go on.
 func (r *reader) run(ctx context.Context) error {
 	for {
 		err := r.read(ctx)
+		if errors.Is(err, errNoRoom) {
+			err = r.budget.await(ctx)
+			if err == nil {
+				continue
+			}
+		}
 		var gone *pipeline.TruncatedError
 		switch {
 		case ctx.Err() != nil:
@@ -188,10 +164,6 @@ func (r *reader) hand(ctx context.Context, b *pipeline.Batch) error {
 			it.runs = append(it.runs, pipeline.Run{Batch: b, From: uint32(from), To: uint32(to)})
 		}
 	})
-	if err := r.bury(ctx, b); err != nil {
-		b.Release()
-		return err
-	}
 	if r.only != nil {
 		it.runs = r.cfg.window.clip(it.runs)
 	}
@@ -202,11 +174,24 @@ func (r *reader) hand(ctx context.Context, b *pipeline.Batch) error {
 			it.special = it.special || e.Flags&pipeline.FlagKeyChange != 0 || e.Op.Barrier()
 		}
 	}
+	if it.left > 0 {
+		size := int64(b.Size())
+		if err := r.budget.take(ctx, size, r.only != nil); err != nil {
+			b.Release()
+			it.release(r.budget, false)
+			return err
+		}
+		it.batch, it.size = b, size
+	}
+	if err := r.bury(ctx, b); err != nil {
+		if it.left == 0 {
+			b.Release()
+		}
+		it.release(r.budget, false)
+		return err
+	}
 	if it.left == 0 {
 		b.Release()
-	} else {
-		it.batch, it.size = b, int64(b.Size())
-		r.budget.take(it.size)
 	}
 	next := it.next
 	select {
@@ -214,7 +199,7 @@ func (r *reader) hand(ctx context.Context, b *pipeline.Batch) error {
 		r.pos = next
 		return nil
 	case <-ctx.Done():
-		it.release(r.budget)
+		it.release(r.budget, false)
 		return ctx.Err()
 	}
 }
@@ -256,6 +241,10 @@ func (r *reader) bury(ctx context.Context, b *pipeline.Batch) error {
 	if err != nil {
 		return err
 	}
+	if b.Next() <= r.buried { // read again
+		return nil
+	}
+	r.buried = b.Next()
 	r.dead.Add(uint64(len(letters)))
 	for _, l := range letters {
 		r.cfg.Observer.DeadLettered(r.cfg.Name, l)
@@ -292,7 +281,7 @@ func (r *reader) skip(ctx context.Context, oldest pipeline.Offset) error {
 		r.pos = oldest
 		return nil
 	case <-ctx.Done():
-		it.release(r.budget)
+		it.release(r.budget, false)
 		return ctx.Err()
 	}
 }

@@ -15,7 +15,9 @@ type session struct {
 	sub *Subscription
 	cfg *Config
 
+	share   *holding
 	budget  *budget
+	reading reading
 	items   chan *item
 	results chan *delivery
 	wg      sync.WaitGroup // Deliveries
@@ -59,9 +61,10 @@ type session struct {
 func newSession(s *Subscription, cur pipeline.Cursor) *session {
 	c := &s.cfg
 	_, ordered := c.Sink.(pipeline.Ordered)
+	sh := c.Memory.hold(c)
 	return &session{
-		sub: s, cfg: c, limiter: s.limiter, outage: &s.outage, number: s.number, start: cur, front: *newFrontier(cur.Low), maxBytes: c.Batch.Bytes,
-		budget: newBudget(c.Budget), items: make(chan *item, 64), results: make(chan *delivery, c.MaxInFlight),
+		share: sh, sub: s, cfg: c, limiter: s.limiter, outage: &s.outage, number: s.number, start: cur, front: *newFrontier(cur.Low), maxBytes: c.Batch.Bytes,
+		budget: sh.budget(c.Budget), items: make(chan *item, 64), results: make(chan *delivery, c.MaxInFlight),
 		lanes: newLanes(c, ordered), stream: stream{pos: cur.Low}, held: newHeldKeys(), pace: newPace(c.Rate), turn: newTurn(c),
 	}
 }
@@ -69,19 +72,15 @@ func newSession(s *Subscription, cur pipeline.Cursor) *session {
 // run is the session's loop. It returns the cursor to go on from (exact, though perhaps not saved), and
 // what ended the session: ctx, a command that is still to be obeyed, or an error.
 func (s *session) run(ctx context.Context) (pipeline.Cursor, *command, error) {
-	readCtx, stopReader := context.WithCancel(ctx)
-	defer stopReader()
 	sendCtx, abandon := context.WithCancel(context.WithoutCancel(ctx))
 	defer abandon()
-	readErr := make(chan error, 1)
-	go func() { readErr <- s.reader().run(readCtx) }()
+	s.reading.begin(ctx, s.reader())
 	s.save.begin(s.sub, s.start)
 	s.pass = newPass(s)
 
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	var cmd *command
-	reading := true
 	for !s.stopping {
 		now := time.Now()
 		s.stepPass(sendCtx, now)
@@ -110,8 +109,10 @@ func (s *session) run(ctx context.Context) (pipeline.Cursor, *command, error) {
 		case <-s.sub.beside.nudge:
 		case c := <-s.sub.commands:
 			cmd, s.stopping = &c, true
-		case err := <-readErr:
-			reading, s.stopping, s.end = false, true, err
+		case <-s.share.asked:
+			s.giveBack()
+		case err := <-s.reading.err:
+			s.reading.ended, s.stopping, s.end = true, true, err
 		case <-ctx.Done():
 			s.stopping = true
 		}
@@ -123,12 +124,10 @@ func (s *session) run(ctx context.Context) (pipeline.Cursor, *command, error) {
 			s.stopping = true
 		}
 	}
-	stopReader()
+	s.reading.stop()
 	s.turn.entry.Rest(time.Now())
 	s.finish(abandon)
-	if reading {
-		<-readErr
-	}
+	s.reading.join()
 	cur, err := s.close()
 	if s.end == nil {
 		s.end = err
@@ -169,7 +168,7 @@ func (s *session) arrived(it *item) {
 		if s.stream.empty() {
 			s.stream.pos = it.next
 		}
-		it.release(s.budget)
+		it.release(s.budget, false)
 		return
 	}
 	s.front.skip(it.batch.Base)
@@ -200,7 +199,7 @@ func (s *session) done(it *item, from, to uint32) {
 		it.left -= int(to - from)
 		if p.left -= int(to - from); it.left == 0 {
 			p.live.remove(it)
-			it.release(p.budget)
+			it.release(p.budget, true)
 		}
 		return
 	}
@@ -210,7 +209,7 @@ func (s *session) done(it *item, from, to uint32) {
 	s.save.dirty = true
 	if it.left == 0 {
 		s.live.remove(it)
-		it.release(s.budget)
+		it.release(s.budget, true)
 	}
 }
 
@@ -243,7 +242,7 @@ func (s *session) finish(abandon func()) {
 		case d := <-s.results:
 			s.returned(d, time.Now())
 		case it := <-s.items: // read again next time
-			it.release(s.budget)
+			it.release(s.budget, false)
 		case <-grace.C:
 			abandon()
 		}
@@ -265,13 +264,14 @@ func (s *session) close() (pipeline.Cursor, error) {
 	for s.live.first != nil {
 		it := s.live.first
 		s.live.remove(it)
-		it.release(s.budget)
+		it.release(s.budget, false)
 	}
 	for {
 		select {
 		case it := <-s.items:
-			it.release(s.budget)
+			it.release(s.budget, false)
 		default:
+			s.share.close()
 			return cur, err
 		}
 	}

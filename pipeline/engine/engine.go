@@ -32,6 +32,8 @@ type Config struct {
 	Observer pipeline.Observer
 	// Gate that the Deliveries of all subscriptions go through; default: one of sched.DefaultSlots.
 	Gate *sched.Gate
+	// Memory that all subscriptions hold together at most; nil: each has its own.
+	Memory *deliver.Memory
 	// Again is how long a source that stopped (a person has to act) or a log that failed waits until it
 	// is tried again by itself; default 30 s. Retry does it at once.
 	Again time.Duration

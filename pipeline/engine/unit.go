@@ -327,7 +327,7 @@ func (r *runner) once(ctx context.Context, log pipeline.Log) (err error) {
 	defer func() { err = errors.Join(err, sink.Close()) }()
 	c := r.spec.Deliver
 	c.Log, c.Cursors, c.Store, c.Sink, c.Observer = log, r.cfg.Cursors, r.cfg.Store, sink, r.cfg.Observer
-	c.Gate = r.cfg.Gate
+	c.Gate, c.Memory = r.cfg.Gate, r.cfg.Memory
 	c.Jobs, c.Form = r.replays.store, r.cfg.Form
 	sub, err := deliver.New(c)
 	if err != nil {

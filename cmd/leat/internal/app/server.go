@@ -95,7 +95,7 @@ func newServer(ctx context.Context, o Options, tel *telemetry.Telemetry, addr ne
 		return sub != nil && sub.Deliver.Pull != nil
 	}
 	s.share = encode.NewShare(int(s.shareOf(25)))
-	s.engine = engine.New(engine.Config{Cursors: store, Store: store, Form: s.forms.Of, Observer: s.observer()})
+	s.engine = engine.New(engine.Config{Cursors: store, Store: store, Memory: deliver.NewMemory(s.shareOf(50)), Form: s.forms.Of, Observer: s.observer()})
 	tel.Collect(s.status)
 	return s, nil
 }
@@ -248,7 +248,7 @@ func (s *Server) startSubscription(ctx context.Context, cfg *config.Config, name
 		Batch: deliver.Batch{Events: sub.Batch.Events, Bytes: int(sub.Batch.Bytes), Wait: sub.Batch.Wait.D()},
 		Retry: deliver.Retry{Initial: sub.Retry.Initial.D(), Max: sub.Retry.Max.D(), Attempts: sub.Retry.Attempts, Age: sub.Retry.Age.D()},
 		Grace: s.o.Grace, Resolved: sub.Resolved.D(),
-		Budget: max(4<<20, s.shareOf(50)/int64(max(1, len(cfg.Subscriptions)))),
+		Budget: max(4<<20, s.shareOf(50)/4), Credit: min(4<<20, max(64<<10, s.shareOf(50)/int64(4*max(1, len(cfg.Subscriptions))))),
 		Render: func(b *pipeline.Batch, i int, as pipeline.Op) ([]byte, string) {
 			key, _, err := render.Key(b, i)
 			if err != nil {
