@@ -112,7 +112,7 @@ func (s *Share) borrowed() int64 { return max(0, s.used-s.credit) }
 // that it reads then.
 func (a *Account) Room() bool {
 	s := a.share
-	return a.used == 0 || a.used < a.limit && s.used < s.window
+	return a.paid > 0 || a.used == 0 || a.used < a.limit && s.used < s.window
 }
 
 // fits reports whether n more bytes are there, without borrowing or from the float.
