@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -45,8 +44,9 @@ func (db *pg) busy(t *testing.T, n int) (end func()) {
 	}
 }
 
-// TestLoadSheds: sessions beyond max_active stop what may be shed within 3 s and let it go on 15 s after;
-// the log is read on while the database would remove what is not.
+// TestLoadSheds: sessions beyond max_active stop what may be shed, and it goes on when they are gone; the log is read
+// on while the database would remove what is not. How soon is shown in virtual time: pipeline/engine,
+// TestGovernedByLoad.
 func TestLoadSheds(t *testing.T) {
 	t.Parallel()
 	db := &pg{Database: servertest.Postgres(t, servers.PostgresOptions{Params: map[string]string{"max_slot_wal_keep_size": "64MB"}})}
@@ -63,39 +63,28 @@ func TestLoadSheds(t *testing.T) {
 	pressure := func() *leatv1.SourcePressure { return in.source(t, "files").Pressure }
 	until(t, "the load to be known", func() bool { return pressure().GetSnapshot() == 1 && pressure().ActiveSessions != nil })
 	end := db.busy(t, 12)
-	began := time.Now()
 	until(t, "snapshots and replays to stop", func() bool { return pressure().GetSnapshot() == 0 && pressure().GetReplay() == 0 })
-	// A margin for a machine that is busy itself.
-	if took := time.Since(began); took > 3*time.Second+3*time.Second {
-		t.Errorf("stopped after %v", took)
-	}
 	if p := pressure(); !strings.Contains(p.Why, "max_active is 4") || p.EndsWhen == "" {
 		t.Errorf("%v", p)
 	}
-	// Retention in danger: so much is written per second that 64 MB last less than a minute. Each of it comes.
-	n, held := 0, false
-	for stop := time.Now().Add(12 * time.Second); time.Now().Before(stop); {
+	// Retention in danger: so much is written per second that 64 MB last less than a minute. Each of it comes before the
+	// next is written.
+	n := 0
+	until(t, "load to ask for a slower log while loss is near", func() bool {
 		n++
 		db.exec(t, fmt.Sprintf("INSERT INTO files VALUES (%d)", n), "SELECT pg_logical_emit_message(false, 'noise', repeat('x', 2000000))")
-		if p := pressure(); p.Reading < 1 && p.TimeToLoss != nil && p.TimeToLoss.AsDuration() < 2*p.TimeToDrain.AsDuration() {
+		h.waits(t, n)
+		p := pressure()
+		if p.Reading < 1 && p.TimeToLoss != nil && p.TimeToLoss.AsDuration() < 2*p.TimeToDrain.AsDuration() {
 			t.Fatalf("the log is not read: %v", p)
 		}
-		held = held || strings.HasPrefix(pressure().Why, "reading goes on")
-		time.Sleep(100 * time.Millisecond)
-	}
-	if !held {
-		t.Error("load never asked to slow the log while loss was near: nothing was tried")
-	}
-	h.waits(t, n)
+		return strings.HasPrefix(p.Why, "reading goes on")
+	})
 	end()
-	calm := time.Now()
 	until(t, "all to go on", func() bool {
 		return pressure().GetSnapshot() == 1 && pressure().GetReading() == 1 && pressure().Why == ""
 	})
-	if took := time.Since(calm); took > 15*time.Second+3*time.Second {
-		t.Errorf("resumed after %v", took)
-	}
-	t.Logf("stopped and resumed; %d events while loss was near", n)
+	t.Logf("stopped and resumed; %d events meanwhile", n)
 }
 
 // TestFlagsAndSignalTable: each throttles by itself and is named.

@@ -107,10 +107,14 @@ func (d *Document) ErrorAt(n *Node, path, msg, cure string) *Error {
 	return e
 }
 
+// longestShown bounds the lines that are shown, in bytes. A secret may begin anywhere before the part that fits, so
+// that all of a line is searched before it is cut; for a line of 1 MiB that takes seconds.
+const longestShown = 16 << 10
+
 // excerpt returns the line with its secrets masked, and where the column lies
-// in what remains.
+// in what remains; nothing of a line that is too long.
 func (d *Document) excerpt(line, col int) (string, int) {
-	if line < 1 || line > len(d.lines) {
+	if line < 1 || line > len(d.lines) || len(d.lines[line-1]) > longestShown {
 		return "", 0
 	}
 	text, caret := maskSpans([]rune(d.lines[line-1]), col-1, d.secretSpans(line))
