@@ -2,6 +2,9 @@ package deliver
 
 import (
 	"context"
+	"fmt"
+	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -74,10 +77,11 @@ func (r *endlessReader) Next(ctx context.Context) (*pipeline.Batch, error) {
 func (r *endlessReader) Close() error { return nil }
 
 // deliverAll runs a subscription until n events are delivered.
-func deliverAll(t testing.TB, n int, inOrder bool) {
+func deliverAll(t testing.TB, n int, inOrder bool, parked ...Park) {
 	sink := &null{enough: make(chan struct{})}
 	sink.left.Store(int64(n))
 	m := newMemory()
+	_ = m.PutParks(context.Background(), parked) // of other keys
 	c := config(&endless{pipetest.NewMemoryLog("log", first), pipeline.Offset(n)}, m, sink)
 	if inOrder {
 		c.Sink = ordered{sink}
@@ -108,6 +112,62 @@ func benchmark(b *testing.B, inOrder bool) {
 
 func BenchmarkOrderedSink(b *testing.B) { benchmark(b, true) }
 func BenchmarkSlots(b *testing.B)       { benchmark(b, false) }
+
+// manyParks are n parked keys as they come out of the state.
+func manyParks(n int) []Park {
+	all := make([]Park, n)
+	for i := range all {
+		all[i] = Park{Subscription: strings.Clone("sub"), Log: strings.Clone("log"), Space: strings.Clone("public.files"), Key: []byte(fmt.Sprintf("\x01%08d", i)), KeyJSON: fmt.Sprintf(`{"id":%d}`, i),
+			Hash: uint64(i)*0x9e3779b97f4a7c15 + 1, From: first, Reason: fmt.Sprintf("given up after 12 attempts in 27m13s: 500 Internal Server Error of %d", i), Attempts: 12, Since: time.Unix(1, 0)}
+	}
+	return all
+}
+
+// BenchmarkHealthyBesideParks: what 10,000 parked keys cost those that are not parked.
+func BenchmarkHealthyBesideParks(b *testing.B) {
+	const n = 2_000_000
+	parked := manyParks(maxParks)
+	for b.Loop() {
+		deliverAll(b, n, false, parked...)
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/n, "ns/event")
+}
+
+// TestAParkTakesLittleMemory: half a million in all must fit.
+func TestAParkTakesLittleMemory(t *testing.T) {
+	m := newMemory()
+	s, err := New(config(pipetest.NewMemoryLog("log", first), m, &null{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.PutParks(t.Context(), manyParks(maxParks)); err != nil {
+		t.Fatal(err)
+	}
+	s.cfg.Store = fresh{m}
+	before := heapInUse()
+	if err := s.loadParks(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if per := (heapInUse() - before) / maxParks; per > 200 {
+		t.Errorf("%d bytes for each park", per)
+	} else {
+		t.Logf("%d bytes for each park", per)
+	}
+	runtime.KeepAlive(s)
+}
+
+// fresh returns parks that share no memory with what is stored, as a database does.
+type fresh struct{ *memory }
+
+func (f fresh) Parks(context.Context, string) ([]Park, error) { return manyParks(maxParks), nil }
+
+func heapInUse() int64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
 
 // TestNoAllocationPerEvent: what is allocated grows with Deliveries (and the first buffers), not events.
 func TestNoAllocationPerEvent(t *testing.T) {

@@ -1,9 +1,11 @@
 package deliver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/leat-cdc/leat/pipeline"
@@ -51,7 +53,7 @@ func (s *Subscription) CopyHeld(ctx context.Context, below pipeline.Offset) erro
 		return ErrParksUnknown
 	}
 	store, ok := s.cfg.Store.(Copies)
-	parks := s.parks.uncopied(below)
+	parks := s.parks.uncopied(s.cfg.Name, below)
 	if !ok || len(parks) == 0 {
 		return nil
 	}
@@ -89,16 +91,17 @@ func (s *Subscription) CopyHeld(ctx context.Context, below pipeline.Offset) erro
 
 // uncopied lists the parks that hold something below an offset of which there is no copy yet. Of each only what
 // names it, From as it is on disk, and Copied.
-func (p *parks) uncopied(below pipeline.Offset) []Park {
+func (p *parks) uncopied(subscription string, below pipeline.Offset) []Park {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var out []Park
 	p.all(func(k *parked) {
 		copied := pipeline.Offset(k.copied.Load())
 		if max(copied, k.stored) < below && (!k.Single || copied <= k.stored) {
-			out = append(out, Park{Subscription: k.Subscription, Log: k.Log, Hash: k.Hash, Single: k.Single, From: k.stored, Copied: copied})
+			out = append(out, Park{Subscription: subscription, Hash: k.Hash, Single: k.Single, From: k.stored, Copied: copied})
 		}
 	})
+	slices.SortFunc(out, func(a, b Park) int { return cmp.Or(cmp.Compare(a.From, b.From), cmp.Compare(a.Hash, b.Hash)) })
 	return out
 }
 

@@ -240,11 +240,15 @@ func (s *session) takeStream(d *delivery, now time.Time) {
 	}
 	for !t.empty() && (d.Events == 0 || d.Events < s.most()) {
 		it, r := t.peek()
-		if !it.special && !s.lanes.exclusive && len(s.held.keys) == 0 && s.sub.parks.len() == 0 {
-			if !s.takeRun(d, it, r) {
-				return
+		if !it.special && !s.lanes.exclusive && len(s.held.keys) == 0 {
+			to := min(int(r.To), int(r.From)+s.most()) // no more can go at once
+			if n := s.sub.parks.free(it.batch.Events[r.From:to]); n > 0 {
+				r.To = r.From + uint32(n)
+				if !s.takeRun(d, it, r) {
+					return
+				}
+				continue
 			}
-			continue
 		}
 		e := entry{it, r.From, r.As}
 		if s.sub.parks.len() > 0 {

@@ -132,7 +132,7 @@ func (k *heldKey) refund(t time.Time) {
 }
 
 // during reports whether a park comes of attempts that were spent since t.
-func (p *parked) during(t time.Time) bool { return p.spent && !p.Redrive && !p.Since.Before(t) }
+func (p *parked) during(t time.Time) bool { return p.spent && !p.Redrive && p.since >= t.UnixMicro() }
 
 // redriveOutage marks the parks that an outage made.
 func (s *Subscription) redriveOutage() {

@@ -146,14 +146,11 @@ func (s *session) pairPark(e entry) *parked {
 
 // parkPaired parks a key whose first event is the insert half of a key change whose delete is parked.
 func (s *session) parkPaired(k *heldKey, with *parked, now time.Time) {
-	name := with.KeyJSON
-	if name == "" {
-		name = fmt.Sprintf("%x", with.Key)
-	}
 	e := k.list[0]
-	key := ""
+	name, key := fmt.Sprintf("%x", with.Key), ""
 	if s.cfg.Render != nil {
 		_, key = s.cfg.Render(e.it.batch, int(e.ev), e.as)
+		_, name = s.cfg.Render(e.it.batch, int(e.ev)-1, pipeline.OpNone)
 	}
 	p := s.parkOf(e, "it waits for the delete of key "+name+", which is parked", key, 0)
 	p.Paired, p.PairHash = true, with.Hash

@@ -1,11 +1,11 @@
 package deliver
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,15 +25,20 @@ type ParkKey struct {
 // maxParks of a subscription: beyond it the next event whose attempts are spent blocks.
 const maxParks = 10_000
 
-// parked is a park as the running subscription knows it.
+// parked is a park as the running subscription knows it: there may be very many, so what only people read stays in
+// the store.
 type parked struct {
-	Park
+	Hash, PairHash          uint64
+	Space, Key              string
+	From                    pipeline.Offset
+	Single, Paired, Redrive bool
+	// spent: it comes of attempts that were spent, not of a refusal for good.
+	spent bool
+	since int64 // microseconds
 	// at is the lowest event that the pass has not delivered; From until the pass begins.
 	at pipeline.Offset
 	// stored is the From on disk; a dead letter is there, if there is one.
 	stored pipeline.Offset
-	// spent: it comes of attempts that were spent, not of a refusal for good.
-	spent bool
 	// copied as Park.Copied; the copier moves it, from a goroutine of its own.
 	copied atomic.Uint64
 }
@@ -43,6 +48,39 @@ type parks struct {
 	mu   sync.Mutex
 	keys map[uint64]*parked
 	one  map[pipeline.Offset]*parked // Single
+	// sieve has a bit set for each hash in keys, and perhaps others; nil: nothing is parked.
+	sieve  []uint64
+	spaces map[string]string
+	low    pipeline.Offset // the lowest stored
+	lowOK  bool            // low is known
+}
+
+// sieveBits is a power of two: ten for each of the most parks, so that few events of other keys are looked up.
+const sieveBits = 1 << 17
+
+// maybe reports whether events of the hash may be held; false is certain, but for singles.
+func (p *parks) maybe(hash uint64) bool {
+	if p.sieve == nil {
+		return false
+	}
+	bit := hash * 0x9e3779b97f4a7c15 >> 47
+	return p.sieve[bit/64]&(1<<(bit%64)) != 0
+}
+
+// free returns how many events from one on are held by nobody, as far as can be told at once.
+func (p *parks) free(events []pipeline.Event) int {
+	if len(p.one) > 0 {
+		return 0
+	}
+	if p.sieve == nil {
+		return len(events)
+	}
+	for i := range events {
+		if p.maybe(events[i].Hash) {
+			return i
+		}
+	}
+	return len(events)
 }
 
 func (p *parks) len() int { return len(p.keys) + len(p.one) }
@@ -50,8 +88,10 @@ func (p *parks) len() int { return len(p.keys) + len(p.one) }
 // find returns the park that holds an event, nil when none does. While a key is parked all of its events are
 // passed over: those below From were done before it was parked.
 func (p *parks) find(hash uint64, o pipeline.Offset) *parked {
-	if k := p.keys[hash]; k != nil {
-		return k
+	if p.maybe(hash) {
+		if k := p.keys[hash]; k != nil {
+			return k
+		}
 	}
 	if len(p.one) > 0 {
 		return p.one[o]
@@ -63,13 +103,28 @@ func (p *parks) find(hash uint64, o pipeline.Offset) *parked {
 func (p *parks) set(k Park) *parked {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	n := &parked{Park: k, at: k.From, stored: k.From}
+	if p.spaces == nil {
+		p.spaces = map[string]string{}
+	}
+	space, ok := p.spaces[k.Space]
+	if !ok {
+		space = strings.Clone(k.Space)
+		p.spaces[space] = space
+	}
+	n := &parked{Hash: k.Hash, PairHash: k.PairHash, Space: space, Key: string(k.Key), From: k.From, Single: k.Single, Paired: k.Paired, Redrive: k.Redrive,
+		since: k.Since.UnixMicro(), at: k.From, stored: k.From}
+	p.lowOK = false
 	was := p.keys[k.Hash]
 	if k.Single {
 		was = p.one[k.From]
 		p.one[k.From] = n
 	} else {
 		p.keys[k.Hash] = n
+		if p.sieve == nil {
+			p.sieve = make([]uint64, sieveBits/64)
+		}
+		bit := k.Hash * 0x9e3779b97f4a7c15 >> 47
+		p.sieve[bit/64] |= 1 << (bit % 64)
 	}
 	n.copied.Store(uint64(k.Copied))
 	if was != nil { // parked again, perhaps further on: its copies stay
@@ -86,6 +141,14 @@ func (p *parks) remove(k *parked) {
 	} else {
 		delete(p.keys, k.Hash)
 	}
+	if p.lowOK = false; len(p.keys) == 0 {
+		p.sieve = nil
+	}
+}
+
+// park is what names k in the store.
+func (k *parked) park(subscription string) Park {
+	return Park{Subscription: subscription, Hash: k.Hash, Single: k.Single, From: k.From}
 }
 
 // all calls f for each.
@@ -98,24 +161,15 @@ func (p *parks) all(f func(*parked)) {
 	}
 }
 
-// list returns copies, the oldest From first.
-func (p *parks) list() []Park {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	out := make([]Park, 0, p.len())
-	p.all(func(k *parked) { out = append(out, k.Park) })
-	slices.SortFunc(out, func(a, b Park) int { return int(int64(a.From - b.From)) })
-	return out
-}
-
 // floor returns the lowest event that is parked, on disk; ok is false when none is.
 func (p *parks) floor() (o pipeline.Offset, ok bool) {
-	p.all(func(k *parked) {
-		if !ok || k.stored < o {
-			o, ok = k.stored, true
-		}
-	})
-	return o, ok
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.lowOK {
+		p.low, p.lowOK = noOffset, true
+		p.all(func(k *parked) { p.low = min(p.low, k.stored) })
+	}
+	return p.low, p.low != noOffset
 }
 
 // loadParks reads what is parked. Parks of another log hold nothing of this one.
@@ -125,7 +179,7 @@ func (s *Subscription) loadParks(ctx context.Context) error {
 		return fmt.Errorf("read the parks: %w", err)
 	}
 	s.parks.mu.Lock()
-	s.parks.keys, s.parks.one = map[uint64]*parked{}, map[pipeline.Offset]*parked{}
+	s.parks.keys, s.parks.one, s.parks.sieve, s.parks.lowOK = map[uint64]*parked{}, map[pipeline.Offset]*parked{}, nil, false
 	s.parks.mu.Unlock()
 	for _, p := range all {
 		if p.Log == s.cfg.Log.ID() {
@@ -152,8 +206,42 @@ func (s *Subscription) forgetParks(ctx context.Context) error {
 	return s.loadParks(ctx)
 }
 
-// Parked lists what is held, the oldest first. It never blocks for long; before Run it is empty.
-func (s *Subscription) Parked() []Park { return s.parks.list() }
+// Parked lists what is held, the oldest first, out of the store; before Run it is empty, as it is when the store does
+// not answer.
+func (s *Subscription) Parked() []Park {
+	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
+	defer cancel()
+	all, _ := s.full(ctx, nil)
+	slices.SortFunc(all, func(a, b Park) int { return int(int64(a.From - b.From)) })
+	return all
+}
+
+// full reads the parks of which only is true (nil: all that are known) out of the store, as they are by now.
+func (s *Subscription) full(ctx context.Context, only map[pipeline.ParkID]bool) ([]Park, error) {
+	all, err := s.cfg.Store.Parks(ctx, s.cfg.Name)
+	if err != nil {
+		return nil, fmt.Errorf("read the parks: %w", err)
+	}
+	s.parks.mu.Lock()
+	defer s.parks.mu.Unlock()
+	return slices.DeleteFunc(all, func(p Park) bool {
+		k := s.parks.keys[p.Hash]
+		if p.Single {
+			k = s.parks.one[p.From]
+		}
+		return k == nil || only != nil && !only[p.ID()]
+	}), nil
+}
+
+// ids of parks.
+func ids(list []*parked) map[pipeline.ParkID]bool {
+	m := make(map[pipeline.ParkID]bool, len(list))
+	for _, k := range list {
+		p := k.park("")
+		m[p.ID()] = true
+	}
+	return m
+}
 
 // Wanted returns the offset from which parked keys hold events, and whether there are any: so far the log has
 // to be kept for them to be redriven. known is false until they were read.
@@ -161,8 +249,6 @@ func (s *Subscription) Wanted() (o pipeline.Offset, ok, known bool) {
 	if !s.parked.Load() {
 		return 0, false, false
 	}
-	s.parks.mu.Lock()
-	defer s.parks.mu.Unlock()
 	o, ok = s.parks.floor()
 	return o, ok, true
 }
@@ -191,9 +277,14 @@ func (s *Subscription) counted(ctx context.Context, c command) (int, error) {
 
 // chosen returns the parks of keys, the oldest first; nil = all.
 func (s *Subscription) chosen(keys []ParkKey) []*parked {
+	type name struct{ space, key string }
+	wanted := map[name]bool{}
+	for _, k := range keys {
+		wanted[name{k.Space, string(k.Key)}] = true
+	}
 	var out []*parked
 	s.parks.all(func(p *parked) {
-		if keys == nil || slices.ContainsFunc(keys, func(k ParkKey) bool { return k.Space == p.Space && bytes.Equal(k.Key, p.Key) }) {
+		if keys == nil || wanted[name{p.Space, p.Key}] {
 			out = append(out, p)
 		}
 	})
@@ -224,10 +315,16 @@ func (s *Subscription) mark(ctx context.Context, chosen []*parked) (int, error) 
 			}
 		})
 	}
-	marked := make([]Park, len(chosen))
-	for i, p := range chosen {
-		marked[i] = p.Park
-		marked[i].Redrive = true
+	marked, err := s.full(ctx, ids(chosen))
+	if err != nil {
+		return 0, fmt.Errorf("redrive: %w", err)
+	}
+	for i := range marked {
+		p := &marked[i]
+		if k := s.parks.keys[p.Hash]; k != nil && !p.Single {
+			p.From = k.From // where an earlier pass came to
+		}
+		p.Redrive = true
 	}
 	if err := s.cfg.Store.PutParks(ctx, marked); err != nil {
 		return 0, fmt.Errorf("redrive: save the parks: %w", err)
@@ -241,9 +338,11 @@ func (s *Subscription) mark(ctx context.Context, chosen []*parked) (int, error) 
 // discard lists what parks hold below the cursor's High as skipped and forgets them.
 func (s *Subscription) discard(ctx context.Context, cur pipeline.Cursor, keys []ParkKey, by string) (int, error) {
 	chosen := s.chosen(keys)
-	gone := make([]Park, len(chosen))
-	for i, p := range chosen {
-		gone[i] = p.Park
+	gone, err := s.full(ctx, ids(chosen))
+	if err != nil {
+		return 0, fmt.Errorf("discard: %w", err)
+	}
+	for _, p := range gone {
 		name := p.KeyJSON
 		if name == "" {
 			name = fmt.Sprintf("%x", p.Key)

@@ -124,7 +124,7 @@ func (s *session) endPass(now time.Time) {
 	var over []*parked
 	s.sub.parks.all(func(k *parked) {
 		if k.Redrive {
-			gone, over = append(gone, k.Park), append(over, k)
+			gone, over = append(gone, k.park(s.cfg.Name)), append(over, k)
 		}
 	})
 	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)

@@ -115,12 +115,14 @@ func (s *Subscription) laneList(st *Status, open map[partition.Name]*Lane) []Lan
 			list = append(list, l)
 		}
 	}
-	for _, p := range s.parks.list() {
+	s.parks.mu.Lock()
+	s.parks.all(func(p *parked) {
 		m := maps.Map(p.Space)
-		if i, ok := at[partition.Name{Space: p.Space, ID: m.Ranges()[m.Find(p.Key)].ID}]; ok {
+		if i, ok := at[partition.Name{Space: p.Space, ID: m.Ranges()[m.Find([]byte(p.Key))].ID}]; ok {
 			list[i].Parked++
 		}
-	}
+	})
+	s.parks.mu.Unlock()
 	var closed []Lane
 	for name, o := range open {
 		if _, ok := at[name]; !ok && len(c.history.Lineage(name.Space)) > 1 {

@@ -33,8 +33,10 @@ func (c *checker) statusSource(path string, s *Source) {
 	if s.Postgres != nil || s.MySQL != nil {
 		c.fail(path+".status", "a source is one thing: make two sources of it", "%s has status and a database", path)
 	}
-	for _, field := range []string{"tables", "columns", "keys", "key_space", "start", "snapshot", "load"} {
-		if p := path + "." + field; c.doc.Paths[p] != nil && c.ok(p) {
+	set := map[string]bool{"tables": !slices.Equal(s.Tables, []string{"*.*"}), "start": s.Start.Kind != StartNow, "load": s.Load != nil,
+		"columns": len(s.Columns) > 0, "keys": len(s.Keys) > 0, "key_space": len(s.KeySpace) > 0} // defaults may stand there, as config show prints them
+	for _, field := range sortedKeys(set) {
+		if p := path + "." + field; set[field] && c.doc.Paths[p] != nil && c.ok(p) {
 			c.doc.Fail(c.keyOf(p), p, p+" has no meaning for a status source", "remove it: a status source has messages, no tables")
 		}
 	}
