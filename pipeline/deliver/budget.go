@@ -36,8 +36,8 @@ type holding struct {
 	budgets []*budget
 }
 
-func (m *Memory) hold(c *Config) *holding {
-	s := &holding{m: m, asked: make(chan struct{}, 1)}
+func (m *Memory) hold(c *Config, asked chan struct{}) *holding {
+	s := &holding{m: m, asked: asked}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s.flow = m.tree.Share(c.Credit, c.Budget, func() { signal(s.asked) })

@@ -15,7 +15,7 @@ import (
 
 // pressure returns what takes much of a memory, or waits for it, or gives it back.
 func pressure(t *testing.T, m *Memory, r *rand.Rand) func() {
-	h := m.hold(&Config{Budget: 1 << 20, Credit: 1})
+	h := m.hold(&Config{Budget: 1 << 20, Credit: 1}, make(chan struct{}, 1))
 	b := h.budget(1 << 20)
 	held := int64(0)
 	back := func() {

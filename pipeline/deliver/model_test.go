@@ -410,6 +410,10 @@ func simulate(t *testing.T, p plan) error {
 		w.mu.Unlock()
 		appendTo(t, l, changes...)
 		press()
+		if p.seed%3 == 0 && r.IntN(2) == 0 {
+			synctest.Wait()
+			signal(sub.asked)
+		}
 		time.Sleep(time.Duration(r.IntN(2000)) * time.Millisecond) // virtual
 		if p.crashes > 0 && r.IntN(4) == 0 {
 			p.crashes--

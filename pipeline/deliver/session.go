@@ -61,7 +61,7 @@ type session struct {
 func newSession(s *Subscription, cur pipeline.Cursor) *session {
 	c := &s.cfg
 	_, ordered := c.Sink.(pipeline.Ordered)
-	sh := c.Memory.hold(c)
+	sh := c.Memory.hold(c, s.asked)
 	return &session{
 		share: sh, sub: s, cfg: c, limiter: s.limiter, outage: &s.outage, number: s.number, start: cur, front: *newFrontier(cur.Low), maxBytes: c.Batch.Bytes,
 		budget: sh.budget(c.Budget), items: make(chan *item, 64), results: make(chan *delivery, c.MaxInFlight),
