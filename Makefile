@@ -38,6 +38,7 @@ test: format servers ## everything, on real PostgreSQL, MySQL and MariaDB (TEST_
 	@[ -n "$(RACE)" ] || echo "note: no C compiler here, so the tests run without the race detector" >&2
 	$(GO) vet $(RACE) ./...
 	$(SERVERS) run -- $(GO) test $(RACE) -p 2 -timeout 11m $(TEST_FLAGS) ./...
+	@$(MAKE) sim-planted
 
 .PHONY: test-short
 test-short: servers ## without the race detector and what is long

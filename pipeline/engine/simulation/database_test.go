@@ -204,7 +204,11 @@ func (f feed) Open(ctx context.Context, after pipeline.Position) (pipeline.Strea
 	if after.Counter < confirmed {
 		w.breaks("the source was told that %d transactions are durable, and is asked to go on behind %d", confirmed, after.Counter)
 	}
-	return &stream{feed: f, at: int(after.Counter)}, nil
+	at := int(after.Counter)
+	if w.plant.rewinds && at > 0 {
+		at--
+	}
+	return &stream{feed: f, at: at}, nil
 }
 
 // Next implements pipeline.Stream.
@@ -280,7 +284,7 @@ func (h *handing) piece(tx *transaction) string {
 	return fmt.Sprintf("chunk %d of %d", n+1, tx.chunks)
 }
 
-// owns tells whether an encoded key and space are those of the event.
+// is tells whether an encoded key and space are those of the event.
 func (e *event) is(space string, key []byte) bool {
 	return len(e.key) == len(space)+1+len(key) && strings.HasPrefix(e.key, space) && bytes.HasSuffix([]byte(e.key), key)
 }

@@ -101,7 +101,7 @@ func (f *file) Sync() error {
 	if err := f.d.ask("sync", f.name); err != nil {
 		return err
 	}
-	if f.d.w.plant.unsynced {
+	if f.d.w.plant.unsynced && worker() == "writer" {
 		return nil
 	}
 	return f.File.Sync()

@@ -325,8 +325,10 @@ func (w *world) wellAgain() {
 	for _, s := range w.subs {
 		s.mood = well
 		clear(s.poison)
-		s.ratio = 1
-		s.throttle.Set(1)
+		if !w.plant.throttled {
+			s.ratio = 1
+			s.throttle.Set(1)
+		}
 	}
 	w.mu.Lock()
 	w.slowed, w.full = 1, false

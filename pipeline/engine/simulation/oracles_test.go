@@ -243,6 +243,10 @@ func (w *world) resolves(s *subscriber, o pipeline.Offset) {
 }
 
 func (w *world) belowResolved(s *subscriber, o pipeline.Offset) {
+	if w.index(o) > len(w.db.history) {
+		w.breaks("%s: %d is resolved, the source made events up to %d", s.name, o, w.first+pipeline.Offset(len(w.db.history)))
+		return
+	}
 	for i := 0; i < w.index(o); i++ {
 		if !w.done(s, i) {
 			w.breaks("%s: %d is resolved, but event %d was not acknowledged", s.name, o, i)
@@ -360,7 +364,8 @@ func (w *world) complaint() string {
 	}
 	end := w.first + pipeline.Offset(len(w.db.history))
 	for _, s := range st.Subscriptions {
-		if s.State != deliver.StateRunning || s.Low != end || s.Parked+s.Open+s.Held+s.InFlight > 0 || s.Buffered != 0 || s.Persisted != end {
+		rests := s.State == deliver.StateRunning || s.State == deliver.StateWaiting // which nothing that is sent has ended
+		if !rests || s.Low != end || s.Parked+s.Open+s.Held+s.InFlight > 0 || s.Buffered != 0 || s.Persisted != end {
 			all = append(all, fmt.Sprintf("%s: %+v", s.Name, s.Status))
 		}
 		if r := w.sub(s.Name); r.cfg.Resolved > 0 && r.resolved != end && end > w.first {

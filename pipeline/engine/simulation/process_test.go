@@ -87,6 +87,9 @@ func (p *process) boot() {
 		rng := rand.New(rand.NewPCG(w.seed, uint64(p.life)<<8|uint64(n)))
 		c := s.cfg
 		c.Rand, c.Throttle = rng.Float64, s.throttle
+		if f := w.plant.config; f != nil {
+			f(&c)
+		}
 		err := p.engine.AddSubscription(engine.Subscription{Deliver: c, OpenSink: func(ctx context.Context) (pipeline.Sink, error) { return p.openSink(ctx, s) }})
 		if err != nil && !p.engineStopped(err) {
 			w.breaks("add subscription %s: %v", s.name, err)
@@ -162,7 +165,8 @@ func (w *world) throttles() []flow.Throttle {
 // logView is the log as subscriptions read it: each batch is a call.
 type logView struct {
 	*disklog.Log
-	p *process
+	p        *process
+	appended pipeline.Position // of a plant
 }
 
 // Read implements pipeline.Log.

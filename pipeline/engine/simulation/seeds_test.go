@@ -11,8 +11,6 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
-
-	"github.com/leat-cdc/leat/pipeline"
 )
 
 var (
@@ -23,16 +21,6 @@ var (
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// plant is a bug put in on purpose: see planted_test.go. The zero plant is the product as it is.
-type plant struct {
-	settings    func(*world)
-	unsynced    bool // syncs do nothing
-	forgetParks bool
-	save        func(*pipeline.Cursor)
-	resolve     func(pipeline.Offset) pipeline.Offset
-	read        func(*pipeline.Batch) *pipeline.Batch
-}
 
 // TestSeeds runs seeds. Each invariant holds after each step of each.
 func TestSeeds(t *testing.T) {

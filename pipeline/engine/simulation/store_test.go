@@ -45,6 +45,7 @@ func (a access) Load(ctx context.Context, sub string) (c pipeline.Cursor, ok boo
 	s := a.p.w.store
 	err = a.ask(ctx, sub, "load cursor", func() error {
 		c, ok = s.cursors[sub]
+		ok = ok && !a.p.w.plant.forgets
 		return nil
 	})
 	return c, ok, err
@@ -72,6 +73,9 @@ func (a access) Save(ctx context.Context, sub string, c pipeline.Cursor) error {
 func (a access) PutDeadLetters(ctx context.Context, d []pipeline.DeadLetter) error {
 	s, sub := a.p.w.store, d[0].Subscription
 	return a.ask(ctx, sub, "bury "+d[0].ID, func() error {
+		if a.p.w.plant.buries {
+			return nil
+		}
 		if s.dead[sub] == nil {
 			s.dead[sub] = map[pipeline.Offset]pipeline.DeadLetter{}
 		}

@@ -119,6 +119,10 @@ func (e endpoint) Deliver(ctx context.Context, d *pipeline.Delivery) (pipeline.O
 	if err := e.p.w.calls.ask(ctx, x); err != nil {
 		return nil, err
 	}
+	if e.p.w.plant.swallows && d.Number == 5 {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	return f.outcomes, nil
 }
 
