@@ -106,14 +106,24 @@ func (w *window) clip(runs []pipeline.Run) []pipeline.Run {
 	return append(runs[:0], kept...)
 }
 
-// Selector picks what a scope means of the subscription's events. For one goroutine.
-func (s *Subscription) Selector(scope *Scope) *Selector { return NewSelector(s.cfg.Filter, scope) }
+// Selector picks what a job of the kind that ends at `to` would deliver of the subscription's events. For one
+// goroutine.
+func (s *Subscription) Selector(scope *Scope, kind pipeline.JobKind, to pipeline.Offset) *Selector {
+	only := NewSelector(s.cfg.Filter, scope)
+	if kind != pipeline.JobAside && scope.expr != nil && s.cfg.Order != OrderNone {
+		only.follow(s.cfg.Order, to)
+	}
+	return only
+}
 
 // Delivered is the offset below which the subscription has been delivered everything for the first time, but for
 // parked keys.
 func (s *Subscription) Delivered() pipeline.Offset {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.hold != nil {
+		return min(s.status.Low, s.hold.resolvedTo())
+	}
 	return s.status.Low
 }
 

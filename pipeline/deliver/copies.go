@@ -342,6 +342,9 @@ func (p *pass) copied() pipeline.Offset {
 	p.parks.mu.Lock()
 	defer p.parks.mu.Unlock()
 	least := noOffset
+	if p.hold != nil { // there are none of what it holds
+		least = p.at
+	}
 	p.parks.all(func(k *parked) {
 		switch {
 		case !k.Redrive:

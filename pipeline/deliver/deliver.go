@@ -293,7 +293,10 @@ type Subscription struct {
 	parked    atomic.Bool // parks were read
 	passTail  pipeline.Offset
 	beside    beside
-	maxCopied int64  // bytes
+	maxCopied int64 // bytes
+	hold      *hold // nil: none; Run's goroutine writes, under mu
+	holdStore sync.Mutex
+	holdEnded chan struct{}
 	number    uint64 // of the last Delivery of earlier sessions; Run's goroutine owns it
 	// unsure: a write to the state failed, and may have been done all the same: the next session begins with what
 	// is on disk. Run's goroutine owns it.
@@ -312,7 +315,8 @@ func New(c Config) (*Subscription, error) {
 		return nil, err
 	}
 	return &Subscription{cfg: c, limiter: newLimiter(&c), outage: flow.NewOutage(c.Rand), asked: make(chan struct{}, 1), commands: make(chan command), passTail: passTail, maxCopied: maxCopied, beside: beside{nudge: make(chan struct{}, 1)},
-		status: Status{State: StateStopped, Reason: "not started"}}, nil
+		holdEnded: make(chan struct{}, 1),
+		status:    Status{State: StateStopped, Reason: "not started"}}, nil
 }
 
 // ErrNotRunning: commands need Run.

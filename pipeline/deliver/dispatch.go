@@ -140,13 +140,13 @@ func (s *session) next(now time.Time) *delivery {
 		return nil
 	}
 	s.held.wake(now)
-	aside := s.mayPass()
+	aside := s.mayPass(false)
 	if aside && !s.asideLast { // by turns, when there is room for one only
 		if d := s.cut(true, now); d != nil {
 			return d
 		}
 	}
-	if d := s.cut(false, now); d != nil || !aside || !s.asideLast {
+	if d := s.cut(false, now); d != nil || aside && !s.asideLast || !s.mayPass(true) {
 		return d
 	}
 	return s.cut(true, now)
@@ -220,6 +220,7 @@ func (s *session) offer(d *delivery, n uint32, e entry) bool {
 		k.push(e)
 		k.awaited = s.outstanding(d, hash, n)
 		s.held.queue(&unit{keys: []*heldKey{k}, mix: true})
+		s.stirred = s.stirred || s.pairPark(e) != nil // it is to be parked too
 		return false
 	}
 	s.lanes.take(d, n)
@@ -240,7 +241,7 @@ func (s *session) takeStream(d *delivery, now time.Time) {
 	}
 	for !t.empty() && (d.Events == 0 || d.Events < s.most()) {
 		it, r := t.peek()
-		if !it.special && !s.lanes.exclusive && len(s.held.keys) == 0 {
+		if !it.special && !s.lanes.exclusive && len(s.held.keys) == 0 && s.sub.hold == nil {
 			to := min(int(r.To), int(r.From)+s.most()) // no more can go at once
 			if n := s.sub.parks.free(it.batch.Events[r.From:to]); n > 0 {
 				r.To = r.From + uint32(n)
@@ -256,6 +257,13 @@ func (s *session) takeStream(d *delivery, now time.Time) {
 				if !s.takeParked(e, p) {
 					return
 				}
+				continue
+			}
+		}
+		if s.sub.hold != nil {
+			if held, on := s.takeHold(e); !on {
+				return
+			} else if held {
 				continue
 			}
 		}
@@ -354,7 +362,7 @@ func (s *session) send(ctx context.Context, d *delivery, now time.Time) {
 	}
 	switch {
 	case d.aside:
-		d.Reason = pipeline.ReasonRedrive
+		d.Reason = s.passReason(d)
 	case d.Attempt > 1:
 		d.Reason = pipeline.ReasonRetry
 	case w != nil:

@@ -32,6 +32,7 @@ type memory struct {
 	held    map[pipeline.Offset]pipeline.Held
 	tables  map[[2]uint32]pipeline.HeldTable
 	paused  map[string]string
+	jobs    map[string]pipeline.Job
 	saves   int
 	buried  int // dead letters that were put, and parks
 	fail    error
@@ -50,7 +51,26 @@ func (m *memory) copying() error {
 
 func newMemory() *memory {
 	return &memory{cursors: map[string]pipeline.Cursor{}, dead: map[pipeline.Offset]pipeline.DeadLetter{}, paused: map[string]string{},
-		parks: map[pipeline.ParkID]Park{}, held: map[pipeline.Offset]pipeline.Held{}, tables: map[[2]uint32]pipeline.HeldTable{}}
+		parks: map[pipeline.ParkID]Park{}, held: map[pipeline.Offset]pipeline.Held{}, tables: map[[2]uint32]pipeline.HeldTable{}, jobs: map[string]pipeline.Job{}}
+}
+
+func (m *memory) PutJob(_ context.Context, j pipeline.Job) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.fail != nil {
+		return m.fail
+	}
+	if old := m.jobs[j.ID]; old.State.Ended() || j.At < old.At {
+		return fmt.Errorf("job goes back: %+v after %+v", j, old)
+	}
+	m.jobs[j.ID] = j
+	return nil
+}
+
+func (m *memory) Jobs(context.Context, string) ([]pipeline.Job, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Collect(maps.Values(m.jobs)), m.fail
 }
 
 func (m *memory) Load(_ context.Context, s string) (pipeline.Cursor, bool, error) {
@@ -312,7 +332,7 @@ func (r *run) end() {
 
 func config(l pipeline.Log, m *memory, sink pipeline.Sink) Config {
 	r := rand.New(rand.NewPCG(1, 2))
-	return Config{Name: "sub", Source: "files", Log: l, Cursors: m, Store: m, Sink: sink, Rand: r.Float64,
+	return Config{Name: "sub", Source: "files", Log: l, Cursors: m, Store: m, Jobs: m, Form: pipetest.PGForm, Sink: sink, Rand: r.Float64,
 		Render: func(b *pipeline.Batch, i int, _ pipeline.Op) ([]byte, string) {
 			return []byte(fmt.Sprintf(`{"offset":%d}`, b.Offset(i))), string(b.Bytes(b.Events[i].Key))
 		}}

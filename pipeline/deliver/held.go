@@ -258,6 +258,13 @@ func (s *session) takeKey(d *delivery, k *heldKey, mix bool) int {
 		if k.limit > 0 && n == k.limit || n > 0 && s.outage.On() || n > 0 && (s.waitsForPair(e) || k.waitsForPass(e)) {
 			break
 		}
+		if s.sub.hold != nil {
+			if job := s.copyOf(e); d.Events == 0 {
+				d.Replay = job
+			} else if d.Replay != job {
+				break
+			}
+		}
 		bytes := eventBytes(e.event())
 		if (mix || k.limit == 0) && !s.fits(d, bytes) {
 			break

@@ -40,6 +40,8 @@ type world struct {
 	barriers map[pipeline.Offset]bool
 	parks    bool     // dead letters are parked: all is accepted in the end
 	hashes   []uint64 // of the events, from first on
+	ops      []pipeline.Op
+	replays  []replay
 }
 
 // parked: held by offset.
@@ -93,6 +95,7 @@ type seen struct {
 	offset pipeline.Offset
 	key    string
 	ok     bool
+	job    string
 }
 
 // flight is a Delivery that is out; revoked are the keys of it that failed earlier, from an offset on.
@@ -131,7 +134,10 @@ func (w *world) Deliver(ctx context.Context, d *pipeline.Delivery) (pipeline.Out
 		last[k] = b.Offset(i)
 		in[k] = true
 		w.arrives(b, i)
-		events = append(events, seen{w.epoch, d.Number, b.Offset(i), k, false})
+		if d.Replay != "" && !w.done(b.Offset(i)) {
+			w.overlap = fmt.Sprintf("%d came as a copy for the first time", b.Offset(i))
+		}
+		events = append(events, seen{w.epoch, d.Number, b.Offset(i), k, false, d.Replay})
 		return nil
 	})
 	if len(events) != d.Events {
@@ -324,6 +330,7 @@ type plan struct {
 	tinyBudget, skip bool
 	redrives         int
 	retains          int
+	rewinds          int
 }
 
 func drawPlan(t *rapid.T) plan {
@@ -340,6 +347,7 @@ func drawPlan(t *rapid.T) plan {
 		p.exhausted, p.redrives = ExhaustedPark, rapid.IntRange(0, 3).Draw(t, "redrives")
 		p.retains = rapid.IntRange(0, 4).Draw(t, "retains")
 	}
+	p.rewinds = rapid.IntRange(0, 3).Draw(t, "rewinds")
 	return p
 }
 
@@ -405,7 +413,7 @@ func simulate(t *testing.T, p plan) error {
 		total += len(changes)
 		w.mu.Lock()
 		for _, ch := range changes {
-			w.hashes = append(w.hashes, ch.key)
+			w.hashes, w.ops = append(w.hashes, ch.key), append(w.ops, ch.op)
 		}
 		w.mu.Unlock()
 		appendTo(t, l, changes...)
@@ -429,9 +437,19 @@ func simulate(t *testing.T, p plan) error {
 			p.retains--
 			sub = retain(sub, l, c, m, w, r, t)
 		}
+		if p.rewinds > 0 && r.IntN(3) == 0 {
+			p.rewinds--
+			if err := w.rewind(sub, l, r, p); err != nil {
+				return err
+			}
+		}
+		if err := w.meddle(sub, r); err != nil {
+			return err
+		}
 	}
+	w.resume(sub)
 	deadline := time.Now().Add(24 * time.Hour)
-	for sub.Status().Low < first+pipeline.Offset(total) {
+	for sub.Status().Low < first+pipeline.Offset(total) || replaying(sub) {
 		if time.Now().After(deadline) {
 			st := sub.Status()
 			sub.end()
@@ -465,6 +483,9 @@ func simulate(t *testing.T, p plan) error {
 	if len(m.skips) > 0 || len(m.held) > 0 {
 		return fmt.Errorf("retention took what was wanted: %v; %d copies are left", m.skips, len(m.held))
 	}
+	if err := w.checkReplays(m, p); err != nil {
+		return err
+	}
 	return w.check(total, m)
 }
 
@@ -472,6 +493,9 @@ func simulate(t *testing.T, p plan) error {
 // before, between and after, or half-way.
 func retain(s *run, l *pipetest.MemoryLog, c Config, m *memory, w *world, r *rand.Rand, t *testing.T) *run {
 	below := m.cursor("sub").Low
+	if _, wanted, ok := s.Replaying(); ok {
+		below = min(below, wanted)
+	}
 	if oldest, _ := l.Bounds(); below <= oldest {
 		return s
 	}

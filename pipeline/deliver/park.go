@@ -99,6 +99,7 @@ func (s *session) taken(e entry) {
 			}
 		}
 	}
+	s.counted(e.offset(), e.it.pass, false)
 	s.done(e.it, e.ev, e.ev+1)
 }
 
@@ -114,12 +115,12 @@ func (s *session) waitsForPair(e entry) bool {
 		return false
 	}
 	if e.it.pass && e.event().Op.Barrier() {
-		return s.front.low() < e.offset()
+		return s.front.low() < e.offset() || s.sub.hold != nil && s.pass.hold == nil
 	}
 	if !insertHalf(e.event()) {
 		return false
 	}
-	return !s.front.isDone(e.offset()-1) || s.pairPark(e) != nil
+	return !s.front.isDone(e.offset()-1) || s.pairPark(e) != nil || s.waitsForHold(e)
 }
 
 // pairPark returns the park that holds the delete half of an insert half.

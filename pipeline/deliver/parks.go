@@ -127,7 +127,7 @@ func (p *parks) set(k Park) *parked {
 		p.sieve[bit/64] |= 1 << (bit % 64)
 	}
 	n.copied.Store(uint64(k.Copied))
-	if was != nil { // parked again, perhaps further on: its copies stay
+	if was != nil && was.From <= k.From { // parked again, perhaps further on: its copies stay
 		n.copied.Store(max(uint64(k.Copied), was.copied.Load()))
 	}
 	return n

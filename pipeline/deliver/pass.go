@@ -21,7 +21,7 @@ const (
 	passShare, passBudget = 10, 8
 )
 
-// pass delivers again what parked keys hold. It begins with a session and reads the log once for all keys to
+// pass delivers again what parked keys and a hold hold. It begins with a session and reads the log once for all keys to
 // be redriven, from the lowest From, in rounds: each up to where the live reading stood when it began. The
 // live session passes the keys over all the while. A round that ends where the live reading still stands is
 // the last; or, the pass being near, offset handover is fixed: live events of the keys from there on wait in
@@ -33,48 +33,81 @@ type pass struct {
 	filter *filter.Filter
 	fails  []filter.Failure
 
+	// hold is the session's, unless it is paused; only picks what of its window is meant. The reader looks at
+	// what of the job does not change: live, and at as it was.
+	hold     *hold
+	only     *Selector
+	live, at pipeline.Offset
+	clipped  []pipeline.Run
+
+	front   frontier // what of that was read is done
 	budget  *budget
 	arrived chan passed
 	cancel  context.CancelFunc // of the round's reader
-	live    itemList
+	items   itemList
+	rest    rest // what of an item waits behind a barrier
+	barrier bool // one is out: nothing follows until it is done
 
 	fed     pipeline.Offset // all below was read
 	to      pipeline.Offset // and will be when the round ends
 	reading bool
-	left    int // events that are not done
+	left    int // events that were given to their keys and are not done
 	rounds  int
 	// handover: see pass; 0 = not yet.
 	handover pipeline.Offset
 	again    time.Time // when the end is tried again
 }
 
-// passed is what a round's reader sends: an item, or its end.
+// passed is what a round's reader sends: an item, that there was none up to an offset, or its end.
 type passed struct {
-	it  *item
-	err error
+	it   *item
+	upTo pipeline.Offset
+	err  error
 }
 
-// newPass returns nil when no park is to be redriven.
+// rest is the runs of an item from one on.
+type rest struct {
+	it  *item
+	run int
+}
+
+// passMark is after how many batches a round's reader says how far it is.
+const passMark = 64
+
+// newPass returns nil when no park is to be redriven and nothing is held.
 func newPass(s *session) *pass {
-	p := &pass{keys: map[uint64]pipeline.Offset{}, one: map[pipeline.Offset]struct{}{}, parks: &s.sub.parks, fed: noOffset, budget: s.share.budget(max(1, s.cfg.Budget/passBudget)), arrived: make(chan passed)}
+	p := &pass{parks: &s.sub.parks, fed: noOffset, budget: s.share.budget(max(1, s.cfg.Budget/passBudget)), arrived: make(chan passed)}
+	s.sub.parks.all(func(k *parked) {
+		if k.Redrive {
+			p.fed = min(p.fed, k.From)
+		}
+	})
+	if h := s.sub.hold; h != nil && h.running() {
+		p.hold, p.only, p.live, p.at = h, h.selector(s.cfg), h.job.Live, h.job.At
+		p.fed = min(p.fed, h.from())
+	}
+	if p.fed == noOffset {
+		return nil
+	}
+	p.front = *newFrontier(p.fed)
+	if s.cfg.Filter != nil {
+		p.filter = s.cfg.Filter.New()
+	}
+	return p
+}
+
+// choose notes which keys are redriven: some may have been parked since the last round.
+func (p *pass) choose(s *session) {
+	p.keys, p.one = map[uint64]pipeline.Offset{}, map[pipeline.Offset]struct{}{}
 	s.sub.parks.all(func(k *parked) {
 		switch {
 		case !k.Redrive:
-			return
 		case k.Single:
 			p.one[k.From] = struct{}{}
 		default:
 			p.keys[k.Hash] = k.From
 		}
-		p.fed = min(p.fed, k.From)
 	})
-	if p.fed == noOffset {
-		return nil
-	}
-	if s.cfg.Filter != nil {
-		p.filter = s.cfg.Filter.New()
-	}
-	return p
 }
 
 // scanned is where live events begin that were not given out yet.
@@ -82,7 +115,7 @@ func (s *session) scanned() pipeline.Offset { return max(s.stream.pos, s.start.H
 
 // passed is where a round's reader sends to; nil when there is no pass.
 func (s *session) passed() chan passed {
-	if s.pass == nil {
+	if p := s.pass; p == nil || p.rest.it != nil || p.barrier {
 		return nil
 	}
 	return s.pass.arrived
@@ -98,6 +131,11 @@ func (s *session) passDue() time.Time {
 // stepPass does what is next for the pass.
 func (s *session) stepPass(ctx context.Context, now time.Time) {
 	p := s.pass
+	if p != nil && p.left == 0 {
+		if p.barrier = false; p.rest.it != nil {
+			s.feed()
+		}
+	}
 	if p == nil || p.reading || p.left > 0 {
 		return
 	}
@@ -113,6 +151,7 @@ func (s *session) stepPass(ctx context.Context, now time.Time) {
 	default:
 		p.rounds++
 	}
+	p.choose(s)
 	p.to, p.reading = at, true
 	ctx, p.cancel = context.WithCancel(ctx)
 	go p.read(ctx, s.cfg, p.fed, p.to)
@@ -139,6 +178,13 @@ func (s *session) endPass(now time.Time) {
 		s.pass.again = now.Add(s.backoff(1, 0))
 		return
 	}
+	s.progress()
+	if err := s.endHold(ctx); err != nil {
+		s.unsaved(err)
+		s.sub.unsure = true
+		s.pass.again = now.Add(s.backoff(1, 0))
+		return
+	}
 	s.sub.unsure = false
 	for _, k := range over {
 		s.sub.parks.remove(k)
@@ -154,31 +200,80 @@ func (s *session) endPass(now time.Time) {
 // passArrived takes what a round's reader sent.
 func (s *session) passArrived(in passed) {
 	p := s.pass
-	if in.it == nil {
+	switch {
+	case in.it != nil:
+	case in.upTo > 0:
+		p.front.skip(in.upTo)
+		s.save.dirty = true
+		return
+	default:
 		p.cancel()
 		if p.reading = false; in.err != nil {
 			s.end = fmt.Errorf("redrive: read the log: %w", in.err)
 			return
 		}
 		p.fed = p.to
+		p.front.skip(p.to)
 		return
 	}
 	it := in.it
-	p.left += it.left
-	p.live.add(it)
-	for _, r := range it.runs {
-		for ev := r.From; ev < r.To; ev++ {
-			e := entry{it, ev, r.As}
-			if k := s.sub.parks.find(e.event().Hash, e.offset()); k == nil || !k.Redrive {
-				last := it.left == 1
-				if s.passOver(e); last { // and it is gone
-					return
-				}
-				continue
-			}
+	p.items.add(it)
+	if err := s.reserve(it.next, time.Now()); err != nil {
+		s.end = err
+		return
+	}
+	p.front.skip(it.batch.Base)
+	at := p.front.end
+	it.id = p.front.add(it.next)
+	for _, r := range it.runs { // what lies between is nobody's
+		p.front.mark(it.id, at, it.batch.Offset(int(r.From)))
+		at = it.batch.Offset(int(r.To))
+	}
+	p.front.mark(it.id, at, it.next)
+	p.rest = rest{it: it}
+	s.feed()
+}
+
+// feed gives the events of the item in front to their keys, up to a table-wide event: that goes when all before it
+// is done, and what follows when it is.
+func (s *session) feed() {
+	p := s.pass
+	it, runs := p.rest.it, p.rest.it.runs // a run is one event
+	for n := p.rest.run; n < len(runs); n++ {
+		e := entry{it, runs[n].From, runs[n].As}
+		last := n == len(runs)-1
+		barrier := s.lanes.order == OrderKey && e.event().Op.Barrier()
+		if barrier && p.left > 0 {
+			p.rest.run = n
+			return
+		}
+		p.left++
+		if s.parkedAgain(e) {
+			barrier = false
+			s.passOver(e) // with the last one the item may be gone
+		} else {
 			s.join(e)
 		}
+		if barrier {
+			if p.rest, p.barrier = (rest{it: it, run: n + 1}), true; last {
+				p.rest = rest{}
+			}
+			return
+		}
+		if last {
+			break
+		}
 	}
+	p.rest = rest{}
+}
+
+// parkedAgain: the event's key was parked since the event was chosen, or is not redriven.
+func (s *session) parkedAgain(e entry) bool {
+	k := s.sub.parks.find(e.event().Hash, e.offset())
+	if k == nil {
+		return s.pass.hold == nil
+	}
+	return !k.Redrive && (s.pass.hold == nil || e.offset() >= k.From)
 }
 
 // join gives an event to its key, which is held.
@@ -196,9 +291,19 @@ func (s *session) join(e entry) {
 // waitsForPass: a live event of a key that is handed over goes when the pass has ended.
 func (k *heldKey) waitsForPass(e entry) bool { return k.aside && !e.it.pass }
 
-// mayPass: a Delivery of the pass may go.
-func (s *session) mayPass() bool {
-	return len(s.held.aside) > 0 && s.passing < max(1, s.cfg.MaxInFlight/passShare)
+// mayPass: a Delivery of the pass may go. A hold's has a fifth of the limit, and while the live session has nothing
+// to send all but one.
+func (s *session) mayPass(idle bool) bool {
+	if len(s.held.aside) == 0 {
+		return false
+	}
+	limit := s.cfg.MaxInFlight / passShare
+	if s.pass != nil && s.pass.hold != nil {
+		if limit = int(asideShare * float64(s.cfg.MaxInFlight)); idle {
+			limit = s.limit() - 1
+		}
+	}
+	return s.passing < max(1, limit)
 }
 
 // dropPass ends it with the session; the next one goes on where each key stands.
@@ -216,11 +321,12 @@ func (s *session) dropPass() {
 			in.it.release(p.budget, false)
 		}
 	}
-	for p.live.first != nil {
-		it := p.live.first
-		p.live.remove(it)
+	for p.items.first != nil {
+		it := p.items.first
+		p.items.remove(it)
 		it.release(p.budget, false)
 	}
+	s.progress()
 	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
 	defer cancel()
 	if err := s.sub.strike(ctx); err != nil {
@@ -257,7 +363,7 @@ func (p *pass) each(ctx context.Context, c *Config, from *pipeline.Offset, to pi
 		return err
 	}
 	defer lr.Close()
-	for *from < to {
+	for read := 1; *from < to; read++ {
 		if err := p.budget.wait(ctx); err != nil {
 			return err
 		}
@@ -270,6 +376,14 @@ func (p *pass) each(ctx context.Context, c *Config, from *pipeline.Offset, to pi
 			return err
 		}
 		*from = next
+		if read%passMark != 0 {
+			continue
+		}
+		select {
+		case p.arrived <- passed{upTo: min(*from, to)}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 	return nil
 }
@@ -303,15 +417,23 @@ func (p *pass) item(ctx context.Context, b *pipeline.Batch, from, to pipeline.Of
 	} else {
 		it.selected = append(it.selected, pipeline.Run{Batch: b, From: uint32(lo), To: uint32(to - b.Base)})
 	}
+	p.clip(b, it.selected)
+	clip := 0
 	for _, r := range it.selected {
 		for ev := r.From; ev < r.To; ev++ {
 			o := b.Offset(int(ev))
+			for clip < len(p.clipped) && p.clipped[clip].To <= ev {
+				clip++
+			}
 			if o < from {
 				continue
 			}
 			at, held := p.keys[b.Events[ev].Hash]
 			if held = held && at <= o; !held {
 				_, held = p.one[o]
+			}
+			if !held && p.hold != nil && o >= p.at {
+				held = o >= p.live && p.hold.covers(b, int(ev)) || clip < len(p.clipped) && p.clipped[clip].From <= ev
 			}
 			if held {
 				it.runs = append(it.runs, pipeline.Run{Batch: b, From: ev, To: ev + 1, As: r.As})
@@ -328,8 +450,21 @@ func (p *pass) item(ctx context.Context, b *pipeline.Batch, from, to pipeline.Of
 		it.release(p.budget, false)
 		return nil, err
 	}
-	it.pass, it.batch, it.next, it.size = true, b, b.Next(), size
+	it.pass, it.batch, it.next, it.size = true, b, min(to, b.Next()), size
 	return it, nil
+}
+
+// clip finds what of the hold's window is in runs.
+func (p *pass) clip(b *pipeline.Batch, runs []pipeline.Run) {
+	p.clipped = p.clipped[:0]
+	if p.hold == nil || b.Base >= p.live {
+		return
+	}
+	for _, r := range runs {
+		if r.To = uint32(min(b.Offset(int(r.To)), p.live) - b.Base); r.From < r.To {
+			p.clipped = p.only.clip(b, r, p.clipped)
+		}
+	}
 }
 
 // lost lists what retention took of what parked keys held.

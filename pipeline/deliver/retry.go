@@ -203,6 +203,7 @@ func (s *session) tried(k *heldKey, d *delivery, now time.Time) {
 // durable is the event done.
 func (s *session) bury(u *unit, k *heldKey, reason string, now time.Time) {
 	e := k.list[0]
+	pass := e.it.pass
 	letter := deadLetter(s.cfg, e.it.batch, int(e.ev), e.as, reason, k.attempts)
 	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
 	defer cancel()
@@ -223,6 +224,7 @@ func (s *session) bury(u *unit, k *heldKey, reason string, now time.Time) {
 	s.sub.dead.Add(1)
 	s.cfg.Observer.DeadLettered(s.cfg.Name, letter)
 	if s.cfg.Exhausted == ExhaustedPark {
+		s.counted(letter.Offset, pass, true)
 		return
 	}
 	k.pop()

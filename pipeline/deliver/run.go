@@ -99,6 +99,9 @@ func (r *runner) read(ctx context.Context) (err error) {
 	if err := r.s.loadParks(ctx); err != nil {
 		return err
 	}
+	if err := r.s.loadHold(ctx); err != nil {
+		return err
+	}
 	r.refused = nil
 	if r.cur, err = r.s.open(ctx); err != nil && !errors.As(err, &r.refused) {
 		return err
@@ -160,6 +163,16 @@ func (r *runner) obey(ctx context.Context, c command) error {
 		n, err := s.discard(ctx, r.cur, c.keys, c.reason)
 		*c.n, s.unsure = n, s.unsure || err != nil
 		return err
+	case cmdRewind, cmdChange:
+		var err error
+		if c.kind == cmdRewind {
+			err = s.rewind(ctx, r.cur, c.job)
+		} else {
+			err = s.changeHold(ctx, c.job.State, c.reason)
+		}
+		var refused *JobError
+		s.unsure = s.unsure || err != nil && !errors.As(err, &refused)
+		return err
 	default:
 		cur, err := s.seek(ctx, r.cur, c.to, c.reason)
 		if s.unsure = s.unsure || err != nil; err == nil {
@@ -177,6 +190,8 @@ const (
 	cmdSeek
 	cmdRedrive
 	cmdDiscard
+	cmdRewind
+	cmdChange
 )
 
 type command struct {
@@ -184,6 +199,7 @@ type command struct {
 	reason string
 	to     Start
 	keys   []ParkKey
+	job    pipeline.Job
 	n      *int
 	reply  chan error
 }

@@ -114,7 +114,7 @@ func (v *saving) store(c pipeline.Cursor) error {
 		return fmt.Errorf("save the cursor: %w", err)
 	}
 	v.sub.persisted.Store(uint64(c.Low))
-	return nil
+	return v.sub.storeHold(ctx)
 }
 
 // finish saves a last time and joins.
@@ -169,6 +169,10 @@ func (s *session) persist(now time.Time) {
 	resolved := c.Low
 	if o, ok := s.sub.parks.floor(); ok {
 		resolved = min(resolved, o)
+	}
+	if h := s.sub.hold; h != nil {
+		s.progress()
+		resolved = min(resolved, h.resolvedTo())
 	}
 	if v.resolver != nil && resolved > v.resolved {
 		if next := v.resolvedAt.Add(s.cfg.Resolved); now.Before(next) {

@@ -104,6 +104,36 @@ type Selector struct {
 	fails       []filter.Failure
 	last        *schemas.Table
 	in          bool
+	// followed keys were met below until: from there on all of their events are meant. nil: each event by itself.
+	followed map[uint64]struct{}
+	until    pipeline.Offset
+	one      bool // all is one key
+}
+
+// maxFollowed keys are told apart; beyond them all are followed.
+const maxFollowed = 1 << 20
+
+// follow makes it choose keys instead of events: from a key's first event that is meant, below until, on, all of
+// them in tables that are.
+func (s *Selector) follow(order Order, until pipeline.Offset) {
+	s.followed, s.until, s.one = map[uint64]struct{}{}, until, order == OrderSource
+}
+
+// follows reports whether the event's key is followed, which begins when it is met.
+func (s *Selector) follows(b *pipeline.Batch, i uint32, met bool) bool {
+	if len(s.followed) > maxFollowed {
+		return true
+	}
+	hash := b.Events[i].Hash
+	if s.one {
+		hash = 0
+	}
+	if met && b.Offset(int(i)) < s.until {
+		s.followed[hash] = struct{}{}
+		return true
+	}
+	_, ok := s.followed[hash]
+	return ok
 }
 
 // NewSelector returns a selector of what of the subscription's own filter (nil: everything) is in the scope.
@@ -134,7 +164,7 @@ func (s *Selector) Select(b *pipeline.Batch, from, to int, runs []pipeline.Run) 
 
 // clip appends what of the run is in the scope.
 func (s *Selector) clip(b *pipeline.Batch, r pipeline.Run, runs []pipeline.Run) []pipeline.Run {
-	if s.narrow == nil && !s.scope.byName && !s.scope.byKey() {
+	if s.narrow == nil && !s.scope.byName && !s.scope.byKey() && s.followed == nil {
 		return append(runs, r)
 	}
 	if s.narrow != nil {
@@ -142,6 +172,7 @@ func (s *Selector) clip(b *pipeline.Batch, r pipeline.Run, runs []pipeline.Run) 
 	}
 	first, run, fail := len(runs), 0, 0
 	for i := r.From; i < r.To; i++ {
+		passes := true
 		if s.narrow != nil {
 			for run < len(s.some) && s.some[run].To <= i {
 				run++
@@ -149,8 +180,8 @@ func (s *Selector) clip(b *pipeline.Batch, r pipeline.Run, runs []pipeline.Run) 
 			for fail < len(s.fails) && s.fails[fail].Index < i {
 				fail++
 			}
-			passes := run < len(s.some) && s.some[run].From <= i
-			if !passes && (fail == len(s.fails) || s.fails[fail].Index != i) {
+			passes = run < len(s.some) && s.some[run].From <= i || fail < len(s.fails) && s.fails[fail].Index == i
+			if !passes && s.followed == nil {
 				continue
 			}
 		}
@@ -163,6 +194,9 @@ func (s *Selector) clip(b *pipeline.Batch, r pipeline.Run, runs []pipeline.Run) 
 			}
 		}
 		if !s.scope.hasKey(b, int(i)) {
+			continue
+		}
+		if s.followed != nil && !s.follows(b, i, passes) {
 			continue
 		}
 		if n := len(runs); n > first && runs[n-1].To == i {

@@ -2,6 +2,7 @@ package deliver
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -197,8 +198,10 @@ func (s *session) done(it *item, from, to uint32) {
 	if it.pass {
 		p := s.pass
 		it.left -= int(to - from)
+		p.front.mark(it.id, it.batch.Offset(int(from)), it.batch.Offset(int(to)))
+		s.save.dirty = true
 		if p.left -= int(to - from); it.left == 0 {
-			p.live.remove(it)
+			p.items.remove(it)
 			it.release(p.budget, true)
 		}
 		return
@@ -257,6 +260,7 @@ func (s *session) close() (pipeline.Cursor, error) {
 	s.publish()
 	err := s.save.finish(cur)
 	s.dropPass()
+	err = errors.Join(err, s.saveHold())
 	s.sub.number = s.number
 	if s.again {
 		s.sub.redriveOutage()

@@ -266,7 +266,7 @@ func (p *planned) count(ctx context.Context) error {
 		return fmt.Errorf("read the log: %w", err)
 	}
 	defer lr.Close()
-	only := p.sub.Selector(p.scope)
+	only := p.sub.Selector(p.scope, p.job.Kind, p.To)
 	var keys keyCount
 	var runs []pipeline.Run
 	for at := p.From; at < p.To; {

@@ -234,6 +234,78 @@ func TestCancel(t *testing.T) {
 	}
 }
 
+// TestRewindAndFenced: the window comes again, tagged or not, and the live cursor does not move back; both outlive a
+// restart while they are paused.
+func TestRewindAndFenced(t *testing.T) {
+	r := newRig(t, time.Millisecond)
+	sink := newCopies()
+	r.source(pipetest.NewScriptedSource(script(300)...))
+	r.subscribe("sub", sink)
+	r.wait(sink.RecordingSink, 300)
+	first, next := r.bounds()
+	r.settled("sub", next)
+	plain := len(sink.got(""))
+	rewind, plan := r.replay(ReplayRequest{Kind: pipeline.JobRewind, From: Point{Offset: first + 100}})
+	if j := r.job(rewind.ID, pipeline.JobDone); j.Done != 200 || j.Total != 200 || plan.Events != 200 || j.At != next || j.Live != next {
+		t.Fatalf("%+v %+v", j, plan)
+	}
+	if got := sink.got(""); len(got) != plain+200 || len(sink.got(rewind.ID)) != 0 {
+		t.Fatalf("%d came", len(got)-plain)
+	}
+	away := func(away bool) {
+		sink.mu.Lock()
+		defer sink.mu.Unlock()
+		if sink.fail = nil; away {
+			sink.fail = func(*pipeline.Delivery) error {
+				return &pipeline.DeliveryError{Class: pipeline.Unavailable, Reason: "away"}
+			}
+		}
+	}
+	away(true)
+	fenced, plan := r.replay(ReplayRequest{Kind: pipeline.JobFenced, From: Point{Offset: first + 250}, Scope: pipeline.Scope{Filter: "after.id == 280"}})
+	second, _ := r.replay(ReplayRequest{Kind: pipeline.JobRewind, From: Point{Offset: first}})
+	for began := false; !began; {
+		j := r.job(fenced.ID, pipeline.JobRunning, pipeline.JobWaiting)
+		began = j.Live > 0
+	}
+	if err := r.engine.PauseJob(t.Context(), fenced.ID, "lunch"); err != nil {
+		t.Fatal(err)
+	}
+	if s := r.job(second.ID, pipeline.JobWaiting); !strings.Contains(s.Reason, "holds keys") {
+		t.Fatalf("%+v", s)
+	}
+	if err := r.engine.RemoveSource("files"); err != nil {
+		t.Fatal(err)
+	}
+	if re := (*ReplayError)(nil); !errors.As(r.engine.CancelJob(t.Context(), fenced.ID, "ci"), &re) {
+		t.Fatal("a replay that holds keys was cancelled while nothing runs")
+	}
+	away(false)
+	r.source(pipetest.NewScriptedSource(script(300)...))
+	r.subscribe("sub", sink)
+	r.settled("sub", next)
+	if err := r.engine.ResumeJob(t.Context(), fenced.ID); err != nil {
+		t.Fatal(err)
+	}
+	if j := r.job(fenced.ID, pipeline.JobDone); j.Done != 1 || plan.Events != 1 {
+		t.Fatalf("%+v %+v", j, plan)
+	}
+	if got := sink.got(fenced.ID); !slices.Equal(got, []pipeline.Offset{first + 279}) {
+		t.Fatalf("copies %v", got)
+	}
+	r.job(second.ID, pipeline.JobDone)
+	if err := r.engine.CancelJob(t.Context(), second.ID, "ci"); err == nil || !strings.Contains(err.Error(), "it is done") {
+		t.Fatal(err)
+	}
+	u, err := r.engine.unit("files")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if floor, known := u.floor(u.currentLog()); !known || floor != next {
+		t.Fatalf("the log is held at %d of %d", floor, next)
+	}
+}
+
 // TestRefusedReplays: what is asked for wrongly says why, and changes nothing.
 func TestRefusedReplays(t *testing.T) {
 	r := newRig(t, time.Millisecond)

@@ -30,6 +30,7 @@ type replays struct {
 	known   bool
 	current *current
 	sub     *deliver.Subscription // while it runs
+	rate    meter                 // of a rewind
 }
 
 // current is the aside that runs.
@@ -94,20 +95,23 @@ func (r *replays) run(ctx context.Context, sub *deliver.Subscription) {
 	}()
 	for ctx.Err() == nil {
 		c, jobCtx, err := r.next(ctx, sub)
+		_, _, begun := sub.Replaying()
 		switch {
 		case err != nil:
 			r.warn(err)
-			r.rest(ctx, r.again)
+			r.rest(ctx, r.again, nil)
+		case c == nil && begun:
+			r.rest(ctx, 0, sub.Replayed())
 		case c == nil:
-			r.rest(ctx, 0)
+			r.rest(ctx, 0, nil)
 		default:
 			r.aside(jobCtx, c)
 		}
 	}
 }
 
-// rest waits for a wake, at most for d unless that is 0.
-func (r *replays) rest(ctx context.Context, d time.Duration) {
+// rest waits for a wake or the end of a rewind, at most for d unless that is 0.
+func (r *replays) rest(ctx context.Context, d time.Duration, ended <-chan struct{}) {
 	var due <-chan time.Time
 	if d > 0 {
 		t := time.NewTimer(d)
@@ -116,6 +120,7 @@ func (r *replays) rest(ctx context.Context, d time.Duration) {
 	}
 	select {
 	case <-r.wake:
+	case <-ended:
 	case <-due:
 	case <-ctx.Done():
 	}
@@ -146,9 +151,13 @@ func (r *replays) next(ctx context.Context, sub *deliver.Subscription) (*current
 	if err != nil {
 		return nil, nil, err
 	}
+	held, _, holding := sub.Replaying()
 	for _, j := range jobs {
-		if j.State == pipeline.JobPaused || j.Kind != pipeline.JobAside {
+		if j.State == pipeline.JobPaused || holding && j.Kind != pipeline.JobAside && j.ID != held.ID {
 			continue
+		}
+		if j.Kind != pipeline.JobAside {
+			return nil, nil, r.rewind(ctx, sub, j, holding)
 		}
 		a, err := sub.NewAside(j)
 		if err != nil {
@@ -162,6 +171,23 @@ func (r *replays) next(ctx context.Context, sub *deliver.Subscription) (*current
 		return c, ctx, nil
 	}
 	return nil, nil, nil
+}
+
+// rewind begins a rewind or fenced replay, unless it has begun: then the subscription goes on with it by itself.
+func (r *replays) rewind(ctx context.Context, sub *deliver.Subscription, j pipeline.Job, begun bool) error {
+	if begun {
+		return nil
+	}
+	err := sub.Rewind(ctx, j)
+	var failed *deliver.JobError
+	switch {
+	case errors.As(err, &failed):
+		return r.end(ctx, j, pipeline.JobFailed, failed.What)
+	case err != nil:
+		return fmt.Errorf("begin job %s: %w", j.ID, err)
+	}
+	_, err = r.read(ctx)
+	return err
 }
 
 // end makes the end of a job that does not run durable. r.turn is held.
@@ -210,7 +236,7 @@ func (r *replays) aside(ctx context.Context, c *current) {
 	close(c.done)
 	if err = errors.Join(err, unread); err != nil && ctx.Err() == nil {
 		r.warn(fmt.Errorf("job %s: %w", c.id, err))
-		r.rest(ctx, r.again)
+		r.rest(ctx, r.again, nil)
 	}
 }
 
@@ -246,11 +272,40 @@ func (r *replays) change(ctx context.Context, id string, to pipeline.JobState, r
 		return err
 	}
 	for _, j := range jobs {
-		if j.ID == id {
+		switch {
+		case j.ID != id:
+		case j.Live > 0:
+			return r.changeHeld(ctx, j, to, reason)
+		default:
 			return r.end(ctx, j, to, reason)
 		}
 	}
 	return refuse("job %s has ended", id)
+}
+
+// changeHeld changes a rewind or fenced replay that has begun. r.turn is held.
+func (r *replays) changeHeld(ctx context.Context, j pipeline.Job, to pipeline.JobState, reason string) error {
+	r.mu.Lock()
+	sub := r.sub
+	r.mu.Unlock()
+	err := deliver.ErrNotRunning
+	if sub != nil {
+		err = sub.ChangeRewind(ctx, to, reason)
+	}
+	var ended *deliver.JobError
+	switch {
+	case errors.As(err, &ended):
+		return refuse("job %s: %s", j.ID, ended.What)
+	case errors.Is(err, deliver.ErrNotRunning) && to == pipeline.JobCancelled:
+		return refuse("job %s has taken keys back, which are brought up to live before it ends: cancel it while its subscription runs", j.ID)
+	case errors.Is(err, deliver.ErrNotRunning):
+		return r.end(ctx, j, to, reason)
+	case err != nil:
+		return err
+	}
+	_, err = r.read(ctx)
+	r.poke()
+	return err
 }
 
 // became says whether a job that ran is now what was asked for: it may have ended first.
@@ -280,6 +335,13 @@ func (r *replays) wanted() (o pipeline.Offset, any, known bool) {
 	defer r.mu.Unlock()
 	for _, j := range r.jobs {
 		at := j.At
+		if r.sub != nil {
+			if h, wanted, ok := r.sub.Replaying(); ok && h.ID == j.ID {
+				at = wanted
+			}
+		} else if j.Live > 0 {
+			at = min(at, j.From) // what it follows is found anew
+		}
 		if c := r.current; c != nil && c.id == j.ID {
 			at = c.aside.Wanted()
 		}
@@ -299,21 +361,40 @@ func (r *replays) status(j pipeline.Job, now time.Time) JobStatus {
 		return s
 	}
 	c := r.current
+	var held pipeline.Job
+	if r.sub != nil {
+		held, _, _ = r.sub.Replaying()
+	}
 	switch {
 	case c != nil && c.id == j.ID:
 		s.Job = c.aside.Job()
-		s.Rate = c.rate.measure(now, s.Done)
-		if s.Rate > 0 && s.Total > s.Done {
-			s.Left = time.Duration(float64(s.Total-s.Done) / s.Rate * float64(time.Second))
+		s.measure(&c.rate, now)
+	case held.ID == j.ID:
+		s.Job = held
+		s.measure(&r.rate, now)
+		if st := r.sub.State(); s.State == pipeline.JobRunning && st != deliver.StateRunning && st != deliver.StateRetrying {
+			s.State, s.Reason = pipeline.JobWaiting, "the subscription is "+st
 		}
 	case c != nil:
 		s.State, s.Reason = pipeline.JobWaiting, "job "+c.id+" runs first"
+	case held.State == pipeline.JobPaused:
+		s.State, s.Reason = pipeline.JobWaiting, "job "+held.ID+", which is paused, holds keys"
+	case held.ID != "":
+		s.State, s.Reason = pipeline.JobWaiting, "job "+held.ID+" runs first"
 	case r.sub != nil:
 		s.State, s.Reason = pipeline.JobWaiting, "it begins"
 	default:
 		s.State, s.Reason = pipeline.JobWaiting, "the subscription does not run"
 	}
 	return s
+}
+
+// measure notes how fast the job gets on.
+func (s *JobStatus) measure(m *meter, now time.Time) {
+	s.Rate = m.measure(now, s.Done)
+	if s.Rate > 0 && s.Total > s.Done {
+		s.Left = time.Duration(float64(s.Total-s.Done) / s.Rate * float64(time.Second))
+	}
 }
 
 // add makes a job durable; it runs when it is its turn.

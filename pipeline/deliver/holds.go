@@ -1,0 +1,125 @@
+package deliver
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/leat-cdc/leat/pipeline"
+)
+
+// Rewind begins a job of the kind rewind or fenced. It returns once that is durable; it does not wait for the
+// deliveries. One runs at a time: see Replaying. ErrNotRunning outside Run.
+func (s *Subscription) Rewind(ctx context.Context, j pipeline.Job) error {
+	return s.command(ctx, command{kind: cmdRewind, job: j})
+}
+
+// ChangeRewind pauses, resumes or cancels the job that Rewind began. While it is paused its keys stay held. When it
+// is cancelled, keys that it took back are brought up to live before it ends. ErrNotRunning outside Run.
+func (s *Subscription) ChangeRewind(ctx context.Context, to pipeline.JobState, reason string) error {
+	return s.command(ctx, command{kind: cmdChange, job: pipeline.Job{State: to}, reason: reason})
+}
+
+// Replaying returns the job that Rewind began, as it stands, and the offset from which it needs the log; ok is false
+// when there is none.
+func (s *Subscription) Replaying() (j pipeline.Job, wanted pipeline.Offset, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.hold == nil {
+		return j, 0, false
+	}
+	wanted = min(s.hold.stored, s.hold.from())
+	return s.hold.job, wanted, true
+}
+
+// State is Status.State.
+func (s *Subscription) State() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.status.State
+}
+
+// Replayed tells when the job that Rewind began has ended.
+func (s *Subscription) Replayed() <-chan struct{} { return s.holdEnded }
+
+// loadHold reads whether keys are held for a job. One of another log holds nothing of this one.
+func (s *Subscription) loadHold(ctx context.Context) error {
+	s.setHold(nil)
+	if s.cfg.Jobs == nil {
+		return nil
+	}
+	all, err := s.cfg.Jobs.Jobs(ctx, s.cfg.Name)
+	if err != nil {
+		return fmt.Errorf("read the jobs: %w", err)
+	}
+	for _, j := range all {
+		if j.Kind == pipeline.JobAside || j.Live == 0 || j.State.Ended() || j.Log != s.cfg.Log.ID() {
+			continue
+		}
+		h, err := newHold(&s.cfg, j)
+		if err != nil {
+			return err
+		}
+		s.setHold(h)
+		return nil
+	}
+	return nil
+}
+
+// rewind begins to hold the keys of a job from where the cursor stands.
+func (s *Subscription) rewind(ctx context.Context, cur pipeline.Cursor, j pipeline.Job) error {
+	if s.hold != nil {
+		return fmt.Errorf("job %s of subscription %q holds keys already: one at a time", s.hold.job.ID, s.cfg.Name)
+	}
+	if cur.Log != j.Log {
+		return &JobError{fmt.Sprintf("its window is one of log %s, but the cursor of subscription %q is one of %s", j.Log, s.cfg.Name, cur.Log)}
+	}
+	if j.From >= max(cur.Low, cur.High) {
+		return &JobError{fmt.Sprintf("there is nothing to deliver again from offset %d on: subscription %q has read up to %d", j.From, s.cfg.Name, max(cur.Low, cur.High))}
+	}
+	j.Live, j.To = cur.Low, max(cur.Low, cur.High)
+	j.At = min(j.From, j.Live)
+	j.High = j.At
+	h, err := newHold(&s.cfg, j)
+	if err != nil {
+		return &JobError{err.Error()}
+	}
+	h.given = j.At
+	if err := s.cfg.Jobs.PutJob(ctx, j); err != nil {
+		return fmt.Errorf("begin job %s: %w", j.ID, err)
+	}
+	s.setHold(h)
+	return nil
+}
+
+// changeHold pauses, resumes or cancels.
+func (s *Subscription) changeHold(ctx context.Context, to pipeline.JobState, reason string) error {
+	if s.hold == nil {
+		return &JobError{"it has ended"}
+	}
+	j := s.hold.job
+	switch {
+	case to == pipeline.JobCancelled:
+		if j.Stop == 0 {
+			given := s.hold.given
+			if given == 0 {
+				given = j.High
+			}
+			j.Stop = max(j.From, min(given, j.Live)) // nothing is meant below From
+		}
+		j.State, j.Reason = pipeline.JobRunning, reason
+	case j.Stop > 0 && to == pipeline.JobPaused:
+		return &JobError{"it is being cancelled: keys that it took back are brought up to live first"}
+	default:
+		j.State, j.Reason = to, reason
+	}
+	h, err := newHold(&s.cfg, j)
+	if err != nil {
+		return err
+	}
+	h.given = s.hold.given
+	if err := s.cfg.Jobs.PutJob(ctx, j); err != nil {
+		return fmt.Errorf("change job %s: %w", j.ID, err)
+	}
+	s.setHold(h)
+	return nil
+}
