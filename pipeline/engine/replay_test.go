@@ -301,8 +301,14 @@ func TestRewindAndFenced(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if floor, known := u.floor(u.currentLog()); !known || floor != next {
-		t.Fatalf("the log is held at %d of %d", floor, next)
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		floor, known := u.floor(u.currentLog())
+		if known && floor == next {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("the log is held at %d of %d", floor, next)
+		}
 	}
 }
 

@@ -45,6 +45,9 @@ type current struct {
 	rate   meter
 }
 
+// soon is when is looked again whether the subscription runs by now.
+const soon = 20 * time.Millisecond
+
 // meter measures a rate over about ten seconds.
 type meter struct {
 	at   time.Time
@@ -97,6 +100,8 @@ func (r *replays) run(ctx context.Context, sub *deliver.Subscription) {
 		c, jobCtx, err := r.next(ctx, sub)
 		_, _, begun := sub.Replaying()
 		switch {
+		case errors.Is(err, deliver.ErrNotRunning): // not yet
+			r.rest(ctx, soon, nil)
 		case err != nil:
 			r.warn(err)
 			r.rest(ctx, r.again, nil)
@@ -153,6 +158,11 @@ func (r *replays) next(ctx context.Context, sub *deliver.Subscription) (*current
 	}
 	held, _, holding := sub.Replaying()
 	for _, j := range jobs {
+		if j.ID == held.ID && j.State != held.State { // changed while the subscription was being started
+			if err := sub.ChangeRewind(ctx, j.State, j.Reason); err != nil {
+				return nil, nil, err
+			}
+		}
 		if j.State == pipeline.JobPaused || holding && j.Kind != pipeline.JobAside && j.ID != held.ID {
 			continue
 		}
