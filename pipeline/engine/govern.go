@@ -102,11 +102,11 @@ func (g *governor) look() {
 	}
 }
 
-// squeezes: the disk is so full that the log must not grow.
-func (g *governor) squeezes() bool {
+// stage is how full our disk is.
+func (g *governor) stage() flow.DiskStage {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.full >= flow.DiskLaggard
+	return g.full
 }
 
 // now is the verdict in force.

@@ -336,14 +336,18 @@ func (r *replays) became(ctx context.Context, id string, to pipeline.JobState) e
 	return nil
 }
 
-// wanted is the lowest offset that a job needs; known is false until they were read.
-func (r *replays) wanted() (o pipeline.Offset, any, known bool) {
+// wanted is the lowest offset that a job needs, asides left out unless there is room for them; known is false until
+// they were read.
+func (r *replays) wanted(asides bool) (o pipeline.Offset, any, known bool) {
 	if r.store == nil {
 		return 0, false, true
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, j := range r.jobs {
+		if j.Kind == pipeline.JobAside && !asides {
+			continue
+		}
 		at := j.At
 		if r.sub != nil {
 			if h, wanted, ok := r.sub.Replaying(); ok && h.ID == j.ID {

@@ -161,7 +161,7 @@ func (u *unit) keepFloor(ctx context.Context, log pipeline.Log) {
 		case <-ctx.Done():
 			return
 		}
-		if k, ok := log.(pipeline.Keeper); ok && squeezed != u.governor.squeezes() {
+		if k, ok := log.(pipeline.Keeper); ok && squeezed != (u.governor.stage() >= flow.DiskLaggard) {
 			squeezed = !squeezed
 			k.Squeeze(squeezed)
 		}
@@ -179,11 +179,12 @@ func (u *unit) floor(log pipeline.Log) (floor pipeline.Offset, known bool) {
 	u.mu.Lock()
 	runners := slices.Collect(maps.Values(u.runners))
 	u.mu.Unlock() // Hold may have a lock of its own
+	room := u.governor.stage() < flow.DiskReplays
 	for _, r := range runners {
 		if r.spec.Deliver.Laggard == deliver.LaggardSkip {
 			continue // it holds nothing back: what retention takes is listed as skipped
 		}
-		o, ok := r.progress()
+		o, ok := r.progress(room)
 		if !ok {
 			return 0, false
 		}
@@ -365,8 +366,8 @@ func (r *runner) current() *deliver.Subscription {
 }
 
 // progress is where the subscription's cursor stands on disk, or below it what its parked keys hold, where nobody
-// copies that.
-func (r *runner) progress() (pipeline.Offset, bool) {
+// copies that; or, while our disk has room for it, what its replays aside still want.
+func (r *runner) progress(room bool) (pipeline.Offset, bool) {
 	s := r.current()
 	if s == nil {
 		return 0, false
@@ -376,7 +377,7 @@ func (r *runner) progress() (pipeline.Offset, bool) {
 	if any && !s.KeepsCopies() {
 		o = min(o, parked)
 	}
-	replay, any, read := r.replays.wanted()
+	replay, any, read := r.replays.wanted(room)
 	if any {
 		o = min(o, replay)
 	}
