@@ -17,6 +17,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
 	"github.com/leat-cdc/leat/schemas/envelope/leatv1/leatv1connect"
 )
 
@@ -28,6 +29,8 @@ type Hub struct {
 	// Starting, when set, says whether a subscription that has no sink yet is about to have one: its clients
 	// are told to come again instead of that it does not exist.
 	Starting func(subscription string) bool
+	// Fetch, when set, answers FetchRequests; it is called once the caller may read the subscription.
+	Fetch func(ctx context.Context, r *leatv1.FetchRequest) (*leatv1.FetchResponse, error)
 
 	mu    sync.Mutex
 	sinks map[string]*Sink
@@ -75,6 +78,27 @@ func (h *Hub) Handler(opts ...connect.HandlerOption) (string, http.Handler) {
 
 // Wait blocks until the goroutines of all streams are gone; call it when the HTTP server was closed.
 func (h *Hub) Wait() { h.wg.Wait() }
+
+// Fetch reads a stretch of the log, where the Hub can.
+func (s *service) Fetch(ctx context.Context, r *connect.Request[leatv1.FetchRequest]) (*connect.Response[leatv1.FetchResponse], error) {
+	name := r.Msg.GetSubscription()
+	switch {
+	case s.h.Fetch == nil:
+		return nil, connect.NewError(connect.CodeUnimplemented, errors.New("this server fetches no stretches of the log"))
+	case name == "":
+		return nil, connect.NewError(connect.CodeInvalidArgument, errors.New("no subscription named"))
+	}
+	if s.h.Authorize != nil {
+		if err := s.h.Authorize(ctx, name); err != nil {
+			return nil, err
+		}
+	}
+	m, err := s.h.Fetch(ctx, r.Msg)
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(m), nil
+}
 
 // service implements the handler; apart from Hub so that its methods are not Hub's.
 type service struct{ h *Hub }

@@ -1385,6 +1385,166 @@ func (x *ExtendResponse) GetRefused() []string {
 	return nil
 }
 
+type FetchRequest struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Subscription string                 `protobuf:"bytes,1,opt,name=subscription,proto3" json:"subscription,omitempty"`
+	// [from, to) of offsets. from 0: the oldest that the log keeps; to 0: the end of the log now.
+	From uint64 `protobuf:"varint,2,opt,name=from,proto3" json:"from,omitempty"`
+	To   uint64 `protobuf:"varint,3,opt,name=to,proto3" json:"to,omitempty"`
+	// Only events whose keys are in one of these ranges of the source, open or closed; none: all.
+	Ranges []uint64 `protobuf:"varint,4,rep,packed,name=ranges,proto3" json:"ranges,omitempty"`
+	// Only tables that match one of these globs over schema.table; none: all.
+	Tables []string `protobuf:"bytes,5,rep,name=tables,proto3" json:"tables,omitempty"`
+	// At most so many events; 0 = 1,000, at most 10,000.
+	Limit uint32 `protobuf:"varint,6,opt,name=limit,proto3" json:"limit,omitempty"`
+	// About so many bytes of events; 0 = 1 MiB, at most 8 MiB. One event is returned whatever its size.
+	MaxBytes      uint64 `protobuf:"varint,7,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FetchRequest) Reset() {
+	*x = FetchRequest{}
+	mi := &file_leat_v1_subscriber_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FetchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FetchRequest) ProtoMessage() {}
+
+func (x *FetchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_subscriber_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FetchRequest.ProtoReflect.Descriptor instead.
+func (*FetchRequest) Descriptor() ([]byte, []int) {
+	return file_leat_v1_subscriber_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *FetchRequest) GetSubscription() string {
+	if x != nil {
+		return x.Subscription
+	}
+	return ""
+}
+
+func (x *FetchRequest) GetFrom() uint64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *FetchRequest) GetTo() uint64 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
+func (x *FetchRequest) GetRanges() []uint64 {
+	if x != nil {
+		return x.Ranges
+	}
+	return nil
+}
+
+func (x *FetchRequest) GetTables() []string {
+	if x != nil {
+		return x.Tables
+	}
+	return nil
+}
+
+func (x *FetchRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *FetchRequest) GetMaxBytes() uint64 {
+	if x != nil {
+		return x.MaxBytes
+	}
+	return 0
+}
+
+type FetchResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Without a lease; in order of offsets.
+	Events *Events `protobuf:"bytes,1,opt,name=events,proto3" json:"events,omitempty"`
+	// Where the next Fetch begins.
+	Next uint64 `protobuf:"varint,2,opt,name=next,proto3" json:"next,omitempty"`
+	// Everything up to to was looked at.
+	End           bool `protobuf:"varint,3,opt,name=end,proto3" json:"end,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FetchResponse) Reset() {
+	*x = FetchResponse{}
+	mi := &file_leat_v1_subscriber_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FetchResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FetchResponse) ProtoMessage() {}
+
+func (x *FetchResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_subscriber_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FetchResponse.ProtoReflect.Descriptor instead.
+func (*FetchResponse) Descriptor() ([]byte, []int) {
+	return file_leat_v1_subscriber_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *FetchResponse) GetEvents() *Events {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *FetchResponse) GetNext() uint64 {
+	if x != nil {
+		return x.Next
+	}
+	return 0
+}
+
+func (x *FetchResponse) GetEnd() bool {
+	if x != nil {
+		return x.End
+	}
+	return false
+}
+
 var File_leat_v1_subscriber_proto protoreflect.FileDescriptor
 
 const file_leat_v1_subscriber_proto_rawDesc = "" +
@@ -1473,17 +1633,30 @@ const file_leat_v1_subscriber_proto_rawDesc = "" +
 	"\x06leases\x18\x02 \x03(\tR\x06leases\"b\n" +
 	"\x0eExtendResponse\x126\n" +
 	"\bdeadline\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\x12\x18\n" +
-	"\arefused\x18\x02 \x03(\tR\arefused*[\n" +
+	"\arefused\x18\x02 \x03(\tR\arefused\"\xb9\x01\n" +
+	"\fFetchRequest\x12\"\n" +
+	"\fsubscription\x18\x01 \x01(\tR\fsubscription\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\x04R\x04from\x12\x0e\n" +
+	"\x02to\x18\x03 \x01(\x04R\x02to\x12\x16\n" +
+	"\x06ranges\x18\x04 \x03(\x04R\x06ranges\x12\x16\n" +
+	"\x06tables\x18\x05 \x03(\tR\x06tables\x12\x14\n" +
+	"\x05limit\x18\x06 \x01(\rR\x05limit\x12\x1b\n" +
+	"\tmax_bytes\x18\a \x01(\x04R\bmaxBytes\"^\n" +
+	"\rFetchResponse\x12'\n" +
+	"\x06events\x18\x01 \x01(\v2\x0f.leat.v1.EventsR\x06events\x12\x12\n" +
+	"\x04next\x18\x02 \x01(\x04R\x04next\x12\x10\n" +
+	"\x03end\x18\x03 \x01(\bR\x03end*[\n" +
 	"\aVerdict\x12\x17\n" +
 	"\x13VERDICT_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rVERDICT_RETRY\x10\x01\x12\x11\n" +
 	"\rVERDICT_FATAL\x10\x02\x12\x11\n" +
-	"\rVERDICT_DEFER\x10\x032\xf7\x01\n" +
+	"\rVERDICT_DEFER\x10\x032\xaf\x02\n" +
 	"\x11SubscriberService\x127\n" +
 	"\x04Pull\x12\x14.leat.v1.PullRequest\x1a\x15.leat.v1.PullResponse(\x010\x01\x12<\n" +
 	"\aReceive\x12\x17.leat.v1.ReceiveRequest\x1a\x18.leat.v1.ReceiveResponse\x120\n" +
 	"\x03Ack\x12\x13.leat.v1.AckRequest\x1a\x14.leat.v1.AckResponse\x129\n" +
-	"\x06Extend\x12\x16.leat.v1.ExtendRequest\x1a\x17.leat.v1.ExtendResponseB9Z7github.com/leat-cdc/leat/schemas/envelope/leatv1;leatv1b\x06proto3"
+	"\x06Extend\x12\x16.leat.v1.ExtendRequest\x1a\x17.leat.v1.ExtendResponse\x126\n" +
+	"\x05Fetch\x12\x15.leat.v1.FetchRequest\x1a\x16.leat.v1.FetchResponseB9Z7github.com/leat-cdc/leat/schemas/envelope/leatv1;leatv1b\x06proto3"
 
 var (
 	file_leat_v1_subscriber_proto_rawDescOnce sync.Once
@@ -1498,7 +1671,7 @@ func file_leat_v1_subscriber_proto_rawDescGZIP() []byte {
 }
 
 var file_leat_v1_subscriber_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_leat_v1_subscriber_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_leat_v1_subscriber_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_leat_v1_subscriber_proto_goTypes = []any{
 	(Verdict)(0),                  // 0: leat.v1.Verdict
 	(*PullRequest)(nil),           // 1: leat.v1.PullRequest
@@ -1520,10 +1693,12 @@ var file_leat_v1_subscriber_proto_goTypes = []any{
 	(*AckResponse)(nil),           // 17: leat.v1.AckResponse
 	(*ExtendRequest)(nil),         // 18: leat.v1.ExtendRequest
 	(*ExtendResponse)(nil),        // 19: leat.v1.ExtendResponse
-	(*durationpb.Duration)(nil),   // 20: google.protobuf.Duration
-	(*Event)(nil),                 // 21: leat.v1.Event
-	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
-	(*Table)(nil),                 // 23: leat.v1.Table
+	(*FetchRequest)(nil),          // 20: leat.v1.FetchRequest
+	(*FetchResponse)(nil),         // 21: leat.v1.FetchResponse
+	(*durationpb.Duration)(nil),   // 22: google.protobuf.Duration
+	(*Event)(nil),                 // 23: leat.v1.Event
+	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
+	(*Table)(nil),                 // 25: leat.v1.Table
 }
 var file_leat_v1_subscriber_proto_depIdxs = []int32{
 	2,  // 0: leat.v1.PullRequest.start:type_name -> leat.v1.Start
@@ -1532,36 +1707,39 @@ var file_leat_v1_subscriber_proto_depIdxs = []int32{
 	5,  // 3: leat.v1.PullRequest.nack:type_name -> leat.v1.Nack
 	6,  // 4: leat.v1.PullRequest.extend:type_name -> leat.v1.Extend
 	0,  // 5: leat.v1.Nack.verdict:type_name -> leat.v1.Verdict
-	20, // 6: leat.v1.Nack.delay:type_name -> google.protobuf.Duration
+	22, // 6: leat.v1.Nack.delay:type_name -> google.protobuf.Duration
 	8,  // 7: leat.v1.PullResponse.events:type_name -> leat.v1.Events
 	9,  // 8: leat.v1.PullResponse.resolved:type_name -> leat.v1.Resolved
 	10, // 9: leat.v1.PullResponse.revoked:type_name -> leat.v1.Revoked
 	11, // 10: leat.v1.PullResponse.refused:type_name -> leat.v1.Refused
 	12, // 11: leat.v1.PullResponse.extended:type_name -> leat.v1.Extended
-	21, // 12: leat.v1.Events.events:type_name -> leat.v1.Event
-	22, // 13: leat.v1.Events.deadline:type_name -> google.protobuf.Timestamp
-	23, // 14: leat.v1.Events.tables:type_name -> leat.v1.Table
-	22, // 15: leat.v1.Resolved.time:type_name -> google.protobuf.Timestamp
-	22, // 16: leat.v1.Extended.deadline:type_name -> google.protobuf.Timestamp
-	20, // 17: leat.v1.ReceiveRequest.wait:type_name -> google.protobuf.Duration
+	23, // 12: leat.v1.Events.events:type_name -> leat.v1.Event
+	24, // 13: leat.v1.Events.deadline:type_name -> google.protobuf.Timestamp
+	25, // 14: leat.v1.Events.tables:type_name -> leat.v1.Table
+	24, // 15: leat.v1.Resolved.time:type_name -> google.protobuf.Timestamp
+	24, // 16: leat.v1.Extended.deadline:type_name -> google.protobuf.Timestamp
+	22, // 17: leat.v1.ReceiveRequest.wait:type_name -> google.protobuf.Duration
 	8,  // 18: leat.v1.ReceiveResponse.events:type_name -> leat.v1.Events
 	16, // 19: leat.v1.AckRequest.nacks:type_name -> leat.v1.NackItem
 	0,  // 20: leat.v1.NackItem.verdict:type_name -> leat.v1.Verdict
-	20, // 21: leat.v1.NackItem.delay:type_name -> google.protobuf.Duration
-	22, // 22: leat.v1.ExtendResponse.deadline:type_name -> google.protobuf.Timestamp
-	1,  // 23: leat.v1.SubscriberService.Pull:input_type -> leat.v1.PullRequest
-	13, // 24: leat.v1.SubscriberService.Receive:input_type -> leat.v1.ReceiveRequest
-	15, // 25: leat.v1.SubscriberService.Ack:input_type -> leat.v1.AckRequest
-	18, // 26: leat.v1.SubscriberService.Extend:input_type -> leat.v1.ExtendRequest
-	7,  // 27: leat.v1.SubscriberService.Pull:output_type -> leat.v1.PullResponse
-	14, // 28: leat.v1.SubscriberService.Receive:output_type -> leat.v1.ReceiveResponse
-	17, // 29: leat.v1.SubscriberService.Ack:output_type -> leat.v1.AckResponse
-	19, // 30: leat.v1.SubscriberService.Extend:output_type -> leat.v1.ExtendResponse
-	27, // [27:31] is the sub-list for method output_type
-	23, // [23:27] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	22, // 21: leat.v1.NackItem.delay:type_name -> google.protobuf.Duration
+	24, // 22: leat.v1.ExtendResponse.deadline:type_name -> google.protobuf.Timestamp
+	8,  // 23: leat.v1.FetchResponse.events:type_name -> leat.v1.Events
+	1,  // 24: leat.v1.SubscriberService.Pull:input_type -> leat.v1.PullRequest
+	13, // 25: leat.v1.SubscriberService.Receive:input_type -> leat.v1.ReceiveRequest
+	15, // 26: leat.v1.SubscriberService.Ack:input_type -> leat.v1.AckRequest
+	18, // 27: leat.v1.SubscriberService.Extend:input_type -> leat.v1.ExtendRequest
+	20, // 28: leat.v1.SubscriberService.Fetch:input_type -> leat.v1.FetchRequest
+	7,  // 29: leat.v1.SubscriberService.Pull:output_type -> leat.v1.PullResponse
+	14, // 30: leat.v1.SubscriberService.Receive:output_type -> leat.v1.ReceiveResponse
+	17, // 31: leat.v1.SubscriberService.Ack:output_type -> leat.v1.AckResponse
+	19, // 32: leat.v1.SubscriberService.Extend:output_type -> leat.v1.ExtendResponse
+	21, // 33: leat.v1.SubscriberService.Fetch:output_type -> leat.v1.FetchResponse
+	29, // [29:34] is the sub-list for method output_type
+	24, // [24:29] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_leat_v1_subscriber_proto_init() }
@@ -1590,7 +1768,7 @@ func file_leat_v1_subscriber_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_leat_v1_subscriber_proto_rawDesc), len(file_leat_v1_subscriber_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   19,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -57,7 +57,7 @@ var allowed = map[string]string{
 	"Status": "read operate", "Plan": "operate", "Parked": "read operate", "AuditLog": "read operate", "Explain": "read operate", "Tail": "read operate",
 	"Apply": "operate", "Pause": "operate", "Resume": "operate", "Seek": "operate", "Throttle": "operate", "Redrive": "operate", "Discard": "operate", "RemoveSource": "operate",
 	"Ranges": "read operate", "SplitRange": "operate", "MergeRanges": "operate", "Replay": "operate", "Jobs": "read operate", "PauseJob": "operate", "ResumeJob": "operate", "CancelJob": "operate",
-	"Pull": "search", "Receive": "search", "Ack": "search", "Extend": "search",
+	"Pull": "search", "Receive": "search", "Ack": "search", "Extend": "search", "Fetch": "search",
 	"/v1/subscriptions/search/events":           "read operate search",
 	"/schemas/files/public.fi%2Eles%20%C3%BC/3": "read operate search other publish",
 	"/metrics": "read operate", "/healthz": "read operate search other publish wrong nobody", "/readyz": "read operate search other publish wrong nobody",
@@ -145,6 +145,8 @@ func call(x *served, c *http.Client, what string, opts ...connect.ClientOption) 
 		_, err = s.Receive(ctx, connect.NewRequest(&leatv1.ReceiveRequest{Subscription: "search"}))
 	case "Ack":
 		_, err = s.Ack(ctx, connect.NewRequest(&leatv1.AckRequest{Subscription: "search"}))
+	case "Fetch":
+		_, err = s.Fetch(ctx, connect.NewRequest(&leatv1.FetchRequest{Subscription: "search"}))
 	case "Extend":
 		_, err = s.Extend(ctx, connect.NewRequest(&leatv1.ExtendRequest{Subscription: "search"}))
 	default:

@@ -65,6 +65,9 @@ func kindOf(err error) Kind {
 	return Internal
 }
 
+// ConnectError gives an error of the Backend's kinds the code that clients see; nil stays nil.
+func ConnectError(err error) error { return connectError(err) }
+
 // connectError gives err the code of its kind.
 func connectError(err error) error {
 	if err == nil {

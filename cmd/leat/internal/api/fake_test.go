@@ -152,6 +152,9 @@ func (s *subscriber) Receive(context.Context, *connect.Request[leatv1.ReceiveReq
 func (s *subscriber) Ack(context.Context, *connect.Request[leatv1.AckRequest]) (*connect.Response[leatv1.AckResponse], error) {
 	return connect.NewResponse(&leatv1.AckResponse{}), nil
 }
+func (s *subscriber) Fetch(context.Context, *connect.Request[leatv1.FetchRequest]) (*connect.Response[leatv1.FetchResponse], error) {
+	return connect.NewResponse(&leatv1.FetchResponse{}), nil
+}
 func (s *subscriber) Extend(context.Context, *connect.Request[leatv1.ExtendRequest]) (*connect.Response[leatv1.ExtendResponse], error) {
 	return connect.NewResponse(&leatv1.ExtendResponse{}), nil
 }

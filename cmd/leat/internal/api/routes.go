@@ -60,6 +60,7 @@ var routes = []route{
 	{path: leatv1connect.SubscriberServiceReceiveProcedure, need: needSubscribe, shape: stream, rpc: true},
 	{path: leatv1connect.SubscriberServiceAckProcedure, need: needSubscribe, rpc: true},
 	{path: leatv1connect.SubscriberServiceExtendProcedure, need: needSubscribe, rpc: true},
+	{path: leatv1connect.SubscriberServiceFetchProcedure, need: needSubscribe, rpc: true},
 
 	{path: reflectV1, need: needToken, shape: stream, rpc: true},
 	{path: reflectV1Alpha, need: needToken, shape: stream, rpc: true},

@@ -59,6 +59,7 @@ type Server struct {
 	commits   map[string]commitAt           // by subscription
 	arrivals  map[string]arrival            // by source
 	logFull   map[string]bool
+	fetches   *fetches
 	webhooks  map[string]*webhook.Sink // by subscription, as opened last
 	throttles *throttles
 	feeds     *feeds
@@ -88,6 +89,8 @@ func newServer(ctx context.Context, o Options, tel *telemetry.Telemetry, addr ne
 		s.publicURL = scheme + "://" + addr.String()
 	}
 	s.hub.Authorize = api.MaySubscribe
+	s.fetches = newFetches(int64(o.Config.Memory))
+	s.hub.Fetch = s.fetch
 	s.hub.Starting = func(name string) bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -163,6 +166,7 @@ func (s *Server) quiesce() { s.ended = s.engine.Stop() }
 
 func (s *Server) stop() error {
 	s.stopThrottles()
+	s.fetches.scans.Close()
 	return errors.Join(s.ended, s.engine.Stop(), s.store.Close())
 }
 

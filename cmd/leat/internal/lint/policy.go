@@ -40,6 +40,8 @@ var Policy = []Rule{
 var Within = []Rule{
 	{"cmd/leat/internal/config", []string{"cmd/leat/internal/config"}, "the file knows nothing of who reads it"},
 	{"cmd/leat/internal/api", []string{"cmd/leat/internal/config"}, "the API knows its Backend only"},
+	{"cmd/leat/internal/scans", nil, "reads logs, whoever asks"},
+	{"cmd/leat/internal/waits", nil, "puts a status in words, wherever it is shown"},
 	{"cmd/leat/internal/cli", []string{"cmd/leat/internal/cli", "cmd/leat/internal/config"}, "commands reach the program by Deps, the server by the API"},
 	{"cmd/leat/internal/cli/screen", nil, "writes for people, whatever it is"},
 	{"cmd/leat/internal/cli/fault", []string{"cmd/leat/internal/cli/screen", "cmd/leat/internal/config"}, "what goes wrong is below what may go wrong"},

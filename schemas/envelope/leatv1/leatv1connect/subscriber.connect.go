@@ -43,6 +43,8 @@ const (
 	// SubscriberServiceExtendProcedure is the fully-qualified name of the SubscriberService's Extend
 	// RPC.
 	SubscriberServiceExtendProcedure = "/leat.v1.SubscriberService/Extend"
+	// SubscriberServiceFetchProcedure is the fully-qualified name of the SubscriberService's Fetch RPC.
+	SubscriberServiceFetchProcedure = "/leat.v1.SubscriberService/Fetch"
 )
 
 // SubscriberServiceClient is a client for the leat.v1.SubscriberService service.
@@ -57,6 +59,9 @@ type SubscriberServiceClient interface {
 	Ack(context.Context, *connect.Request[leatv1.AckRequest]) (*connect.Response[leatv1.AckResponse], error)
 	// Extend prolongs leases by the subscription's lease time from now.
 	Extend(context.Context, *connect.Request[leatv1.ExtendRequest]) (*connect.Response[leatv1.ExtendResponse], error)
+	// Fetch returns a stretch of the log as the subscription sees it: of any subscription, whatever its sink. It
+	// moves no cursor and leases nothing; what several ask for at once is read once.
+	Fetch(context.Context, *connect.Request[leatv1.FetchRequest]) (*connect.Response[leatv1.FetchResponse], error)
 }
 
 // NewSubscriberServiceClient constructs a client for the leat.v1.SubscriberService service. By
@@ -94,6 +99,12 @@ func NewSubscriberServiceClient(httpClient connect.HTTPClient, baseURL string, o
 			connect.WithSchema(subscriberServiceMethods.ByName("Extend")),
 			connect.WithClientOptions(opts...),
 		),
+		fetch: connect.NewClient[leatv1.FetchRequest, leatv1.FetchResponse](
+			httpClient,
+			baseURL+SubscriberServiceFetchProcedure,
+			connect.WithSchema(subscriberServiceMethods.ByName("Fetch")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -103,6 +114,7 @@ type subscriberServiceClient struct {
 	receive *connect.Client[leatv1.ReceiveRequest, leatv1.ReceiveResponse]
 	ack     *connect.Client[leatv1.AckRequest, leatv1.AckResponse]
 	extend  *connect.Client[leatv1.ExtendRequest, leatv1.ExtendResponse]
+	fetch   *connect.Client[leatv1.FetchRequest, leatv1.FetchResponse]
 }
 
 // Pull calls leat.v1.SubscriberService.Pull.
@@ -125,6 +137,11 @@ func (c *subscriberServiceClient) Extend(ctx context.Context, req *connect.Reque
 	return c.extend.CallUnary(ctx, req)
 }
 
+// Fetch calls leat.v1.SubscriberService.Fetch.
+func (c *subscriberServiceClient) Fetch(ctx context.Context, req *connect.Request[leatv1.FetchRequest]) (*connect.Response[leatv1.FetchResponse], error) {
+	return c.fetch.CallUnary(ctx, req)
+}
+
 // SubscriberServiceHandler is an implementation of the leat.v1.SubscriberService service.
 type SubscriberServiceHandler interface {
 	// Pull streams events against credits. The first message is a Start; nothing is sent before a Credit.
@@ -137,6 +154,9 @@ type SubscriberServiceHandler interface {
 	Ack(context.Context, *connect.Request[leatv1.AckRequest]) (*connect.Response[leatv1.AckResponse], error)
 	// Extend prolongs leases by the subscription's lease time from now.
 	Extend(context.Context, *connect.Request[leatv1.ExtendRequest]) (*connect.Response[leatv1.ExtendResponse], error)
+	// Fetch returns a stretch of the log as the subscription sees it: of any subscription, whatever its sink. It
+	// moves no cursor and leases nothing; what several ask for at once is read once.
+	Fetch(context.Context, *connect.Request[leatv1.FetchRequest]) (*connect.Response[leatv1.FetchResponse], error)
 }
 
 // NewSubscriberServiceHandler builds an HTTP handler from the service implementation. It returns
@@ -170,6 +190,12 @@ func NewSubscriberServiceHandler(svc SubscriberServiceHandler, opts ...connect.H
 		connect.WithSchema(subscriberServiceMethods.ByName("Extend")),
 		connect.WithHandlerOptions(opts...),
 	)
+	subscriberServiceFetchHandler := connect.NewUnaryHandler(
+		SubscriberServiceFetchProcedure,
+		svc.Fetch,
+		connect.WithSchema(subscriberServiceMethods.ByName("Fetch")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/leat.v1.SubscriberService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case SubscriberServicePullProcedure:
@@ -180,6 +206,8 @@ func NewSubscriberServiceHandler(svc SubscriberServiceHandler, opts ...connect.H
 			subscriberServiceAckHandler.ServeHTTP(w, r)
 		case SubscriberServiceExtendProcedure:
 			subscriberServiceExtendHandler.ServeHTTP(w, r)
+		case SubscriberServiceFetchProcedure:
+			subscriberServiceFetchHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -203,4 +231,8 @@ func (UnimplementedSubscriberServiceHandler) Ack(context.Context, *connect.Reque
 
 func (UnimplementedSubscriberServiceHandler) Extend(context.Context, *connect.Request[leatv1.ExtendRequest]) (*connect.Response[leatv1.ExtendResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("leat.v1.SubscriberService.Extend is not implemented"))
+}
+
+func (UnimplementedSubscriberServiceHandler) Fetch(context.Context, *connect.Request[leatv1.FetchRequest]) (*connect.Response[leatv1.FetchResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("leat.v1.SubscriberService.Fetch is not implemented"))
 }
