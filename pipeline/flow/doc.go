@@ -38,6 +38,9 @@
 //     something timed out, half of that time is too long, unless requests take as long when few are sent; and a step
 //     up waits for as long (at most 1.1 s), as that is when one learns that it was too far.
 //
+//   - A pace after every cut: where only latency rose, the moment's rate was taken for what is possible; to a receiver
+//     on the same busy machine that cost up to half of the throughput. The window alone settles as well there.
+//
 //   - Pacing slower after each failed step: where the step made the window larger, the window was it; the pace went
 //     down 3 % each time and never came back. So then it stays.
 //

@@ -214,13 +214,14 @@ func (l *Limiter) cut(t Ticket, s Signal, now time.Time) {
 	if s == TimedOut {
 		why = "requests time out"
 	}
-	l.reduce(factor, t.full && s == Congested, why, now)
+	l.reduce(factor, t.full && s == Congested, false, why, now)
 	l.round.bad = 1
 }
 
 // reduce makes the window smaller and paces by what got through. full: it is the window that was too
-// large, as far as one can know.
-func (l *Limiter) reduce(factor float64, full bool, why string, now time.Time) {
+// large, as far as one can know. soft: nothing was refused; then no pace begins, as a queue needs none, and one moment
+// in which all is slow (our own machine's, perhaps) would hold the rate down for seconds.
+func (l *Limiter) reduce(factor float64, full, soft bool, why string, now time.Time) {
 	probing := !l.slow && !l.blind && (!now.Before(l.held) || now.Sub(l.probed) < probeEvery)
 	if probing && !now.Before(l.held) {
 		l.probed = now
@@ -228,7 +229,9 @@ func (l *Limiter) reduce(factor float64, full bool, why string, now time.Time) {
 	got := l.delivered.perSecond(now)
 	goal := math.Round(got * l.latency.usual()) // Little's law
 	pace := paceAfterCut
-	if full && l.Limit() > 1 {
+	if soft {
+		pace = paceWhenFull
+	} else if full && l.Limit() > 1 {
 		if pace = 1; probing || l.slow {
 			pace = paceWhenFull
 		}
@@ -261,12 +264,17 @@ func (l *Limiter) reduce(factor float64, full bool, why string, now time.Time) {
 		l.pacer.SetRate(paceBlind, paceBurst)
 		l.held = now
 	} else {
-		l.pacer.SetRate(max(paceBlind, next), paceBurst)
+		if !soft || l.pacer.Rate() > 0 {
+			l.pacer.SetRate(max(paceBlind, next), paceBurst)
+		}
 		hold := min(max(time.Duration(holdRequests/got*float64(time.Second)), holdMin), holdMax)
 		l.held = now.Add(time.Duration(float64(hold) * (0.9 + 0.2*l.rand())))
 	}
 	l.step = l.held
-	l.reason = fmt.Sprintf("%s: %d in flight, %.1f requests per second", why, l.Limit(), l.pacer.Rate())
+	l.reason = fmt.Sprintf("%s: %d in flight", why, l.Limit())
+	if rate := l.pacer.Rate(); rate > 0 {
+		l.reason += fmt.Sprintf(", %.1f requests per second", rate)
+	}
 }
 
 // begin starts a round.
@@ -345,6 +353,6 @@ func (l *Limiter) slower(long bool, now time.Time) bool {
 		}
 		return false
 	}
-	l.reduce(cutSoft, false, "requests take longer than usual", now)
+	l.reduce(cutSoft, false, true, "requests take longer than usual", now)
 	return true
 }
