@@ -305,7 +305,11 @@ type Subscription struct {
 	mu     sync.Mutex
 	status Status
 	lanes  map[partition.Name]*Lane // open events by range
-	done   chan struct{}            // closed when the current Run ends; nil before the first
+	listed struct {
+		sync.Mutex
+		laneCount
+	}
+	done chan struct{} // closed when the current Run ends; nil before the first
 }
 
 // New checks the configuration. It reads and starts nothing: see Run.

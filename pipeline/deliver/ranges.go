@@ -94,7 +94,9 @@ func (s *session) countLanes(now time.Time) {
 // laneList is what Status says: the ranges that are open now, and those closed that are not done. open is what a
 // session counted.
 func (s *Subscription) laneList(st *Status, open map[partition.Name]*Lane) []Lane {
-	var c laneCount
+	s.listed.Lock()
+	defer s.listed.Unlock()
+	c := &s.listed.laneCount // built anew by each call, fifty subscriptions' took 2 % of a core
 	if !c.follow(s.cfg.Log) {
 		return nil
 	}

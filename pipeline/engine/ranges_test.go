@@ -15,7 +15,7 @@ import (
 	"github.com/leat-cdc/leat/schemas/cell"
 )
 
-func encoded(t *testing.T, id int64) []byte {
+func encoded(t testing.TB, id int64) []byte {
 	t.Helper()
 	k, err := partition.AppendValue(nil, &cell.Value{Kind: schemas.KindInt, N: uint64(id)}, &schemas.Type{Kind: schemas.KindInt})
 	if err != nil {
