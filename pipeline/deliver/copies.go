@@ -46,46 +46,114 @@ func (s *Subscription) KeepsCopies() bool {
 }
 
 // CopyHeld copies what parked keys hold below an offset into the store, so that retention may take it: redriven, it
-// comes from there. Beyond 1 GiB of copies it is listed as skipped instead. It may be called from any goroutine,
-// one at a time, also while the subscription is paused. ErrParksUnknown, before Run has read them.
-func (s *Subscription) CopyHeld(ctx context.Context, below pipeline.Offset) error {
+// comes from there. Beyond 1 GiB of copies of a subscription it is listed as skipped instead. The subscriptions are of
+// one log, which is read once for all; they may be paused. One call at a time, from any goroutine. It returns an error
+// for each subscription; ErrParksUnknown, before Run has read them.
+func CopyHeld(ctx context.Context, below pipeline.Offset, subs ...*Subscription) []error {
+	errs := make([]error, len(subs))
+	var all []*copier
+	for i, s := range subs {
+		c, err := s.newCopier(ctx, below)
+		if c != nil {
+			c.err = &errs[i]
+			all = append(all, c)
+		}
+		errs[i] = err
+	}
+	if len(all) > 0 {
+		copyAll(ctx, below, all)
+	}
+	for _, c := range all {
+		if *c.err == nil {
+			*c.err = c.end(ctx, below)
+		}
+		if *c.err != nil {
+			*c.err = fmt.Errorf("copy what parked keys hold: %w", *c.err)
+		}
+	}
+	return errs
+}
+
+// newCopier returns nil when nothing is to be copied.
+func (s *Subscription) newCopier(ctx context.Context, below pipeline.Offset) (*copier, error) {
 	if !s.parked.Load() {
-		return ErrParksUnknown
+		return nil, ErrParksUnknown
 	}
 	store, ok := s.cfg.Store.(Copies)
 	parks := s.parks.uncopied(s.cfg.Name, below)
 	if !ok || len(parks) == 0 {
-		return nil
+		return nil, nil
 	}
-	c := &copier{cfg: &s.cfg, store: store, keys: map[uint64]pipeline.Offset{}, one: map[pipeline.Offset]uint64{}, seen: map[[2]uint32]bool{}, most: s.maxCopied}
-	from := below
+	c := &copier{cfg: &s.cfg, sub: s, store: store, parks: parks, from: below, keys: map[uint64]pipeline.Offset{}, one: map[pipeline.Offset]uint64{},
+		seen: map[[2]uint32]bool{}, most: s.maxCopied}
 	for _, p := range parks {
 		if p.Single {
 			c.one[p.From] = p.Hash
-			from = min(from, p.From)
+			c.from = min(c.from, p.From)
 			continue
 		}
 		at := max(p.From, p.Copied)
 		c.keys[p.Hash] = at
-		from = min(from, at)
+		c.from = min(c.from, at)
 	}
 	if s.cfg.Filter != nil {
 		c.filter = s.cfg.Filter.New()
 	}
+	c.flushed = c.from
 	var err error
-	if c.have, _, err = store.HeldBytes(ctx, s.cfg.Name); err == nil {
-		err = c.run(ctx, from, below)
+	c.have, _, err = store.HeldBytes(ctx, s.cfg.Name)
+	return c, err
+}
+
+// copyAll reads the log once for all.
+func copyAll(ctx context.Context, below pipeline.Offset, all []*copier) {
+	from := below
+	for _, c := range all {
+		from = min(from, c.from)
 	}
+	for from < below {
+		err := copyFrom(ctx, &from, below, all)
+		var gone *pipeline.TruncatedError
+		if errors.As(err, &gone) {
+			from = gone.Oldest
+			for _, c := range all {
+				if to := min(from, below); *c.err == nil && c.from < to {
+					*c.err = c.skip(ctx, c.from, to, "retention removed it before it could be copied")
+					c.from = to
+				}
+			}
+			continue
+		}
+		if err != nil {
+			for _, c := range all {
+				if *c.err == nil {
+					*c.err = err
+				}
+			}
+			return
+		}
+	}
+}
+
+func copyFrom(ctx context.Context, from *pipeline.Offset, below pipeline.Offset, all []*copier) error {
+	r, err := all[0].cfg.Log.Read(*from)
 	if err != nil {
-		return fmt.Errorf("copy what parked keys hold: %w", err)
+		return err
 	}
-	for i := range parks {
-		parks[i].Copied = below
+	defer r.Close()
+	for *from < below {
+		b, err := r.Next(ctx)
+		if err != nil {
+			return err
+		}
+		for _, c := range all {
+			if *c.err == nil && c.from < below {
+				*c.err = c.take(ctx, b, below)
+			}
+		}
+		*from = max(*from, b.Next())
+		b.Release()
 	}
-	if err := store.PutCopied(ctx, parks); err != nil {
-		return fmt.Errorf("copy what parked keys hold: %w", err)
-	}
-	s.parks.noteCopied(parks)
 	return nil
 }
 
@@ -120,10 +188,14 @@ func (p *parks) noteCopied(parks []Park) {
 	}
 }
 
-// copier copies events of keys from their offsets on, and single events by offset, with their hash.
+// copier copies for one subscription: events of keys from their offsets on, and single events by offset, with their hash.
 type copier struct {
 	cfg    *Config
+	sub    *Subscription
 	store  Copies
+	err    *error
+	parks  []Park
+	from   pipeline.Offset // all below is copied or listed
 	keys   map[uint64]pipeline.Offset
 	one    map[pipeline.Offset]uint64
 	filter *filter.Filter
@@ -135,59 +207,59 @@ type copier struct {
 	tables     []pipeline.HeldTable
 	seen       map[[2]uint32]bool
 	size       int
+	flushed    pipeline.Offset // what was picked below is durable
 }
 
-// run copies what lies in [from, below).
-func (c *copier) run(ctx context.Context, from, below pipeline.Offset) error {
-	for from < below {
-		err := c.read(ctx, &from, below)
-		var gone *pipeline.TruncatedError
-		if !errors.As(err, &gone) {
-			return err
-		}
-		if err := c.skip(ctx, from, min(gone.Oldest, below), "retention removed it before it could be copied"); err != nil {
-			return err
-		}
-		from = gone.Oldest
+// take copies what of a batch is held.
+func (c *copier) take(ctx context.Context, b *pipeline.Batch, below pipeline.Offset) error {
+	from, to := max(c.from, b.Base), min(below, b.Next())
+	if from >= to {
+		return nil
 	}
-	return nil
-}
-
-func (c *copier) read(ctx context.Context, from *pipeline.Offset, below pipeline.Offset) error {
-	r, err := c.cfg.Log.Read(*from)
-	if err != nil {
+	if err := c.pick(b, from, to); err != nil {
 		return err
 	}
-	defer r.Close()
-	for *from < below {
-		b, err := r.Next(ctx)
-		if err != nil {
-			return err
-		}
-		err = c.pick(b, max(*from, b.Base), min(below, b.Next()))
-		next := max(*from, b.Next())
-		b.Release()
-		switch {
-		case err != nil:
-			return err
-		case c.have+int64(c.size) > c.most:
-			full := fmt.Sprintf("copies of what parked keys hold are full (%d MiB)", c.most>>20)
-			c.held, c.size = nil, 0
-			return errors.Join(c.skip(ctx, *from, below, full), c.end(from, below))
-		case c.size >= copyBytes || len(c.held) >= copyEvents:
-			if err := c.flush(ctx); err != nil {
-				return err
-			}
-		}
-		*from = next
+	if c.have+int64(c.size) > c.most {
+		c.held, c.tables, c.size = nil, nil, 0
+		err := c.skip(ctx, c.flushed, below, fmt.Sprintf("copies of what parked keys hold are full (%d MiB)", c.most>>20))
+		c.from = below
+		return err
 	}
-	return c.flush(ctx)
+	c.from = to
+	if c.size >= copyBytes || len(c.held) >= copyEvents {
+		return c.flush(ctx)
+	}
+	return nil
 }
 
-// end lets run end.
-func (c *copier) end(from *pipeline.Offset, below pipeline.Offset) error {
-	*from = below
+// end makes durable what was copied.
+func (c *copier) end(ctx context.Context, below pipeline.Offset) error {
+	if err := c.flush(ctx); err != nil {
+		return err
+	}
+	for i := range c.parks {
+		c.parks[i].Copied = below
+	}
+	if err := c.store.PutCopied(ctx, c.parks); err != nil {
+		return err
+	}
+	c.sub.parks.noteCopied(c.parks)
 	return nil
+}
+
+// holds reports whether anything of a batch may be held.
+func (c *copier) holds(b *pipeline.Batch, from, to pipeline.Offset) bool {
+	for i := int(from - b.Base); i < int(to-b.Base); i++ {
+		if at, ok := c.keys[b.Events[i].Hash]; ok && b.Offset(i) >= at {
+			return true
+		}
+		if len(c.one) > 0 {
+			if _, ok := c.one[b.Offset(i)]; ok {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (c *copier) flush(ctx context.Context) error {
@@ -198,13 +270,14 @@ func (c *copier) flush(ctx context.Context) error {
 		return err
 	}
 	c.have += int64(c.size)
+	c.flushed = c.from
 	c.held, c.tables, c.size = c.held[:0], c.tables[:0], 0
 	return nil
 }
 
 // pick takes copies of what the keys hold of a batch.
 func (c *copier) pick(b *pipeline.Batch, from, to pipeline.Offset) error {
-	if from >= to {
+	if !c.holds(b, from, to) {
 		return nil
 	}
 	c.runs = c.runs[:0]

@@ -505,13 +505,13 @@ func retain(s *run, l *pipetest.MemoryLog, c Config, m *memory, w *world, r *ran
 		m.dies = 1 + r.IntN(3)
 		m.mu.Unlock()
 	}
-	err := s.CopyHeld(context.Background(), below)
+	err := CopyHeld(context.Background(), below, s.Subscription)[0]
 	m.mu.Lock()
 	m.dies = 0
 	m.mu.Unlock()
 	if err != nil || dies == 1 {
 		s = crash(s, c, m, w, t)
-		if s.CopyHeld(context.Background(), below) != nil {
+		if CopyHeld(context.Background(), below, s.Subscription)[0] != nil {
 			return s
 		}
 	}

@@ -80,19 +80,22 @@ func (u *unit) copyHeld(ctx context.Context, below pipeline.Offset) bool {
 	u.mu.Unlock()
 	slices.SortFunc(runners, func(a, b *runner) int { return cmp.Compare(a.spec.Deliver.Name, b.spec.Deliver.Name) })
 	all := true
+	var subs []*deliver.Subscription
+	var names []string
 	for _, r := range runners {
-		s := r.current()
-		if s == nil {
+		if s := r.current(); s != nil {
+			subs, names = append(subs, s), append(names, r.spec.Deliver.Name)
+		} else {
 			all = false
-			continue
 		}
-		err := s.CopyHeld(ctx, below)
+	}
+	for i, err := range deliver.CopyHeld(ctx, below, subs...) {
 		if err == nil {
 			continue
 		}
 		all = false
 		if !errors.Is(err, deliver.ErrParksUnknown) && ctx.Err() == nil {
-			u.cfg.Observer.Warned("subscription "+r.spec.Deliver.Name, err.Error()+"; retention waits half a minute for it, then what parked keys hold is lost, and listed when they are redriven",
+			u.cfg.Observer.Warned("subscription "+names[i], err.Error()+"; retention waits half a minute for it, then what parked keys hold is lost, and listed when they are redriven",
 				"see that the data folder has space and can be written")
 		}
 	}
