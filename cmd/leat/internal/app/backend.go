@@ -17,6 +17,7 @@ import (
 	"github.com/leat-cdc/leat/cmd/leat/internal/config"
 	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/pipeline/deliver"
+	"github.com/leat-cdc/leat/pipeline/disklog"
 	"github.com/leat-cdc/leat/pipeline/engine"
 	"github.com/leat-cdc/leat/pipeline/state"
 	"github.com/leat-cdc/leat/schemas"
@@ -431,6 +432,10 @@ func (s *Server) Schema(source, table string, version uint32) (*schemas.Table, b
 	log, err := s.engine.Log(source)
 	if err != nil {
 		return nil, false
+	}
+	if l, ok := log.(*disklog.Log); ok { // every version that it describes
+		t, err := l.Table(table, version)
+		return t, err == nil && t != nil
 	}
 	for _, t := range log.Tables() {
 		if t.Subject() == table && t.Version == version {
