@@ -204,7 +204,7 @@ func (l *lookups) scan(ctx context.Context, c *conn, r *reader, snap *snapshot, 
 	free <- make([]byte, 0, gulp)
 	free <- make([]byte, 0, gulp)
 	ended := make(chan struct{})
-	go func() { defer close(ended); pump(c.raw, chunks, free, done) }()
+	go func() { defer close(ended); pump(c.raw, c.silence, chunks, free, done) }()
 	defer func() { close(done); _ = c.raw.Close(); <-ended }()
 	stop := context.AfterFunc(ctx, func() { _ = c.raw.Close() })
 	defer stop()
@@ -231,11 +231,11 @@ func (l *lookups) scan(ctx context.Context, c *conn, r *reader, snap *snapshot, 
 			}
 		}
 		if ch.err != nil {
-			return readError(ch.err)
+			return readError(ch.err, c.silence)
 		}
 		free <- ch.buf
 	}
-	return readError(ctx.Err())
+	return readError(ctx.Err(), c.silence)
 }
 
 // skim reads an event as far as it moves the place or is a statement.

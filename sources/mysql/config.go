@@ -36,6 +36,9 @@ type Config struct {
 	BatchBytes, BatchEvents int
 	// StatusInterval is how often an idle or filtered-out stream yields its position. Default 10 s.
 	StatusInterval time.Duration
+	// Silence is how long nothing may come, not even one of the heartbeats that are asked for six times as often,
+	// before the connection counts as dead. Default 30 s.
+	Silence time.Duration
 	// Known returns the newest shapes that the log has, so that a change which fell between two
 	// connections is told as such; nil = none are known. Called by Open.
 	Known func() []*schemas.Table
@@ -50,6 +53,7 @@ const (
 	defaultBatchBytes  = 1 << 20
 	defaultBatchEvents = 8192
 	defaultStatus      = 10 * time.Second
+	defaultSilence     = 30 * time.Second
 	// connectAttempt bounds connecting where the URL says nothing.
 	connectAttempt = 10 * time.Second
 )
@@ -83,6 +87,9 @@ func New(cfg Config) (*Source, error) {
 	}
 	if c.StatusInterval <= 0 {
 		c.StatusInterval = defaultStatus
+	}
+	if c.Silence <= 0 {
+		c.Silence = defaultSilence
 	}
 	if c.ServerID == 0 {
 		c.ServerID = derivedServerID(c.Name)

@@ -24,8 +24,9 @@ const writeTimeout = 31536000
 // conn is one connection to the server, with our session settings.
 type conn struct {
 	*client.Conn
-	raw    net.Conn // below go-mysql; the TLS connection where there is TLS
-	secure bool
+	raw     net.Conn // below go-mysql; the TLS connection where there is TLS
+	secure  bool
+	silence time.Duration // Config.Silence
 }
 
 // connect opens a connection and sets the session up. The error is a *pipeline.SourceError.
@@ -47,7 +48,7 @@ func (s *Source) connect(ctx context.Context) (*conn, error) {
 		}
 		return nil, connectError(err)
 	}
-	cn := &conn{Conn: c, raw: c.Conn.Conn, secure: config != nil}
+	cn := &conn{Conn: c, raw: c.Conn.Conn, secure: config != nil, silence: s.cfg.Silence}
 	if err := cn.session(ctx); err != nil {
 		_ = cn.Close()
 		return nil, err

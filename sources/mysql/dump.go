@@ -18,9 +18,8 @@ import (
 )
 
 const (
-	// heartbeat is how often an idle server says that it is alive; silence of silence is a dead connection.
-	heartbeat = 5 * time.Second
-	silence   = 30 * time.Second
+	// heartbeats is how often, within Config.Silence, an idle server says that it is alive.
+	heartbeats = 6
 
 	dumpNonBlock = 1 // flag: end at the binlog's end
 	dumpThroughG = 4 // flag: by GTID set
@@ -33,7 +32,7 @@ func (c *conn) register(ctx context.Context, v *server, id uint32, name string) 
 	if v.checksum != "" {
 		sum = v.checksum // so that damage on the server's disk or on the way shows
 	}
-	settings := fmt.Sprintf("SET @master_binlog_checksum=%[1]s, @source_binlog_checksum=%[1]s, @master_heartbeat_period=%[2]d, @source_heartbeat_period=%[2]d", quote(sum), heartbeat.Nanoseconds())
+	settings := fmt.Sprintf("SET @master_binlog_checksum=%[1]s, @source_binlog_checksum=%[1]s, @master_heartbeat_period=%[2]d, @source_heartbeat_period=%[2]d", quote(sum), (c.silence / heartbeats).Nanoseconds())
 	if v.mariadb {
 		settings += ", @mariadb_slave_capability=4" // understands GTIDs, and what came before
 	}
@@ -130,7 +129,7 @@ type chunk struct {
 
 // pump reads packets until the connection ends or done is closed. Go's only way to end a blocked read is
 // a deadline or Close; the stream's Close does it.
-func pump(nc net.Conn, chunks chan<- chunk, free <-chan []byte, done <-chan struct{}) {
+func pump(nc net.Conn, silence time.Duration, chunks chan<- chunk, free <-chan []byte, done <-chan struct{}) {
 	defer close(chunks)
 	var rest []byte // a packet's head, in the buffer that was just filled
 	for {
@@ -243,7 +242,7 @@ func errorPacket(b []byte) *gomysql.MyError {
 }
 
 // readError says what a failed read of the connection means.
-func readError(err error) *pipeline.SourceError {
+func readError(err error, silence time.Duration) *pipeline.SourceError {
 	var ne net.Error
 	if errors.As(err, &ne) && ne.Timeout() {
 		return transient("silent", fmt.Sprintf("the server said nothing for %v, not even a heartbeat", silence), err)

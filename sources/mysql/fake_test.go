@@ -16,6 +16,7 @@ import (
 	"github.com/go-mysql-org/go-mysql/replication"
 	mysqlserver "github.com/go-mysql-org/go-mysql/server"
 
+	"github.com/leat-cdc/leat/internal/servers/rough"
 	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/sources/mysql/internal/event"
 	"github.com/leat-cdc/leat/sources/mysql/internal/gtid"
@@ -258,8 +259,8 @@ func TestFakePrimary(t *testing.T) {
 			}
 			rnd, n := rand.New(rand.NewPCG(1, 1)), int64(0)
 			// Growing, since a transaction that does not fit can never pass.
-			cut := newProxy(t, host, func() int64 { n += 32 << 10; return n + rnd.Int64N(64<<10) })
-			compare(t, whole, read(cut.l.Addr().String()))
+			cut := rough.New(t, host, func(int) rough.Trouble { n += 32 << 10; return rough.Trouble{Reset: n + rnd.Int64N(64<<10)} })
+			compare(t, whole, read(cut.Addr))
 		})
 	}
 }

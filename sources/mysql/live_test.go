@@ -5,18 +5,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
-	"net"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/leat-cdc/leat/internal/servers"
+	"github.com/leat-cdc/leat/internal/servers/rough"
 	"github.com/leat-cdc/leat/internal/servers/servertest"
 	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/schemas"
@@ -268,61 +266,6 @@ func (r *reading) texts() []string {
 	return out
 }
 
-// proxy passes connections on and cuts each after some bytes of the server's.
-type proxy struct {
-	l    net.Listener
-	wg   sync.WaitGroup
-	mu   sync.Mutex
-	next func() int64
-	n    int // connections
-	all  map[net.Conn]bool
-}
-
-func newProxy(t testing.TB, to string, next func() int64) *proxy {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &proxy{l: l, next: next, all: map[net.Conn]bool{}}
-	p.wg.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			up, err := net.Dial("tcp", to)
-			if err != nil {
-				_ = c.Close()
-				continue
-			}
-			p.mu.Lock()
-			p.all[c], p.all[up] = true, true
-			n := p.next()
-			p.n++
-			p.mu.Unlock()
-			p.wg.Go(func() { _, _ = io.Copy(up, c); _ = up.Close() })
-			p.wg.Go(func() { _, _ = io.CopyN(c, up, n); _ = c.Close(); _ = up.Close() })
-		}
-	})
-	t.Cleanup(func() {
-		_ = l.Close()
-		p.mu.Lock()
-		for c := range p.all {
-			_ = c.Close()
-		}
-		p.mu.Unlock()
-		p.wg.Wait()
-	})
-	return p
-}
-
-func (p *proxy) connections() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.n
-}
-
 // workload does random transactions and returns the statement that ends it.
 func workload(t testing.TB, c *sqlClient, seed uint64, transactions int) {
 	t.Helper()
@@ -483,10 +426,18 @@ func exact(t *testing.T, db *servertest.Database, extra ...string) {
 		t.Fatal("no transaction came in chunks")
 	}
 	rnd := rand.New(rand.NewPCG(8, 3))
-	p := newProxy(t, addr(t, raw), func() int64 { return 40<<10 + rnd.Int64N(160<<10) })
+	stalls := 0
+	p := rough.New(t, addr(t, raw), func(int) rough.Trouble {
+		tr := rough.Trouble{Delay: time.Duration(rnd.IntN(2)) * time.Millisecond, Reset: 40<<10 + rnd.Int64N(60<<10)}
+		if stalls < 2 && rnd.IntN(2) == 0 {
+			stalls++
+			tr.Reset, tr.Stall = 0, tr.Reset
+		}
+		return tr
+	})
 	u, _ := url.Parse(raw)
-	u.Host = p.l.Addr().String()
-	cfg.URL = u.String() + "?tls=disable"
+	u.Host = p.Addr
+	cfg.URL, cfg.Silence = u.String()+"?tls=disable", 600*time.Millisecond
 	s := source(t, cfg)
 	cut := newReading(t)
 	cut.end = from
@@ -508,8 +459,8 @@ func exact(t *testing.T, db *servertest.Database, extra ...string) {
 			t.Fatal(err)
 		}
 	}
-	if n := p.connections(); n < 2 {
-		t.Fatalf("only %d connections: nothing was cut", n)
+	if _, resets, stalls := p.Counts(); resets+stalls < 1 {
+		t.Fatalf("%d resets, %d stalls", resets, stalls)
 	}
 	compare(t, whole, cut)
 }

@@ -118,7 +118,7 @@ func captured(t *testing.T, raw, file string, pos uint64) (format []byte, groups
 		for range chunks {
 		}
 	}()
-	go pump(c.raw, chunks, free, done)
+	go pump(c.raw, c.silence, chunks, free, done)
 	var p packets
 	for {
 		free <- make([]byte, 0, gulp)

@@ -40,7 +40,7 @@ func newStream(s *Source, c *conn, v *server, p *plan, counter uint64) (*stream,
 	for range cap(free) {
 		free <- make([]byte, 0, gulp)
 	}
-	st.wg.Go(func() { pump(c.raw, chunks, free, st.done) })
+	st.wg.Go(func() { pump(c.raw, c.silence, chunks, free, st.done) })
 	s.at.opened(1)
 	st.wg.Go(func() {
 		defer close(st.over)
@@ -125,7 +125,7 @@ func (r *reader) chunk(ch chunk) error {
 		}
 	}
 	if ch.err != nil {
-		return readError(ch.err)
+		return readError(ch.err, r.src.cfg.Silence)
 	}
 	return nil
 }

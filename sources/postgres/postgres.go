@@ -47,6 +47,10 @@ type Config struct {
 	// StatusInterval: the server is told at least so often where the log stands, and an idle or
 	// filtered-out stream yields its position so often. Default 10 s; less if wal_sender_timeout asks for it.
 	StatusInterval time.Duration
+	// Silence is how long nothing may come, though the server is asked to answer once per StatusInterval, before the
+	// connection counts as dead. Default: twice wal_sender_timeout, as a server that is at work on a large transaction
+	// answers twice within that; at least 30 s, and 10 min where it is off.
+	Silence time.Duration
 	// CatalogInterval is how often the catalogue is asked for new tables. Default 3 s.
 	CatalogInterval time.Duration
 	// BatchBytes and BatchEvents are the sizes at which a batch is cut. Default 1 MiB, 8,192.

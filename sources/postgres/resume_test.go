@@ -4,162 +4,128 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
-	"net"
 	"net/url"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/leat-cdc/leat/internal/servers"
+	"github.com/leat-cdc/leat/internal/servers/rough"
+	"github.com/leat-cdc/leat/internal/servers/servertest"
 	"github.com/leat-cdc/leat/pipeline"
 )
-
-// cutter is a TCP proxy that cuts each connection after a random number of the server's bytes, within a
-// message as well as between two.
-type cutter struct {
-	cuts     atomic.Int32
-	listener net.Listener
-	target   string
-	mu       sync.Mutex
-	conns    map[net.Conn]bool
-	wg       sync.WaitGroup
-}
-
-func newCutter(t *testing.T, target string) *cutter {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &cutter{listener: l, target: target, conns: map[net.Conn]bool{}}
-	c.wg.Go(func() {
-		for {
-			a, err := l.Accept()
-			if err != nil {
-				return
-			}
-			b, err := net.Dial("tcp", target)
-			if err != nil {
-				_ = a.Close()
-				continue
-			}
-			c.mu.Lock()
-			c.conns[a], c.conns[b] = true, true
-			c.mu.Unlock()
-			c.wg.Go(func() { c.pipe(a, b, 20_000+rand.Int64N(60_000)) })
-			c.wg.Go(func() { c.pipe(b, a, 1<<62) })
-		}
-	})
-	t.Cleanup(func() { _ = l.Close(); c.cut(); c.wg.Wait() })
-	return c
-}
-
-func (c *cutter) pipe(a, b net.Conn, limit int64) {
-	if n, _ := io.CopyN(a, b, limit); n == limit {
-		c.cuts.Add(1)
-	}
-	_, _ = a.Close(), b.Close()
-	c.mu.Lock()
-	delete(c.conns, a)
-	delete(c.conns, b)
-	c.mu.Unlock()
-}
-
-func (c *cutter) cut() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for conn := range c.conns {
-		_ = conn.Close()
-	}
-}
 
 // Each committed row comes exactly once and in order, however often the connection is cut, with positions that
 // were handed out and confirmed at random.
 func TestResumeUnderCuts(t *testing.T) {
 	eachVersion(t, func(t *testing.T, d *db) {
-		d.exec(`create table f (id int primary key, v text)`)
-		u, err := url.Parse(d.URL)
+		d.through(func(int) rough.Trouble { return rough.Trouble{Reset: 20_000 + rand.Int64N(60_000)} }, 5, 0)
+	})
+}
+
+// The same when connections also stand without a word, or are slow: those that do are found dead, and the slot is
+// had again when the server has found so too.
+func TestResumeUnderStalls(t *testing.T) {
+	t.Parallel()
+	d := &db{Database: servertest.Postgres(t, servers.PostgresOptions{Params: map[string]string{"wal_sender_timeout": "1s"}}), t: t}
+	d.conn = d.connect()
+	stalls := 0
+	d.through(func(int) rough.Trouble {
+		tr := rough.Trouble{Delay: time.Duration(rand.IntN(2)) * time.Millisecond, Reset: 60_000 + rand.Int64N(60_000)}
+		if stalls < 3 && rand.IntN(2) == 0 {
+			stalls++
+			tr.Reset, tr.Stall = 0, tr.Reset
+		}
+		return tr
+	}, 1, 1)
+}
+
+// through reads what is being written through a network that makes trouble, and wants each row once, in order, and so
+// many resets and stalls at least.
+func (d *db) through(trouble func(n int) rough.Trouble, resets, stalls int) {
+	t := d.t
+	d.exec(`create table f (id int primary key, v text)`)
+	u, err := url.Parse(d.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := rough.New(t, u.Host, trouble)
+	u.Host = proxy.Addr
+	s := d.source(func(c *Config) { c.URL, c.BatchBytes, c.Silence = u.String(), 1000, 700*time.Millisecond })
+	const rows = 8000
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	writer := make(chan error, 1)
+	started := make(chan struct{})
+	conn := d.connect()
+	go func() {
+		<-started
+		n := 0
+		for n < rows {
+			size := 1 + rand.IntN(60)
+			q := fmt.Sprintf(`insert into f select n, repeat('x', 10 + n %% 50) from generate_series(%d, %d) n`, n, min(n+size, rows)-1)
+			if _, err := conn.Exec(ctx, q); err != nil {
+				writer <- err
+				return
+			}
+			n += size
+		}
+		writer <- nil
+	}()
+	after, lines := pipeline.Position{}, []string(nil)
+	var once sync.Once
+	for len(lines) < rows {
+		st, err := s.Open(ctx, after)
+		var se *pipeline.SourceError
+		if errors.As(err, &se) && se.Class == pipeline.Transient {
+			continue
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		proxy := newCutter(t, u.Host)
-		u.Host = proxy.listener.Addr().String()
-		s := d.source(func(c *Config) { c.URL, c.BatchBytes = u.String(), 1000 })
-		const rows = 8000
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		defer cancel()
-		writer := make(chan error, 1)
-		started := make(chan struct{})
-		conn := d.connect()
-		go func() {
-			<-started
-			n := 0
-			for n < rows {
-				size := 1 + rand.IntN(60)
-				q := fmt.Sprintf(`insert into f select n, repeat('x', 10 + n %% 50) from generate_series(%d, %d) n`, n, min(n+size, rows)-1)
-				if _, err := conn.Exec(ctx, q); err != nil {
-					writer <- err
-					return
-				}
-				n += size
-			}
-			writer <- nil
-		}()
-		after, lines := pipeline.Position{}, []string(nil)
-		var once sync.Once
+		open := map[string][]string{}
 		for len(lines) < rows {
-			st, err := s.Open(ctx, after)
-			var se *pipeline.SourceError
+			b, err := st.Next(ctx)
 			if errors.As(err, &se) && se.Class == pipeline.Transient {
-				continue
+				break
 			}
 			if err != nil {
 				t.Fatal(err)
 			}
-			open := map[string][]string{}
-			for len(lines) < rows {
-				b, err := st.Next(ctx)
-				if errors.As(err, &se) && se.Class == pipeline.Transient {
-					break
-				}
-				if err != nil {
-					t.Fatal(err)
-				}
-				switch got := linesOf(t, b); b.Kind {
-				case pipeline.BatchRows:
-					lines = append(lines, got...)
-				case pipeline.BatchChunk:
-					open[b.Open] = append(open[b.Open], got...)
-				case pipeline.BatchCommit:
-					lines = append(lines, open[b.Open]...)
-				}
-				if !b.End.Zero() {
-					after = b.End
-					once.Do(func() { close(started) })
-					if rand.IntN(3) > 0 {
-						st.Confirm(after)
-					}
-				}
-				b.Release()
+			switch got := linesOf(t, b); b.Kind {
+			case pipeline.BatchRows:
+				lines = append(lines, got...)
+			case pipeline.BatchChunk:
+				open[b.Open] = append(open[b.Open], got...)
+			case pipeline.BatchCommit:
+				lines = append(lines, open[b.Open]...)
 			}
-			if err := st.Close(); err != nil {
-				t.Fatal(err)
+			if !b.End.Zero() {
+				after = b.End
+				once.Do(func() { close(started) })
+				if rand.IntN(3) > 0 {
+					st.Confirm(after)
+				}
 			}
+			b.Release()
 		}
-		if err := <-writer; err != nil {
+		if err := st.Close(); err != nil {
 			t.Fatal(err)
 		}
-		for i, l := range lines {
-			if !strings.HasPrefix(l, fmt.Sprintf("insert public.f - {id=%d ", i)) {
-				t.Fatalf("line %d of %d is %q", i, len(lines), l)
-			}
+	}
+	if err := <-writer; err != nil {
+		t.Fatal(err)
+	}
+	for i, l := range lines {
+		if !strings.HasPrefix(l, fmt.Sprintf("insert public.f - {id=%d ", i)) {
+			t.Fatalf("line %d of %d is %q", i, len(lines), l)
 		}
-		if n := proxy.cuts.Load(); len(lines) != rows || n < 5 {
-			t.Errorf("%d rows, %d cuts", len(lines), n)
-		}
-	})
+	}
+	if _, r, s := proxy.Counts(); len(lines) != rows || r < resets || s < stalls {
+		t.Errorf("%d rows, %d resets, %d stalls", len(lines), r, s)
+	}
 }
 
 // An idle or filtered-out stream moves the slot, but only after our own record of it is confirmed.

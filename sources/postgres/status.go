@@ -77,19 +77,21 @@ func (w *status) run() {
 	timer := time.NewTimer(w.interval)
 	defer timer.Stop()
 	for {
+		ask := false
 		select {
 		case <-w.stop:
-			_ = w.send(time.Second) // the last word; the connection ends anyway
+			_ = w.send(time.Second, false) // the last word; the connection ends anyway
 			return
 		case <-w.now:
 		case <-timer.C:
+			ask = true
 		case <-w.moved:
 			if rest := min(hold, w.interval) - time.Since(last); rest > 0 {
 				timer.Reset(rest)
 				continue
 			}
 		}
-		if err := w.send(w.interval + 10*time.Second); err != nil {
+		if err := w.send(w.interval+10*time.Second, ask); err != nil {
 			w.failed.Store(&err)
 			_ = w.conn.Close() // wakes the reader, which finds the error in failed
 			<-w.stop
@@ -102,7 +104,8 @@ func (w *status) run() {
 
 // send writes a standby status update: write is what we received, flush and apply what is durable here.
 // https://www.postgresql.org/docs/current/protocol-replication.html#PROTOCOL-REPLICATION-STANDBY-STATUS-UPDATE
-func (w *status) send(within time.Duration) error {
+// ask wants an answer, so that a connection that is dead without a word shows as such.
+func (w *status) send(within time.Duration, ask bool) error {
 	confirmed := w.confirmed.Load()
 	received := max(w.received.Load(), confirmed)
 	var m [39]byte
@@ -113,6 +116,9 @@ func (w *status) send(within time.Duration) error {
 	binary.BigEndian.PutUint64(m[14:], confirmed)
 	binary.BigEndian.PutUint64(m[22:], confirmed)
 	binary.BigEndian.PutUint64(m[30:], uint64(time.Now().UnixMicro()-pgoutput.EpochMicros))
+	if ask {
+		m[38] = 1
+	}
 	if err := w.conn.SetWriteDeadline(time.Now().Add(within)); err != nil {
 		return err
 	}

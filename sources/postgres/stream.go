@@ -38,6 +38,11 @@ type Stream struct {
 	shown  time.Time // when the last batch with a position was handed out
 	prompt bool
 
+	// A read that gets nothing for `silence` means a dead connection; waited is since when one may have waited: the
+	// last bytes, or the Next that came after a pause. alarm is when to look, which is moved seldom.
+	silence       time.Duration
+	waited, alarm time.Time
+
 	deadline struct {
 		sync.Mutex
 		stop bool // the read that runs, and all later ones, are to return at once
@@ -205,13 +210,24 @@ func (s *Source) newStream(conn net.Conn, c *catalog, srv *server, at pglogrepl.
 		Stream: strconv.FormatInt(time.Now().UnixNano(), 36) + "." + strconv.Itoa(number),
 	})
 	st.shown = time.Now()
+	st.silence = silenceOf(s.cfg.Silence, srv.senderTimeout)
 	st.prompt = after.Zero() // an empty log learns at once where it begins
 	return st
 }
 
+func silenceOf(set, senderTimeout time.Duration) time.Duration {
+	switch {
+	case set > 0:
+		return set
+	case senderTimeout == 0:
+		return 10 * time.Minute
+	}
+	return max(30*time.Second, 2*senderTimeout)
+}
+
 // Next returns what comes next; see pipeline.Stream.
 func (st *Stream) Next(ctx context.Context) (*pipeline.Batch, error) {
-	st.ctx = ctx
+	st.ctx, st.waited = ctx, time.Now()
 	stop := context.AfterFunc(ctx, func() { st.interrupt(true) })
 	defer stop()
 	for {
@@ -326,6 +342,12 @@ func (st *Stream) fill(ctx context.Context) error {
 	case st.dec.Behind():
 		until = st.shown.Add(st.s.cfg.StatusInterval)
 	}
+	if last := st.gulps.last; st.alarm.Sub(last) < st.silence/2 {
+		st.alarm = last.Add(st.silence)
+	}
+	if until.IsZero() || st.alarm.Before(until) {
+		until = st.alarm
+	}
 	if err := st.readUntil(until); err != nil {
 		return err
 	}
@@ -337,6 +359,9 @@ func (st *Stream) fill(ctx context.Context) error {
 		st.frames.filled(n)
 	}
 	st.dec.Stamp(st.gulps.last)
+	if n > 0 {
+		st.waited = st.gulps.last
+	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -344,6 +369,9 @@ func (st *Stream) fill(ctx context.Context) error {
 		st.deadline.Lock()
 		st.deadline.stop = false // the end of an earlier Next's context, which came too late for it
 		st.deadline.Unlock()
+		if quiet := time.Since(st.waited); quiet >= st.silence {
+			return fmt.Errorf("the server said nothing for %v, though asked", quiet.Round(time.Second))
+		}
 		return nil
 	}
 	return err
