@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -28,12 +29,17 @@ type writer struct {
 	direct http.ResponseWriter
 	flush  func() error
 	out    []byte // messages that wait for send; of a stream's one message its raw events
+	memory *[]byte
 	head   []byte
 	waits  bool // a message for the stream
 }
 
 // oneWrite is how many bytes are gathered for one write, when there are that many.
 const oneWrite = 256 << 10
+
+// outs holds the memory of messages between sends: what another stream has just written is warm, and a stream that
+// waits holds none.
+var outs = sync.Pool{New: func() any { return new([]byte) }}
 
 // writerKey is the key of the http.ResponseWriter in a Pull's context.
 type writerKey struct{}
@@ -61,11 +67,24 @@ func (s *Sink) writer(ctx context.Context, stream *pullStream) *writer {
 	return w
 }
 
+// sent gives the memory back.
+func (w *writer) sent() {
+	*w.memory = w.out
+	if cap(w.out) <= 2*mostBytes { // a huge event's is not kept
+		outs.Put(w.memory)
+	}
+	w.out, w.memory, w.waits = nil, nil, false
+}
+
 // full says whether what add added is enough for one send.
 func (w *writer) full() bool { return w.waits || w.err != nil || len(w.out) >= oneWrite }
 
 // add takes over what g grants. Called with mu held.
 func (w *writer) add() {
+	if w.memory == nil {
+		w.memory = outs.Get().(*[]byte)
+		w.out = (*w.memory)[:0]
+	}
 	if w.direct == nil {
 		w.out, w.waits = w.g.copyTo(w.out), true
 		return
@@ -90,7 +109,7 @@ func (w *writer) send() (bool, error) {
 	if len(w.out) == 0 && !w.waits {
 		return false, nil
 	}
-	defer func() { w.out, w.waits = w.out[:0], false }()
+	defer w.sent()
 	if w.direct == nil {
 		if err := w.s.fill(w.events, &w.g, w.out, w.asJSON); err != nil {
 			return false, err
