@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -52,6 +54,7 @@ func (b *bench) latency(ctx context.Context, w *workload, run string) error {
 	if err == nil {
 		all, err = b.beat(ctx, w, s, run)
 	}
+	b.syncs(ctx, s)
 	_, stopErr := s.Stop()
 	err = errors.Join(err, stopErr, c.Stop(&hook), undo(context.WithoutCancel(ctx)))
 	if err != nil {
@@ -110,6 +113,40 @@ func (b *bench) delay(name string, beats, commits []beat) {
 	b.record(name, p50Millis, p50)
 	b.record(name, p99Millis, p99)
 	process.Say("%s: %s: p50 %.1f ms, p99 %.1f ms (%d events)", b.name, name+b.other, p50, p99, len(took))
+}
+
+// syncs records how long Leat's own group commits took, from its metrics: upper bounds, each twice the one before. No
+// event is delivered before the one that it waits for.
+func (b *bench) syncs(ctx context.Context, s *process.Server) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.Addr+"/metrics", nil)
+	if err != nil {
+		return // the run failed, and says so
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return
+	}
+	defer resp.Body.Close()
+	var bounds, counts []float64 // cumulative
+	for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
+		var bound, count float64
+		if _, rest, ok := strings.Cut(lines.Text(), "leat_log_sync_seconds_bucket{"); ok {
+			_, rest, _ = strings.Cut(rest, `le="`)
+			if n, _ := fmt.Sscanf(rest, "%g\"} %g", &bound, &count); n == 2 {
+				bounds, counts = append(bounds, bound), append(counts, count)
+			}
+		}
+	}
+	if len(counts) == 0 {
+		return
+	}
+	at := func(q float64) float64 {
+		i := slices.IndexFunc(counts, func(n float64) bool { return n >= q*counts[len(counts)-1] })
+		return 1000 * bounds[min(i, len(bounds)-2)] // the last is infinite
+	}
+	b.record("a sync of the log", p50Millis, at(0.5))
+	b.record("a sync of the log", p99Millis, at(0.99))
+	process.Say("%s: a sync of the log: p50 ≤ %.1f ms, p99 ≤ %.1f ms, the slowest ≤ %.0f ms", b.name, at(0.5), at(0.99), at(1))
 }
 
 // beat writes at a steady rate while a pull subscriber and the floor's reader listen, then lets Leat idle.
