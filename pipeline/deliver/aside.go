@@ -179,6 +179,9 @@ func (s *Subscription) NewAside(job pipeline.Job) (*Aside, error) {
 	c.MaxInFlight = max(1, int(math.Ceil(asideShare*float64(c.MaxInFlight))))
 	c.Rate *= asideShare
 	c.Budget = max(1, c.Budget/asideBudget)
+	if c.alone { // it has its own beside
+		c.Memory, c.Credit = nil, 0
+	}
 	c.Throttle.Set(0) // until it was looked whether it may go
 	c.Observer.SubscriptionState, c.Observer.Delivered = nil, nil
 	if a.sub, err = New(c); err != nil {

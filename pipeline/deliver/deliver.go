@@ -167,6 +167,7 @@ type Config struct {
 	// default 1 MiB. Nil: Budget is its own.
 	Memory *Memory
 	Credit int64
+	alone  bool // Memory was not given
 	// Render makes a dead letter's JSON and its key's; nil = none is kept.
 	Render func(b *pipeline.Batch, event int, as pipeline.Op) (eventJSON []byte, keyJSON string)
 	// Rand returns numbers in [0, 1) for jitter; default math/rand.
@@ -207,7 +208,7 @@ func (c Config) filled() (Config, error) {
 	def(&c.Grace, 10*time.Second)
 	def(&c.Budget, 16<<20)
 	if c.Memory == nil {
-		c.Memory, c.Credit = NewMemory(c.Budget), c.Budget
+		c.Memory, c.Credit, c.alone = NewMemory(c.Budget), c.Budget, true
 	}
 	def(&c.Credit, 1<<20)
 	c.Credit = min(c.Credit, c.Budget)

@@ -14,7 +14,14 @@ type turn struct {
 	kind   sched.Kind
 }
 
-func newTurn(c *Config) *turn { return &turn{entry: c.Gate.Enter(c.Priority, sched.Live)} }
+func newTurn(c *Config) *turn {
+	t := &turn{kind: sched.Live}
+	if c.window != nil {
+		t.kind = sched.Replay
+	}
+	t.entry = c.Gate.Enter(c.Priority, t.kind)
+	return t
+}
 
 // begin uses a grant for d.
 func (t *turn) begin(d *delivery, now time.Time) {
@@ -42,7 +49,7 @@ func (s *session) deliverable(now time.Time) int {
 
 // place tells the gate what the session does: live, or catching up.
 func (t *turn) place(c *Config) {
-	if t.entry == nil {
+	if t.entry == nil || c.window != nil {
 		return
 	}
 	kind := sched.Live
