@@ -114,6 +114,26 @@ func TestReplay(t *testing.T) {
 	if got := ids(h.got(t)[:4]); strings.Join(got, " ") != strings.Join(ids(events), " ") || len(in.jobs(t, &leatv1.JobsRequest{})) != 0 || len(in.jobs(t, &leatv1.JobsRequest{Ended: true})) != 4 {
 		t.Errorf("live events %v", got)
 	}
+	for mode, tagged := range map[string]bool{"rewind": false, "fenced": true} {
+		before := len(copies(t, h, ""))
+		r, err := in.replayed(t, func(r *leatv1.ReplayRequest) {
+			r.Mode, r.Scope = mode, &leatv1.ReplayScope{Tables: []string{"public.files"}, Keys: []string{"[1]"}}
+		})
+		if err != nil || r.Plan.Events != 2 {
+			t.Fatal(mode, r, err)
+		}
+		until(t, "the end of the "+mode, func() bool { return in.jobs(t, &leatv1.JobsRequest{Id: r.Job.Id})[0].State == "done" })
+		got := copies(t, h, r.Job.Id)
+		if !tagged {
+			got = copies(t, h, "")[before:]
+		}
+		if text := strings.Join(got, ", "); text != "public.files insert 1, public.files update 1" {
+			t.Errorf("%s brings %q", mode, text)
+		}
+	}
+	if _, err := in.replayed(t, func(r *leatv1.ReplayRequest) { r.Mode, r.To = "rewind", atOffset(next) }); connect.CodeOf(err) != connect.CodeFailedPrecondition {
+		t.Errorf("a rewind with an end: %v", err)
+	}
 	in.pausesAndCancels(t, h)
 }
 

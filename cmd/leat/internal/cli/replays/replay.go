@@ -48,7 +48,8 @@ func Replay(app *shell.App) *cobra.Command {
 			"events are delivered again from PLACE on, in order, and on into live.\n\n" +
 			"A PLACE is an offset, an event's id, a time (RFC 3339), earliest, or a position in the source (LSN, GTID,\n" +
 			"file:position). The window is half-open: it begins at --from and ends before --to. Tables, keys, ranges and\n" +
-			"a filter narrow it. First the window is counted and shown, then it asks, then it shows the progress; Ctrl-C\n" +
+			"a filter narrow it; of a rewind and of --fenced a filter says where each key begins, and all later events of the\n" +
+			"key follow. First the window is counted and shown, then it asks, then it shows the progress; Ctrl-C\n" +
 			"ends the showing, the job goes on.",
 		Example: "  leat replay search --aside --from 2026-11-21T10:00:00Z --to 2026-11-21T11:00:00Z --dry-run\n" +
 			"  leat replay search --rewind --from 1877212358656123 --key '[77]' --key '[78]'\n" +
