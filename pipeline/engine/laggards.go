@@ -59,17 +59,31 @@ func (r *runner) verdict() flow.LagVerdict {
 
 // keepParks copies what parked keys hold before retention takes it.
 func (u *unit) keepParks(ctx context.Context, k pipeline.Keeper) {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
+	each(ctx, parksPhase, func() {
 		if doomed := k.Doomed(); doomed > 0 && u.copyHeld(ctx, doomed) {
 			k.Guard(doomed)
 		}
+	})
+}
+
+// Phases of what is done each second: what looks at the work of others does so between them, not at the same moment.
+const (
+	floorPhase = 250 * time.Millisecond
+	parksPhase = 500 * time.Millisecond
+)
+
+// each calls f every second, phase after it was called, until ctx ends.
+func each(ctx context.Context, phase time.Duration, f func()) {
+	t := time.NewTimer(phase)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return
+		}
+		f()
+		t.Reset(time.Second)
 	}
 }
 

@@ -152,15 +152,8 @@ func (u *unit) reopen(ctx context.Context) bool {
 
 // keepFloor tells the log which offsets are still wanted.
 func (u *unit) keepFloor(ctx context.Context, log pipeline.Log) {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
 	squeezed := false
-	for {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
+	each(ctx, floorPhase, func() {
 		if k, ok := log.(pipeline.Keeper); ok && squeezed != (u.governor.stage() >= flow.DiskLaggard) {
 			squeezed = !squeezed
 			k.Squeeze(squeezed)
@@ -169,7 +162,7 @@ func (u *unit) keepFloor(ctx context.Context, log pipeline.Log) {
 			log.Floor(floor)
 		}
 		u.watchLaggards(log, time.Now())
-	}
+	})
 }
 
 // floor returns the lowest offset that is still wanted, and whether that is known: it is not before each

@@ -27,7 +27,7 @@ func (w *world) reply(x *call) string {
 		if fault(w.set.readFaults) {
 			return w.fail(x, errFault)
 		}
-	case callStore:
+	case callStore, callCopies:
 		if fault(w.set.storeFaults) {
 			if r.IntN(2) == 0 {
 				w.apply(x) // done, but nobody is told
@@ -60,7 +60,7 @@ func (w *world) fail(x *call, err error) string {
 func (w *world) grant(x *call) string {
 	what := x.what
 	switch x.kind {
-	case callStore:
+	case callStore, callCopies:
 		w.apply(x)
 	case callResolve:
 		x.sub.resolved = max(x.sub.resolved, x.offset)
@@ -96,10 +96,15 @@ func (w *world) accepts(f *flight) {
 		if f.outcomes != nil && f.outcomes[n].Class != pipeline.OK {
 			failed[k] = true
 		}
-		if !failed[k] {
-			f.sub.take(e, i)
-			f.sub.acked[i] = true
+		if failed[k] {
+			continue
 		}
+		f.sub.take(e, i)
+		if f.job != "" {
+			f.sub.copied[f.job].acked[i] = true
+			continue
+		}
+		f.sub.acked[i] = true
 	}
 }
 
@@ -194,7 +199,7 @@ func (w *world) partly(x *call, dice bool) string {
 		}
 		text += o.Class.String() + " "
 	}
-	if s.ordered { // what follows a failure of its key fails
+	if s.ordered && f.job == "" { // what follows a failure of its key fails
 		failed := map[string]bool{}
 		for n, i := range f.at {
 			k := s.key(&w.db.history[i], i)
@@ -212,7 +217,7 @@ func (w *world) partly(x *call, dice bool) string {
 
 // revokes makes later Deliveries of keys that failed fail too: an Ordered sink's duty.
 func (w *world) revokes(f *flight) {
-	if !f.sub.ordered {
+	if !f.sub.ordered || f.job != "" {
 		return
 	}
 	from := map[string]int{}

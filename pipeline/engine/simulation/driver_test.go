@@ -123,6 +123,7 @@ func (w *world) heal() {
 		return
 	}
 	w.checkEnd()
+	w.checkJobs()
 	w.set.over = true
 	w.p.stop()
 	for n := 0; w.p != nil && w.failure() == nil; n++ {

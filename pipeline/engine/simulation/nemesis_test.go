@@ -56,6 +56,7 @@ const (
 	inThrottle
 	inClock
 	inRetry
+	inReplay
 	inputs
 )
 
@@ -83,7 +84,7 @@ func drawSettings(r *rand.Rand) settings {
 	if s.storeFaults *= 5; r.IntN(8) == 0 {
 		s.storeFaults = 0.5
 	}
-	s.weights = [inputs]int{inTime: 40, inCommit: 40, inPause: 5, inRedrive: 6, inSplit: 5, inMerge: 3, inCrash: 3, inRestart: 1, inSpace: 2, inMood: 8, inThrottle: 4, inClock: 1, inRetry: 2}
+	s.weights = [inputs]int{inTime: 40, inCommit: 40, inPause: 5, inRedrive: 6, inSplit: 5, inMerge: 3, inCrash: 3, inRestart: 1, inSpace: 2, inMood: 8, inThrottle: 4, inClock: 1, inRetry: 2, inReplay: 3}
 	for i := inPause; i < inputs; i++ {
 		if r.IntN(3) == 0 {
 			s.weights[i] = 0
@@ -99,7 +100,7 @@ func drawSubscribers(r *rand.Rand, set settings) []*subscriber {
 	var all []*subscriber
 	for n := range 1 + r.IntN(3) {
 		s := &subscriber{name: string(rune('a' + n)), table: -1, throttle: deliver.NewThrottle(), ratio: 1, poison: map[int]bool{}, sent: map[int]bool{}, acked: map[int]bool{},
-			last: map[string]int{}, rows: map[[2]int]int{}, ordered: r.IntN(4) == 0}
+			last: map[string]int{}, rows: map[[2]int]int{}, copied: map[string]*copied{}, everParked: map[string]bool{}, buried: map[int]bool{}, ordered: r.IntN(4) == 0}
 		s.cfg = deliver.Config{Name: s.name, Source: sourceName, MaxInFlight: 1 + r.IntN(6), Adaptive: r.IntN(2) == 0,
 			Batch: deliver.Batch{Events: 1 + r.IntN(8)}, Retry: deliver.Retry{Initial: time.Second, Max: time.Duration(2+r.IntN(20)) * time.Second, Attempts: 2 + r.IntN(4)},
 			Grace: time.Duration(1+r.IntN(10)) * time.Second,
@@ -232,6 +233,8 @@ func (w *world) input(i input) string {
 		w.skew += jump
 		w.mu.Unlock()
 		return "the log's clock jumps by " + jump.String()
+	case inReplay:
+		return w.replay(s)
 	case inRetry:
 		_ = w.p.engine.Retry(sourceName) // it may not run yet
 		return "retry the source"
@@ -341,7 +344,7 @@ func (w *world) assist() bool {
 	if w.p == nil {
 		return false
 	}
-	acted := false
+	acted := w.assistJobs()
 	for _, st := range w.p.engine.Status().Subscriptions {
 		s := w.sub(st.Name)
 		switch {

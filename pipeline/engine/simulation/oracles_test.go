@@ -19,7 +19,7 @@ func (w *world) observe() {
 		s.flying = s.flying[:0]
 	}
 	for _, x := range list {
-		if x.kind == callDeliver {
+		if x.kind == callDeliver && x.delivery.job == "" {
 			x.sub.flying = append(x.sub.flying, x.delivery)
 		}
 	}
@@ -29,6 +29,8 @@ func (w *world) observe() {
 		}
 		x.noticed = true
 		switch {
+		case x.kind == callDeliver && x.delivery.job != "":
+			w.copies(x.delivery)
 		case x.kind == callDeliver:
 			w.arrives(x.delivery)
 		case x.cursor != nil:
@@ -92,18 +94,9 @@ func (w *world) arrives(f *flight) {
 	f.revoked = map[string]int{}
 	inside := map[string]int{}
 	for _, c := range f.events {
-		i := w.index(c.offset)
-		if i < 0 || i >= len(w.db.history) {
-			w.breaks("%s got offset %d, the source made %d to %d", s.name, c.offset, w.first, w.first+pipeline.Offset(len(w.db.history)))
+		i, e := w.identify(s, c)
+		if e == nil {
 			return
-		}
-		e := &w.db.history[i]
-		if c.op != e.op || c.table != tableNames[e.table] || !e.is(w.db.spaces[e.table], []byte(c.key)) || c.before != e.before || c.after != e.after {
-			w.breaks("%s got offset %d (event %d) as %s %s, but it is %v", s.name, c.offset, i, c.op, c.table, e)
-			return
-		}
-		if !s.selects(e) {
-			w.breaks("%s got event %d, which its filter keeps out", s.name, i)
 		}
 		if !s.sent[i] && c.offset < s.resolved && !w.excused(s, i) {
 			w.breaks("%s got event %d for the first time, and was told that all below %d is resolved", s.name, i, s.resolved)
@@ -114,6 +107,24 @@ func (w *world) arrives(f *flight) {
 		s.sent[i] = true
 	}
 	w.overlaps(f)
+}
+
+// identify finds what came in the history: the same id is the same content.
+func (w *world) identify(s *subscriber, c carried) (int, *event) {
+	i := w.index(c.offset)
+	if i < 0 || i >= len(w.db.history) {
+		w.breaks("%s got offset %d, the source made %d to %d", s.name, c.offset, w.first, w.first+pipeline.Offset(len(w.db.history)))
+		return i, nil
+	}
+	e := &w.db.history[i]
+	if c.op != e.op || c.table != tableNames[e.table] || !e.is(w.db.spaces[e.table], []byte(c.key)) || c.before != e.before || c.after != e.after {
+		w.breaks("%s got offset %d (event %d) as %s %s, but it is %v", s.name, c.offset, i, c.op, c.table, e)
+		return i, nil
+	}
+	if !s.selects(e) {
+		w.breaks("%s got event %d, which its filter keeps out", s.name, i)
+	}
+	return i, e
 }
 
 // follows checks that the event goes on where its key stands.
@@ -297,7 +308,7 @@ const endsWithin = 2 * time.Second
 func (w *world) ends(s *subscriber, st deliver.Status, waits bool) {
 	now := time.Now()
 	late := st.Until.IsZero() || now.Sub(st.Until) > endsWithin
-	if !waits || !late || st.InFlight > 0 || st.Low >= st.Read || s.ratio == 0 || s.cfg.Rate > 0 || s.storing {
+	if !waits || !late || st.InFlight > 0 || st.Low >= st.Read || s.ratio == 0 || s.cfg.Rate > 0 || w.storing(s) {
 		s.waits = time.Time{}
 		return
 	}
@@ -307,6 +318,11 @@ func (w *world) ends(s *subscriber, st deliver.Status, waits bool) {
 	if now.Sub(s.waits) > endsWithin {
 		w.breaks("%s is %s (%s) since %s, and nothing ends it", s.name, st.State, st.Reason, s.waits.Sub(w.began))
 	}
+}
+
+// storing: something of the subscription waits for the store.
+func (w *world) storing(s *subscriber) bool {
+	return slices.ContainsFunc(w.calls.list(), func(x *call) bool { return x.sub == s && x.kind == callStore })
 }
 
 // looksAtLog checks the log: after it was opened again it holds all that was told to anybody (5), and ranges
@@ -361,6 +377,9 @@ func (w *world) complaint() string {
 	}
 	if len(st.Subscriptions) < len(w.subs) {
 		all = append(all, "not all subscriptions run")
+	}
+	if open := w.openJobs(); open != "" {
+		all = append(all, "jobs: "+open)
 	}
 	end := w.first + pipeline.Offset(len(w.db.history))
 	for _, s := range st.Subscriptions {

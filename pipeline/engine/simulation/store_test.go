@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/pipeline/deliver"
@@ -18,11 +19,17 @@ type store struct {
 	parks   map[string]map[pipeline.ParkID]pipeline.Park
 	paused  map[string]string
 	skips   map[string][]pipeline.Skip
+	held    map[string][]pipeline.Held // copies of what parks hold, by offset
+	jobs    jobs
+
+	tablesMu sync.Mutex
+	tables   map[[2]uint32]pipeline.HeldTable
 }
 
 func newStore() *store {
 	return &store{cursors: map[string]pipeline.Cursor{}, dead: map[string]map[pipeline.Offset]pipeline.DeadLetter{},
-		parks: map[string]map[pipeline.ParkID]pipeline.Park{}, paused: map[string]string{}, skips: map[string][]pipeline.Skip{}}
+		parks: map[string]map[pipeline.ParkID]pipeline.Park{}, paused: map[string]string{}, skips: map[string][]pipeline.Skip{},
+		held: map[string][]pipeline.Held{}, tables: map[[2]uint32]pipeline.HeldTable{}}
 }
 
 // parked returns the subscription's, by From.
@@ -72,7 +79,14 @@ func (a access) Save(ctx context.Context, sub string, c pipeline.Cursor) error {
 // PutDeadLetters implements deliver.Store.
 func (a access) PutDeadLetters(ctx context.Context, d []pipeline.DeadLetter) error {
 	s, sub := a.p.w.store, d[0].Subscription
-	return a.ask(ctx, sub, "bury "+d[0].ID, func() error {
+	what := "bury " + d[0].ID
+	if strings.HasPrefix(d[0].Reason, "replay ") {
+		what += " of a replay"
+	}
+	return a.ask(ctx, sub, what, func() error {
+		for _, l := range d {
+			a.p.w.sub(sub).buried[a.p.w.index(l.Offset)] = true
+		}
 		if a.p.w.plant.buries {
 			return nil
 		}
@@ -150,6 +164,7 @@ func (a access) PutParks(ctx context.Context, parks []pipeline.Park) error {
 		}
 		for _, p := range parks {
 			s.parks[sub][p.ID()] = p
+			a.p.w.sub(sub).everParked[p.Space+"/"+string(p.Key)] = true
 		}
 		return nil
 	})
@@ -168,6 +183,7 @@ func (a access) DeleteParks(ctx context.Context, parks []pipeline.Park) error {
 		}
 		for _, p := range parks {
 			delete(s.parks[sub], p.ID())
+			s.held[sub] = slices.DeleteFunc(s.held[sub], func(h pipeline.Held) bool { return h.Park == p.ID() })
 		}
 		return nil
 	})

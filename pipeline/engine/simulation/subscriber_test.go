@@ -36,8 +36,11 @@ type subscriber struct {
 	rows        map[[2]int]int // the newest event of a row that was taken
 	resolved    pipeline.Offset
 	flying      []*flight
-	storing     bool      // its loop waits for the store
-	waits       time.Time // since when it waits for what should have ended
+	storing     bool               // its loop waits for the store
+	copied      map[string]*copied // by job
+	everParked  map[string]bool    // keys
+	buried      map[int]bool       // events that were ever dead letters
+	waits       time.Time          // since when it waits for what should have ended
 }
 
 func (s *subscriber) selects(e *event) bool { return s.table < 0 || s.table == e.table }
@@ -78,6 +81,7 @@ type carried struct {
 // flight is a Delivery that is out.
 type flight struct {
 	sub      *subscriber
+	job      string // the replay that it is of
 	number   uint64
 	attempt  int
 	reason   pipeline.Reason
@@ -114,8 +118,12 @@ type endpoint struct {
 
 // Deliver implements pipeline.Sink.
 func (e endpoint) Deliver(ctx context.Context, d *pipeline.Delivery) (pipeline.Outcomes, error) {
-	f := &flight{sub: e.sub, number: d.Number, attempt: d.Attempt, reason: d.Reason, d: d, events: carry(d)}
-	x := &call{kind: callDeliver, name: fmt.Sprintf("%s deliver %06d", e.sub.name, d.Number), life: e.p.life, sub: e.sub, delivery: f}
+	f := &flight{sub: e.sub, number: d.Number, attempt: d.Attempt, reason: d.Reason, d: d, events: carry(d), job: d.Replay}
+	name := fmt.Sprintf("%s deliver %06d", e.sub.name, d.Number)
+	if f.job != "" {
+		name = fmt.Sprintf("%s copies of %s from %d to %d", e.sub.name, f.job, f.events[0].offset, f.events[len(f.events)-1].offset)
+	}
+	x := &call{kind: callDeliver, name: name, life: e.p.life, sub: e.sub, delivery: f}
 	if err := e.p.w.calls.ask(ctx, x); err != nil {
 		return nil, err
 	}

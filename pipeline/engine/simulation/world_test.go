@@ -33,6 +33,7 @@ const (
 	callDisk kind = iota
 	callRead
 	callStore
+	callCopies // of what parks hold: not the subscription's loop asks
 	callDeliver
 	callResolve
 	callOpenSink

@@ -1,0 +1,258 @@
+package simulation
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/pipeline/deliver"
+	"github.com/leat-cdc/leat/pipeline/engine"
+)
+
+// jobs are kept at once: who asks holds a lock, and a goroutine that waits for a lock is never at rest.
+type jobs struct {
+	mu  sync.Mutex
+	all []pipeline.Job
+}
+
+// PutJob implements deliver.JobStore.
+func (a access) PutJob(_ context.Context, j pipeline.Job) error {
+	if !a.p.alive() {
+		return errCrashed
+	}
+	k := &a.p.w.store.jobs
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	j.Pending = slices.Clone(j.Pending)
+	for i := range k.all {
+		if k.all[i].ID == j.ID {
+			if k.all[i].State.Ended() {
+				a.p.w.breaks("job %s has ended, and is kept again as %s", j.ID, j.State)
+			}
+			k.all[i] = j
+			return nil
+		}
+	}
+	k.all = append(k.all, j)
+	return nil
+}
+
+// Jobs implements deliver.JobStore.
+func (a access) Jobs(_ context.Context, sub string) ([]pipeline.Job, error) {
+	if !a.p.alive() {
+		return nil, errCrashed
+	}
+	return a.p.w.store.jobs.list(sub), nil
+}
+
+func (k *jobs) list(sub string) []pipeline.Job {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(k.all), func(j pipeline.Job) bool { return sub != "" && j.Subscription != sub })
+}
+
+// replay asks for one, or changes one.
+func (w *world) replay(s *subscriber) string {
+	p, r, ctx := w.p, w.rng, context.Background()
+	open := slices.DeleteFunc(w.store.jobs.list(s.name), func(j pipeline.Job) bool { return j.State.Ended() })
+	var name string
+	var f func() error
+	if len(open) > 0 && r.IntN(2) == 0 {
+		j := open[r.IntN(len(open))]
+		switch n := r.IntN(5); {
+		case n == 0:
+			name, f = "cancel job", func() error { return p.engine.CancelJob(ctx, j.ID, "the seed") }
+		case n < 3:
+			name, f = "pause job", func() error { return p.engine.PauseJob(ctx, j.ID, "the seed says so") }
+		default:
+			name, f = "resume job", func() error { return p.engine.ResumeJob(ctx, j.ID) }
+		}
+	} else {
+		from := r.IntN(len(w.db.history) + 1)
+		to := from + r.IntN(len(w.db.history)+2-from)
+		q := engine.ReplayRequest{Subscription: s.name, Kind: pipeline.JobAside, From: engine.Point{Offset: w.first + pipeline.Offset(from)},
+			To: engine.Point{Offset: w.first + pipeline.Offset(to)}, Owner: "the seed"}
+		name, f = fmt.Sprintf("replay %d to %d", from, to), func() error { _, _, err := p.engine.StartReplay(ctx, q); return err }
+	}
+	if !p.run(s.name+" jobs", name, f) {
+		return ""
+	}
+	return s.name + ": " + name
+}
+
+// copies checks a Delivery of a replay: its window and its order within the job (8); what it acknowledges moves no
+// cursor, as the oracles of cursors know nothing of it.
+func (w *world) copies(f *flight) {
+	s := f.sub
+	f.revoked = map[string]int{}
+	list := w.store.jobs.list(s.name)
+	n := slices.IndexFunc(list, func(j pipeline.Job) bool { return j.ID == f.job })
+	if n < 0 {
+		w.breaks("%s got copies of job %s, which nobody asked for", s.name, f.job)
+		return
+	}
+	j := list[n]
+	if f.reason != pipeline.ReasonReplay && f.attempt == 1 {
+		w.breaks("%s got copies of job %s as %s", s.name, f.job, f.reason)
+	}
+	c := s.copied[f.job]
+	if c == nil {
+		c = &copied{newest: map[string]int{}, sent: map[int]bool{}, acked: map[int]bool{}}
+		s.copied[f.job] = c
+	}
+	for _, came := range f.events {
+		i, e := w.identify(s, came)
+		if e == nil {
+			return
+		}
+		if came.offset < j.From || came.offset >= j.To {
+			w.breaks("%s got event %d of job %s, whose window is %d to %d", s.name, i, f.job, w.index(j.From), w.index(j.To))
+		}
+		f.at = append(f.at, i)
+		k := s.key(e, i)
+		if newest, ok := c.newest[k]; ok && i < newest && !c.sent[i] && s.cfg.Order != deliver.OrderNone {
+			w.breaks("%s got event %d of a key in job %s for the first time, after %d", s.name, i, f.job, newest)
+		}
+		c.newest[k], c.sent[i] = max(c.newest[k], i), true
+	}
+}
+
+// copied is what a replay delivered.
+type copied struct {
+	newest      map[string]int // by key
+	sent, acked map[int]bool
+}
+
+// checkJobs: a replay that is done delivered all of its window but what live has not (it was parked) or gave up.
+func (w *world) checkJobs() {
+	for _, j := range w.store.jobs.list("") {
+		s := w.sub(j.Subscription)
+		c := s.copied[j.ID]
+		for i := w.index(j.From); i < w.index(j.To) && j.State == pipeline.JobDone; i++ {
+			if e := &w.db.history[i]; (c == nil || !c.acked[i]) && !w.excused(s, i) && !w.buried(s, i) && !s.everParked[e.key] && !s.buried[i] {
+				w.breaks("job %s of %s is done, but event %d of its window %d to %d was not delivered", j.ID, s.name, i, w.index(j.From), w.index(j.To))
+				return
+			}
+		}
+	}
+}
+
+// buried: it is among the dead letters now.
+func (w *world) buried(s *subscriber, i int) bool {
+	_, dead := w.store.dead[s.name][w.first+pipeline.Offset(i)]
+	return dead
+}
+
+// openJobs names what is not finished.
+func (w *world) openJobs() string {
+	var all []string
+	for _, j := range w.store.jobs.list("") {
+		if !j.State.Ended() {
+			all = append(all, fmt.Sprintf("%s: %+v", j.ID, j))
+		}
+	}
+	return strings.Join(all, "; ")
+}
+
+// assistJobs resumes what is paused.
+func (w *world) assistJobs() (acted bool) {
+	for _, j := range w.store.jobs.list("") {
+		if j.State == pipeline.JobPaused {
+			resume := func() error { return w.p.engine.ResumeJob(context.Background(), j.ID) }
+			acted = w.p.run(j.Subscription+" jobs", "resume job", resume) || acted
+		}
+	}
+	return acted
+}
+
+// Copies of what parks hold: implements deliver.Copies.
+
+func (a access) copyCall(ctx context.Context, sub, what string, apply func() error) error {
+	x := &call{kind: callCopies, name: sub + " copies " + what, life: a.p.life, sub: a.p.w.sub(sub), apply: apply}
+	return a.p.w.calls.ask(ctx, x)
+}
+
+// PutHeld implements deliver.Copies.
+func (a access) PutHeld(ctx context.Context, held []pipeline.Held, tables []pipeline.HeldTable) error {
+	s, sub := a.p.w.store, held[0].Subscription
+	held, tables = slices.Clone(held), slices.Clone(tables)
+	return a.copyCall(ctx, sub, fmt.Sprintf("put %d from %d", len(held), held[0].Offset), func() error {
+		s.tablesMu.Lock()
+		for _, t := range tables {
+			s.tables[[2]uint32{t.ID, t.Version}] = t
+		}
+		s.tablesMu.Unlock()
+		for _, h := range held {
+			if _, ok := s.parks[sub][h.Park]; ok {
+				s.keep(h)
+			}
+		}
+		return nil
+	})
+}
+
+// keep puts a copy in its place.
+func (s *store) keep(h pipeline.Held) {
+	all := s.held[h.Subscription]
+	i, ok := slices.BinarySearchFunc(all, h.Offset, func(h pipeline.Held, o pipeline.Offset) int { return int(int64(h.Offset) - int64(o)) })
+	if ok {
+		all[i] = h
+		return
+	}
+	s.held[h.Subscription] = slices.Insert(all, i, h)
+}
+
+// PutCopied implements deliver.Copies.
+func (a access) PutCopied(ctx context.Context, parks []pipeline.Park) error {
+	s, sub := a.p.w.store, parks[0].Subscription
+	parks = slices.Clone(parks)
+	return a.copyCall(ctx, sub, "done "+ids(parks), func() error {
+		for _, p := range parks {
+			if k, ok := s.parks[sub][p.ID()]; ok && k.From == p.From {
+				k.Copied = max(k.Copied, p.Copied)
+				s.parks[sub][p.ID()] = k
+			}
+		}
+		return nil
+	})
+}
+
+// Held implements deliver.Copies.
+func (a access) Held(ctx context.Context, sub, _ string, from, to pipeline.Offset, limit int) (out []pipeline.Held, err error) {
+	err = a.copyCall(ctx, sub, fmt.Sprintf("from %d", from), func() error {
+		for _, h := range a.p.w.store.held[sub] {
+			if h.Offset >= from && h.Offset < to && len(out) < limit {
+				out = append(out, h)
+			}
+		}
+		return nil
+	})
+	return out, err
+}
+
+// HeldTable implements deliver.Copies.
+func (a access) HeldTable(_ context.Context, _ string, id, version uint32) (t pipeline.HeldTable, ok bool, err error) {
+	if !a.p.alive() {
+		return t, false, errCrashed
+	}
+	s := a.p.w.store
+	s.tablesMu.Lock()
+	defer s.tablesMu.Unlock()
+	t, ok = s.tables[[2]uint32{id, version}]
+	return t, ok, nil
+}
+
+// HeldBytes implements deliver.Copies.
+func (a access) HeldBytes(ctx context.Context, sub string) (bytes int64, events uint64, err error) {
+	err = a.copyCall(ctx, sub, "bytes", func() error {
+		for _, h := range a.p.w.store.held[sub] {
+			bytes += int64(len(h.Block))
+			events++
+		}
+		return nil
+	})
+	return bytes, events, err
+}
