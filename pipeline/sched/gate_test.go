@@ -84,8 +84,8 @@ func TestGateShares(t *testing.T) {
 			{class: Low, limit: 64, cpu: 200 * time.Microsecond, rtt: time.Millisecond},
 		}
 		g := NewGate(4)
-		serve(g, 10*time.Second, us...)
-		total := 40.0
+		serve(g, 3*time.Second, us...)
+		total := 12.0
 		for i, want := range []float64{16. / 29, 8. / 29, 2. / 29, 2. / 29, 1. / 29} {
 			near(t, us[i].class.String(), us[i].used.Seconds()/total, want, 0.06)
 		}
@@ -122,8 +122,8 @@ func TestSilentSinkKeepsNoSlot(t *testing.T) {
 		g := NewGate(2)
 		slow := &subscriber{class: Critical, limit: 8, cpu: time.Millisecond, rtt: 10 * time.Second, silent: true}
 		quick := &subscriber{class: Low, limit: 8, cpu: time.Millisecond}
-		serve(g, 5*time.Second, slow, quick)
-		if quick.sent < 9500 { // of 10,000
+		serve(g, 2*time.Second, slow, quick)
+		if quick.sent < 3700 { // of 4,000
 			t.Errorf("%d sent beside a peer that does not answer", quick.sent)
 		}
 	})
