@@ -17,9 +17,12 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/encoding/protojson"
+
 	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/pipeline/filter"
 	"github.com/leat-cdc/leat/pipeline/pipetest"
+	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
 	"github.com/leat-cdc/leat/sinks/encode"
 	"github.com/leat-cdc/leat/sinks/pull"
 	"github.com/leat-cdc/leat/sinks/webhook"
@@ -271,8 +274,12 @@ var curl = regexp.MustCompile(`(?s)curl -s http://127\.0\.0\.1:7070(\S+) -H 'Con
 // TestReceiveAndAckByHand sends what the page's curl commands send.
 func TestReceiveAndAckByHand(t *testing.T) {
 	calls := curl.FindAllStringSubmatch(read(t, "subscribers.md"), -1)
-	if len(calls) != 2 {
-		t.Fatalf("%d curl calls in subscribers.md, want Receive and Ack", len(calls))
+	if len(calls) != 3 {
+		t.Fatalf("%d curl calls in subscribers.md, want Receive, Ack and Fetch", len(calls))
+	}
+	var fetch leatv1.FetchRequest // the app answers it: here it is enough that it can be read
+	if err := protojson.Unmarshal([]byte(calls[2][2]), &fetch); err != nil || fetch.Subscription != "features" || fetch.From == 0 || fetch.Limit != 500 {
+		t.Errorf("%s: %v %v", calls[2][2], &fetch, err)
 	}
 	sink, url := servePull(t)
 	done := make(chan error, 1)

@@ -59,7 +59,7 @@ func status() *leatv1.StatusResponse {
 	}
 	src.Notices = append(src.Notices, &leatv1.Notice{Kind: "quarantined", Table: "public.t0"}, &leatv1.Notice{Kind: "gap", Table: "public.g\xff"})
 	s.Sources = append(s.Sources, src)
-	s.Subscriptions = append(s.Subscriptions, &leatv1.SubscriptionStatus{Name: "search", State: "new in this test", LagEvents: 9, Dead: 2, SaveError: "disk"})
+	s.Subscriptions = append(s.Subscriptions, &leatv1.SubscriptionStatus{Name: "search", State: "new in this test", LagEvents: 9, Dead: 2, SaveError: "disk", Laggard: &leatv1.Laggard{Stage: "at risk"}})
 	return s
 }
 
