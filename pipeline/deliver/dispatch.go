@@ -286,7 +286,7 @@ func (s *session) takeStream(d *delivery, now time.Time) {
 
 // takeParked passes over an event of a parked key, or lets it wait for the pass. False: nothing goes on yet.
 func (s *session) takeParked(e entry, p *parked) bool {
-	handed := p.Redrive && s.pass.handover > 0 && e.offset() >= s.pass.handover
+	handed := p.Redrive && s.pass != nil && s.pass.handover > 0 && e.offset() >= s.pass.handover
 	if handed && e.event().Op.Barrier() {
 		return false // what waits for all waits for the pass
 	}

@@ -13,8 +13,9 @@ func (s *Subscription) Rewind(ctx context.Context, j pipeline.Job) error {
 	return s.command(ctx, command{kind: cmdRewind, job: j})
 }
 
-// ChangeRewind pauses, resumes or cancels the job that Rewind began. While it is paused its keys stay held. When it
-// is cancelled, keys that it took back are brought up to live before it ends. ErrNotRunning outside Run.
+// ChangeRewind pauses, resumes or cancels the job that Rewind began. While it is paused its keys stay held and no
+// parks are redriven. When it is cancelled, keys that it took back are brought up to live before it ends.
+// ErrNotRunning outside Run.
 func (s *Subscription) ChangeRewind(ctx context.Context, to pipeline.JobState, reason string) error {
 	return s.command(ctx, command{kind: cmdChange, job: pipeline.Job{State: to}, reason: reason})
 }

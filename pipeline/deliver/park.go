@@ -38,6 +38,9 @@ func (s *session) park(k *heldKey, p Park) error {
 	if err := s.cfg.Store.PutParks(ctx, []Park{p}); err != nil {
 		return fmt.Errorf("store a park: %w", err)
 	}
+	if was := s.sub.parks.find(p.Hash, p.From); was != nil && was.stored > p.From { // it comes again behind this one
+		s.sub.cured = append(s.sub.cured, was.stored)
+	}
 	s.sub.parks.set(p)
 	s.stirred = true
 	for _, e := range k.list {
@@ -115,7 +118,7 @@ func (s *session) waitsForPair(e entry) bool {
 		return false
 	}
 	if e.it.pass && e.event().Op.Barrier() {
-		return s.front.low() < e.offset() || s.sub.hold != nil && s.pass.hold == nil
+		return s.front.low() < e.offset()
 	}
 	if !insertHalf(e.event()) {
 		return false

@@ -74,15 +74,18 @@ type rest struct {
 // passMark is after how many batches a round's reader says how far it is.
 const passMark = 64
 
-// newPass returns nil when no park is to be redriven and nothing is held.
+// newPass returns nil when no park is to be redriven and nothing is held, or what is held is paused.
 func newPass(s *session) *pass {
 	p := &pass{parks: &s.sub.parks, fed: noOffset, budget: s.share.budget(max(1, s.cfg.Budget/passBudget)), arrived: make(chan passed)}
+	if h := s.sub.hold; h != nil && !h.running() {
+		return nil // a key that it took back would run ahead of what it is still to be brought
+	}
 	s.sub.parks.all(func(k *parked) {
 		if k.Redrive {
 			p.fed = min(p.fed, k.From)
 		}
 	})
-	if h := s.sub.hold; h != nil && h.running() {
+	if h := s.sub.hold; h != nil {
 		p.hold, p.only, p.live, p.at = h, h.selector(s.cfg), h.job.Live, h.job.At
 		p.fed = min(p.fed, h.from())
 	}

@@ -11,8 +11,9 @@ import (
 
 // replay is a rewind or fenced replay of a random history.
 type replay struct {
-	job   pipeline.Job
-	since int // len(world.log) when it was asked for
+	job pipeline.Job
+	// since and begun are len(world.log) when it was asked for, and when what was in flight had ended.
+	since, begun int
 }
 
 func replaying(s *run) bool {
@@ -53,7 +54,7 @@ func (w *world) rewind(sub *run, l pipeline.Log, r *rand.Rand, p plan) error {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.replays = append(w.replays, replay{j, since})
+	w.replays = append(w.replays, replay{j, since, len(w.log)})
 	return nil
 }
 
@@ -71,7 +72,9 @@ func (w *world) meddle(sub *run, r *rand.Rand) error {
 }
 
 func (w *world) resume(sub *run) {
-	_ = sub.ChangeRewind(context.Background(), pipeline.JobRunning, "")
+	if replaying(sub) {
+		_ = sub.ChangeRewind(context.Background(), pipeline.JobRunning, "")
+	}
 }
 
 // checkReplays: a replay that was not cancelled has brought all of its window; copies are tagged, and what is new
@@ -83,7 +86,11 @@ func (w *world) checkReplays(m *memory, p plan) error {
 			return fmt.Errorf("job %+v has not ended", j)
 		}
 		sent, tagged := map[pipeline.Offset]bool{}, map[pipeline.Offset]bool{}
-		for _, e := range w.log[rp.since:] {
+		for n, e := range w.log[rp.since:] {
+			half := rp.since+n >= rp.begun && j.Stop == 0 && e.offset > j.From && e.offset < j.Live && w.ops[e.offset-first] == pipeline.OpInsert && j.Scope.Filter == "" && p.order == OrderKey
+			if half && !sent[e.offset-1] && m.dead[e.offset-1].ID == "" && w.wants(j, e.offset-1, p) && w.wants(j, e.offset, p) {
+				return fmt.Errorf("job %+v: insert %d came again before its delete", j, e.offset)
+			}
 			sent[e.offset] = sent[e.offset] || e.ok
 			tagged[e.offset] = tagged[e.offset] || e.job == j.ID
 		}
