@@ -360,6 +360,11 @@ func (a *asideStore) PutDeadLetters(ctx context.Context, d []pipeline.DeadLetter
 // DeleteDeadLetters implements Store: nothing of it is redriven.
 func (a *asideStore) DeleteDeadLetters(context.Context, string, []pipeline.Offset) error { return nil }
 
+// DeadOffsets implements Store.
+func (a *asideStore) DeadOffsets(context.Context, string, pipeline.Offset) ([]pipeline.Offset, error) {
+	return nil, nil
+}
+
 // PutSkip implements Store.
 func (a *asideStore) PutSkip(context.Context, Skip) error { return nil }
 

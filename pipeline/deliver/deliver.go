@@ -109,6 +109,8 @@ type Store interface {
 	PutDeadLetters(ctx context.Context, d []pipeline.DeadLetter) error
 	// DeleteDeadLetters forgets those at offsets, all or none; unknown ones are no error.
 	DeleteDeadLetters(ctx context.Context, subscription string, offsets []pipeline.Offset) error
+	// DeadOffsets lists those of a subscription from an offset on, in order.
+	DeadOffsets(ctx context.Context, subscription string, from pipeline.Offset) ([]pipeline.Offset, error)
 	PutSkip(ctx context.Context, s Skip) error
 	// Paused returns whether the subscription is paused, and why.
 	Paused(ctx context.Context, subscription string) (paused bool, reason string, err error)

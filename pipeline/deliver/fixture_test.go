@@ -118,6 +118,18 @@ func (m *memory) DeleteDeadLetters(_ context.Context, _ string, offsets []pipeli
 	return m.fail
 }
 
+func (m *memory) DeadOffsets(_ context.Context, _ string, from pipeline.Offset) (all []pipeline.Offset, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for o := range m.dead {
+		if o >= from {
+			all = append(all, o)
+		}
+	}
+	slices.Sort(all)
+	return all, m.fail
+}
+
 func (m *memory) PutSkip(_ context.Context, s Skip) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()

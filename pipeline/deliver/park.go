@@ -97,8 +97,8 @@ func (s *session) taken(e entry) {
 	if e.it.pass {
 		if p := s.sub.parks.find(e.event().Hash, e.offset()); p != nil && p.Redrive {
 			p.at = max(p.at, e.offset()+1)
-			if e.offset() == p.stored {
-				s.sub.cured = append(s.sub.cured, p.stored)
+			if _, dead := slices.BinarySearch(s.pass.dead, e.offset()); dead {
+				s.sub.cured = append(s.sub.cured, e.offset())
 			}
 		}
 	}

@@ -37,7 +37,7 @@ type parked struct {
 	since int64 // microseconds
 	// at is the lowest event that the pass has not delivered; From until the pass begins.
 	at pipeline.Offset
-	// stored is the From on disk; a dead letter is there, if there is one.
+	// stored is the From on disk.
 	stored pipeline.Offset
 	// copied as Park.Copied; the copier moves it, from a goroutine of its own.
 	copied atomic.Uint64

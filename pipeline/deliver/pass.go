@@ -45,8 +45,9 @@ type pass struct {
 	arrived chan passed
 	cancel  context.CancelFunc // of the round's reader
 	items   itemList
-	rest    rest // what of an item waits behind a barrier
-	barrier bool // one is out: nothing follows until it is done
+	dead    []pipeline.Offset // letters that may be struck off, in order
+	rest    rest              // what of an item waits behind a barrier
+	barrier bool              // one is out: nothing follows until it is done
 
 	fed     pipeline.Offset // all below was read
 	to      pipeline.Offset // and will be when the round ends
@@ -93,6 +94,12 @@ func newPass(s *session) *pass {
 		return nil
 	}
 	p.front = *newFrontier(p.fed)
+	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
+	defer cancel()
+	var err error
+	if p.dead, err = s.cfg.Store.DeadOffsets(ctx, s.cfg.Name, p.fed); err != nil {
+		s.unsaved(err)
+	}
 	if s.cfg.Filter != nil {
 		p.filter = s.cfg.Filter.New()
 	}

@@ -29,6 +29,8 @@ func TestReplaysDoNotHoldAFullDisk(t *testing.T) {
 	r.subscribe("a", sink)
 	r.wait(sink.RecordingSink, 20)
 	oldest, next := r.bounds()
+	for end := time.Now().Add(10 * time.Second); r.engine.Status().Subscriptions[0].Low < next && time.Now().Before(end); time.Sleep(time.Millisecond) {
+	}
 	u, err := r.engine.unit("files")
 	if err != nil {
 		t.Fatal(err)

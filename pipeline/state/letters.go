@@ -68,6 +68,23 @@ func (s *Store) DeleteDeadLetters(ctx context.Context, subscription string, offs
 	return nil
 }
 
+// DeadOffsets lists where a subscription's are, from an offset on, in order.
+func (s *Store) DeadOffsets(ctx context.Context, subscription string, from pipeline.Offset) (all []pipeline.Offset, err error) {
+	rows, err := s.read.QueryContext(ctx, "SELECT offset FROM dead_letters WHERE subscription = ? AND offset >= ? ORDER BY offset", subscription, int64(from))
+	if err != nil {
+		return nil, fmt.Errorf("list dead letters of %q: %w", subscription, err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var o int64
+		if err := rows.Scan(&o); err != nil {
+			return nil, fmt.Errorf("list dead letters of %q: %w", subscription, err)
+		}
+		all = append(all, pipeline.Offset(o))
+	}
+	return all, rows.Err()
+}
+
 // DeadLetters lists a subscription's, the oldest first, at most limit, those above after. The events' JSON
 // comes along only when full.
 func (s *Store) DeadLetters(ctx context.Context, subscription string, after pipeline.Offset, limit int, full bool) ([]pipeline.DeadLetter, error) {

@@ -109,6 +109,9 @@ func TestDeadLettersAndSkips(t *testing.T) {
 	if n, err := s.CountDeadLetters(t.Context(), "search"); n != 2 || err != nil {
 		t.Fatal(n, err)
 	}
+	if got, err := s.DeadOffsets(t.Context(), "search", 8); err != nil || len(got) != 1 || got[0] != 9 {
+		t.Fatal(got, err)
+	}
 	check(t, s.DeleteDeadLetters(t.Context(), "search", []pipeline.Offset{9, 12}))
 	if got, _ := s.DeadLetters(t.Context(), "search", 0, 10, true); !reflect.DeepEqual(got, []pipeline.DeadLetter{d}) {
 		t.Fatalf("%+v", got)
