@@ -129,9 +129,9 @@ func lifeOf(log pipeline.Log, id RangeID) (partition.Life, error) {
 	}
 	switch {
 	case len(found) == 0 && id.Space != "":
-		return partition.Life{}, refuse("key space %q has no range %d: `leat ranges --lineage` lists them", id.Space, id.ID)
+		return partition.Life{}, refuse("key space %q has no range %d: `leat ranges lineage SOURCE` lists them", id.Space, id.ID)
 	case len(found) == 0:
-		return partition.Life{}, refuse("there is no range %d: `leat ranges --lineage` lists them", id.ID)
+		return partition.Life{}, refuse("there is no range %d: `leat ranges lineage SOURCE` lists them", id.ID)
 	case len(found) > 1:
 		return partition.Life{}, refuse("range %d is one of several key spaces: name the space too", id.ID)
 	}
