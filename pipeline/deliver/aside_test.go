@@ -296,3 +296,33 @@ func TestAsideYields(t *testing.T) {
 		<-a.done
 	})
 }
+
+// TestATruncateWaitsForKeysTakenBack: it would take rows away that are still to come.
+func TestATruncateWaitsForKeysTakenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, m, sink := pipetest.NewMemoryLog("log", first), newMemory(), newPicky(pipeline.Retry)
+		c := config(l, m, sink)
+		c.Retry = Retry{Initial: time.Second, Max: time.Second, Attempts: 1000}
+		r := start(t, c)
+		appendTo(t, l, keys(1, 2, 1)...)
+		time.Sleep(10 * time.Second)
+		wantOffsets(t, sink.took(), 0, 1, 2)
+		sink.mu.Lock()
+		sink.refuses[first] = pipeline.Defer
+		sink.mu.Unlock()
+		j := pipeline.Job{ID: "r1", Subscription: "sub", Log: "log", Kind: pipeline.JobRewind, State: pipeline.JobRunning, From: first,
+			Scope: pipeline.Scope{Keys: []pipeline.Key{{Space: table.KeySpace, Encoded: []byte("key-1")}}}}
+		if err := r.Rewind(t.Context(), j); err != nil {
+			t.Fatal(err)
+		}
+		appendTo(t, l, change{key: 2}, change{key: 1}, change{key: 3, op: pipeline.OpTruncate}, change{key: 2})
+		time.Sleep(time.Minute)
+		wantOffsets(t, sink.took(), 3) // another key, before the truncate
+		sink.cure()
+		time.Sleep(time.Minute)
+		if got := sink.took(); !slices.Equal(got, []pipeline.Offset{first, first + 2, first + 4, first + 5, first + 6}) {
+			t.Fatalf("took %v", got)
+		}
+		r.end()
+	})
+}
