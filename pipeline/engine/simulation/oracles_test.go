@@ -77,6 +77,9 @@ func (w *world) done(s *subscriber, i int) bool { return s.acked[i] || w.excused
 
 // parked: held by offset, durably.
 func (w *world) parked(s *subscriber, i int) bool {
+	if w.replayed(s, i) {
+		return true
+	}
 	e := &w.db.history[i]
 	o := w.first + pipeline.Offset(i)
 	for _, p := range w.store.parks[s.name] {
@@ -142,8 +145,9 @@ func (w *world) follows(f *flight, i int, inside map[string]int) {
 	if !ok {
 		last = -1
 	}
+	narrowed := s.cfg.Order == deliver.OrderSource && w.rewound(s)
 	for j := last + 1; j < i; j++ {
-		if o := &w.db.history[j]; s.key(o, j) == k && !w.excused(s, j) {
+		if o := &w.db.history[j]; s.key(o, j) == k && !w.excused(s, j) && !(narrowed && s.acked[j]) {
 			w.breaks("%s got event %d of a key after event %d, but %d lies between", s.name, i, last, j)
 			return
 		}

@@ -75,7 +75,14 @@ func (w *world) replay(s *subscriber) string {
 		to := from + r.IntN(len(w.db.history)+2-from)
 		q := engine.ReplayRequest{Subscription: s.name, Kind: pipeline.JobAside, From: engine.Point{Offset: w.first + pipeline.Offset(from)},
 			To: engine.Point{Offset: w.first + pipeline.Offset(to)}, Owner: "the seed"}
-		name, f = fmt.Sprintf("replay %d to %d", from, to), func() error { _, _, err := p.engine.StartReplay(ctx, q); return err }
+		if n := r.IntN(4); n < 2 && *rewinds {
+			q.Kind, q.To = []pipeline.JobKind{pipeline.JobRewind, pipeline.JobFenced}[n], engine.Point{}
+			if len(w.db.history) > 0 && r.IntN(2) == 0 {
+				space, key, _ := strings.Cut(w.db.history[r.IntN(len(w.db.history))].key, "/")
+				q.Scope.Keys = []pipeline.Key{{Space: space, Encoded: []byte(key)}}
+			}
+		}
+		name, f = fmt.Sprintf("%s %d to %d of %v", q.Kind, from, to, q.Scope), func() error { _, _, err := p.engine.StartReplay(ctx, q); return err }
 	}
 	if !p.run(s.name+" jobs", name, f) {
 		return ""
@@ -120,6 +127,25 @@ func (w *world) copies(f *flight) {
 	}
 }
 
+// replayed: held by a rewind or a fenced replay, durably: it comes behind what is delivered again.
+func (w *world) replayed(s *subscriber, i int) bool {
+	e := &w.db.history[i]
+	for _, j := range w.store.jobs.list(s.name) {
+		if j.Kind == pipeline.JobAside || j.Live == 0 || j.State.Ended() || w.first+pipeline.Offset(i) < j.Live {
+			continue
+		}
+		if len(j.Scope.Keys) == 0 || slices.ContainsFunc(j.Scope.Keys, func(k pipeline.Key) bool { return e.is(k.Space, k.Encoded) }) {
+			return true
+		}
+	}
+	return false
+}
+
+// rewound: something was delivered again of some keys only. In the order of the source that leaves out others.
+func (w *world) rewound(s *subscriber) bool {
+	return slices.ContainsFunc(w.store.jobs.list(s.name), func(j pipeline.Job) bool { return j.Kind != pipeline.JobAside && len(j.Scope.Keys) > 0 })
+}
+
 // copied is what a replay delivered.
 type copied struct {
 	newest      map[string]int // by key
@@ -131,7 +157,7 @@ func (w *world) checkJobs() {
 	for _, j := range w.store.jobs.list("") {
 		s := w.sub(j.Subscription)
 		c := s.copied[j.ID]
-		for i := w.index(j.From); i < w.index(j.To) && j.State == pipeline.JobDone; i++ {
+		for i := w.index(j.From); i < w.index(j.To) && j.State == pipeline.JobDone && j.Kind == pipeline.JobAside; i++ {
 			if e := &w.db.history[i]; (c == nil || !c.acked[i]) && !w.excused(s, i) && !w.buried(s, i) && !s.everParked[e.key] && !s.buried[i] {
 				w.breaks("job %s of %s is done, but event %d of its window %d to %d was not delivered", j.ID, s.name, i, w.index(j.From), w.index(j.To))
 				return
