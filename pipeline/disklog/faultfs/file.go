@@ -120,6 +120,9 @@ func (n *inode) sync() {
 	}
 	for s := range n.pending {
 		if s*sectorSize < len(n.data) {
+			if s*sectorSize >= len(n.disk) { // a failed sync took the growth back
+				n.disk = append(n.disk, make([]byte, len(n.data)-len(n.disk))...)
+			}
 			copy(n.disk[s*sectorSize:min(len(n.disk), (s+1)*sectorSize)], n.data[s*sectorSize:])
 		}
 	}

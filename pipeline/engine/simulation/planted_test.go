@@ -11,7 +11,7 @@ import (
 )
 
 // plantedSeeds is how many seeds a bug may hide in.
-const plantedSeeds = 60
+const plantedSeeds = 400
 
 // TestPlanted: each bug is found, by what it breaks. The number is the invariant's in docs/architecture.md.
 func TestPlanted(t *testing.T) {

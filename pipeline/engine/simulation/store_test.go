@@ -112,6 +112,16 @@ func (a access) DeleteDeadLetters(ctx context.Context, sub string, offsets []pip
 	})
 }
 
+// DeadOffsets implements deliver.Store.
+func (a access) DeadOffsets(ctx context.Context, sub string, from pipeline.Offset) (all []pipeline.Offset, err error) {
+	s := a.p.w.store
+	err = a.ask(ctx, sub, fmt.Sprintf("buried from %d", from), func() error {
+		all = slices.DeleteFunc(slices.Sorted(maps.Keys(s.dead[sub])), func(o pipeline.Offset) bool { return o < from })
+		return nil
+	})
+	return all, err
+}
+
 // PutSkip implements deliver.Store.
 func (a access) PutSkip(ctx context.Context, k deliver.Skip) error {
 	s := a.p.w.store
