@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/leat-cdc/leat/cmd/leat/internal/app"
+	"github.com/leat-cdc/leat/cmd/leat/internal/check"
 	"github.com/leat-cdc/leat/cmd/leat/internal/cli"
 	"github.com/leat-cdc/leat/cmd/leat/internal/demo"
 )
@@ -18,7 +19,7 @@ func deps() cli.Deps {
 			return app.Run(ctx, app.Options{Config: o.Config, Reload: o.Reload, Version: o.Version, Stdout: o.Stdout, Stderr: o.Stderr,
 				LogFormat: o.LogFormat, LogLevel: o.LogLevel})
 		},
-		Check:    app.Check,
+		Check:    check.Config,
 		InitFrom: look,
 		Demo:     demo.Run,
 		LogDir:   app.LogDir,
@@ -27,7 +28,7 @@ func deps() cli.Deps {
 }
 
 func look(ctx context.Context, url string) (cli.Found, error) {
-	server, tables, findings, err := app.Look(ctx, url)
+	server, tables, findings, err := check.Look(ctx, url)
 	found := cli.Found{Server: server, Findings: findings}
 	for _, t := range tables {
 		found.Tables = append(found.Tables, cli.FoundTable{Name: t.Name, Key: t.Key, Rows: -1})

@@ -1,6 +1,5 @@
-// Package app puts the parts together as a configuration says: the one place that knows every source and
-// every sink (sources.go, sinks.go), the running installation (server.go), and what the API asks of it
-// (backend.go, tail.go).
+// Package app is the running installation: it starts the parts that a configuration names (server.go), carries a
+// change of the configuration through, and answers what the API asks (backend.go and one file per question).
 package app
 
 import (

@@ -15,6 +15,7 @@ import (
 
 	"github.com/leat-cdc/leat/cmd/leat/internal/api"
 	"github.com/leat-cdc/leat/cmd/leat/internal/config"
+	"github.com/leat-cdc/leat/cmd/leat/internal/parts"
 	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/pipeline/deliver"
 	"github.com/leat-cdc/leat/pipeline/disklog"
@@ -154,7 +155,7 @@ func (s *Server) drop(ctx context.Context, name string) (string, error) {
 }
 
 // removeFromDatabase drops what a source made in its database, as far as that is known, and says what it did.
-func removeFromDatabase(ctx context.Context, db database, c *config.Source) (string, error) {
+func removeFromDatabase(ctx context.Context, db parts.Database, c *config.Source) (string, error) {
 	switch {
 	case db == nil || c == nil: // the file stopped naming it before this process began
 		return "its database is not known any more: a slot and a publication there stay, and an unused slot holds WAL: drop them there", nil

@@ -18,8 +18,4 @@ func TestDataThatIsAFile(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), name+" is a file, not a folder") || !strings.Contains(err.Error(), "name another place") {
 		t.Fatal(err)
 	}
-	found := checkFolder("data", name)
-	if len(found) != 1 || !strings.Contains(found[0].What, "is a file") {
-		t.Fatalf("check: %+v", found)
-	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/leat-cdc/leat/cmd/leat/internal/api"
 	"github.com/leat-cdc/leat/cmd/leat/internal/config"
+	"github.com/leat-cdc/leat/cmd/leat/internal/parts"
 	"github.com/leat-cdc/leat/cmd/leat/internal/scans"
 	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/pipeline/deliver"
@@ -159,14 +160,14 @@ func (s *Server) fetched(ctx context.Context, sub *config.Subscription, r *leatv
 	case f.from > end || f.to > end:
 		return nil, api.Errorf(api.Invalid, "[%d, %d) lies beyond the end of the log (%d)", f.from, f.to, end)
 	}
-	program, err := s.filterOf(sub)
+	program, err := parts.Filter(sub, s.forms.Of)
 	if err != nil {
 		return nil, err
 	}
 	if f.only, err = s.fetchScope(log, program, r); err != nil {
 		return nil, err
 	}
-	f.enc = encode.Proto(encode.Options{Source: sub.Source, PublicURL: s.publicURL, Columns: sub.Columns, Int64AsString: sub.JSON.Int64 == "string", Form: s.forms.Of})
+	f.enc = encode.Proto(parts.Encoding(sub, s.publicURL, s.forms.Of))
 	f.next = f.from
 	if err := s.fetches.scans.Each(ctx, log, f.from, f.to, f.take); err != nil {
 		return nil, err

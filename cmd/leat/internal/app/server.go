@@ -16,6 +16,7 @@ import (
 
 	"github.com/leat-cdc/leat/cmd/leat/internal/api"
 	"github.com/leat-cdc/leat/cmd/leat/internal/config"
+	"github.com/leat-cdc/leat/cmd/leat/internal/parts"
 	"github.com/leat-cdc/leat/cmd/leat/internal/telemetry"
 	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/pipeline/deliver"
@@ -23,7 +24,6 @@ import (
 	"github.com/leat-cdc/leat/pipeline/engine"
 	"github.com/leat-cdc/leat/pipeline/filter"
 	"github.com/leat-cdc/leat/pipeline/flow"
-	"github.com/leat-cdc/leat/pipeline/sched"
 	"github.com/leat-cdc/leat/pipeline/state"
 	"github.com/leat-cdc/leat/schemas"
 	"github.com/leat-cdc/leat/schemas/cell/form"
@@ -50,7 +50,7 @@ type Server struct {
 
 	mu        sync.Mutex
 	cfg       *config.Config // what runs
-	databases map[string]database
+	databases map[string]parts.Database
 	was       map[string]*config.Source     // sources that were taken out of the file since the start
 	removed   map[string]bool               // sources of cfg that were removed since
 	gone      map[string]state.Subscription // kept, but not in the file
@@ -81,7 +81,7 @@ func newServer(ctx context.Context, o Options, tel *telemetry.Telemetry, addr ne
 		return nil, err
 	}
 	s := &Server{o: o, tel: tel, store: store, hub: pull.NewHub(), started: time.Now(), cfg: o.Config,
-		databases: map[string]database{}, was: map[string]*config.Source{}, removed: map[string]bool{}, gone: map[string]state.Subscription{}, lost: map[string]state.Source{}, holds: map[string]pipeline.Offset{},
+		databases: map[string]parts.Database{}, was: map[string]*config.Source{}, removed: map[string]bool{}, gone: map[string]state.Subscription{}, lost: map[string]state.Source{}, holds: map[string]pipeline.Offset{},
 		commits: map[string]commitAt{}, arrivals: map[string]arrival{}, logFull: map[string]bool{}, webhooks: map[string]*webhook.Sink{}, throttles: newThrottles(), feeds: newFeeds()}
 	s.publicURL = strings.TrimSuffix(o.Config.PublicURL, "/")
 	if strings.HasSuffix(s.publicURL, ":0") { // the port was the system's choice
@@ -174,7 +174,7 @@ func (s *Server) startSource(ctx context.Context, cfg *config.Config, name strin
 	src := cfg.Sources[name]
 	n := int64(max(1, len(cfg.Sources)))
 	obs := s.observer()
-	db, err := newDatabase(name, src, obs, func() []*schemas.Table {
+	db, err := parts.Source(name, src, obs, func() []*schemas.Table {
 		if l, err := s.engine.Log(name); err == nil {
 			return l.Tables()
 		}
@@ -187,7 +187,7 @@ func (s *Server) startSource(ctx context.Context, cfg *config.Config, name strin
 		db = s.feeds.of(name)
 	}
 	flags := newFlags(src.Load)
-	spec := engine.Source{Name: name, Source: db, Routes: routes(src), Ranges: rangePolicy,
+	spec := engine.Source{Name: name, Source: db, Routes: parts.Routes(src), Ranges: rangePolicy,
 		OpenLog: func(ctx context.Context) (pipeline.Log, error) {
 			l, err := disklog.Open(disklog.Options{Dir: logFolder(s.o.Config.Data, name), Source: name, Observer: obs, FS: s.o.FS,
 				Retention: s.retention(),
@@ -195,7 +195,7 @@ func (s *Server) startSource(ctx context.Context, cfg *config.Config, name strin
 			if err != nil {
 				return nil, err
 			}
-			return l, s.store.PutSource(ctx, state.Source{Name: name, Log: l.ID(), Spec: sourceKind(src)})
+			return l, s.store.PutSource(ctx, state.Source{Name: name, Log: l.ID(), Spec: parts.Kind(src)})
 		},
 		Hold: func() (pipeline.Offset, bool) {
 			s.mu.Lock()
@@ -242,63 +242,39 @@ func (s *Server) startSubscription(ctx context.Context, cfg *config.Config, name
 	if err := s.store.PutSubscription(ctx, state.Subscription{Name: name, Source: sub.Source, Spec: sub.Deliver.Kind()}); err != nil {
 		return err
 	}
-	program, err := s.filterOf(sub)
+	c, err := parts.Subscription(cfg, name, s.forms.Of)
 	if err != nil {
-		return cfg.Errorf("subscriptions."+name+".filter", "%v", err)
+		return err
 	}
-	render := encode.JSON(encode.Options{Source: sub.Source, PublicURL: s.publicURL, Columns: sub.Columns, Int64AsString: sub.JSON.Int64 == "string", Form: s.forms.Of})
-	c := deliver.Config{Name: name, Source: sub.Source, Filter: program, From: startOf(sub.From), Order: orders[sub.Order],
-		MaxInFlight: sub.Flow.MaxInFlight, Adaptive: sub.Deliver.Webhook != nil, Rate: sub.Flow.Rate, Throttle: s.throttleOf(name),
-		Batch: deliver.Batch{Events: sub.Batch.Events, Bytes: int(sub.Batch.Bytes), Wait: sub.Batch.Wait.D()},
-		Retry: deliver.Retry{Initial: sub.Retry.Initial.D(), Max: sub.Retry.Max.D(), Attempts: sub.Retry.Attempts, Age: sub.Retry.Age.D()},
-		Grace: s.o.Grace, Resolved: sub.Resolved.D(),
-		Budget: max(4<<20, s.shareOf(50)/4), Credit: min(4<<20, max(64<<10, s.shareOf(50)/int64(4*max(1, len(cfg.Subscriptions))))),
-		Render: func(b *pipeline.Batch, i int, as pipeline.Op) ([]byte, string) {
-			key, _, err := render.Key(b, i)
-			if err != nil {
-				key = "null"
-			}
-			text, err := render.Append(nil, b, i, as)
-			if err != nil {
-				return nil, key // the letter's reason says why
-			}
-			return text, key
-		}}
-	if c.Priority, err = sched.ParseClass(sub.Priority); err != nil {
-		return cfg.Errorf("subscriptions."+name+".priority", "%v", err)
+	c.Throttle, c.Grace = s.throttleOf(name), s.o.Grace
+	c.Budget, c.Credit = max(4<<20, s.shareOf(50)/4), min(4<<20, max(64<<10, s.shareOf(50)/int64(4*max(1, len(cfg.Subscriptions)))))
+	render := encode.JSON(parts.Encoding(sub, s.publicURL, s.forms.Of))
+	c.Render = func(b *pipeline.Batch, i int, as pipeline.Op) ([]byte, string) {
+		key, _, err := render.Key(b, i)
+		if err != nil {
+			key = "null"
+		}
+		text, err := render.Append(nil, b, i, as)
+		if err != nil {
+			return nil, key // the letter's reason says why
+		}
+		return text, key
 	}
-	switch sub.Exhausted {
-	case "skip":
-		c.Exhausted = deliver.ExhaustedSkip
-	case "park":
-		c.Exhausted = deliver.ExhaustedPark
-	}
-	if sub.Laggard == "skip" {
-		c.Laggard = deliver.LaggardSkip
-	}
-	if w := sub.Deliver.Webhook; w != nil {
-		c.Timeout = w.Timeout.D()
-	}
-	open := s.sinkOf(cfg, name, sub)
-	err = s.engine.AddSubscription(engine.Subscription{Deliver: c, OpenSink: open})
+	err = s.engine.AddSubscription(engine.Subscription{Deliver: c, OpenSink: s.sinks().Open(cfg, name)})
 	if err != nil {
 		return fmt.Errorf("subscription %q: %w", name, err)
 	}
 	return nil
 }
 
-var orders = map[string]deliver.Order{"key": deliver.OrderKey, "source": deliver.OrderSource, "none": deliver.OrderNone}
-
-func startOf(f config.From) deliver.Start {
-	return deliver.Start{Latest: f.Kind == config.FromLatest, Offset: pipeline.Offset(f.Offset), Time: f.Time.Time}
-}
-
-// filterOf compiles the tables and the filter of a subscription; nil when it takes everything.
-func (s *Server) filterOf(sub *config.Subscription) (*filter.Program, error) {
-	if len(sub.Tables) == 0 && sub.Filter == "" {
-		return nil, nil
-	}
-	return s.compile(sub.Tables, sub.Filter)
+// sinks is what ours have in common.
+func (s *Server) sinks() parts.Sinks {
+	return parts.Sinks{PublicURL: s.publicURL, Form: s.forms.Of, Share: s.share, Hub: s.hub, Stdout: s.o.Stdout,
+		Opened: func(name string, w *webhook.Sink) {
+			s.mu.Lock()
+			s.webhooks[name] = w
+			s.mu.Unlock()
+		}}
 }
 
 // compile makes a program of globs over schema.table and an expression.
@@ -310,7 +286,7 @@ func (s *Server) compile(tables []string, expr string) (*filter.Program, error) 
 func (s *Server) checkFilters(cfg *config.Config) error {
 	var errs config.Errors
 	for _, name := range slices.Sorted(maps.Keys(cfg.Subscriptions)) {
-		if _, err := s.filterOf(cfg.Subscriptions[name]); err != nil {
+		if _, err := parts.Filter(cfg.Subscriptions[name], s.forms.Of); err != nil {
 			errs = append(errs, cfg.Errorf("subscriptions."+name+".filter", "the filter does not compile: %v", err))
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/leat-cdc/leat/cmd/leat/internal/api"
+	"github.com/leat-cdc/leat/cmd/leat/internal/parts"
 	"github.com/leat-cdc/leat/cmd/leat/internal/telemetry"
 	"github.com/leat-cdc/leat/cmd/leat/internal/waits"
 	"github.com/leat-cdc/leat/pipeline"
@@ -47,7 +48,7 @@ func (s *Server) status() *leatv1.StatusResponse {
 		p := s.sourceStatus(x)
 		p.LogFull, p.Throttles, p.Pressure, p.Disk = full[x.Name], s.sourceThrottles(x), pressureOf(x), diskStages[x.Disk]
 		if src := cfg.Sources[x.Name]; src != nil {
-			p.Kind = sourceKind(src)
+			p.Kind = parts.Kind(src)
 		}
 		p.Waits = waits.OfSource(p)
 		r.Sources = append(r.Sources, p)

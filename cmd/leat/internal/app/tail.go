@@ -7,6 +7,7 @@ import (
 	"reflect"
 
 	"github.com/leat-cdc/leat/cmd/leat/internal/api"
+	"github.com/leat-cdc/leat/cmd/leat/internal/parts"
 	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/pipeline/filter"
 	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
@@ -203,9 +204,9 @@ func (s *Server) viewOf(name string) (*view, error) {
 	v := &view{}
 	if isSub {
 		source = sub.Source
-		o.Columns, o.Int64AsString = sub.Columns, sub.JSON.Int64 == "string"
+		o = parts.Encoding(sub, publicURL, s.forms.Of)
 		var err error
-		if v.filter, err = s.filterOf(sub); err != nil {
+		if v.filter, err = parts.Filter(sub, s.forms.Of); err != nil {
 			return nil, err
 		}
 	}

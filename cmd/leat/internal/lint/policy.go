@@ -40,6 +40,8 @@ var Policy = []Rule{
 var Within = []Rule{
 	{"cmd/leat/internal/config", []string{"cmd/leat/internal/config"}, "the file knows nothing of who reads it"},
 	{"cmd/leat/internal/api", []string{"cmd/leat/internal/config"}, "the API knows its Backend only"},
+	{"cmd/leat/internal/parts", []string{"cmd/leat/internal/config"}, "makes what the file names, whoever runs it"},
+	{"cmd/leat/internal/check", []string{"cmd/leat/internal/config", "cmd/leat/internal/parts"}, "looks before anything runs"},
 	{"cmd/leat/internal/scans", nil, "reads logs, whoever asks"},
 	{"cmd/leat/internal/waits", nil, "puts a status in words, wherever it is shown"},
 	{"cmd/leat/internal/cli", []string{"cmd/leat/internal/cli", "cmd/leat/internal/config"}, "commands reach the program by Deps, the server by the API"},

@@ -1,4 +1,6 @@
-package app
+// Package check looks at what a configuration, or a URL, names before anything runs: folders, databases, filters,
+// endpoints. It says what stands in the way and what cures it; it changes nothing.
+package check
 
 import (
 	"context"
@@ -15,18 +17,20 @@ import (
 	"time"
 
 	"github.com/leat-cdc/leat/cmd/leat/internal/config"
+	"github.com/leat-cdc/leat/cmd/leat/internal/parts"
 	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/pipeline/filter"
 	"github.com/leat-cdc/leat/schemas"
+	"github.com/leat-cdc/leat/schemas/cell/form"
 	"github.com/leat-cdc/leat/sinks/webhook"
 )
 
 // checkTime bounds the look at one source or sink.
 const checkTime = 20 * time.Second
 
-// Check looks at every source and sink of a config, side by side; it changes nothing. Findings come in the
+// Config looks at every source and sink of a config, side by side; it changes nothing. Findings come in the
 // order of the names, sources first.
-func Check(ctx context.Context, cfg *config.Config) []pipeline.Finding {
+func Config(ctx context.Context, cfg *config.Config) []pipeline.Finding {
 	var jobs []func(context.Context) []pipeline.Finding
 	jobs = append(jobs, func(context.Context) []pipeline.Finding { return checkData(cfg) })
 	for _, name := range slices.Sorted(maps.Keys(cfg.Sources)) {
@@ -84,7 +88,7 @@ func checkFolder(place, dir string) []pipeline.Finding {
 
 func checkSource(ctx context.Context, cfg *config.Config, name string) []pipeline.Finding {
 	place := "sources." + name
-	db, err := newDatabase(name, cfg.Sources[name], pipeline.Observer{}, nil)
+	db, err := parts.Source(name, cfg.Sources[name], pipeline.Observer{}, nil)
 	if err != nil {
 		return []pipeline.Finding{finding("error", "config", place, err.Error(), "")}
 	}
@@ -103,8 +107,7 @@ func checkSubscription(ctx context.Context, cfg *config.Config, name string) []p
 	sub := cfg.Subscriptions[name]
 	place := "subscriptions." + name
 	var found []pipeline.Finding
-	s := &Server{}
-	program, err := s.filterOf(sub)
+	program, err := parts.Filter(sub, form.Of)
 	if err != nil {
 		found = append(found, finding("error", "filter", place+".filter", err.Error(), "see docs/subscribers.md for what a filter may say"))
 	} else if program != nil {
@@ -129,14 +132,14 @@ func checkColumns(ctx context.Context, cfg *config.Config, sub *config.Subscript
 	if err != nil {
 		return nil // told as an error of the filter
 	}
-	all, err := tableColumns(ctx, sub.Source, cfg.Sources[sub.Source])
+	all, err := parts.Tables(ctx, sub.Source, cfg.Sources[sub.Source])
 	if err != nil {
 		return nil // told by the check of the source
 	}
 	var known, tables []string
 	for _, t := range all {
-		if in.Match(t.schema, t.name) {
-			known, tables = append(known, t.columns...), append(tables, schemas.Subject(t.schema, t.name))
+		if in.Match(t.Schema, t.Name) {
+			known, tables = append(known, t.Columns...), append(tables, schemas.Subject(t.Schema, t.Name))
 		}
 	}
 	slices.Sort(known)
@@ -163,7 +166,7 @@ func checkColumns(ctx context.Context, cfg *config.Config, sub *config.Subscript
 // sends nothing.
 func checkWebhook(ctx context.Context, cfg *config.Config, place string, sub *config.Subscription) (found []pipeline.Finding) {
 	w := sub.Deliver.Webhook
-	o, err := webhookOptions(cfg, sub)
+	o, err := parts.Webhook(cfg, sub)
 	if err == nil {
 		var s *webhook.Sink
 		if s, err = webhook.New(o); err == nil {

@@ -1,6 +1,8 @@
-package app
+package check
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -10,8 +12,7 @@ import (
 // TestCheckFilterColumns: a filter on a column that no table has fails on every event, so check says it.
 func TestCheckFilterColumns(t *testing.T) {
 	t.Parallel()
-	db := newPG(t)
-	db.exec(t, "CREATE TABLE users (id bigint PRIMARY KEY, mail text)")
+	db := newPG(t, "CREATE TABLE users (id bigint PRIMARY KEY, mail text)")
 	for expr, want := range map[string]string{
 		"after.nosuch == 5": `"nosuch"`,
 		"before.sise > 5":   `did you mean "size"?`,
@@ -21,13 +22,14 @@ func TestCheckFilterColumns(t *testing.T) {
 		"has(after.later) && after.later == 5 || op == 'd'": "",
 		"after.name == 'after.nosuch' && tx.id != ''":       "",
 	} {
-		yaml := db.yaml(`a: {source: files, tables: [public.files], filter: "` + expr + `", deliver: {pull: {}}}`)
+		yaml := "data: ./data\nsources:\n  files: {postgres: {url: '" + db.URL + "'}, tables: ['public.*']}\n" +
+			`subscriptions: {a: {source: files, tables: [public.files], filter: "` + expr + `", deliver: {pull: {}}}}`
 		cfg, err := config.Parse("leat.yaml", []byte(yaml), config.Options{Dir: t.TempDir()})
 		if err != nil {
 			t.Fatal(err)
 		}
 		got := ""
-		for _, f := range Check(t.Context(), cfg) {
+		for _, f := range Config(t.Context(), cfg) {
 			if f.Code == "column_unknown" {
 				got += f.Level + " " + f.Place + " " + f.What + " " + f.Cure
 			}
@@ -35,5 +37,16 @@ func TestCheckFilterColumns(t *testing.T) {
 		if want == "" && got != "" || want != "" && (!strings.HasPrefix(got, "error subscriptions.a.filter ") || !strings.Contains(got, want)) {
 			t.Errorf("%s: %q, want %q", expr, got, want)
 		}
+	}
+}
+
+func TestDataThatIsAFile(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "afile")
+	if err := os.WriteFile(name, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	found := checkFolder("data", name)
+	if len(found) != 1 || !strings.Contains(found[0].What, "is a file") {
+		t.Fatalf("check: %+v", found)
 	}
 }

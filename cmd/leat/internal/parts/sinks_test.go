@@ -1,4 +1,4 @@
-package app
+package parts
 
 import (
 	"net/netip"
@@ -30,7 +30,7 @@ subscriptions:
 	if err != nil {
 		t.Fatal(err)
 	}
-	o, err := webhookOptions(cfg, cfg.Subscriptions["search"])
+	o, err := Webhook(cfg, cfg.Subscriptions["search"])
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,6 @@
-package app
+// Package parts makes what a configuration names: the sources, the sinks, and how a subscription delivers. It is
+// the one place that lists every kind of source and sink; it starts nothing and keeps nothing.
+package parts
 
 import (
 	"context"
@@ -15,8 +17,8 @@ import (
 	"github.com/leat-cdc/leat/sources/status"
 )
 
-// database is what the app asks of a source beside reading it.
-type database interface {
+// Database is what an installation asks of a source beside reading it.
+type Database interface {
 	pipeline.Source
 	// Check looks at settings, rights and tables.
 	Check(ctx context.Context) []pipeline.Finding
@@ -24,8 +26,9 @@ type database interface {
 	Remove(ctx context.Context) error
 }
 
-// newDatabase builds a source. A new source is one case here.
-func newDatabase(name string, c *config.Source, obs pipeline.Observer, known func() []*schemas.Table) (database, error) {
+// Source builds a source; it connects to nothing. known lists the tables that its log has, nil = none. A new source
+// is one case here.
+func Source(name string, c *config.Source, obs pipeline.Observer, known func() []*schemas.Table) (Database, error) {
 	switch {
 	case c.Postgres != nil:
 		return postgres.New(postgres.Config{Name: name, URL: c.Postgres.URL.Reveal(), Slot: c.Postgres.Slot, Publication: c.Postgres.Publication,
@@ -47,19 +50,19 @@ func signalTable(c *config.Source) string {
 	return c.Load.SignalTable
 }
 
-// columnsOf is a table with the columns that enter the log.
-type columnsOf struct {
-	schema, name string
-	columns      []string
+// Table of a database, with the columns that enter the log.
+type Table struct {
+	Schema, Name string
+	Columns      []string
 }
 
-// tableColumns reads the tables of a source from its catalogue.
-func tableColumns(ctx context.Context, name string, c *config.Source) ([]columnsOf, error) {
-	db, err := newDatabase(name, c, pipeline.Observer{}, nil)
+// Tables reads the tables of a source from its catalogue.
+func Tables(ctx context.Context, name string, c *config.Source) ([]Table, error) {
+	db, err := Source(name, c, pipeline.Observer{}, nil)
 	if err != nil {
 		return nil, err
 	}
-	var all []columnsOf
+	var all []Table
 	switch src := db.(type) {
 	case *postgres.Source:
 		tables, err := src.Tables(ctx)
@@ -67,7 +70,7 @@ func tableColumns(ctx context.Context, name string, c *config.Source) ([]columns
 			return nil, err
 		}
 		for _, t := range tables {
-			all = append(all, columnsOf{t.Schema, t.Name, t.Columns})
+			all = append(all, Table{t.Schema, t.Name, t.Columns})
 		}
 	case *mysql.Source:
 		tables, err := src.Tables(ctx)
@@ -75,10 +78,10 @@ func tableColumns(ctx context.Context, name string, c *config.Source) ([]columns
 			return nil, err
 		}
 		for _, t := range tables {
-			known := columnsOf{schema: t.Schema, name: t.Name}
+			known := Table{Schema: t.Schema, Name: t.Name}
 			for _, col := range t.Columns {
 				if !col.Dropped {
-					known.columns = append(known.columns, col.Name)
+					known.Columns = append(known.Columns, col.Name)
 				}
 			}
 			all = append(all, known)
@@ -87,8 +90,8 @@ func tableColumns(ctx context.Context, name string, c *config.Source) ([]columns
 	return all, nil
 }
 
-// sourceKind is the name of the database for people.
-func sourceKind(c *config.Source) string {
+// Kind is the name of the database for people.
+func Kind(c *config.Source) string {
 	switch {
 	case c.Status != nil:
 		return "status"
@@ -98,7 +101,8 @@ func sourceKind(c *config.Source) string {
 	return "mysql"
 }
 
-func routes(c *config.Source) ingest.Routes {
+// Routes are the keys and key spaces that the file gives to tables.
+func Routes(c *config.Source) ingest.Routes {
 	var r ingest.Routes
 	for _, t := range slices.Sorted(maps.Keys(c.Keys)) {
 		r.Keys = append(r.Keys, ingest.KeyRoute{Table: t, Columns: c.Keys[t]})

@@ -1,12 +1,15 @@
-package app
+package parts
 
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/url"
 
 	"github.com/leat-cdc/leat/cmd/leat/internal/config"
 	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/schemas"
+	"github.com/leat-cdc/leat/schemas/cell"
 	"github.com/leat-cdc/leat/sinks/encode"
 	"github.com/leat-cdc/leat/sinks/file"
 	"github.com/leat-cdc/leat/sinks/pull"
@@ -14,10 +17,27 @@ import (
 	"github.com/leat-cdc/leat/sinks/webhook"
 )
 
-// sinkOf returns what opens the sink of a subscription. A new sink is one case here.
-func (s *Server) sinkOf(cfg *config.Config, name string, sub *config.Subscription) func(context.Context) (pipeline.Sink, error) {
-	o := encode.Options{Source: sub.Source, PublicURL: s.publicURL, Columns: sub.Columns, Int64AsString: sub.JSON.Int64 == "string",
-		Form: s.forms.Of, Share: s.share}
+// Sinks is what the sinks of an installation have in common.
+type Sinks struct {
+	// PublicURL of the installation, without a slash at its end.
+	PublicURL string
+	// Form reads the rows of a table version.
+	Form func(*schemas.Table) *cell.Form
+	// Share of what was encoded; nil = each sink encodes for itself.
+	Share *encode.Share
+	// Hub serves the pull subscribers.
+	Hub *pull.Hub
+	// Stdout is where stdout sinks write.
+	Stdout io.Writer
+	// Opened, when set, is told of each webhook that was opened.
+	Opened func(subscription string, w *webhook.Sink)
+}
+
+// Open returns what opens the sink of a subscription. A new sink is one case here.
+func (s Sinks) Open(cfg *config.Config, name string) func(context.Context) (pipeline.Sink, error) {
+	sub := cfg.Subscriptions[name]
+	o := Encoding(sub, s.PublicURL, s.Form)
+	o.Share = s.Share
 	if sub.Filter != "" || len(sub.Tables) > 0 {
 		o.Share = nil // what few take is not worth keeping for others
 	}
@@ -25,12 +45,12 @@ func (s *Server) sinkOf(cfg *config.Config, name string, sub *config.Subscriptio
 	case d.Webhook != nil:
 		o.Separator = ','
 		return func(context.Context) (pipeline.Sink, error) {
-			return s.newWebhook(cfg, name, encode.JSON(o))
+			return s.webhook(cfg, name, encode.JSON(o))
 		}
 	case d.Pull != nil:
 		enc := encode.Proto(o)
 		return func(context.Context) (pipeline.Sink, error) {
-			return s.hub.Sink(name, pull.Options{Source: sub.Source, Encoder: enc, Lease: d.Pull.Lease.D(), Order: pullOrders[sub.Order]}), nil
+			return s.Hub.Sink(name, pull.Options{Source: sub.Source, Encoder: enc, Lease: d.Pull.Lease.D(), Order: pullOrders[sub.Order]}), nil
 		}
 	case d.File != nil:
 		o.Separator = '\n'
@@ -40,7 +60,7 @@ func (s *Server) sinkOf(cfg *config.Config, name string, sub *config.Subscriptio
 	case d.Stdout != nil:
 		o.Separator = '\n'
 		return func(context.Context) (pipeline.Sink, error) {
-			return stdout.New(stdout.Options{Writer: s.o.Stdout, Source: sub.Source, Encoder: encode.JSON(o)}), nil
+			return stdout.New(stdout.Options{Writer: s.Stdout, Source: sub.Source, Encoder: encode.JSON(o)}), nil
 		}
 	}
 	return func(context.Context) (pipeline.Sink, error) {
@@ -50,27 +70,27 @@ func (s *Server) sinkOf(cfg *config.Config, name string, sub *config.Subscriptio
 
 var pullOrders = map[string]pull.Order{"key": pull.ByKey, "source": pull.BySource, "none": pull.NoOrder}
 
-func (s *Server) newWebhook(cfg *config.Config, name string, enc *encode.Encoder) (pipeline.Sink, error) {
-	o, err := webhookOptions(cfg, cfg.Subscriptions[name])
+func (s Sinks) webhook(cfg *config.Config, name string, enc *encode.Encoder) (pipeline.Sink, error) {
+	o, err := Webhook(cfg, cfg.Subscriptions[name])
 	if err != nil {
 		return nil, err
 	}
 	o.Encoder = enc
-	if u, err := url.Parse(s.publicURL); err == nil {
+	if u, err := url.Parse(s.PublicURL); err == nil {
 		o.Origin = u.Hostname()
 	}
 	w, err := webhook.New(o)
 	if err != nil {
 		return nil, err
 	}
-	s.mu.Lock()
-	s.webhooks[name] = w
-	s.mu.Unlock()
+	if s.Opened != nil {
+		s.Opened(name, w)
+	}
 	return w, nil
 }
 
-// webhookOptions are all but the encoder and our own name.
-func webhookOptions(cfg *config.Config, sub *config.Subscription) (webhook.Options, error) {
+// Webhook returns all options of a webhook but the encoder and our own name.
+func Webhook(cfg *config.Config, sub *config.Subscription) (webhook.Options, error) {
 	w := sub.Deliver.Webhook
 	o := webhook.Options{Timeout: w.Timeout.D(), Headers: map[string]string{}, Fatal: w.Fatal, MaxInFlight: sub.Flow.MaxInFlight, PerHost: sub.Flow.PerHost,
 		Source: sub.Source, Permit: cfg.Egress.Permits, Unordered: sub.Order == "none", Probe: w.Probe}

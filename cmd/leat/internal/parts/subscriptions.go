@@ -1,0 +1,62 @@
+package parts
+
+import (
+	"github.com/leat-cdc/leat/cmd/leat/internal/config"
+	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/pipeline/deliver"
+	"github.com/leat-cdc/leat/pipeline/filter"
+	"github.com/leat-cdc/leat/pipeline/sched"
+	"github.com/leat-cdc/leat/schemas"
+	"github.com/leat-cdc/leat/schemas/cell"
+	"github.com/leat-cdc/leat/sinks/encode"
+)
+
+// Subscription is what the file says of how a subscription delivers; what the installation gives it (memory,
+// throttle, grace, the text of dead letters) is left empty. Errors name their place in the file.
+func Subscription(cfg *config.Config, name string, form func(*schemas.Table) *cell.Form) (deliver.Config, error) {
+	sub := cfg.Subscriptions[name]
+	program, err := Filter(sub, form)
+	if err != nil {
+		return deliver.Config{}, cfg.Errorf("subscriptions."+name+".filter", "%v", err)
+	}
+	c := deliver.Config{Name: name, Source: sub.Source, Filter: program, From: start(sub.From), Order: orders[sub.Order],
+		MaxInFlight: sub.Flow.MaxInFlight, Adaptive: sub.Deliver.Webhook != nil, Rate: sub.Flow.Rate,
+		Batch:    deliver.Batch{Events: sub.Batch.Events, Bytes: int(sub.Batch.Bytes), Wait: sub.Batch.Wait.D()},
+		Retry:    deliver.Retry{Initial: sub.Retry.Initial.D(), Max: sub.Retry.Max.D(), Attempts: sub.Retry.Attempts, Age: sub.Retry.Age.D()},
+		Resolved: sub.Resolved.D()}
+	if c.Priority, err = sched.ParseClass(sub.Priority); err != nil {
+		return c, cfg.Errorf("subscriptions."+name+".priority", "%v", err)
+	}
+	switch sub.Exhausted {
+	case "skip":
+		c.Exhausted = deliver.ExhaustedSkip
+	case "park":
+		c.Exhausted = deliver.ExhaustedPark
+	}
+	if sub.Laggard == "skip" {
+		c.Laggard = deliver.LaggardSkip
+	}
+	if w := sub.Deliver.Webhook; w != nil {
+		c.Timeout = w.Timeout.D()
+	}
+	return c, nil
+}
+
+var orders = map[string]deliver.Order{"key": deliver.OrderKey, "source": deliver.OrderSource, "none": deliver.OrderNone}
+
+func start(f config.From) deliver.Start {
+	return deliver.Start{Latest: f.Kind == config.FromLatest, Offset: pipeline.Offset(f.Offset), Time: f.Time.Time}
+}
+
+// Filter compiles the tables and the filter of a subscription; nil when it takes everything.
+func Filter(sub *config.Subscription, form func(*schemas.Table) *cell.Form) (*filter.Program, error) {
+	if len(sub.Tables) == 0 && sub.Filter == "" {
+		return nil, nil
+	}
+	return filter.Compile(filter.Options{Tables: sub.Tables, Expr: sub.Filter, Form: form})
+}
+
+// Encoding is how a subscription's events look, whoever gets them.
+func Encoding(sub *config.Subscription, publicURL string, form func(*schemas.Table) *cell.Form) encode.Options {
+	return encode.Options{Source: sub.Source, PublicURL: publicURL, Columns: sub.Columns, Int64AsString: sub.JSON.Int64 == "string", Form: form}
+}
