@@ -357,6 +357,11 @@ func (a *asideStore) PutDeadLetters(ctx context.Context, d []pipeline.DeadLetter
 	return a.live.cfg.Store.PutDeadLetters(ctx, d)
 }
 
+// Bury implements Store; never called, as an aside parks nothing.
+func (a *asideStore) Bury(ctx context.Context, d pipeline.DeadLetter, _ Park) error {
+	return a.PutDeadLetters(ctx, []pipeline.DeadLetter{d})
+}
+
 // DeleteDeadLetters implements Store: nothing of it is redriven.
 func (a *asideStore) DeleteDeadLetters(context.Context, string, []pipeline.Offset) error { return nil }
 

@@ -115,6 +115,8 @@ type Store interface {
 	// Paused returns whether the subscription is paused, and why.
 	Paused(ctx context.Context, subscription string) (paused bool, reason string, err error)
 	SetPaused(ctx context.Context, subscription string, paused bool, reason string) error
+	// Bury keeps a dead letter and the park of its key, as PutDeadLetters and PutParks do, both or none.
+	Bury(ctx context.Context, d pipeline.DeadLetter, p Park) error
 	// PutParks keeps parks, all or none; one of the same subscription and ID is replaced.
 	PutParks(ctx context.Context, parks []Park) error
 	// DeleteParks forgets parks by subscription and ID, all or none.
@@ -172,7 +174,7 @@ type Config struct {
 	alone  bool // Memory was not given
 	// Render makes a dead letter's JSON and its key's; nil = none is kept.
 	Render func(b *pipeline.Batch, event int, as pipeline.Op) (eventJSON []byte, keyJSON string)
-	// Rand returns numbers in [0, 1) for jitter; default math/rand.
+	// Rand returns numbers in [0, 1) for jitter, to any goroutine; default math/rand.
 	Rand     func() float64
 	Observer pipeline.Observer
 

@@ -37,12 +37,23 @@ type memory struct {
 	buried  int // dead letters that were put, and parks
 	fail    error
 	dies    int // the n-th write of copies fails
+	buries  int // the n-th write of dead letters or parks fails
 }
 
 // copying: m.mu is held.
 func (m *memory) copying() error {
 	if m.dies > 0 {
 		if m.dies--; m.dies == 0 {
+			m.fail = errors.New("the process dies")
+		}
+	}
+	return m.fail
+}
+
+// burying: m.mu is held.
+func (m *memory) burying() error {
+	if m.buries > 0 {
+		if m.buries--; m.buries == 0 {
 			m.fail = errors.New("the process dies")
 		}
 	}
@@ -97,14 +108,18 @@ func (m *memory) Save(_ context.Context, s string, c pipeline.Cursor) error {
 func (m *memory) PutDeadLetters(_ context.Context, ds []pipeline.DeadLetter) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.fail != nil {
-		return m.fail
+	if err := m.burying(); err != nil {
+		return err
 	}
+	m.putDeadLetters(ds)
+	return nil
+}
+
+func (m *memory) putDeadLetters(ds []pipeline.DeadLetter) {
 	m.buried += len(ds)
 	for _, d := range ds {
 		m.dead[d.Offset] = d
 	}
-	return nil
 }
 
 func (m *memory) DeleteDeadLetters(_ context.Context, _ string, offsets []pipeline.Offset) error {
@@ -143,14 +158,29 @@ func (m *memory) PutSkip(_ context.Context, s Skip) error {
 func (m *memory) PutParks(_ context.Context, ps []Park) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.fail != nil {
-		return m.fail
+	if err := m.burying(); err != nil {
+		return err
 	}
+	m.putParks(ps)
+	return nil
+}
+
+func (m *memory) putParks(ps []Park) {
 	m.buried += len(ps)
 	for _, p := range ps {
 		p.Copied = max(p.Copied, m.parks[p.ID()].Copied)
 		m.parks[p.ID()] = p
 	}
+}
+
+func (m *memory) Bury(_ context.Context, d pipeline.DeadLetter, p Park) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.burying(); err != nil {
+		return err
+	}
+	m.putDeadLetters([]pipeline.DeadLetter{d})
+	m.putParks([]Park{p})
 	return nil
 }
 
@@ -343,11 +373,20 @@ func (r *run) end() {
 }
 
 func config(l pipeline.Log, m *memory, sink pipeline.Sink) Config {
-	r := rand.New(rand.NewPCG(1, 2))
-	return Config{Name: "sub", Source: "files", Log: l, Cursors: m, Store: m, Jobs: m, Form: pipetest.PGForm, Sink: sink, Rand: r.Float64,
+	return Config{Name: "sub", Source: "files", Log: l, Cursors: m, Store: m, Jobs: m, Form: pipetest.PGForm, Sink: sink, Rand: dice(),
 		Render: func(b *pipeline.Batch, i int, _ pipeline.Op) ([]byte, string) {
 			return []byte(fmt.Sprintf(`{"offset":%d}`, b.Offset(i))), string(b.Bytes(b.Events[i].Key))
 		}}
+}
+
+func dice() func() float64 {
+	var mu sync.Mutex
+	r := rand.New(rand.NewPCG(1, 2))
+	return func() float64 {
+		mu.Lock()
+		defer mu.Unlock()
+		return r.Float64()
+	}
 }
 
 func offsets(ds []pipetest.Delivered) []pipeline.Offset {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -38,7 +37,6 @@ type world struct {
 	accepted map[pipeline.Offset]bool
 	memory   *memory
 	memlog   *pipetest.MemoryLog
-	torn     map[pipeline.Offset]bool // dead letters whose park was lost by a crash
 	barriers map[pipeline.Offset]bool
 	parks    bool     // dead letters are parked: all is accepted in the end
 	hashes   []uint64 // of the events, from first on
@@ -374,7 +372,7 @@ func simulate(t *testing.T, p plan) error {
 		w.poison[first+pipeline.Offset(r.IntN(p.events))] = true
 	}
 	l, m := pipetest.NewMemoryLog("log", first), newMemory()
-	w.memlog, w.torn = l, map[pipeline.Offset]bool{}
+	w.memlog = l
 	w.memory, w.accepted, w.barriers = m, map[pipeline.Offset]bool{}, map[pipeline.Offset]bool{}
 	c := config(l, m, w)
 	if p.ordered {
@@ -427,6 +425,12 @@ func simulate(t *testing.T, p plan) error {
 		time.Sleep(time.Duration(r.IntN(2000)) * time.Millisecond) // virtual
 		if p.crashes > 0 && r.IntN(4) == 0 {
 			p.crashes--
+			if r.IntN(2) == 0 { // with a write of dead letters or parks, if there comes one
+				m.mu.Lock()
+				m.buries = 1 + r.IntN(3)
+				m.mu.Unlock()
+				time.Sleep(time.Duration(r.IntN(5000)) * time.Millisecond)
+			}
 			sub = crash(sub, c, m, w, t)
 		}
 		if p.redrives > 0 && r.IntN(4) == 0 {
@@ -568,7 +572,6 @@ func cure(t *testing.T, p plan, r *rand.Rand, w *world, sub *run, c Config, m *m
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	maps.DeleteFunc(m.dead, func(o pipeline.Offset, _ pipeline.DeadLetter) bool { return w.torn[o] })
 	if len(m.dead) > 0 {
 		return sub, fmt.Errorf("all was redriven, and dead letters are listed: %v", m.dead)
 	}
@@ -583,13 +586,8 @@ func crash(s *run, c Config, m *memory, w *world, t *testing.T) *run {
 	<-s.done
 	m.setFail(nil)
 	m.mu.Lock()
-	m.cursors["sub"] = saved
+	m.cursors["sub"], m.buries = saved, 0
 	m.mu.Unlock()
-	for o := range m.dead { // it died between the letter and the park: the event comes again, the letter stays listed
-		if w.parks && !w.parked(o) {
-			w.torn[o] = true
-		}
-	}
 	w.epoch++
 	return start(t, c)
 }

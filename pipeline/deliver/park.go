@@ -28,14 +28,19 @@ func (s *session) parkOf(e entry, reason, keyJSON string, attempts int) Park {
 	return p
 }
 
-// park holds a key by offset from its first event on. It is durable before any of these events counts as done.
-func (s *session) park(k *heldKey, p Park) error {
+// park holds a key by offset from its first event on, which becomes the dead letter, if there is one. Both are
+// durable before any of these events counts as done.
+func (s *session) park(k *heldKey, p Park, letter *pipeline.DeadLetter) error {
 	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
 	defer cancel()
 	if err := s.sub.strike(ctx); err != nil {
 		return err
 	}
-	if err := s.cfg.Store.PutParks(ctx, []Park{p}); err != nil {
+	put := func() error { return s.cfg.Store.PutParks(ctx, []Park{p}) }
+	if letter != nil {
+		put = func() error { return s.cfg.Store.Bury(ctx, *letter, p) }
+	}
+	if err := put(); err != nil {
 		return fmt.Errorf("store a park: %w", err)
 	}
 	if was := s.sub.parks.find(p.Hash, p.From); was != nil && was.stored > p.From { // it comes again behind this one
@@ -158,7 +163,7 @@ func (s *session) parkPaired(k *heldKey, with *parked, now time.Time) {
 	}
 	p := s.parkOf(e, "it waits for the delete of key "+name+", which is parked", key, 0)
 	p.Paired, p.PairHash = true, with.Hash
-	if err := s.park(k, p); err != nil {
+	if err := s.park(k, p, nil); err != nil {
 		s.unsaved(err)
 		s.held.queue(&unit{keys: []*heldKey{k}, due: now.Add(s.backoff(1, 0)), mix: true})
 	}

@@ -207,13 +207,13 @@ func (s *session) bury(u *unit, k *heldKey, reason string, now time.Time) {
 	letter := deadLetter(s.cfg, e.it.batch, int(e.ev), e.as, reason, k.attempts)
 	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
 	defer cancel()
-	err := s.cfg.Store.PutDeadLetters(ctx, []pipeline.DeadLetter{letter})
-	if err != nil {
-		err = fmt.Errorf("store a dead letter: %w", err)
-	} else if s.cfg.Exhausted == ExhaustedPark {
-		if err = s.park(k, s.parkOf(e, reason, letter.KeyJSON, k.tries)); err == nil {
+	var err error
+	if s.cfg.Exhausted == ExhaustedPark {
+		if err = s.park(k, s.parkOf(e, reason, letter.KeyJSON, k.tries), &letter); err == nil {
 			s.sub.parks.find(k.hash, letter.Offset).spent = k.fail.Class != pipeline.Fatal
 		}
+	} else if err = s.cfg.Store.PutDeadLetters(ctx, []pipeline.DeadLetter{letter}); err != nil {
+		err = fmt.Errorf("store a dead letter: %w", err)
 	}
 	if err != nil {
 		s.unsaved(err)

@@ -41,11 +41,13 @@ func (s *Store) PutHeld(ctx context.Context, held []pipeline.Held, tables []pipe
 
 // PutCopied keeps the Copied of parks, all or none; of those that are gone, or begin elsewhere by now, nothing.
 func (s *Store) PutCopied(ctx context.Context, parks []pipeline.Park) error {
-	return s.eachPark(ctx, "note what is copied", "UPDATE parks SET copied = max(copied, ?1) WHERE subscription = ?2 AND hash = ?3 AND single = ?4 AND from_offset = ?5",
-		parks, func(p *pipeline.Park) []any {
-			id := p.ID()
-			return []any{int64(p.Copied), p.Subscription, int64(id.Hash), int64(id.Single), int64(p.From)}
-		})
+	return s.inTx(ctx, "note what is copied", func(tx *sql.Tx) error {
+		return eachPark(ctx, tx, "note what is copied", "UPDATE parks SET copied = max(copied, ?1) WHERE subscription = ?2 AND hash = ?3 AND single = ?4 AND from_offset = ?5",
+			parks, func(p *pipeline.Park) []any {
+				id := p.ID()
+				return []any{int64(p.Copied), p.Subscription, int64(id.Hash), int64(id.Single), int64(p.From)}
+			})
+	})
 }
 
 // Held lists a subscription's copies of a log's events in [from, to), in order, at most limit.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/leat-cdc/leat/pipeline"
@@ -15,11 +16,17 @@ const MaxEvent = 1 << 20
 
 // PutDeadLetters keeps dead letters, all or none; one that is there already is replaced.
 func (s *Store) PutDeadLetters(ctx context.Context, ds []pipeline.DeadLetter) error {
-	tx, err := s.write.BeginTx(ctx, nil)
-	if err != nil {
-		return fmt.Errorf("keep dead letters: %w", err)
-	}
-	defer func() { _ = tx.Rollback() }() // after Commit it does nothing
+	return s.inTx(ctx, "keep dead letters", func(tx *sql.Tx) error { return putLetters(ctx, tx, ds) })
+}
+
+// Bury keeps a dead letter and the park of its key, as PutDeadLetters and PutParks do, both or none.
+func (s *Store) Bury(ctx context.Context, d pipeline.DeadLetter, p pipeline.Park) error {
+	return s.inTx(ctx, "keep a dead letter and a park", func(tx *sql.Tx) error {
+		return errors.Join(putLetters(ctx, tx, []pipeline.DeadLetter{d}), putParks(ctx, tx, []pipeline.Park{p}))
+	})
+}
+
+func putLetters(ctx context.Context, tx *sql.Tx, ds []pipeline.DeadLetter) error {
 	put, err := tx.PrepareContext(ctx, "INSERT OR REPLACE INTO dead_letters (subscription, offset, id, tab, key, key_json, reason, attempts, event, time) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
 	if err != nil {
 		return fmt.Errorf("keep dead letters: %w", err)
@@ -38,9 +45,6 @@ func (s *Store) PutDeadLetters(ctx context.Context, ds []pipeline.DeadLetter) er
 		if _, err := put.ExecContext(ctx, d.Subscription, int64(d.Offset), d.ID, d.Table, d.Key, d.KeyJSON, d.Reason, string(attempts), event, micros(d.Time)); err != nil {
 			return fmt.Errorf("keep dead letter %s: %w", d.ID, err)
 		}
-	}
-	if err := tx.Commit(); err != nil {
-		return fmt.Errorf("keep dead letters: %w", err)
 	}
 	return nil
 }

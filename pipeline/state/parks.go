@@ -11,7 +11,11 @@ import (
 // PutParks keeps parks, all or none; one of the same subscription and ID is replaced, save that what was copied of
 // it stays copied.
 func (s *Store) PutParks(ctx context.Context, parks []pipeline.Park) error {
-	return s.eachPark(ctx, "keep parks", `INSERT OR REPLACE INTO parks
+	return s.inTx(ctx, "keep parks", func(tx *sql.Tx) error { return putParks(ctx, tx, parks) })
+}
+
+func putParks(ctx context.Context, tx *sql.Tx, parks []pipeline.Park) error {
+	return eachPark(ctx, tx, "keep parks", `INSERT OR REPLACE INTO parks
 		(subscription, hash, single, log, from_offset, space, key, key_json, pair, reason, attempts, since, redrive, copied)
 		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13,
 			max(?14, coalesce((SELECT copied FROM parks WHERE subscription = ?1 AND hash = ?2 AND single = ?3 AND log = ?4), 0)))`, parks, func(p *pipeline.Park) []any {
@@ -24,18 +28,31 @@ func (s *Store) PutParks(ctx context.Context, parks []pipeline.Park) error {
 // DeleteParks forgets parks, and the copies of what they hold, by subscription and ID, all or none; unknown ones
 // are no error.
 func (s *Store) DeleteParks(ctx context.Context, parks []pipeline.Park) error {
-	return s.eachPark(ctx, "forget parks", "DELETE FROM parks WHERE subscription = ? AND hash = ? AND single = ?", parks, func(p *pipeline.Park) []any {
-		id := p.ID()
-		return []any{p.Subscription, int64(id.Hash), int64(id.Single)}
+	return s.inTx(ctx, "forget parks", func(tx *sql.Tx) error {
+		return eachPark(ctx, tx, "forget parks", "DELETE FROM parks WHERE subscription = ? AND hash = ? AND single = ?", parks, func(p *pipeline.Park) []any {
+			id := p.ID()
+			return []any{p.Subscription, int64(id.Hash), int64(id.Single)}
+		})
 	})
 }
 
-func (s *Store) eachPark(ctx context.Context, doing, query string, parks []pipeline.Park, args func(*pipeline.Park) []any) error {
+// inTx runs f in a transaction, whose writes are durable when it returns nil.
+func (s *Store) inTx(ctx context.Context, doing string, f func(*sql.Tx) error) error {
 	tx, err := s.write.BeginTx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("%s: %w", doing, err)
 	}
 	defer func() { _ = tx.Rollback() }() // after Commit it does nothing
+	if err := f(tx); err != nil {
+		return err
+	}
+	if err := tx.Commit(); err != nil {
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+	return nil
+}
+
+func eachPark(ctx context.Context, tx *sql.Tx, doing, query string, parks []pipeline.Park, args func(*pipeline.Park) []any) error {
 	stmt, err := tx.PrepareContext(ctx, query)
 	if err != nil {
 		return fmt.Errorf("%s: %w", doing, err)
@@ -45,9 +62,6 @@ func (s *Store) eachPark(ctx context.Context, doing, query string, parks []pipel
 		if _, err := stmt.ExecContext(ctx, args(&parks[i])...); err != nil {
 			return fmt.Errorf("%s: %q at %d: %w", doing, parks[i].Subscription, parks[i].From, err)
 		}
-	}
-	if err := tx.Commit(); err != nil {
-		return fmt.Errorf("%s: %w", doing, err)
 	}
 	return nil
 }

@@ -116,6 +116,25 @@ func TestDeadLettersAndSkips(t *testing.T) {
 	if got, _ := s.DeadLetters(t.Context(), "search", 0, 10, true); !reflect.DeepEqual(got, []pipeline.DeadLetter{d}) {
 		t.Fatalf("%+v", got)
 	}
+	park := pipeline.Park{Subscription: "search", Log: "l1", Hash: 4, From: 12}
+	buried := d
+	buried.Offset, buried.ID = 12, "files-12"
+	check(t, s.Bury(t.Context(), buried, park))
+	if ps, err := s.Parks(t.Context(), "search"); len(ps) != 1 || err != nil {
+		t.Fatal(ps, err)
+	}
+	if n, err := s.CountDeadLetters(t.Context(), "search"); n != 2 || err != nil {
+		t.Fatal(n, err)
+	}
+	check(t, s.DeleteParks(t.Context(), []pipeline.Park{park}))
+	check(t, s.DeleteDeadLetters(t.Context(), "search", []pipeline.Offset{12}))
+	check(t, s.exec(t.Context(), "refuse parks", "CREATE TRIGGER refuse BEFORE INSERT ON parks BEGIN SELECT RAISE(FAIL, 'no'); END"))
+	if err := s.Bury(t.Context(), buried, park); err == nil {
+		t.Fatal("a park that was refused is no error")
+	}
+	if n, err := s.CountDeadLetters(t.Context(), "search"); n != 1 || err != nil {
+		t.Fatalf("a letter without its park was kept: %d %v", n, err)
+	}
 	skip := pipeline.Skip{Subscription: "search", Ranges: []pipeline.OffsetRange{{From: 1, To: 5}}, Reason: "seek", Time: at}
 	check(t, s.PutSkip(t.Context(), skip))
 	check(t, s.PutSkip(t.Context(), skip))

@@ -100,6 +100,21 @@ func (a access) PutDeadLetters(ctx context.Context, d []pipeline.DeadLetter) err
 	})
 }
 
+// DeadOffsets implements deliver.Store.
+func (a access) DeadOffsets(ctx context.Context, sub string, from pipeline.Offset) (all []pipeline.Offset, err error) {
+	s := a.p.w.store
+	err = a.ask(ctx, sub, fmt.Sprintf("dead from %d", from), func() error {
+		for o := range s.dead[sub] {
+			if o >= from {
+				all = append(all, o)
+			}
+		}
+		slices.Sort(all)
+		return nil
+	})
+	return all, err
+}
+
 // DeleteDeadLetters implements deliver.Store.
 func (a access) DeleteDeadLetters(ctx context.Context, sub string, offsets []pipeline.Offset) error {
 	s := a.p.w.store
@@ -176,6 +191,27 @@ func (a access) PutParks(ctx context.Context, parks []pipeline.Park) error {
 			s.parks[sub][p.ID()] = p
 			a.p.w.sub(sub).everParked[p.Space+"/"+string(p.Key)] = true
 		}
+		return nil
+	})
+}
+
+// Bury implements deliver.Store.
+func (a access) Bury(ctx context.Context, d pipeline.DeadLetter, p pipeline.Park) error {
+	s, sub := a.p.w.store, d.Subscription
+	return a.ask(ctx, sub, "bury "+d.ID+" and park "+ids([]pipeline.Park{p}), func() error {
+		a.p.w.sub(sub).buried[a.p.w.index(d.Offset)] = true
+		if s.parks[sub] == nil {
+			s.parks[sub] = map[pipeline.ParkID]pipeline.Park{}
+		}
+		s.parks[sub][p.ID()] = p
+		a.p.w.sub(sub).everParked[p.Space+"/"+string(p.Key)] = true
+		if a.p.w.plant.buries {
+			return nil
+		}
+		if s.dead[sub] == nil {
+			s.dead[sub] = map[pipeline.Offset]pipeline.DeadLetter{}
+		}
+		s.dead[sub][d.Offset] = d
 		return nil
 	})
 }
