@@ -100,21 +100,6 @@ func (a access) PutDeadLetters(ctx context.Context, d []pipeline.DeadLetter) err
 	})
 }
 
-// DeadOffsets implements deliver.Store.
-func (a access) DeadOffsets(ctx context.Context, sub string, from pipeline.Offset) (all []pipeline.Offset, err error) {
-	s := a.p.w.store
-	err = a.ask(ctx, sub, fmt.Sprintf("dead from %d", from), func() error {
-		for o := range s.dead[sub] {
-			if o >= from {
-				all = append(all, o)
-			}
-		}
-		slices.Sort(all)
-		return nil
-	})
-	return all, err
-}
-
 // DeleteDeadLetters implements deliver.Store.
 func (a access) DeleteDeadLetters(ctx context.Context, sub string, offsets []pipeline.Offset) error {
 	s := a.p.w.store
