@@ -53,6 +53,9 @@ type Limits struct {
 	Write time.Duration
 	// Heartbeat of server-sent event streams: 15 s.
 	Heartbeat time.Duration
+	// Quiet is how long an HTTP/2 client may say nothing before it is asked (PING) whether it is there: 30 s. Within
+	// Answer, 15 s, it has to say so, or its connection is closed, and with it every stream and the leases of those.
+	Quiet, Answer time.Duration
 }
 
 func (l Limits) fill() Limits {
@@ -76,6 +79,8 @@ func (l Limits) fill() Limits {
 	span(&l.Idle, 2*time.Minute)
 	span(&l.Write, 20*time.Second)
 	span(&l.Heartbeat, 15*time.Second)
+	span(&l.Quiet, 30*time.Second)
+	span(&l.Answer, 15*time.Second)
 	return l
 }
 

@@ -223,9 +223,9 @@ func (s *Server) server() *http.Server {
 			MaxReceiveBufferPerConnection: 1 << 20,
 			MaxReceiveBufferPerStream:     256 << 10,
 			// A client that vanished without a word gives its leases back.
-			SendPingTimeout:  30 * time.Second,
-			PingTimeout:      15 * time.Second,
-			WriteByteTimeout: 30 * time.Second,
+			SendPingTimeout:  lim.Quiet,
+			PingTimeout:      lim.Answer,
+			WriteByteTimeout: lim.Quiet,
 		},
 	}
 	if srv.ErrorLog == nil {

@@ -34,6 +34,8 @@ type Options struct {
 	LogFormat, LogLevel string
 	// Grace that Deliveries in flight get at the end; default 10 s.
 	Grace time.Duration
+	// Limits of the API; zero fields have its defaults.
+	Limits api.Limits
 	// FS below the logs; nil = the system's.
 	FS diskfs.FS
 	// Space returns how many bytes of the disk that holds a folder are free, of how many; nil = what the system says.

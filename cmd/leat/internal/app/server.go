@@ -462,7 +462,7 @@ func (s *Server) reload(ctx context.Context, load func() (*config.Config, error)
 }
 
 func (s *Server) apiOptions(cfg *config.Config) (o api.Options, err error) {
-	o = api.Options{Backend: s, Subscriber: s.hub.Handler, Metrics: s.tel.Handler(), Listen: cfg.Listen, PublicURL: s.publicURL, Grace: s.o.Grace, ErrorLog: s.tel.ServerLog(), Tokens: tokens(cfg)}
+	o = api.Options{Backend: s, Subscriber: s.hub.Handler, Metrics: s.tel.Handler(), Listen: cfg.Listen, PublicURL: s.publicURL, Limits: s.o.Limits, Grace: s.o.Grace, ErrorLog: s.tel.ServerLog(), Tokens: tokens(cfg)}
 	if cfg.TLS.Enabled() {
 		cert, err := tls.LoadX509KeyPair(cfg.TLS.Cert, cfg.TLS.Key)
 		if err != nil {
