@@ -2,7 +2,6 @@ package ingest
 
 import (
 	"fmt"
-	"path"
 	"slices"
 	"strings"
 
@@ -44,7 +43,7 @@ func (r Routes) apply(t *schemas.Table) error {
 	name := t.Schema + "." + t.Name
 	t.Routing, t.KeySpace = t.Identity, name
 	for _, s := range r.Spaces {
-		if matches(s.Table, name) {
+		if schemas.MatchTable(s.Table, t.Schema, t.Name) {
 			t.KeySpace = s.Space
 			break
 		}
@@ -53,7 +52,7 @@ func (r Routes) apply(t *schemas.Table) error {
 		return nil // without rows there is nothing to route: a truncate of a table of which no row was seen
 	}
 	for _, k := range r.Keys {
-		if !matches(k.Table, name) {
+		if !schemas.MatchTable(k.Table, t.Schema, t.Name) {
 			continue
 		}
 		t.Routing = nil
@@ -86,11 +85,6 @@ func (r Routes) inBefore(t *schemas.Table, name string) error {
 		return &RouteError{name, fmt.Sprintf("the routing column %q is not in the before images", t.Columns[c].Name), cure}
 	}
 	return nil
-}
-
-func matches(glob, name string) bool {
-	ok, _ := path.Match(glob, name)
-	return ok
 }
 
 func columnNames(t *schemas.Table) string {

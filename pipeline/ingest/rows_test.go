@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/leat-cdc/leat/pipeline"
@@ -118,5 +119,19 @@ func TestReconnectsLeaveNoTablesBehind(t *testing.T) {
 	}
 	if len(l.Tables()) != 1 || l.Tables()[0].Version != 1 {
 		t.Fatalf("%d tables", len(l.Tables()))
+	}
+}
+
+// TestRoutesNameOddTables: by their name or their subject, as tables: does.
+func TestRoutesNameOddTables(t *testing.T) {
+	for _, glob := range []string{"public.*", "public.a/[b%2Ec", "public.a%2F%5Bb%2Ec"} {
+		r := Routes{Keys: []KeyRoute{{glob, []string{"tenant"}}}, Spaces: []SpaceRoute{{glob, "tree"}}}
+		table := &schemas.Table{Schema: "public", Name: "a/[b.c", Wire: schemas.WirePGText, FullBefore: true, Columns: []schemas.Column{{Name: "id"}, {Name: "tenant"}}, Identity: []int{0}}
+		if err := r.apply(table); err != nil {
+			t.Fatal(err)
+		}
+		if want := glob != "public.a/[b%2Ec"; want != (table.KeySpace == "tree") || want != slices.Equal(table.Routing, []int{1}) {
+			t.Errorf("%s: key space %s, routed by %v", glob, table.KeySpace, table.Routing)
+		}
 	}
 }

@@ -197,7 +197,7 @@ func TestProjection(t *testing.T) {
 		{nil, "id ns path secret_a"},
 		{map[string][]string{"public.files": {"!secret*"}}, "id ns path"},
 		{map[string][]string{"public.*": {"path", "i?"}}, "id path"},
-		{map[string][]string{"*": {"*", "!ns"}, "public.files": {"!path"}}, "id secret_a"},
+		{map[string][]string{"*.*": {"*", "!ns"}, "public.files": {"!path"}}, "id secret_a"},
 		{map[string][]string{"other.files": {"x"}}, "id ns path secret_a"},
 	} {
 		p := Proto(Options{Columns: c.columns, Form: (&valueForm{}).form}).Table(table("path", "secret_a"))
@@ -297,4 +297,16 @@ func jsonEqual(a, b any) bool {
 	x, _ := json.Marshal(a)
 	y, _ := json.Marshal(b)
 	return string(x) == string(y)
+}
+
+// TestProjectionOfOddNames: what columns: leaves out stays out however the table is written.
+func TestProjectionOfOddNames(t *testing.T) {
+	odd := table("path", "secret_a")
+	odd.Name = "f.i"
+	for _, glob := range []string{"public.f%2Ei", "public.f.i", "public.*"} {
+		p := Proto(Options{Columns: map[string][]string{glob: {"!secret_a"}}, Form: (&valueForm{}).form}).Table(odd)
+		if len(p.Columns) != 3 {
+			t.Errorf("%s leaves %d columns", glob, len(p.Columns))
+		}
+	}
 }

@@ -169,7 +169,7 @@ func (e *Encoder) fragmentsOf(p *plan) {
 func projection(columns map[string][]string, t *schemas.Table) func(name string) bool {
 	var lists [][]string
 	for glob, list := range columns {
-		if match(glob, t.Schema+"."+t.Name) {
+		if schemas.MatchTable(glob, t.Schema, t.Name) {
 			lists = append(lists, list)
 		}
 	}

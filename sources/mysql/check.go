@@ -264,7 +264,7 @@ func (k *checker) catalogue(ctx context.Context) {
 		names map[string][]string
 	}{{"columns", k.s.cfg.Columns}, {"keys", k.s.cfg.Keys}} {
 		for _, pattern := range slices.Sorted(maps.Keys(set.names)) {
-			k.unknown(set.key, pattern, set.names[pattern], columns)
+			k.unknown(set.key, pattern, set.names[pattern], engines, columns)
 		}
 	}
 }
@@ -288,15 +288,16 @@ func ident(schema, table string) string {
 	return q(schema) + "." + q(table)
 }
 
-// unknown finds columns of the configuration that no table has.
-func (k *checker) unknown(key, pattern string, names []string, columns map[string][]catalogColumn) {
+// unknown finds columns of the configuration that no table has; a row of tables begins with schema and name.
+func (k *checker) unknown(key, pattern string, list []string, tables [][]string, columns map[string][]catalogColumn) {
 	place, any := key+": "+pattern, false
-	for _, table := range slices.Sorted(maps.Keys(columns)) {
-		if !glob(pattern, table) {
+	for _, t := range tables {
+		table := t[0] + "." + t[1]
+		if !names(pattern, t[0], t[1], k.v.fold) || !k.s.tables.match(t[0], t[1], k.v.fold) {
 			continue
 		}
 		any = true
-		for _, n := range names {
+		for _, n := range list {
 			n = strings.TrimPrefix(n, "!")
 			if !slices.ContainsFunc(columns[table], func(c catalogColumn) bool { return strings.EqualFold(c.name, n) }) {
 				k.add("error", key+"_unknown", place, fmt.Sprintf("%s has no column %s", table, n), "correct the name under "+key+":")

@@ -148,60 +148,21 @@ func (g globs) match(schema, table string, fold bool) bool {
 	if slices.Contains(own, schema) {
 		return false
 	}
-	name := schema + "." + table
-	if fold {
-		name = strings.ToLower(name)
-	}
-	any := func(list []string) bool {
-		return slices.ContainsFunc(list, func(p string) bool {
-			if fold {
-				p = strings.ToLower(p)
-			}
-			return glob(p, name)
-		})
-	}
-	return (len(g.in) == 0 || any(g.in)) && !any(g.out)
+	named := func(p string) bool { return names(p, schema, table, fold) }
+	return (len(g.in) == 0 || slices.ContainsFunc(g.in, named)) && !slices.ContainsFunc(g.out, named)
 }
 
-// glob matches pattern against name: * is any run of characters but a dot, ? is one. A pattern with one
-// dot also matches names of tables that have dots themselves, as long as the wildcard is last.
-func glob(pattern, name string) bool {
-	for len(pattern) > 0 {
-		switch pattern[0] {
-		case '*':
-			rest := pattern[1:]
-			for i := 0; ; i++ {
-				if glob(rest, name[i:]) {
-					return true
-				}
-				if i == len(name) || name[i] == '.' {
-					return false
-				}
-			}
-		case '?':
-			if name == "" || name[0] == '.' {
-				return false
-			}
-			_, n := firstRune(name)
-			pattern, name = pattern[1:], name[n:]
-		default:
-			if name == "" || pattern[0] != name[0] {
-				return false
-			}
-			pattern, name = pattern[1:], name[1:]
-		}
+// names tells whether a glob names the table.
+func names(pattern, schema, table string, fold bool) bool {
+	if !fold {
+		return schemas.MatchTable(pattern, schema, table)
 	}
-	return name == ""
-}
-
-func firstRune(s string) (r rune, n int) {
-	for i, c := range s {
-		if i > 0 {
-			return r, i
-		}
-		r = c
+	pattern, schema, table = strings.ToLower(pattern), strings.ToLower(schema), strings.ToLower(table)
+	if schemas.MatchTable(pattern, schema, table) {
+		return true
 	}
-	return r, len(s)
+	s, t, _ := strings.Cut(strings.ToLower(schemas.Subject(schema, table)), ".") // %2E is %2e in the pattern
+	return schemas.MatchTable(pattern, s, t)
 }
 
 // columnRule says which columns of the tables it matches stay out of the log.
@@ -226,14 +187,9 @@ func parseColumns(table string, list []string) (columnRule, error) {
 
 // drops tells whether the column stays out. Column names have no case in MySQL.
 func (s *Source) drops(schema, table, column string, fold bool) bool {
-	name := schema + "." + table
 	for i := range s.columns {
 		r := &s.columns[i]
-		pattern := r.pattern
-		if fold {
-			name, pattern = strings.ToLower(name), strings.ToLower(pattern)
-		}
-		if len(r.names) > 0 && glob(pattern, name) && slices.Contains(r.names, strings.ToLower(column)) != r.keep {
+		if len(r.names) > 0 && slices.Contains(r.names, strings.ToLower(column)) != r.keep && names(r.pattern, schema, table, fold) {
 			return true
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/schemas"
 )
 
 // findings gathers what a check finds.
@@ -277,13 +278,13 @@ func (s *Source) checkTable(f *findings, t *table, owner string) {
 	if info := t.info(); info.Problem != "" {
 		f.add("error", "replica_identity", place, info.Problem, "%s", info.Cure)
 	}
-	for _, c := range s.cfg.Columns[t.schema+"."+t.name] {
+	for _, c := range named(s.cfg.Columns, t) {
 		// Also one to be left out: misspelt, it would enter the log.
 		if c = strings.TrimPrefix(c, "!"); !slices.Contains(t.columns, c) {
 			f.add("error", "column_unknown", place, "columns: names the column "+c+", which it does not have", "check the name")
 		}
 	}
-	key := s.cfg.Keys[t.schema+"."+t.name]
+	key := s.cfg.routing(t)
 	var missing []string
 	for _, k := range key {
 		if !slices.Contains(t.columns, k) {
@@ -342,4 +343,25 @@ func (s *Source) checkStream(ctx context.Context, f *findings) {
 		return
 	}
 	closeConn(conn)
+}
+
+// named gathers what the lists say whose globs name the table.
+func named(lists map[string][]string, t *table) []string {
+	var all []string
+	for _, glob := range schemas.Globs(lists) {
+		if schemas.MatchTable(glob, t.schema, t.name) {
+			all = append(all, lists[glob]...)
+		}
+	}
+	return all
+}
+
+// routing returns the configured routing columns of the table: the first glob that names it rules.
+func (c *Config) routing(t *table) []string {
+	for _, glob := range schemas.Globs(c.Keys) {
+		if schemas.MatchTable(glob, t.schema, t.name) {
+			return c.Keys[glob]
+		}
+	}
+	return nil
 }

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/leat-cdc/leat/schemas"
@@ -29,20 +30,10 @@ func parseGlobs(list []string) (globs, error) {
 	return g, nil
 }
 
-// match reports whether the table is read. Its name is compared as it is and as its subject, in which dots
-// and everything unusual inside of names are percent-encoded.
+// match reports whether the table is read.
 func (g globs) match(schema, table string) bool {
-	plain, subject := schema+"."+table, schemas.Subject(schema, table)
-	return anyOf(g.in, plain, subject) && !anyOf(g.out, plain, subject)
-}
-
-func anyOf(list []string, plain, subject string) bool {
-	for _, p := range list {
-		if wild(p, plain) || wild(p, subject) {
-			return true
-		}
-	}
-	return false
+	named := func(p string) bool { return schemas.MatchTable(p, schema, table) }
+	return slices.ContainsFunc(g.in, named) && !slices.ContainsFunc(g.out, named)
 }
 
 // all says that the globs are exactly "*.*".
@@ -59,28 +50,4 @@ func (g globs) wholeSchemas() ([]string, bool) {
 		names = append(names, name)
 	}
 	return names, true
-}
-
-// wild matches * (any run of characters but a dot) and ? (one but a dot), with one place to go back to.
-func wild(pattern, text string) bool {
-	p, t := []rune(pattern), []rune(text)
-	i, j, star, mark := 0, 0, -1, 0
-	for j < len(t) {
-		switch {
-		case i < len(p) && p[i] == '*':
-			star, mark = i, j
-			i++
-		case i < len(p) && (p[i] == t[j] || p[i] == '?' && t[j] != '.'):
-			i, j = i+1, j+1
-		case star >= 0 && t[mark] != '.':
-			mark++
-			i, j = star+1, mark
-		default:
-			return false
-		}
-	}
-	for i < len(p) && p[i] == '*' {
-		i++
-	}
-	return i == len(p)
 }

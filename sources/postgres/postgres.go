@@ -37,7 +37,7 @@ type Config struct {
 	// Tables are globs over schema.table, those with ! take tables out; empty: all. A table is named
 	// as it is or as its Subject.
 	Tables []string
-	// Columns that enter the log by table ("schema.table"): names, or names with ! to leave out.
+	// Columns that enter the log by table (globs over schema.table): names, or names with ! to leave out.
 	Columns map[string][]string
 	// Keys are the routing columns by table; only Check looks at them.
 	Keys map[string][]string
@@ -130,25 +130,22 @@ func columnsByTable(c map[string][]string) map[string][]string {
 	return m
 }
 
-// excluded reports whether the configuration keeps the column out of the log. In a list of names without
-// !, what is not named is out.
+// excluded reports whether the configuration keeps the column out of the log: one of the lists whose glob
+// names the table does. In a list of names without !, what is not named is out.
 func (s *Source) excluded(schema, table, column string) bool {
-	list, ok := s.cfg.Columns[schema+"."+table]
-	if !ok {
-		list = s.cfg.Columns[schemas.Subject(schema, table)]
-	}
-	positive, named := false, false
-	for _, c := range list {
-		if out, not := strings.CutPrefix(c, "!"); not {
-			if out == column {
-				return true
-			}
+	for glob, list := range s.cfg.Columns {
+		if len(list) == 0 || !schemas.MatchTable(glob, schema, table) {
 			continue
 		}
-		positive = true
-		named = named || c == column
+		if slices.Contains(list, "!"+column) {
+			return true
+		}
+		keeps := func(c string) bool { return !strings.HasPrefix(c, "!") }
+		if slices.ContainsFunc(list, keeps) && !slices.Contains(list, column) {
+			return true
+		}
 	}
-	return positive && !named
+	return false
 }
 
 // TableInfo is what the database says about one table that the globs name.

@@ -5,8 +5,6 @@ package parts
 import (
 	"context"
 	"fmt"
-	"maps"
-	"slices"
 
 	"github.com/leat-cdc/leat/cmd/leat/internal/config"
 	"github.com/leat-cdc/leat/pipeline"
@@ -104,10 +102,10 @@ func Kind(c *config.Source) string {
 // Routes are the keys and key spaces that the file gives to tables.
 func Routes(c *config.Source) ingest.Routes {
 	var r ingest.Routes
-	for _, t := range slices.Sorted(maps.Keys(c.Keys)) {
+	for _, t := range schemas.Globs(c.Keys) {
 		r.Keys = append(r.Keys, ingest.KeyRoute{Table: t, Columns: c.Keys[t]})
 	}
-	for _, t := range slices.Sorted(maps.Keys(c.KeySpace)) {
+	for _, t := range schemas.Globs(c.KeySpace) {
 		r.Spaces = append(r.Spaces, ingest.SpaceRoute{Table: t, Space: c.KeySpace[t]})
 	}
 	return r
