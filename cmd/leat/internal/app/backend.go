@@ -10,9 +10,6 @@ import (
 	"slices"
 	"strings"
 
-	"google.golang.org/protobuf/types/known/durationpb"
-	"google.golang.org/protobuf/types/known/timestamppb"
-
 	"github.com/leat-cdc/leat/cmd/leat/internal/api"
 	"github.com/leat-cdc/leat/cmd/leat/internal/config"
 	"github.com/leat-cdc/leat/cmd/leat/internal/parts"
@@ -218,11 +215,9 @@ func (s *Server) notASource(name, action string) error {
 
 // Seek implements api.Backend.
 func (s *Server) Seek(ctx context.Context, r *leatv1.SeekRequest) (*leatv1.SeekResponse, error) {
-	s.mu.Lock()
-	sub := s.cfg.Subscriptions[r.Subscription]
-	s.mu.Unlock()
-	if sub == nil {
-		return nil, api.Errorf(api.NotFound, "no subscription %q", r.Subscription)
+	sub, err := s.runningSubscription(r.Subscription)
+	if err != nil {
+		return nil, err
 	}
 	log, err := s.engine.Log(sub.Source)
 	if err != nil {
@@ -262,89 +257,6 @@ func (s *Server) Seek(ctx context.Context, r *leatv1.SeekRequest) (*leatv1.SeekR
 		api.Note(ctx, fmt.Sprintf("from %d to %d", resp.From, resp.To))
 	}
 	return resp, nil
-}
-
-// maxSkips is how many skipped stretches are listed.
-const maxSkips = 1000
-
-// Parked implements api.Backend.
-func (s *Server) Parked(ctx context.Context, r *leatv1.ParkedRequest) (*leatv1.ParkedResponse, error) {
-	s.mu.Lock()
-	_, gone := s.gone[r.Subscription]
-	known := gone || s.cfg.Subscriptions[r.Subscription] != nil
-	s.mu.Unlock()
-	if !known {
-		return nil, api.Errorf(api.NotFound, "no subscription %q", r.Subscription)
-	}
-	total, err := s.store.CountDeadLetters(ctx, r.Subscription)
-	if err != nil {
-		return nil, err
-	}
-	letters, err := s.letters(ctx, r)
-	if err != nil {
-		return nil, err
-	}
-	resp := &leatv1.ParkedResponse{Total: total}
-	for _, d := range letters {
-		p := &leatv1.DeadLetter{Id: d.ID, Offset: uint64(d.Offset), Table: d.Table, Key: d.KeyJSON, Reason: d.Reason, Time: timestamppb.New(d.Time), Event: d.Event}
-		for _, a := range d.Attempts {
-			p.Attempts = append(p.Attempts, &leatv1.Attempt{Time: timestamppb.New(a.Time), Took: durationpb.New(a.Took), Reason: a.Reason})
-		}
-		resp.Dead = append(resp.Dead, p)
-	}
-	if len(r.Ids) == 0 {
-		if err := s.parkedKeys(ctx, r.Subscription, limitOf(r), resp); err != nil {
-			return nil, err
-		}
-	}
-	skips, err := s.store.Skips(ctx, r.Subscription, maxSkips)
-	if err != nil {
-		return nil, err
-	}
-	for _, k := range skips {
-		for _, o := range k.Ranges {
-			resp.Skipped = append(resp.Skipped, &leatv1.Skipped{From: uint64(o.From), To: uint64(o.To), Reason: k.Reason, Time: timestamppb.New(k.Time)})
-		}
-	}
-	return resp, nil
-}
-
-// usualParked is how many dead letters and parked keys are listed unless a request asks for up to ten times as many.
-const usualParked = 1000
-
-func limitOf(r *leatv1.ParkedRequest) int {
-	if r.Limit > 0 && r.Limit < 10*usualParked {
-		return int(r.Limit)
-	}
-	return usualParked
-}
-
-// letters are those that are asked for by id, with their events, else the oldest.
-func (s *Server) letters(ctx context.Context, r *leatv1.ParkedRequest) ([]pipeline.DeadLetter, error) {
-	if len(r.Ids) == 0 {
-		return s.store.DeadLetters(ctx, r.Subscription, 0, limitOf(r), false)
-	}
-	if len(r.Ids) > usualParked {
-		return nil, api.Errorf(api.Invalid, "at most %d ids at once", usualParked)
-	}
-	var all []pipeline.DeadLetter
-	for _, id := range r.Ids {
-		_, o, err := pipeline.ParseEventID(id)
-		if err != nil {
-			return nil, api.Errorf(api.Invalid, "%w", err)
-		}
-		if o == 0 {
-			continue
-		}
-		found, err := s.store.DeadLetters(ctx, r.Subscription, o-1, 1, true)
-		if err != nil {
-			return nil, err
-		}
-		if len(found) == 1 && found[0].ID == id {
-			all = append(all, found[0])
-		}
-	}
-	return all, nil
 }
 
 // RemoveSource implements api.Backend.

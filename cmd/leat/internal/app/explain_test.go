@@ -95,7 +95,7 @@ func TestExplain(t *testing.T) {
 			t.Errorf("%s %s: %v", x.sub, x.id, err)
 		}
 	}
-	if r := in.explain(t, &leatv1.ExplainRequest{Subscription: "a", EventId: idOf("files", first-1)}); r.Events[0].State != fateExpired {
+	if r := in.explain(t, &leatv1.ExplainRequest{Subscription: "a", EventId: idOf("files", first-1)}); r.Events[0].State != "expired" {
 		t.Errorf("older than the log: %v", r)
 	}
 	// What the parked key holds is told, and discarded by its row's key.

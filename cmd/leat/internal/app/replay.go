@@ -24,11 +24,9 @@ import (
 
 // Replay implements api.Backend.
 func (s *Server) Replay(ctx context.Context, r *leatv1.ReplayRequest) (*leatv1.ReplayResponse, error) {
-	s.mu.Lock()
-	sub := s.cfg.Subscriptions[r.Subscription]
-	s.mu.Unlock()
-	if sub == nil {
-		return nil, api.Errorf(api.NotFound, "no subscription %q", r.Subscription)
+	sub, err := s.runningSubscription(r.Subscription)
+	if err != nil {
+		return nil, err
 	}
 	log, err := s.engine.Log(sub.Source)
 	if err != nil {
@@ -205,14 +203,8 @@ const maxJobs = 1000
 
 // Jobs implements api.Backend.
 func (s *Server) Jobs(ctx context.Context, r *leatv1.JobsRequest) (*leatv1.JobsResponse, error) {
-	if r.Subscription != "" {
-		s.mu.Lock()
-		_, gone := s.gone[r.Subscription]
-		known := gone || s.cfg.Subscriptions[r.Subscription] != nil
-		s.mu.Unlock()
-		if !known {
-			return nil, api.Errorf(api.NotFound, "no subscription %q", r.Subscription)
-		}
+	if r.Subscription != "" && !s.keeps(r.Subscription) {
+		return nil, api.Errorf(api.NotFound, "no subscription %q", r.Subscription)
 	}
 	all, err := s.engine.Jobs(ctx, r.Subscription)
 	if err != nil {

@@ -18,6 +18,7 @@ import (
 	"github.com/leat-cdc/leat/cmd/leat/internal/config"
 	"github.com/leat-cdc/leat/cmd/leat/internal/parts"
 	"github.com/leat-cdc/leat/cmd/leat/internal/telemetry"
+	"github.com/leat-cdc/leat/cmd/leat/internal/views"
 	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/pipeline/deliver"
 	"github.com/leat-cdc/leat/pipeline/disklog"
@@ -59,7 +60,7 @@ type Server struct {
 	commits   map[string]commitAt           // by subscription
 	arrivals  map[string]arrival            // by source
 	logFull   map[string]bool
-	fetches   *fetches
+	fetches   *views.Fetches
 	webhooks  map[string]*webhook.Sink // by subscription, as opened last
 	throttles *throttles
 	feeds     *feeds
@@ -89,7 +90,6 @@ func newServer(ctx context.Context, o Options, tel *telemetry.Telemetry, addr ne
 		s.publicURL = scheme + "://" + addr.String()
 	}
 	s.hub.Authorize = api.MaySubscribe
-	s.fetches = newFetches(int64(o.Config.Memory))
 	s.hub.Fetch = s.fetch
 	s.hub.Starting = func(name string) bool {
 		s.mu.Lock()
@@ -97,6 +97,8 @@ func newServer(ctx context.Context, o Options, tel *telemetry.Telemetry, addr ne
 		sub := s.cfg.Subscriptions[name]
 		return sub != nil && sub.Deliver.Pull != nil
 	}
+	s.fetches = views.NewFetches(views.FetchOptions{Memory: int64(o.Config.Memory), PublicURL: s.publicURL, Form: s.forms.Of,
+		Log: func(source string) (pipeline.Log, error) { return s.engine.Log(source) }})
 	s.share = encode.NewShare(int(s.shareOf(25)))
 	s.engine = engine.New(engine.Config{Cursors: store, Store: store, Memory: deliver.NewMemory(s.shareOf(50)), Form: s.forms.Of, Observer: s.observer()})
 	tel.Collect(s.status)
@@ -166,7 +168,7 @@ func (s *Server) quiesce() { s.ended = s.engine.Stop() }
 
 func (s *Server) stop() error {
 	s.stopThrottles()
-	s.fetches.scans.Close()
+	s.fetches.Close()
 	return errors.Join(s.ended, s.engine.Stop(), s.store.Close())
 }
 

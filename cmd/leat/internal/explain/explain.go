@@ -1,4 +1,6 @@
-package app
+// Package explain tells what became of an event: delivered, filtered out, held, parked, skipped, given up on, or not
+// there yet, and why. It reads what is written down and the log, and changes nothing.
+package explain
 
 import (
 	"context"
@@ -13,9 +15,12 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/leat-cdc/leat/cmd/leat/internal/api"
+	"github.com/leat-cdc/leat/cmd/leat/internal/parked"
+	"github.com/leat-cdc/leat/cmd/leat/internal/views"
 	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/pipeline/engine"
 	"github.com/leat-cdc/leat/pipeline/filter"
+	"github.com/leat-cdc/leat/pipeline/state"
 	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
 )
 
@@ -32,62 +37,55 @@ const (
 	fateExpired   = "expired"
 )
 
+// Subscription is one whose events are explained.
+type Subscription struct {
+	Name, Source string
+	Store        *state.Store
+	// View of its events; it is used up.
+	View   *views.View
+	Status engine.SubscriptionStatus
+	// Throttles in force.
+	Throttles []*leatv1.ThrottleState
+}
+
 // explainer knows what a subscription's state says of any event of its log.
 type explainer struct {
-	s      *Server
-	name   string
-	source string
-	view   *view
+	Subscription
 	filter *filter.Filter // nil = everything
 	parks  []pipeline.Park
 	skips  []pipeline.Skip
-	status engine.SubscriptionStatus
 	cursor pipeline.Cursor // of this log; zero without one
 	oldest pipeline.Offset
 	next   pipeline.Offset
 }
 
-func (s *Server) explainer(ctx context.Context, name string) (*explainer, error) {
-	s.mu.Lock()
-	sub := s.cfg.Subscriptions[name]
-	s.mu.Unlock()
-	if sub == nil {
-		return nil, api.Errorf(api.NotFound, "no subscription %q", name)
+func newExplainer(ctx context.Context, s Subscription) (*explainer, error) {
+	x := &explainer{Subscription: s}
+	if s.View.Filter != nil {
+		x.filter = s.View.Filter.New()
+		s.View.Filter = nil // what it leaves out is explained too
 	}
-	v, err := s.viewOf(name)
+	var err error
+	if x.parks, err = s.Store.Parks(ctx, s.Name); err != nil {
+		return nil, err
+	}
+	if x.skips, err = s.Store.Skips(ctx, s.Name, parked.MaxSkips); err != nil {
+		return nil, err
+	}
+	c, ok, err := s.Store.Load(ctx, s.Name)
 	if err != nil {
 		return nil, err
 	}
-	x := &explainer{s: s, name: name, source: sub.Source, view: v}
-	if v.filter != nil {
-		x.filter = v.filter.New()
-		v.filter = nil // what it leaves out is explained too
-	}
-	if x.parks, err = s.store.Parks(ctx, name); err != nil {
-		return nil, err
-	}
-	if x.skips, err = s.store.Skips(ctx, name, maxSkips); err != nil {
-		return nil, err
-	}
-	for _, st := range s.engine.Status().Subscriptions {
-		if st.Name == name {
-			x.status = st
-		}
-	}
-	c, ok, err := s.store.Load(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	if ok && c.Log == v.log.ID() {
+	if ok && c.Log == s.View.Log.ID() {
 		x.cursor = c
 	}
-	x.oldest, x.next = v.log.Bounds()
+	x.oldest, x.next = s.View.Log.Bounds()
 	return x, nil
 }
 
-// Explain implements api.Backend.
-func (s *Server) Explain(ctx context.Context, r *leatv1.ExplainRequest) (*leatv1.ExplainResponse, error) {
-	x, err := s.explainer(ctx, r.Subscription)
+// Explain tells of an event, or of the newest events of a key.
+func (s Subscription) Explain(ctx context.Context, r *leatv1.ExplainRequest) (*leatv1.ExplainResponse, error) {
+	x, err := newExplainer(ctx, s)
 	if err != nil {
 		return nil, err
 	}
@@ -98,8 +96,8 @@ func (s *Server) Explain(ctx context.Context, r *leatv1.ExplainRequest) (*leatv1
 	switch {
 	case err != nil:
 		return nil, api.Errorf(api.Invalid, "%w", err)
-	case source != x.source:
-		return nil, api.Errorf(api.Invalid, "the event id is of source %q, subscription %q reads %q", source, r.Subscription, x.source)
+	case source != x.Source:
+		return nil, api.Errorf(api.Invalid, "the event id is of source %q, subscription %q reads %q", source, r.Subscription, x.Source)
 	case o >= x.next:
 		return nil, api.Errorf(api.NotFound, "the log of %q has no event %d yet: its next one is %d", source, o, x.next)
 	}
@@ -123,17 +121,17 @@ func (s *Server) Explain(ctx context.Context, r *leatv1.ExplainRequest) (*leatv1
 
 // walk calls f for each event of the log in [from, to), whatever the filter says of it.
 func (x *explainer) walk(ctx context.Context, from, to pipeline.Offset, f func(*pipeline.Batch, int) error) error {
-	v := *x.view
+	v := *x.View
 	var failed error
-	v.from, v.to = from, to
-	v.match = func(b *pipeline.Batch, i int) bool {
+	v.From, v.To = from, to
+	v.Match = func(b *pipeline.Batch, i int) bool {
 		if failed == nil {
 			failed = f(b, i)
 		}
 		return false
 	}
-	if err := v.run(ctx); err != nil {
-		return readError(err)
+	if err := v.Run(ctx); err != nil {
+		return views.Error(err)
 	}
 	return errors.Join(failed, ctx.Err())
 }
@@ -170,7 +168,7 @@ func tell(e *leatv1.Explained, text []byte) {
 // event explains one that the log has.
 func (x *explainer) event(ctx context.Context, b *pipeline.Batch, i int) (*leatv1.Explained, error) {
 	o := b.Offset(i)
-	e := &leatv1.Explained{Id: pipeline.EventID(x.source, o), Offset: uint64(o)}
+	e := &leatv1.Explained{Id: pipeline.EventID(x.Source, o), Offset: uint64(o)}
 	as := b.Events[i].Op
 	selected, reason := true, ""
 	if x.filter != nil {
@@ -185,7 +183,7 @@ func (x *explainer) event(ctx context.Context, b *pipeline.Batch, i int) (*leatv
 			reason = "the tables or the filter of the subscription leave it out"
 		}
 	}
-	if text, err := x.view.enc.Append(nil, b, i, as); err == nil {
+	if text, err := x.View.Enc.Append(nil, b, i, as); err == nil {
 		tell(e, text)
 	}
 	if kept, err := x.kept(ctx, e); kept || err != nil {
@@ -203,7 +201,7 @@ func (x *explainer) event(ctx context.Context, b *pipeline.Batch, i int) (*leatv
 func (x *explainer) kept(ctx context.Context, e *leatv1.Explained) (bool, error) {
 	o := pipeline.Offset(e.Offset)
 	if o > 0 {
-		letters, err := x.s.store.DeadLetters(ctx, x.name, o-1, 1, false)
+		letters, err := x.Store.DeadLetters(ctx, x.Name, o-1, 1, false)
 		if err != nil {
 			return false, err
 		}
@@ -215,7 +213,7 @@ func (x *explainer) kept(ctx context.Context, e *leatv1.Explained) (bool, error)
 		}
 	}
 	for i := range x.parks {
-		if p := &x.parks[i]; p.From == o && p.Log == x.view.log.ID() {
+		if p := &x.parks[i]; p.From == o && p.Log == x.View.Log.ID() {
 			e.State, e.Reason = fateParked, p.Reason
 			if p.Redrive {
 				e.Reason += "; is being redriven"
@@ -241,12 +239,12 @@ func (x *explainer) kept(ctx context.Context, e *leatv1.Explained) (bool, error)
 func (x *explainer) fate(e *leatv1.Explained, hash uint64) {
 	o := pipeline.Offset(e.Offset)
 	for i := range x.parks {
-		if p := &x.parks[i]; !p.Single && p.Hash == hash && o > p.From && p.Log == x.view.log.ID() {
-			e.State, e.Reason = fateHeld, "its key is parked since "+pipeline.EventID(x.source, p.From)+": leat redrive or leat discard"
+		if p := &x.parks[i]; !p.Single && p.Hash == hash && o > p.From && p.Log == x.View.Log.ID() {
+			e.State, e.Reason = fateHeld, "its key is parked since "+pipeline.EventID(x.Source, p.From)+": leat redrive or leat discard"
 			return
 		}
 	}
-	low, read := max(x.status.Low, x.cursor.Low), max(x.status.Read, x.cursor.Low)
+	low, read := max(x.Status.Low, x.cursor.Low), max(x.Status.Read, x.cursor.Low)
 	switch {
 	case o < low, o < x.cursor.High && !x.pending(o):
 		e.State = fateDelivered
@@ -266,23 +264,23 @@ func (x *explainer) pending(o pipeline.Offset) bool {
 
 // waits adds why the whole subscription waits.
 func (x *explainer) waits(e *leatv1.Explained) {
-	if x.status.State != "" && x.status.State != "running" {
-		e.Reason += "; the subscription is " + x.status.State
-		if x.status.Reason != "" {
-			e.Reason += ": " + x.status.Reason
+	if x.Status.State != "" && x.Status.State != "running" {
+		e.Reason += "; the subscription is " + x.Status.State
+		if x.Status.Reason != "" {
+			e.Reason += ": " + x.Status.Reason
 		}
 	}
-	for _, t := range x.s.throttleStates(x.name) {
+	for _, t := range x.Throttles {
 		e.Reason += fmt.Sprintf("; throttled to %v by %s", t.Ratio, t.Owner)
 	}
-	if !x.status.Until.IsZero() {
-		e.Until = timestamppb.New(x.status.Until)
+	if !x.Status.Until.IsZero() {
+		e.Until = timestamppb.New(x.Status.Until)
 	}
 }
 
 // expired explains an event that the log no longer has.
 func (x *explainer) expired(ctx context.Context, e *leatv1.Explained) error {
-	if text := x.s.letterText(ctx, x.name, pipeline.Offset(e.Offset)); text != nil {
+	if text := parked.Letter(ctx, x.Store, x.Name, pipeline.Offset(e.Offset)); text != nil {
 		tell(e, text)
 	}
 	if kept, err := x.kept(ctx, e); kept || err != nil {
@@ -310,7 +308,7 @@ func (x *explainer) key(ctx context.Context, r *leatv1.ExplainRequest) (*leatv1.
 	if limit > mostExplained {
 		return nil, api.Errorf(api.Invalid, "limit: at most %d events at once", mostExplained)
 	}
-	want := canonical(r.Key)
+	want := views.Canonical(r.Key)
 	row := strings.HasPrefix(want, "{")
 	if !row && !strings.HasPrefix(want, "[") {
 		return nil, api.Errorf(api.Invalid, `key %s is neither a row's key ({"id":42}) nor a routing key ([77])`, r.Key)
@@ -327,8 +325,8 @@ func (x *explainer) key(ctx context.Context, r *leatv1.ExplainRequest) (*leatv1.
 		var found []*leatv1.Explained
 		more := false
 		err := x.walk(search, from, to, func(b *pipeline.Batch, i int) error {
-			key, partition, err := x.view.enc.Key(b, i)
-			if err != nil || row && canonical(key) != want || !row && canonical(partition) != want {
+			key, partition, err := x.View.Enc.Key(b, i)
+			if err != nil || row && views.Canonical(key) != want || !row && views.Canonical(partition) != want {
 				return nil
 			}
 			e, err := x.event(ctx, b, i)

@@ -1,4 +1,4 @@
-package app
+package views
 
 import (
 	"context"
@@ -17,6 +17,7 @@ import (
 	"github.com/leat-cdc/leat/pipeline/filter"
 	"github.com/leat-cdc/leat/pipeline/partition"
 	"github.com/leat-cdc/leat/schemas"
+	"github.com/leat-cdc/leat/schemas/cell"
 	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
 	"github.com/leat-cdc/leat/sinks/encode"
 )
@@ -33,8 +34,9 @@ const (
 	fetchCache = 16 << 20
 )
 
-// fetches are those under way, so that equal ones are answered by one.
-type fetches struct {
+// Fetches are those under way, so that equal ones are answered by one. Safe for concurrent use.
+type Fetches struct {
+	o     FetchOptions
 	scans *scans.Scans
 	mu    sync.Mutex
 	same  map[string]*sameFetch
@@ -47,18 +49,28 @@ type sameFetch struct {
 	err   error
 }
 
-func newFetches(memory int64) *fetches {
-	return &fetches{scans: scans.New(min(fetchCache, memory/16), fetchReaders), same: map[string]*sameFetch{}}
+// FetchOptions of an installation.
+type FetchOptions struct {
+	// Memory of the process, bytes.
+	Memory int64
+	// PublicURL of the installation, without a slash at its end.
+	PublicURL string
+	// Form reads the rows of a table version.
+	Form func(*schemas.Table) *cell.Form
+	// Log of a source.
+	Log func(source string) (pipeline.Log, error)
 }
 
-// fetch answers a FetchRequest; the caller may read the subscription.
-func (s *Server) fetch(ctx context.Context, r *leatv1.FetchRequest) (*leatv1.FetchResponse, error) {
-	s.mu.Lock()
-	sub := s.cfg.Subscriptions[r.Subscription]
-	s.mu.Unlock()
-	if sub == nil {
-		return nil, api.ConnectError(api.Errorf(api.NotFound, "no subscription %q", r.Subscription))
-	}
+// NewFetches begins; Close ends it.
+func NewFetches(o FetchOptions) *Fetches {
+	return &Fetches{o: o, scans: scans.New(min(fetchCache, o.Memory/16), fetchReaders), same: map[string]*sameFetch{}}
+}
+
+// Close lets go of what is kept.
+func (all *Fetches) Close() { all.scans.Close() }
+
+// Fetch answers a FetchRequest of who may read the subscription.
+func (all *Fetches) Fetch(ctx context.Context, sub *config.Subscription, r *leatv1.FetchRequest) (*leatv1.FetchResponse, error) {
 	if err := checkFetch(r); err != nil {
 		return nil, api.ConnectError(err)
 	}
@@ -67,10 +79,10 @@ func (s *Server) fetch(ctx context.Context, r *leatv1.FetchRequest) (*leatv1.Fet
 		return nil, err
 	}
 	for {
-		f, mine := s.fetches.join(string(key), sub)
+		f, mine := all.join(string(key), sub)
 		if mine {
-			f.resp, f.err = s.fetched(ctx, sub, r)
-			s.fetches.leave(string(key), f)
+			f.resp, f.err = all.answer(ctx, sub, r)
+			all.leave(string(key), f)
 		}
 		select {
 		case <-f.ready:
@@ -80,27 +92,27 @@ func (s *Server) fetch(ctx context.Context, r *leatv1.FetchRequest) (*leatv1.Fet
 		if !mine && ctx.Err() == nil && (errors.Is(f.err, context.Canceled) || errors.Is(f.err, context.DeadlineExceeded)) {
 			continue // who read for us went away
 		}
-		return f.resp, api.ConnectError(readError(f.err))
+		return f.resp, api.ConnectError(Error(f.err))
 	}
 }
 
-func (f *fetches) join(key string, sub *config.Subscription) (x *sameFetch, mine bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if x = f.same[key]; x != nil && x.sub == sub {
+func (all *Fetches) join(key string, sub *config.Subscription) (x *sameFetch, mine bool) {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	if x = all.same[key]; x != nil && x.sub == sub {
 		return x, false
 	}
 	x = &sameFetch{sub: sub, ready: make(chan struct{})}
-	f.same[key] = x
+	all.same[key] = x
 	return x, true
 }
 
-func (f *fetches) leave(key string, x *sameFetch) {
-	f.mu.Lock()
-	if f.same[key] == x {
-		delete(f.same, key)
+func (all *Fetches) leave(key string, x *sameFetch) {
+	all.mu.Lock()
+	if all.same[key] == x {
+		delete(all.same, key)
 	}
-	f.mu.Unlock()
+	all.mu.Unlock()
 	close(x.ready)
 }
 
@@ -135,8 +147,8 @@ type fetching struct {
 	enough bool // there may be more
 }
 
-func (s *Server) fetched(ctx context.Context, sub *config.Subscription, r *leatv1.FetchRequest) (*leatv1.FetchResponse, error) {
-	log, err := s.engine.Log(sub.Source)
+func (all *Fetches) answer(ctx context.Context, sub *config.Subscription, r *leatv1.FetchRequest) (*leatv1.FetchResponse, error) {
+	log, err := all.o.Log(sub.Source)
 	if err != nil {
 		return nil, api.Errorf(api.Unavailable, "%w", err)
 	}
@@ -160,16 +172,16 @@ func (s *Server) fetched(ctx context.Context, sub *config.Subscription, r *leatv
 	case f.from > end || f.to > end:
 		return nil, api.Errorf(api.Invalid, "[%d, %d) lies beyond the end of the log (%d)", f.from, f.to, end)
 	}
-	program, err := parts.Filter(sub, s.forms.Of)
+	program, err := parts.Filter(sub, all.o.Form)
 	if err != nil {
 		return nil, err
 	}
-	if f.only, err = s.fetchScope(log, program, r); err != nil {
+	if f.only, err = all.scope(log, program, r); err != nil {
 		return nil, err
 	}
-	f.enc = encode.Proto(parts.Encoding(sub, s.publicURL, s.forms.Of))
+	f.enc = encode.Proto(parts.Encoding(sub, all.o.PublicURL, all.o.Form))
 	f.next = f.from
-	if err := s.fetches.scans.Each(ctx, log, f.from, f.to, f.take); err != nil {
+	if err := all.scans.Each(ctx, log, f.from, f.to, f.take); err != nil {
 		return nil, err
 	}
 	if !f.enough {
@@ -178,7 +190,7 @@ func (s *Server) fetched(ctx context.Context, sub *config.Subscription, r *leatv
 	return f.response(sub.Source)
 }
 
-func (s *Server) fetchScope(log pipeline.Log, program *filter.Program, r *leatv1.FetchRequest) (*deliver.Selector, error) {
+func (all *Fetches) scope(log pipeline.Log, program *filter.Program, r *leatv1.FetchRequest) (*deliver.Selector, error) {
 	scope := pipeline.Scope{Tables: r.Tables}
 	if len(r.Ranges) > 0 {
 		h, err := partition.NewHistory(log.Ranges())
@@ -193,7 +205,7 @@ func (s *Server) fetchScope(log pipeline.Log, program *filter.Program, r *leatv1
 			scope.Ranges = append(scope.Ranges, pipeline.KeyInterval{Space: life.Space, Start: life.Start, End: life.End})
 		}
 	}
-	c, err := deliver.CompileScope(scope, s.forms.Of)
+	c, err := deliver.CompileScope(scope, all.o.Form)
 	if err != nil {
 		return nil, api.Errorf(api.Invalid, "%w", err)
 	}

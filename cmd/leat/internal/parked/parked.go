@@ -1,7 +1,8 @@
-package app
+// Package parked lists the keys that a subscription has parked and its dead letters, finds those that somebody names,
+// and has them redriven or discarded.
+package parked
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,10 +14,22 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/leat-cdc/leat/cmd/leat/internal/api"
+	"github.com/leat-cdc/leat/cmd/leat/internal/views"
 	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/pipeline/deliver"
+	"github.com/leat-cdc/leat/pipeline/state"
 	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
 )
+
+// Subscription is one, as far as its parked keys are concerned.
+type Subscription struct {
+	Name, Source string
+	Store        *state.Store
+	// View of its events.
+	View func() (*views.View, error)
+	// Do calls f with what delivers.
+	Do func(f func(*deliver.Subscription) error) error
+}
 
 // park is a parked key with what people know it by.
 type park struct {
@@ -27,40 +40,29 @@ type park struct {
 	held           uint64
 }
 
-// parksOf lists what a subscription has parked, the oldest first.
-func (s *Server) parksOf(ctx context.Context, name string) ([]park, error) {
-	source := s.sourceOf(name)
-	list, err := s.store.Parks(ctx, name)
+// list is what is parked, the oldest first.
+func (s Subscription) list(ctx context.Context) ([]park, error) {
+	list, err := s.Store.Parks(ctx, s.Name)
 	if err != nil {
 		return nil, err
 	}
 	var all []park
 	for _, p := range list {
-		all = append(all, park{Park: p, first: pipeline.EventID(source, p.From), key: p.KeyJSON})
+		all = append(all, park{Park: p, first: pipeline.EventID(s.Source, p.From), key: p.KeyJSON})
 	}
 	return all, nil
 }
 
-// sourceOf a subscription, also of one that is kept though the file does not name it.
-func (s *Server) sourceOf(name string) string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if sub := s.cfg.Subscriptions[name]; sub != nil {
-		return sub.Source
-	}
-	return s.gone[name].Source
-}
-
 // name fills in what the first event says of a parked key: its dead letter has it, else the log.
-func (s *Server) name(ctx context.Context, subscription string, p *park) {
+func (s Subscription) name(ctx context.Context, p *park) {
 	var e struct {
 		Subject   string
 		Partition json.RawMessage `json:"partitionkey"`
 		Data      struct{ Key json.RawMessage }
 	}
-	text := s.letterText(ctx, subscription, p.From)
+	text := Letter(ctx, s.Store, s.Name, p.From)
 	if text == nil {
-		text = s.eventText(ctx, subscription, p.From)
+		text = s.eventText(ctx, p.From)
 	}
 	if json.Unmarshal(text, &e) != nil {
 		return
@@ -80,26 +82,15 @@ func partitionText(raw json.RawMessage) string {
 	return string(raw)
 }
 
-func (s *Server) letterText(ctx context.Context, subscription string, o pipeline.Offset) []byte {
-	if o == 0 {
-		return nil
-	}
-	found, err := s.store.DeadLetters(ctx, subscription, o-1, 1, true)
-	if err != nil || len(found) != 1 || found[0].Offset != o {
-		return nil
-	}
-	return found[0].Event
-}
-
 // eventText is the event at an offset as the subscription would see it, nil when the log no longer has it.
-func (s *Server) eventText(ctx context.Context, subscription string, o pipeline.Offset) (text []byte) {
-	v, err := s.viewOf(subscription)
+func (s Subscription) eventText(ctx context.Context, o pipeline.Offset) (text []byte) {
+	v, err := s.View()
 	if err != nil {
 		return nil
 	}
-	v.from, v.to, v.filter = o, o+1, nil
-	v.show = func(_ []pipeline.Offset, events [][]byte) error { text = events[0]; return nil }
-	if v.run(ctx) != nil {
+	v.From, v.To, v.Filter = o, o+1, nil
+	v.Show = func(_ []pipeline.Offset, events [][]byte) error { text = events[0]; return nil }
+	if v.Run(ctx) != nil {
 		return nil
 	}
 	return text
@@ -110,11 +101,11 @@ const countTime = 2 * time.Second
 
 // count fills in how many events each of list holds, by one way through the log; partial when that took too
 // long: there are at least so many. Callers gave list in order.
-func (s *Server) count(ctx context.Context, subscription string, list []park) (partial bool) {
+func (s Subscription) count(ctx context.Context, list []park) (partial bool) {
 	if len(list) == 0 {
 		return false
 	}
-	v, err := s.viewOf(subscription)
+	v, err := s.View()
 	if err != nil {
 		return true
 	}
@@ -131,9 +122,9 @@ func (s *Server) count(ctx context.Context, subscription string, list []park) (p
 	if len(byHash) == 0 {
 		return false
 	}
-	oldest, next := v.log.Bounds()
-	v.from, v.to = max(oldest, list[0].From), next
-	copies, err := s.store.HeldCounts(ctx, subscription, oldest)
+	oldest, next := v.Log.Bounds()
+	v.From, v.To = max(oldest, list[0].From), next
+	copies, err := s.Store.HeldCounts(ctx, s.Name, oldest)
 	if err != nil {
 		return true
 	}
@@ -145,7 +136,7 @@ func (s *Server) count(ctx context.Context, subscription string, list []park) (p
 			}
 		}
 	}
-	v.match = func(b *pipeline.Batch, i int) bool {
+	v.Match = func(b *pipeline.Batch, i int) bool {
 		if p := byHash[b.Events[i].Hash]; p != nil && b.Offset(i) > p.From {
 			p.held++
 		}
@@ -153,25 +144,25 @@ func (s *Server) count(ctx context.Context, subscription string, list []park) (p
 	}
 	limit, cancel := context.WithTimeout(ctx, countTime)
 	defer cancel()
-	if v.from >= v.to {
+	if v.From >= v.To {
 		return false
 	}
-	err = v.run(limit)
+	err = v.Run(limit)
 	return err != nil || limit.Err() != nil
 }
 
-// parkedKeys fills in what Parked tells of parked keys: the oldest limit of them.
-func (s *Server) parkedKeys(ctx context.Context, name string, limit int, resp *leatv1.ParkedResponse) error {
-	list, err := s.parksOf(ctx, name)
+// keys fills in what Parked tells of parked keys: the oldest limit of them.
+func (s Subscription) keys(ctx context.Context, limit int, resp *leatv1.ParkedResponse) error {
+	list, err := s.list(ctx)
 	if err != nil {
 		return err
 	}
 	resp.ParkedTotal = uint64(len(list))
 	list = list[:min(len(list), limit)]
-	resp.Partial = s.count(ctx, name, list)
+	resp.Partial = s.count(ctx, list)
 	for i := range list {
 		p := &list[i]
-		s.name(ctx, name, p)
+		s.name(ctx, p)
 		resp.Parked = append(resp.Parked, &leatv1.ParkedKey{Key: p.key, Partitionkey: p.partition, First: p.first, Held: p.held,
 			Attempts: uint32(p.Attempts), Reason: p.Reason, Since: timestamppb.New(p.Since), Redriving: p.Redrive})
 	}
@@ -179,26 +170,20 @@ func (s *Server) parkedKeys(ctx context.Context, name string, limit int, resp *l
 }
 
 // choose finds the parks that a request names; each of keys must name one.
-func (s *Server) choose(ctx context.Context, name string, keys []string, all bool) ([]park, error) {
-	s.mu.Lock()
-	known := s.cfg.Subscriptions[name] != nil
-	s.mu.Unlock()
-	if !known {
-		return nil, api.Errorf(api.NotFound, "no subscription %q", name)
-	}
-	list, err := s.parksOf(ctx, name)
+func (s Subscription) choose(ctx context.Context, keys []string, all bool) ([]park, error) {
+	list, err := s.list(ctx)
 	if err != nil {
 		return nil, err
 	}
 	if len(list) == 0 {
-		return nil, api.Errorf(api.Precondition, "%q has no parked keys", name)
+		return nil, api.Errorf(api.Precondition, "%q has no parked keys", s.Name)
 	}
 	if all {
 		return list, nil
 	}
 	if slices.ContainsFunc(keys, func(k string) bool { return strings.HasPrefix(k, "[") || strings.HasPrefix(k, "{") }) {
 		for i := range list {
-			s.name(ctx, name, &list[i])
+			s.name(ctx, &list[i])
 		}
 	}
 	var chosen []park
@@ -208,11 +193,11 @@ func (s *Server) choose(ctx context.Context, name string, keys []string, all boo
 			return nil, err
 		}
 		if len(found) == 0 {
-			return nil, api.Errorf(api.Precondition, "key %s of %q is not parked; leat parked %s lists those that are", key, name, name)
+			return nil, api.Errorf(api.Precondition, "key %s of %q is not parked; leat parked %s lists those that are", key, s.Name, s.Name)
 		}
 		for _, p := range found[1:] {
 			if p.Space != found[0].Space {
-				return nil, api.Errorf(api.Precondition, "key %s of %q is parked in %q and in %q: give the first event's id (%s or %s)", key, name, found[0].Space, p.Space, found[0].first, p.first)
+				return nil, api.Errorf(api.Precondition, "key %s of %q is parked in %q and in %q: give the first event's id (%s or %s)", key, s.Name, found[0].Space, p.Space, found[0].first, p.first)
 			}
 		}
 		chosen = append(chosen, found...)
@@ -227,9 +212,9 @@ func match(list []park, key string) ([]park, error) {
 	want := key
 	switch {
 	case strings.HasPrefix(key, "["):
-		by, want = func(p *park) string { return canonical(p.partition) }, canonical(key)
+		by, want = func(p *park) string { return views.Canonical(p.partition) }, views.Canonical(key)
 	case strings.HasPrefix(key, "{"):
-		by, want = func(p *park) string { return canonical(p.key) }, canonical(key)
+		by, want = func(p *park) string { return views.Canonical(p.key) }, views.Canonical(key)
 	default:
 		by = func(p *park) string { return p.first }
 		if _, _, err := pipeline.ParseEventID(key); err != nil {
@@ -247,23 +232,6 @@ func match(list []park, key string) ([]park, error) {
 	return found, nil
 }
 
-// canonical is JSON that is the same for the same value; empty for what is no JSON.
-func canonical(text string) string {
-	d := json.NewDecoder(strings.NewReader(text))
-	d.UseNumber()
-	var v any
-	if d.Decode(&v) != nil || d.More() {
-		return ""
-	}
-	var out bytes.Buffer
-	enc := json.NewEncoder(&out)
-	enc.SetEscapeHTML(false)
-	if enc.Encode(v) != nil {
-		return ""
-	}
-	return out.String()
-}
-
 func keysOf(list []park) []deliver.ParkKey {
 	keys := make([]deliver.ParkKey, len(list))
 	for i, p := range list {
@@ -272,14 +240,14 @@ func keysOf(list []park) []deliver.ParkKey {
 	return keys
 }
 
-// Redrive implements api.Backend.
-func (s *Server) Redrive(ctx context.Context, r *leatv1.RedriveRequest) (*leatv1.RedriveResponse, error) {
-	chosen, err := s.choose(ctx, r.Subscription, r.Keys, r.All)
+// Redrive has keys redriven.
+func (s Subscription) Redrive(ctx context.Context, r *leatv1.RedriveRequest) (*leatv1.RedriveResponse, error) {
+	chosen, err := s.choose(ctx, r.Keys, r.All)
 	if err != nil {
 		return nil, err
 	}
 	var n int
-	err = s.engine.Do(r.Subscription, func(d *deliver.Subscription) (err error) {
+	err = s.Do(func(d *deliver.Subscription) (err error) {
 		n, err = d.Redrive(ctx, keysUnless(r.All, chosen))
 		return err
 	})
@@ -298,15 +266,15 @@ func keysUnless(all bool, chosen []park) []deliver.ParkKey {
 	return keysOf(chosen)
 }
 
-// Discard implements api.Backend.
-func (s *Server) Discard(ctx context.Context, r *leatv1.DiscardRequest) (*leatv1.DiscardResponse, error) {
-	chosen, err := s.choose(ctx, r.Subscription, r.Keys, r.All)
+// Discard gives up on what keys hold.
+func (s Subscription) Discard(ctx context.Context, r *leatv1.DiscardRequest) (*leatv1.DiscardResponse, error) {
+	chosen, err := s.choose(ctx, r.Keys, r.All)
 	if err != nil {
 		return nil, err
 	}
 	resp := &leatv1.DiscardResponse{Keys: uint64(len(chosen))}
 	slices.SortFunc(chosen, func(a, b park) int { return int(int64(a.From - b.From)) })
-	resp.Partial = s.count(ctx, r.Subscription, chosen)
+	resp.Partial = s.count(ctx, chosen)
 	for _, p := range chosen {
 		resp.Events += p.held
 	}
@@ -318,7 +286,7 @@ func (s *Server) Discard(ctx context.Context, r *leatv1.DiscardRequest) (*leatv1
 		by += ": " + r.Reason
 	}
 	var n int
-	err = s.engine.Do(r.Subscription, func(d *deliver.Subscription) (err error) {
+	err = s.Do(func(d *deliver.Subscription) (err error) {
 		// Those that were counted, also where another key was parked meanwhile.
 		n, err = d.Discard(ctx, keysOf(chosen), by)
 		return err
