@@ -78,7 +78,8 @@ type Source struct {
 	probe  prober
 
 	mu      sync.Mutex
-	streams int // opened so far
+	streams int                // opened so far
+	placed  map[uint32]carried // when the catalogue was last looked at
 }
 
 // New checks the configuration; it connects to nothing.

@@ -115,6 +115,9 @@ func (s *Source) item(t *table) string {
 type ensured struct {
 	joined []joined          // tables that were added
 	left   map[*table]string // tables that are not published, and why
+	all    []*table          // as they stood when it looked
+	// viaRoot: rows of partitions travel under the name of the table above.
+	viaRoot bool
 }
 
 // ensurePublication makes the publication, or adds to it what it lacks. may says that it may be made: with
@@ -135,9 +138,13 @@ func (s *Source) ensurePublication(ctx context.Context, c *catalog, may bool) (*
 		}
 	}
 	if pub == nil {
-		return s.createPublication(ctx, c, tables, may)
+		e, err := s.createPublication(ctx, c, tables, may)
+		if err == nil {
+			e.all, e.viaRoot = all, true
+		}
+		return e, err
 	}
-	e := &ensured{left: map[*table]string{}}
+	e := &ensured{left: map[*table]string{}, all: all, viaRoot: pub.viaRoot}
 	for _, t := range tables {
 		if t.published && !(pub.ours && s.listChanged(t)) {
 			continue

@@ -113,6 +113,9 @@ func (s *Source) open(ctx context.Context, c *catalog, after pipeline.Position) 
 	st := s.newStream(raw, c, srv, at, after)
 	if created {
 		made.joined = nil // nothing was to be read before
+		s.mu.Lock()
+		s.placed = nil
+		s.mu.Unlock()
 	}
 	st.watch = s.watch(st, c, made, enums)
 	return st, nil

@@ -83,7 +83,7 @@ func (w *watcher) run(ctx context.Context) {
 	}
 }
 
-// took tells of tables that joined or could not.
+// took tells of tables that joined or could not, and of those that moved.
 func (w *watcher) took(ctx context.Context, made *ensured) {
 	for t, why := range made.left {
 		subject := schemas.Subject(t.schema, t.name)
@@ -94,6 +94,7 @@ func (w *watcher) took(ctx context.Context, made *ensured) {
 		cure := fmt.Sprintf("as its owner: alter publication %s add table %s", quote(w.s.cfg.Publication), w.s.item(t))
 		w.s.cfg.Observer.Warned("source "+w.s.cfg.Name, fmt.Sprintf("table %s is not published: %s", subject, why), cure)
 	}
+	w.moved(ctx, made)
 	w.joined = append(w.joined, made.joined...)
 	w.gaps(ctx)
 }
