@@ -5,7 +5,8 @@
 // synced. A segment is one file of blocks that describes itself; it is sealed when the next one begins.
 // The proof is the address up to which the log is known to be synced; every block carries the proof of
 // the moment that it was written, which tells a torn tail from damage later. The ring is the shared tail:
-// the newest batches as they are in memory. FORMAT.md beside this file describes the bytes.
+// the newest batches as they are in memory. Readers of segments that are near one another share what they
+// decode (group.go). FORMAT.md beside this file describes the bytes.
 //
 // Goroutines: one writer owns the active segment and all that is appended; one preparer writes the next
 // segment ahead and runs retention. Both are joined by Close.
@@ -44,6 +45,7 @@ type Log struct {
 	ready   chan struct{} // tells the writer that the preparer has something
 	// writerDone is closed when the writer has ended.
 	writerDone chan struct{}
+	group      group
 
 	mu struct {
 		sync.Mutex
@@ -112,6 +114,7 @@ func open(opt Options, lock io.Closer) (log *Log, err error) {
 		prepare: make(chan struct{}, 1), work: make(chan struct{}, 1), ready: make(chan struct{}, 1), writerDone: make(chan struct{})}
 	l.mu.room, l.mu.wake, l.mu.retention = make(chan struct{}), make(chan struct{}), opt.Retention
 	l.mu.open, l.mu.readers = map[string]uint64{}, map[*reader]struct{}{}
+	l.group.init(opt.Memory / 4)
 	l.stop, l.cancel = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {

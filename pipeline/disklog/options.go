@@ -21,7 +21,8 @@ type Options struct {
 	// 1 GiB. The first segments of a log are smaller (1/16, 1/4), so that a small log stays small.
 	SegmentSize int64
 	Retention   Retention
-	// Memory bounds the shared tail that readers who keep up are served from, in bytes; default 64 MiB.
+	// Memory bounds the shared tail that readers who keep up are served from, in bytes; default 64 MiB. While two or
+	// more readers who fell behind are near one another, they share up to a quarter as much again.
 	Memory int64
 	// Queue bounds what waits for the disk, in bytes; default 16 MiB. One batch always passes.
 	Queue int64

@@ -31,6 +31,16 @@ type reader struct {
 	in     stream // of seg
 	commit *commitRead
 	chunks []record.Chunk
+	// stood is the place from which nothing visible was passed over, was the same before the last batch.
+	stood, was place
+	near       *group // what it shares with others; nil: there are none near
+	run        *run   // what it took
+	used       int    // of run's batches
+
+	// Under Log.mu:
+	mark   uint64 // about where it is
+	marked bool
+	left   bool // it does not read segments any more
 }
 
 // commitRead is a commit block whose chunks are being read from the disk.
@@ -40,6 +50,7 @@ type commitRead struct {
 	size   int
 	seg    *segment
 	in     stream
+	limit  int64 // of seg: chunks lie before their commit
 }
 
 // Read returns a reader from the first event at or above from.
@@ -98,7 +109,13 @@ func (r *reader) next(ctx context.Context) (*pipeline.Batch, error) {
 			return nil, pipeline.ErrClosed
 		default:
 		}
+		if r.run != nil {
+			if b := r.taken(); b != nil {
+				return b, nil
+			}
+		}
 		b, wait, err := r.tail()
+		r.tidy()
 		if b != nil || err != nil {
 			return b, err
 		}
@@ -114,7 +131,11 @@ func (r *reader) next(ctx context.Context) (*pipeline.Batch, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		if b, err = r.disk(); b != nil || err != nil {
+		if r.near != nil {
+			if err := r.share(); err != nil {
+				return nil, err
+			}
+		} else if b, err = r.read(); b != nil || err != nil {
 			return b, err
 		}
 	}
@@ -145,6 +166,7 @@ func (r *reader) tail() (*pipeline.Batch, <-chan struct{}, error) {
 			return nil, l.mu.wake, nil
 		}
 		r.at, r.number = e.next, number+1
+		r.stood = r.at
 		if !skips(e.base, e.events, r.from) {
 			e.batch.Retain()
 			return e.batch, nil, nil
@@ -157,12 +179,14 @@ func (r *reader) enter() error {
 	for {
 		seq, off := split(r.at.address)
 		if r.seg == nil || r.seg.seq != seq {
-			r.leave()
+			r.giveBack()
 			if err := r.l.acquire(seq, r.from, &r.seg, &r.in); err != nil {
 				return err
 			}
+			r.marked, r.stood = false, r.at
 		}
 		if !r.seg.sealed || off < r.seg.end {
+			r.look()
 			return nil
 		}
 		r.at = place{address: address(seq+1, firstBlock)}
@@ -200,8 +224,34 @@ func (l *Log) letGo(s *segment, in *stream) {
 	}
 }
 
-// leave gives back what the reader holds of segments. l.mu is held.
+// leave ends reading of segments. l.mu is held.
 func (r *reader) leave() {
+	r.left = r.left || r.seg != nil
+	r.near = nil
+	r.giveBack()
+}
+
+// tidy lets go of what was shared when fewer than two readers of segments are left.
+func (r *reader) tidy() {
+	if !r.left {
+		return
+	}
+	r.left = false
+	r.l.mu.Lock()
+	n := 0
+	for o := range r.l.mu.readers {
+		if o.seg != nil {
+			n++
+		}
+	}
+	r.l.mu.Unlock()
+	if n < 2 {
+		r.l.group.clear()
+	}
+}
+
+// giveBack gives back what the reader holds of segments. l.mu is held.
+func (r *reader) giveBack() {
 	if r.seg != nil {
 		r.l.letGo(r.seg, &r.in)
 		r.seg = nil
@@ -219,7 +269,15 @@ func (r *reader) dropCommit() {
 	}
 }
 
-// disk reads on in the segment that tail entered until there is a batch or the ring may have what follows.
+// read goes on in the segment that tail entered until there is a batch or the ring may have what follows.
+func (r *reader) read() (*pipeline.Batch, error) {
+	b, err := r.disk()
+	if r.was = r.stood; b != nil {
+		r.stood = r.at
+	}
+	return b, err
+}
+
 func (r *reader) disk() (*pipeline.Batch, error) {
 	if r.commit != nil {
 		return r.chunk()
@@ -244,10 +302,16 @@ func (r *reader) disk() (*pipeline.Batch, error) {
 		}
 		if !wanted || h.Events > 0 && skips(h.Base, int(h.Events), r.from) {
 			r.at = place{address: r.at.address + uint64(h.Size())}
+			if wanted {
+				r.stood = r.at
+			}
 			continue
 		}
 		b, err := r.batch(off, limit)
-		if b != nil || err != nil || r.commit != nil {
+		if r.commit != nil {
+			return r.chunk()
+		}
+		if b != nil || err != nil {
 			return b, err
 		}
 	}
@@ -283,38 +347,42 @@ func (r *reader) batch(off, limit int64) (*pipeline.Batch, error) {
 		return nil, nil
 	}
 	r.at = after
-	if len(bb.Events) == 0 && (len(bb.Notices) == 0 && len(bb.Ranges) == 0 || skips(bb.Base, 0, r.from)) {
+	if empty := len(bb.Notices) == 0 && len(bb.Ranges) == 0; len(bb.Events) == 0 && (empty || skips(bb.Base, 0, r.from)) {
 		bb.Release()
+		if !empty {
+			r.stood = r.at
+		}
 		return nil, nil
 	}
 	return bb.Batch, nil
 }
 
 // chunk reads the next chunk of r.commit.
-func (r *reader) chunk() (*pipeline.Batch, error) {
+func (r *reader) chunk() (b *pipeline.Batch, err error) {
 	c := r.commit
-	for r.at.chunk < len(c.chunks) {
+	for b == nil && r.at.chunk <= c.last {
 		k := r.at.chunk
 		ref := c.chunks[k]
 		base := c.base + pipeline.Offset(c.before)
-		var b *pipeline.Batch
-		if ref.Events > 0 && !skips(base, int(ref.Events), r.from) {
-			var err error
+		wanted := ref.Events > 0 && !skips(base, int(ref.Events), r.from)
+		if wanted {
 			if b, err = r.readChunk(c, k, ref); err != nil {
 				return nil, err
 			}
 		}
 		c.before += ref.Events
 		r.at.chunk++
-		if b != nil {
-			return b, nil
+		if ref.Events > 0 && !wanted {
+			r.stood = r.at
 		}
 	}
-	r.at = place{address: r.at.address + uint64(c.size)}
-	r.l.mu.Lock()
-	defer r.l.mu.Unlock()
-	r.dropCommit()
-	return nil, nil
+	if r.at.chunk > c.last {
+		r.at = place{address: r.at.address + uint64(c.size)}
+		r.l.mu.Lock()
+		defer r.l.mu.Unlock()
+		r.dropCommit()
+	}
+	return b, nil
 }
 
 func (r *reader) readChunk(c *commitRead, k int, ref record.Chunk) (*pipeline.Batch, error) {
@@ -326,12 +394,16 @@ func (r *reader) readChunk(c *commitRead, k int, ref record.Chunk) (*pipeline.Ba
 			c.seg = nil
 		}
 		err := r.l.acquire(seq, r.from, &c.seg, &c.in)
+		if err == nil {
+			c.limit = min(c.seg.end, int64(r.at.address)-int64(address(seq, 0)))
+			c.in.group = r.near
+		}
 		r.l.mu.Unlock()
 		if err != nil {
 			return nil, err
 		}
 	}
-	h, block, err := c.in.block(off, 1<<32-1)
+	h, block, err := c.in.block(off, c.limit)
 	if err == nil && (h.Kind != record.KindChunk || h.Events != ref.Events) {
 		err = &record.InvalidError{What: "no chunk where the commit says"}
 	}
@@ -395,9 +467,11 @@ func (r *reader) Close() error {
 		r.use.Lock()
 		defer r.use.Unlock()
 		r.l.mu.Lock()
-		defer r.l.mu.Unlock()
 		r.leave()
 		delete(r.l.mu.readers, r)
+		r.l.mu.Unlock()
+		r.dropRun()
+		r.tidy()
 	})
 	return nil
 }

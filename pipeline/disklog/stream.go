@@ -18,6 +18,8 @@ type stream struct {
 	buf  *buffer
 	at   int64 // file offset of buf.b[0]
 	have int   // bytes of buf that are filled
+
+	group *group // shares what is read; limits are then where nothing is written any more
 }
 
 // bytes returns up to n bytes at off, fewer only at limit or the end of the file. They are valid until the
@@ -25,6 +27,10 @@ type stream struct {
 func (s *stream) bytes(off int64, n int, limit int64) ([]byte, error) {
 	n = int(max(0, min(int64(n), limit-off)))
 	if s.buf != nil && off >= s.at && off+int64(n) <= s.at+int64(s.have) {
+		i := int(off - s.at)
+		return s.buf.b[i : i+n : i+n], nil
+	}
+	if s.group != nil && s.group.lend(s, off, n) {
 		i := int(off - s.at)
 		return s.buf.b[i : i+n : i+n], nil
 	}
@@ -42,6 +48,9 @@ func (s *stream) bytes(off int64, n int, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("read segment %s: %w", s.name, err)
 	}
 	s.have = got
+	if s.group != nil {
+		s.group.borrow(s)
+	}
 	n = min(n, got)
 	return s.buf.b[:n:n], nil
 }
