@@ -24,7 +24,7 @@ func (s *Server) Explain(ctx context.Context, r *leatv1.ExplainRequest) (*leatv1
 	if err != nil {
 		return nil, err
 	}
-	x := explain.Subscription{Name: r.Subscription, Source: sub.Source, Store: s.store, View: v, Throttles: s.throttleStates(r.Subscription)}
+	x := explain.Subscription{Name: r.Subscription, Source: sub.Source, Store: s.store, View: v, Throttles: s.throttles.States(r.Subscription)}
 	for _, st := range s.engine.Status().Subscriptions {
 		if st.Name == r.Subscription {
 			x.Status = st

@@ -1,11 +1,9 @@
 package app
 
 import (
-	"slices"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/leat-cdc/leat/pipeline/engine"
 	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
@@ -33,29 +31,4 @@ func known(d time.Duration) *durationpb.Duration {
 		return nil
 	}
 	return durationpb.New(d)
-}
-
-// sourceThrottles adds to what operators have set what flags and signal tables say.
-func (s *Server) sourceThrottles(x engine.SourceStatus) []*leatv1.ThrottleState {
-	all := s.throttleStates(x.Name)
-	for _, t := range x.Verdict.Throttles {
-		if slices.ContainsFunc(all, func(o *leatv1.ThrottleState) bool { return o.Owner == t.Owner }) {
-			continue
-		}
-		p := &leatv1.ThrottleState{Ratio: t.Ratio, Reason: t.Reason, Owner: t.Owner}
-		if !t.Until.IsZero() {
-			p.Until = timestamppb.New(t.Until)
-		}
-		all = append(all, p)
-	}
-	slices.SortStableFunc(all, func(a, b *leatv1.ThrottleState) int {
-		switch {
-		case a.Ratio < b.Ratio:
-			return -1
-		case a.Ratio > b.Ratio:
-			return 1
-		}
-		return 0
-	})
-	return all
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/leat-cdc/leat/cmd/leat/internal/config"
 	"github.com/leat-cdc/leat/cmd/leat/internal/parts"
 	"github.com/leat-cdc/leat/cmd/leat/internal/telemetry"
+	"github.com/leat-cdc/leat/cmd/leat/internal/throttles"
 	"github.com/leat-cdc/leat/cmd/leat/internal/views"
 	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/pipeline/deliver"
@@ -62,7 +63,7 @@ type Server struct {
 	logFull   map[string]bool
 	fetches   *views.Fetches
 	webhooks  map[string]*webhook.Sink // by subscription, as opened last
-	throttles *throttles
+	throttles *throttles.Set
 	feeds     *feeds
 }
 
@@ -83,7 +84,7 @@ func newServer(ctx context.Context, o Options, tel *telemetry.Telemetry, addr ne
 	}
 	s := &Server{o: o, tel: tel, store: store, hub: pull.NewHub(), started: time.Now(), cfg: o.Config,
 		databases: map[string]parts.Database{}, was: map[string]*config.Source{}, removed: map[string]bool{}, gone: map[string]state.Subscription{}, lost: map[string]state.Source{}, holds: map[string]pipeline.Offset{},
-		commits: map[string]commitAt{}, arrivals: map[string]arrival{}, logFull: map[string]bool{}, webhooks: map[string]*webhook.Sink{}, throttles: newThrottles(), feeds: newFeeds()}
+		commits: map[string]commitAt{}, arrivals: map[string]arrival{}, logFull: map[string]bool{}, webhooks: map[string]*webhook.Sink{}, throttles: throttles.NewSet(), feeds: newFeeds()}
 	s.publicURL = strings.TrimSuffix(o.Config.PublicURL, "/")
 	if strings.HasSuffix(s.publicURL, ":0") { // the port was the system's choice
 		scheme, _, _ := strings.Cut(s.publicURL, "://")
@@ -188,7 +189,7 @@ func (s *Server) startSource(ctx context.Context, cfg *config.Config, name strin
 	if src.Status != nil {
 		db = s.feeds.of(name)
 	}
-	flags := newFlags(src.Load)
+	flags := throttles.NewFlags(src.Load)
 	spec := engine.Source{Name: name, Source: db, Routes: parts.Routes(src), Ranges: rangePolicy,
 		OpenLog: func(ctx context.Context) (pipeline.Log, error) {
 			l, err := disklog.Open(disklog.Options{Dir: logFolder(s.o.Config.Data, name), Source: name, Observer: obs, FS: s.o.FS,
@@ -205,7 +206,7 @@ func (s *Server) startSource(ctx context.Context, cfg *config.Config, name strin
 			o, ok := s.holds[name]
 			return o, ok
 		},
-		Throttles: func() []flow.Throttle { return append(s.throttlesOf(name), flags.now()...) },
+		Throttles: func() []flow.Throttle { return append(s.throttles.Of(name), flags.Now()...) },
 		Disk:      func() (free, total uint64, err error) { return s.o.Space(s.o.Config.Data) },
 		DiskStage: func(st flow.DiskStage) {
 			obs.Warned("log of "+name, diskWarnings[st], "free space in "+s.o.Config.Data+", or lower log.retention.size and `leat apply`")
@@ -248,7 +249,7 @@ func (s *Server) startSubscription(ctx context.Context, cfg *config.Config, name
 	if err != nil {
 		return err
 	}
-	c.Throttle, c.Grace = s.throttleOf(name), s.o.Grace
+	c.Throttle, c.Grace = s.throttles.Handle(name), s.o.Grace
 	c.Budget, c.Credit = max(4<<20, s.shareOf(50)/4), min(4<<20, max(64<<10, s.shareOf(50)/int64(4*max(1, len(cfg.Subscriptions)))))
 	render := encode.JSON(parts.Encoding(sub, s.publicURL, s.forms.Of))
 	c.Render = func(b *pipeline.Batch, i int, as pipeline.Op) ([]byte, string) {

@@ -46,7 +46,7 @@ func (s *Server) status() *leatv1.StatusResponse {
 	r.MemoryUsed, _ = telemetry.AnonymousMemory()
 	for _, x := range st.Sources {
 		p := s.sourceStatus(x)
-		p.LogFull, p.Throttles, p.Pressure, p.Disk = full[x.Name], s.sourceThrottles(x), pressureOf(x), diskStages[x.Disk]
+		p.LogFull, p.Throttles, p.Pressure, p.Disk = full[x.Name], s.throttles.SourceStates(x.Name, x.Verdict.Throttles), pressureOf(x), diskStages[x.Disk]
 		if src := cfg.Sources[x.Name]; src != nil {
 			p.Kind = parts.Kind(src)
 		}
@@ -55,7 +55,7 @@ func (s *Server) status() *leatv1.StatusResponse {
 	}
 	for _, x := range st.Subscriptions {
 		p := s.subscriptionStatus(x)
-		p.Throttles, p.Laggard = s.throttleStates(x.Name), laggardOf(x)
+		p.Throttles, p.Laggard = s.throttles.States(x.Name), laggardOf(x)
 		if sub := cfg.Subscriptions[x.Name]; sub != nil {
 			p.Kind = sub.Deliver.Kind()
 		}

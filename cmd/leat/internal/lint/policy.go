@@ -45,6 +45,8 @@ var Within = []Rule{
 	{"cmd/leat/internal/views", []string{"cmd/leat/internal/api", "cmd/leat/internal/config", "cmd/leat/internal/parts", "cmd/leat/internal/scans"}, "looks into logs, whoever asks"},
 	{"cmd/leat/internal/parked", []string{"cmd/leat/internal/api", "cmd/leat/internal/views"}, "names events by looking at them"},
 	{"cmd/leat/internal/explain", []string{"cmd/leat/internal/api", "cmd/leat/internal/parked", "cmd/leat/internal/views"}, "tells of events, also of parked ones"},
+	{"cmd/leat/internal/replays", []string{"cmd/leat/internal/api"}, "puts the API's words into the engine's"},
+	{"cmd/leat/internal/throttles", []string{"cmd/leat/internal/config"}, "kept by name, whatever runs under it"},
 	{"cmd/leat/internal/scans", nil, "reads logs, whoever asks"},
 	{"cmd/leat/internal/waits", nil, "puts a status in words, wherever it is shown"},
 	{"cmd/leat/internal/cli", []string{"cmd/leat/internal/cli", "cmd/leat/internal/config"}, "commands reach the program by Deps, the server by the API"},

@@ -1,4 +1,4 @@
-package app
+package throttles
 
 import (
 	"context"
@@ -16,10 +16,10 @@ import (
 	"github.com/leat-cdc/leat/pipeline/flow"
 )
 
-// flags are the flag file and the flag URL of a source: each throttles its reading. They are asked, at most
+// Flags are the flag file and the flag URL of a source: each throttles its reading. They are asked, at most
 // once a second, by whoever wants to know: nothing runs meanwhile, and an answer that takes long is not
-// waited for.
-type flags struct {
+// waited for. Safe for concurrent use.
+type Flags struct {
 	file, url string
 
 	mu    sync.Mutex
@@ -35,15 +35,16 @@ const (
 	flagBytes = 1 << 10
 )
 
-func newFlags(c *config.SourceLoad) *flags {
+// NewFlags of a source; c may be nil.
+func NewFlags(c *config.SourceLoad) *Flags {
 	if c == nil {
-		return &flags{}
+		return &Flags{}
 	}
-	return &flags{file: c.FlagFile, url: c.FlagURL}
+	return &Flags{file: c.FlagFile, url: c.FlagURL}
 }
 
-// now returns what throttles, as far as it is known.
-func (f *flags) now() []flow.Throttle {
+// Now returns what throttles, as far as it is known.
+func (f *Flags) Now() []flow.Throttle {
 	if f.file == "" && f.url == "" {
 		return nil
 	}
@@ -86,7 +87,7 @@ func parseFlag(owner, text string) flow.Throttle {
 
 // ask asks the URL. One that does not answer leaves what it said before for a while, then throttles nothing: a
 // broken monitor must not stop the reading.
-func (f *flags) ask() {
+func (f *Flags) ask() {
 	ctx, cancel := context.WithTimeout(context.Background(), flagTime)
 	defer cancel()
 	found, ok := askFlag(ctx, f.url)
