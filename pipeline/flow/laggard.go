@@ -39,6 +39,8 @@ const (
 	standing = 1 << 10
 	// expiredFor is how long an expiry is shown.
 	expiredFor = 10 * time.Second
+	// farAway is a time to loss that nobody wants to read about.
+	farAway = 365 * 24 * time.Hour
 	// longRate is the time over which the log's growth is averaged, so that a pause of the writers is no end of
 	// a danger.
 	longRate = 10 * time.Minute
@@ -64,6 +66,8 @@ type LagVerdict struct {
 	ToLoss, ToCatchUp time.Duration
 	// Drain and Ingest, bytes of the log per second; pipeline.Unknown.
 	Drain, Ingest float64
+	// Standing: it does not go on now. ToCatchUp is what it would take if it did.
+	Standing bool
 }
 
 // Laggard judges one subscription, by about a sample each second. Pure: the samples say what time it is. The zero
@@ -129,12 +133,13 @@ func (l *Laggard) toLoss(s LagSample) time.Duration {
 // toCatchUp is how long it takes to come to the end. What a subscription that stands still could do is what it
 // was seen to do, or else twice what comes in.
 func (l *Laggard) toCatchUp(d pipeline.Depth) time.Duration {
-	if d.Behind == 0 {
+	if l.v.Standing = false; d.Behind == 0 {
 		return pipeline.Unknown
 	}
 	ingest := max(l.v.Ingest, 0)
 	speed, least := l.v.Drain, ingest*(gaining-1)
-	if speed < max(standing, ingest/100) { // a mean falls slowly
+	l.v.Standing = speed < max(standing, ingest/100)
+	if l.v.Standing { // a mean falls slowly
 		speed, least = max(l.best, 2*ingest, leastSpeed), ingest
 	}
 	return pipeline.ToLoss(d.Behind, max(speed-ingest, least, 1))
@@ -175,10 +180,12 @@ func (l *Laggard) why(s LagSample, stage LagStage) string {
 	case LagExpired:
 		return "retention has removed what was not delivered"
 	}
-	if t := l.v.ToCatchUp; t >= 0 {
+	if t := l.v.ToCatchUp; l.v.Standing {
+		behind += ", standing still"
+	} else if t >= 0 {
 		behind += fmt.Sprintf(", %v to catch up", inWords(t))
 	}
-	if t := l.v.ToLoss; t >= 0 {
+	if t := l.v.ToLoss; t >= 0 && t < farAway {
 		behind += fmt.Sprintf(", %v until retention removes what is next", inWords(t))
 	}
 	if stage == LagAtRisk && !l.stuck.IsZero() && s.At.Sub(l.stuck) >= noGain {

@@ -136,7 +136,7 @@ func (s *Server) services() map[string]http.Handler {
 		// Compressed requests are understood; events are never compressed, which would cost four fifths of
 		// the rate and is what most clients ask for without meaning it.
 		add(s.o.Subscriber(connect.WithReadMaxBytes(s.o.Limits.MessageBytes), connect.WithCompressMinBytes(math.MaxInt),
-			connect.WithRecover(recovered), connect.WithInterceptors(subscriberCheck{})))
+			connect.WithRecover(recovered), connect.WithInterceptors(subscriberCheck{}, &lateCompletions{b: s.o.Backend})))
 		names = append(names, leatv1connect.SubscriberServiceName)
 	}
 	reflector := grpcreflect.NewStaticReflector(names...)

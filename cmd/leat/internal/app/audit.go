@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -63,4 +64,10 @@ func (s *Server) AuditLog(ctx context.Context, r *leatv1.AuditLogRequest) (*leat
 			Arguments: e.Arguments, Outcome: e.Outcome, Detail: e.Detail})
 	}
 	return resp, nil
+}
+
+// flagRefused tells that a flag URL's answers do not count: nobody else would see that a monitor is broken.
+func (s *Server) flagRefused(source, why string) {
+	s.tel.Observer().Fill().Warned("source "+source, why+"; it throttles nothing", "load.flag_url: correct it, or repair what answers there")
+	s.audit(context.Background(), "flag URL", api.Change{Action: "throttle", Target: source, Arguments: "{}", Err: errors.New(why), Refused: true})
 }

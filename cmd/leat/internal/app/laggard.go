@@ -14,7 +14,10 @@ func laggardOf(x engine.SubscriptionStatus) *leatv1.Laggard {
 	if v.Since.IsZero() {
 		return nil
 	}
-	l := &leatv1.Laggard{Stage: v.Stage.String(), Policy: x.Policy.String(), Why: v.Why, TimeToCatchUp: known(v.ToCatchUp), ExpiredEvents: x.Expired}
+	l := &leatv1.Laggard{Stage: v.Stage.String(), Policy: x.Policy.String(), Why: v.Why, ExpiredEvents: x.Expired}
+	if !v.Standing {
+		l.TimeToCatchUp = known(v.ToCatchUp)
+	}
 	if v.ToLoss < forever {
 		l.TimeToLoss = known(v.ToLoss)
 	}

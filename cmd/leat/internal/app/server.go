@@ -189,7 +189,7 @@ func (s *Server) startSource(ctx context.Context, cfg *config.Config, name strin
 	if src.Status != nil {
 		db = s.feeds.of(name)
 	}
-	flags := throttles.NewFlags(src.Load)
+	flags := throttles.NewFlags(src.Load, func(why string) { s.flagRefused(name, why) })
 	spec := engine.Source{Name: name, Source: db, Routes: parts.Routes(src), Ranges: rangePolicy,
 		OpenLog: func(ctx context.Context) (pipeline.Log, error) {
 			l, err := disklog.Open(disklog.Options{Dir: logFolder(s.o.Config.Data, name), Source: name, Observer: obs, FS: s.o.FS,

@@ -3,9 +3,11 @@ package throttles
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"net/http"
+	neturl "net/url"
 	"os"
 	"strconv"
 	"strings"
@@ -21,12 +23,15 @@ import (
 // waited for. Safe for concurrent use.
 type Flags struct {
 	file, url string
+	// refused is told why the URL's answers do not count, once for each reason.
+	refused func(why string)
 
 	mu    sync.Mutex
 	asked time.Time
 	fromF []flow.Throttle
 	fromU []flow.Throttle
 	busy  bool
+	why   string // the answers do not count; empty: they do
 }
 
 const (
@@ -35,12 +40,16 @@ const (
 	flagBytes = 1 << 10
 )
 
-// NewFlags of a source; c may be nil.
-func NewFlags(c *config.SourceLoad) *Flags {
+// flagClient follows no redirects: whoever answers for the URL must not choose what of the inside is asked, and shown
+// as the reason of a throttle.
+var flagClient = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+
+// NewFlags of a source; c may be nil. Refused is told, once for each reason, why what the URL answers does not count.
+func NewFlags(c *config.SourceLoad, refused func(why string)) *Flags {
 	if c == nil {
 		return &Flags{}
 	}
-	return &Flags{file: c.FlagFile, url: c.FlagURL}
+	return &Flags{file: c.FlagFile, url: c.FlagURL, refused: refused}
 }
 
 // Now returns what throttles, as far as it is known.
@@ -90,42 +99,56 @@ func parseFlag(owner, text string) flow.Throttle {
 func (f *Flags) ask() {
 	ctx, cancel := context.WithTimeout(context.Background(), flagTime)
 	defer cancel()
-	found, ok := askFlag(ctx, f.url)
+	found, err := askFlag(ctx, f.url)
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	f.busy = false
-	if ok {
+	was := f.why
+	if f.why = ""; err != nil {
+		f.why = err.Error()
+	} else {
 		f.fromU = found
 		for i := range f.fromU {
 			f.fromU[i].Until = time.Now().Add(10 * flagEvery) // unless it says so again
 		}
 	}
+	is := f.why
+	f.mu.Unlock()
+	if is != "" && is != was && f.refused != nil {
+		f.refused(is)
+	}
 }
 
-func askFlag(ctx context.Context, url string) (found []flow.Throttle, ok bool) {
+// askFlag asks once. The error, which holds no secrets, says why there is no answer that counts.
+func askFlag(ctx context.Context, url string) (found []flow.Throttle, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return nil, false
-	}
-	r, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return nil, false
-	}
-	defer r.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(r.Body, flagBytes))
-	if err != nil {
-		return nil, false
+		return nil, errors.New("flag_url is no URL that can be asked")
 	}
 	shown := *req.URL // without what may be a secret
 	shown.User, shown.RawQuery = nil, ""
 	owner := "flag URL " + shown.String()
+	r, err := flagClient.Do(req)
+	if err != nil {
+		if e := new(neturl.Error); errors.As(err, &e) {
+			err = e.Err // without the URL
+		}
+		return nil, fmt.Errorf("%s does not answer: %w", owner, err)
+	}
+	defer r.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(r.Body, flagBytes))
+	if err != nil {
+		return nil, fmt.Errorf("%s breaks off: %w", owner, err)
+	}
 	switch r.StatusCode {
 	case http.StatusOK:
-		return []flow.Throttle{parseFlag(owner, string(text))}, true
+		return []flow.Throttle{parseFlag(owner, string(text))}, nil
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
-		return []flow.Throttle{{Owner: owner, Reason: "it answers " + r.Status}}, true
+		return []flow.Throttle{{Owner: owner, Reason: "it answers " + r.Status}}, nil
 	case http.StatusNoContent, http.StatusNotFound:
-		return nil, true
+		return nil, nil
 	}
-	return nil, false
+	if r.StatusCode >= 300 && r.StatusCode <= 399 {
+		return nil, fmt.Errorf("%s answers %s: redirects are never followed; set the final URL", owner, r.Status)
+	}
+	return nil, fmt.Errorf("%s answers %s, which says nothing about a throttle", owner, r.Status)
 }

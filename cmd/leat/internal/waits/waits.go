@@ -134,7 +134,7 @@ func orElse(text, other string) string {
 // throttles are named with their owners.
 func (l *list) throttles(name string, all []*leatv1.ThrottleState) {
 	for _, t := range all {
-		what := "throttled to " + strconv.FormatFloat(t.GetRatio()*100, 'f', -1, 64) + " %"
+		what := "throttled to " + strconv.FormatFloat(t.GetRatio()*100, 'g', 4, 64) + " %"
 		if t.GetRatio() == 0 {
 			what = "stopped by a throttle"
 		}
@@ -169,6 +169,9 @@ func (l *list) laggard(g *leatv1.Laggard) {
 		text += ": " + g.GetWhy()
 	}
 	ends := "it has caught up"
+	if g.GetTimeToCatchUp() == nil {
+		ends = "it goes on, and has caught up"
+	}
 	if d := g.GetTimeToCatchUp(); d != nil {
 		ends += fmt.Sprintf(", in about %v", d.AsDuration().Round(time.Second))
 	}
@@ -196,11 +199,15 @@ func OfSubscription(s *leatv1.SubscriptionStatus) []*leatv1.Wait {
 		l.add(Error, "parked", what, "leat redrive "+name+" delivers them, leat discard gives them up; leat parked "+name+" shows them", nil)
 	}
 	for _, h := range s.GetHosts() {
-		if h.GetEjected() {
+		switch {
+		case !h.GetEjected():
+		case s.GetHostsPanic(): // it is used all the same
+			l.add(Warning, "host", "host "+h.GetName()+" fails: "+orElse(h.GetReason(), "it failed"), "a probe or the next try of it succeeds", nil)
+		default:
 			l.add(Warning, "host", "host "+h.GetName()+" gets nothing: "+orElse(h.GetReason(), "it failed"), "a probe or the next try of it succeeds", h.GetUntil())
 		}
 	}
-	if s.GetHostsPanic() {
+	if s.GetHostsPanic() && len(s.GetHosts()) > 1 {
 		l.add(Warning, "host", "so many hosts fail that all are used", "more of them answer", nil)
 	}
 	limit := s.GetLimit()

@@ -51,7 +51,7 @@ func TestWorstFirst(t *testing.T) {
 		Hosts: []*leatv1.Host{{Name: "a:1"}, {Name: "b:1", Ejected: true, Reason: "500"}}, HostsPanic: true}
 	want := `error parked: 2 keys are parked with all their later events | leat redrive s delivers them, leat discard gives them up; leat parked s shows them
 error cursor: its cursor is not saved: disk full | the data folder can be written (a restart would deliver again what is done)
-warning host: host b:1 gets nothing: 500 | a probe or the next try of it succeeds
+warning host: host b:1 fails: 500 | a probe or the next try of it succeeds
 warning host: so many hosts fail that all are used | more of them answer
 notice throttle: throttled to 25 % (ops) | leat throttle s --off
 notice flow: requests time out: 3 in flight | the endpoint takes more: it is tried step by step

@@ -12,7 +12,7 @@ import (
 
 // Throttle says it in words: throttled to 25 % by ops: index rebuild; ends in 2 h.
 func Throttle(t *leatv1.ThrottleState, now time.Time) string {
-	text := "throttled to " + strconv.FormatFloat(t.GetRatio()*100, 'f', -1, 64) + " %"
+	text := "throttled to " + strconv.FormatFloat(t.GetRatio()*100, 'g', 4, 64) + " %"
 	if t.GetRatio() == 0 {
 		text = "stopped by a throttle"
 	}
