@@ -356,6 +356,32 @@ func (s *Server) refreshGone(ctx context.Context, cfg *config.Config) error {
 	return nil
 }
 
+// stopChanged stops the subscriptions that cfg has not, or not as they are: all at once, as each may take its grace.
+func (s *Server) stopChanged(old, cfg *config.Config) error {
+	var names []string
+	for name, sub := range old.Subscriptions {
+		if now := cfg.Subscriptions[name]; now == nil || !reflect.DeepEqual(now, sub) || !reflect.DeepEqual(cfg.Sources[sub.Source], old.Sources[sub.Source]) {
+			names = append(names, name)
+		}
+	}
+	errs := make([]error, len(names))
+	var all sync.WaitGroup
+	for i, name := range names {
+		all.Go(func() {
+			if err := s.engine.RemoveSubscription(name); err != nil && !errors.Is(err, engine.ErrUnknown) {
+				errs[i] = err
+			}
+		})
+	}
+	all.Wait()
+	for _, name := range names {
+		if cfg.Subscriptions[name] == nil {
+			s.tel.ForgetSubscription(name)
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // carry makes the running installation what cfg says. Callers hold s.apply.
 func (s *Server) carry(ctx context.Context, cfg *config.Config) error {
 	s.mu.Lock()
@@ -367,15 +393,8 @@ func (s *Server) carry(ctx context.Context, cfg *config.Config) error {
 	if err := s.holdAll(ctx); err != nil {
 		return err
 	}
-	for name, sub := range old.Subscriptions {
-		if now := cfg.Subscriptions[name]; now == nil || !reflect.DeepEqual(now, sub) || !reflect.DeepEqual(cfg.Sources[sub.Source], old.Sources[sub.Source]) {
-			if err := s.engine.RemoveSubscription(name); err != nil && !errors.Is(err, engine.ErrUnknown) {
-				return err
-			}
-			if now == nil {
-				s.tel.ForgetSubscription(name)
-			}
-		}
+	if err := s.stopChanged(old, cfg); err != nil {
+		return err
 	}
 	for name, src := range old.Sources {
 		if !reflect.DeepEqual(cfg.Sources[name], src) {
