@@ -36,6 +36,17 @@ type Stats struct {
 	Slots, Used, Waiting int
 	// Granted since the start; Waited of them were not free when asked for; Overdue lost their slot.
 	Granted, Waited, Overdue uint64
+	// Classes tells the same of each class, in no order.
+	Classes [classes]ClassStats
+}
+
+// ClassStats of the lanes of one class, since the start.
+type ClassStats struct {
+	Class Class
+	// Granted in all; Waited of them were not free when asked for.
+	Granted, Waited uint64
+	// Wait is how long those waited, together. A lane that wants several waits for one at a time.
+	Wait time.Duration
 }
 
 // Stats tells how busy the gate is.
@@ -44,6 +55,9 @@ func (g *Gate) Stats() Stats {
 	defer g.mu.Unlock()
 	st := g.stats
 	st.Slots, st.Used, st.Waiting = g.slots, g.used, g.s.Waiting()
+	for i := range st.Classes {
+		st.Classes[i].Class = Class(i)
+	}
 	return st
 }
 
@@ -129,6 +143,7 @@ func (e *Entry) Rest(now time.Time) {
 func (g *Gate) hold(e *Entry, charged float64, now time.Time) {
 	g.used++
 	g.stats.Granted++
+	g.stats.Classes[e.lane.class.name].Granted++
 	if e.held == 0 {
 		g.busy.add(&e.since, now)
 	}
@@ -153,6 +168,9 @@ func (g *Gate) fill(now time.Time) {
 		l, charged := g.s.Next(now)
 		e := l.Owner.(*Entry)
 		g.stats.Waited++
+		c := &g.stats.Classes[l.class.name]
+		c.Waited++
+		c.Wait += max(0, l.waited)
 		g.hold(e, charged, now)
 		select {
 		case e.wake <- struct{}{}:

@@ -89,8 +89,22 @@ func TestGateShares(t *testing.T) {
 		for i, want := range []float64{16. / 29, 8. / 29, 2. / 29, 2. / 29, 1. / 29} {
 			near(t, us[i].class.String(), us[i].used.Seconds()/total, want, 0.06)
 		}
-		if st := g.Stats(); st.Used != 0 || st.Waiting != 0 || st.Overdue != 0 {
+		st := g.Stats()
+		if st.Used != 0 || st.Waiting != 0 || st.Overdue != 0 {
 			t.Errorf("all is over, and there is %+v", st)
+		}
+		var sum ClassStats
+		mean := map[Class]time.Duration{}
+		for _, c := range st.Classes {
+			sum.Granted += c.Granted
+			sum.Waited += c.Waited
+			mean[c.Class] = c.Wait / time.Duration(max(1, c.Waited))
+		}
+		if sum.Granted != st.Granted || sum.Waited != st.Waited {
+			t.Errorf("by class %+v, in all %+v", sum, st)
+		}
+		if mean[Low] < 2*mean[Critical] || mean[Critical] == 0 {
+			t.Errorf("mean waits %v", mean)
 		}
 	})
 }

@@ -82,12 +82,15 @@ type Lane struct {
 	wants int
 	mean  float64 // cost of its grants
 	since time.Time
+	// waited is how long its last grant took from when it was wished for, or from the grant before.
+	waited time.Duration
 	// among those that wait, the longest first
 	older, younger *Lane
 }
 
 // class of lanes, by kind.
 type class struct {
+	name   Class
 	turn   turn
 	base   float64 // its weight to others
 	lanes  int     // that want something
@@ -113,7 +116,7 @@ func New() *Scheduler {
 	s := &Scheduler{quantum: firstCost, mean: firstCost}
 	for i := range s.classes {
 		c := &s.classes[i]
-		c.turn.class, c.turn.weight, c.base = c, 1, weights[i]
+		c.name, c.turn.class, c.turn.weight, c.base = Class(i), c, 1, weights[i]
 	}
 	return s
 }
@@ -236,7 +239,7 @@ func (s *Scheduler) Next(now time.Time) (l *Lane, charged float64) {
 	} else {
 		l = s.ring.pick(s.quantum).class.pick(s.quantum)
 	}
-	charged = l.mean
+	charged, l.waited = l.mean, now.Sub(l.since)
 	l.class.raise(l.kind, charged)
 	s.charge(l, charged)
 	if l.wants--; l.wants == 0 {

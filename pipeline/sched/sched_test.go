@@ -69,6 +69,35 @@ func TestRandomCalls(t *testing.T) {
 	}
 }
 
+// TestDearGrantIsPaid: what a grant cost beyond what it was charged is paid before the lane goes on, by as much as
+// it cost, not by what is learned of it for the next.
+func TestDearGrantIsPaid(t *testing.T) {
+	const usual, dear = firstCost, 200 * firstCost
+	s := New()
+	a, b := s.Lane(Normal, Live), s.Lane(Normal, Live)
+	s.Want(a, 1<<30, epoch)
+	s.Want(b, 1<<30, epoch)
+	paid := false
+	var free float64 // what b had until a came again
+	for range 10_000 {
+		l, charged := s.Next(epoch)
+		cost := float64(usual)
+		switch {
+		case l == b:
+			free += cost
+		case paid: // within a turn of both
+			if free < dear-4*usual || free > dear+4*usual {
+				t.Fatalf("a had %v at once, then b %v", float64(dear), free)
+			}
+			return
+		default:
+			paid, free, cost = true, 0, dear
+		}
+		s.Done(l, charged, cost)
+	}
+	t.Fatal("a never came again")
+}
+
 // lanes50x64 are the lanes of 50 subscriptions of 64 ranges, all of which always want something.
 func lanes50x64(s *Scheduler) []*Lane {
 	var all []*Lane
