@@ -293,6 +293,8 @@ type SourceStatus struct {
 type Status struct {
 	Sources       []SourceStatus
 	Subscriptions []SubscriptionStatus
+	// Gate is how busy the gate is that all Deliveries go through.
+	Gate sched.Stats
 }
 
 // SubscriptionStatus is a subscription at a moment.
@@ -306,7 +308,7 @@ type SubscriptionStatus struct {
 
 // Status never blocks on IO.
 func (e *Engine) Status() Status {
-	var s Status
+	s := Status{Gate: e.cfg.Gate.Stats()}
 	for _, u := range e.all() {
 		src, subs := u.status()
 		s.Sources = append(s.Sources, src)

@@ -75,8 +75,10 @@ type StatusResponse struct {
 	Sources       []*SourceStatus        `protobuf:"bytes,3,rep,name=sources,proto3" json:"sources,omitempty"`
 	Subscriptions []*SubscriptionStatus  `protobuf:"bytes,4,rep,name=subscriptions,proto3" json:"subscriptions,omitempty"`
 	// Memory budget and anonymous resident memory, bytes.
-	MemoryBudget  uint64 `protobuf:"varint,5,opt,name=memory_budget,json=memoryBudget,proto3" json:"memory_budget,omitempty"`
-	MemoryUsed    uint64 `protobuf:"varint,6,opt,name=memory_used,json=memoryUsed,proto3" json:"memory_used,omitempty"`
+	MemoryBudget uint64 `protobuf:"varint,5,opt,name=memory_budget,json=memoryBudget,proto3" json:"memory_budget,omitempty"`
+	MemoryUsed   uint64 `protobuf:"varint,6,opt,name=memory_used,json=memoryUsed,proto3" json:"memory_used,omitempty"`
+	// Deliveries by the priority of their subscription, since the start.
+	Turns         []*PriorityTurns `protobuf:"bytes,7,rep,name=turns,proto3" json:"turns,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -153,6 +155,84 @@ func (x *StatusResponse) GetMemoryUsed() uint64 {
 	return 0
 }
 
+func (x *StatusResponse) GetTurns() []*PriorityTurns {
+	if x != nil {
+		return x.Turns
+	}
+	return nil
+}
+
+// PriorityTurns tells how long Deliveries of one priority waited for their turn to be encoded, since others used the CPU.
+type PriorityTurns struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// critical, high, normal, low
+	Priority string `protobuf:"bytes,1,opt,name=priority,proto3" json:"priority,omitempty"`
+	// Turns in all, how many of them were waited for, and how long together.
+	Taken         uint64               `protobuf:"varint,2,opt,name=taken,proto3" json:"taken,omitempty"`
+	Waited        uint64               `protobuf:"varint,3,opt,name=waited,proto3" json:"waited,omitempty"`
+	Wait          *durationpb.Duration `protobuf:"bytes,4,opt,name=wait,proto3" json:"wait,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PriorityTurns) Reset() {
+	*x = PriorityTurns{}
+	mi := &file_leat_v1_admin_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PriorityTurns) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PriorityTurns) ProtoMessage() {}
+
+func (x *PriorityTurns) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_admin_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PriorityTurns.ProtoReflect.Descriptor instead.
+func (*PriorityTurns) Descriptor() ([]byte, []int) {
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *PriorityTurns) GetPriority() string {
+	if x != nil {
+		return x.Priority
+	}
+	return ""
+}
+
+func (x *PriorityTurns) GetTaken() uint64 {
+	if x != nil {
+		return x.Taken
+	}
+	return 0
+}
+
+func (x *PriorityTurns) GetWaited() uint64 {
+	if x != nil {
+		return x.Waited
+	}
+	return 0
+}
+
+func (x *PriorityTurns) GetWait() *durationpb.Duration {
+	if x != nil {
+		return x.Wait
+	}
+	return nil
+}
+
 // SourcePressure is how the source's database fares and what Leat makes of it.
 type SourcePressure struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -183,7 +263,7 @@ type SourcePressure struct {
 
 func (x *SourcePressure) Reset() {
 	*x = SourcePressure{}
-	mi := &file_leat_v1_admin_proto_msgTypes[2]
+	mi := &file_leat_v1_admin_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -195,7 +275,7 @@ func (x *SourcePressure) String() string {
 func (*SourcePressure) ProtoMessage() {}
 
 func (x *SourcePressure) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[2]
+	mi := &file_leat_v1_admin_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -208,7 +288,7 @@ func (x *SourcePressure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourcePressure.ProtoReflect.Descriptor instead.
 func (*SourcePressure) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{2}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *SourcePressure) GetReading() float64 {
@@ -336,7 +416,7 @@ type SourceStatus struct {
 
 func (x *SourceStatus) Reset() {
 	*x = SourceStatus{}
-	mi := &file_leat_v1_admin_proto_msgTypes[3]
+	mi := &file_leat_v1_admin_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -348,7 +428,7 @@ func (x *SourceStatus) String() string {
 func (*SourceStatus) ProtoMessage() {}
 
 func (x *SourceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[3]
+	mi := &file_leat_v1_admin_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -361,7 +441,7 @@ func (x *SourceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourceStatus.ProtoReflect.Descriptor instead.
 func (*SourceStatus) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{3}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *SourceStatus) GetName() string {
@@ -529,7 +609,7 @@ type Wait struct {
 
 func (x *Wait) Reset() {
 	*x = Wait{}
-	mi := &file_leat_v1_admin_proto_msgTypes[4]
+	mi := &file_leat_v1_admin_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -541,7 +621,7 @@ func (x *Wait) String() string {
 func (*Wait) ProtoMessage() {}
 
 func (x *Wait) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[4]
+	mi := &file_leat_v1_admin_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -554,7 +634,7 @@ func (x *Wait) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Wait.ProtoReflect.Descriptor instead.
 func (*Wait) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{4}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Wait) GetKind() string {
@@ -609,7 +689,7 @@ type Notice struct {
 
 func (x *Notice) Reset() {
 	*x = Notice{}
-	mi := &file_leat_v1_admin_proto_msgTypes[5]
+	mi := &file_leat_v1_admin_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -621,7 +701,7 @@ func (x *Notice) String() string {
 func (*Notice) ProtoMessage() {}
 
 func (x *Notice) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[5]
+	mi := &file_leat_v1_admin_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -634,7 +714,7 @@ func (x *Notice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notice.ProtoReflect.Descriptor instead.
 func (*Notice) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{5}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Notice) GetKind() string {
@@ -743,7 +823,7 @@ type SubscriptionStatus struct {
 
 func (x *SubscriptionStatus) Reset() {
 	*x = SubscriptionStatus{}
-	mi := &file_leat_v1_admin_proto_msgTypes[6]
+	mi := &file_leat_v1_admin_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -755,7 +835,7 @@ func (x *SubscriptionStatus) String() string {
 func (*SubscriptionStatus) ProtoMessage() {}
 
 func (x *SubscriptionStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[6]
+	mi := &file_leat_v1_admin_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -768,7 +848,7 @@ func (x *SubscriptionStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscriptionStatus.ProtoReflect.Descriptor instead.
 func (*SubscriptionStatus) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{6}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *SubscriptionStatus) GetName() string {
@@ -1028,7 +1108,7 @@ type Laggard struct {
 
 func (x *Laggard) Reset() {
 	*x = Laggard{}
-	mi := &file_leat_v1_admin_proto_msgTypes[7]
+	mi := &file_leat_v1_admin_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1040,7 +1120,7 @@ func (x *Laggard) String() string {
 func (*Laggard) ProtoMessage() {}
 
 func (x *Laggard) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[7]
+	mi := &file_leat_v1_admin_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1053,7 +1133,7 @@ func (x *Laggard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Laggard.ProtoReflect.Descriptor instead.
 func (*Laggard) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{7}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Laggard) GetStage() string {
@@ -1116,7 +1196,7 @@ type Lane struct {
 
 func (x *Lane) Reset() {
 	*x = Lane{}
-	mi := &file_leat_v1_admin_proto_msgTypes[8]
+	mi := &file_leat_v1_admin_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1128,7 +1208,7 @@ func (x *Lane) String() string {
 func (*Lane) ProtoMessage() {}
 
 func (x *Lane) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[8]
+	mi := &file_leat_v1_admin_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1141,7 +1221,7 @@ func (x *Lane) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lane.ProtoReflect.Descriptor instead.
 func (*Lane) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{8}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Lane) GetSpace() string {
@@ -1205,7 +1285,7 @@ type Host struct {
 
 func (x *Host) Reset() {
 	*x = Host{}
-	mi := &file_leat_v1_admin_proto_msgTypes[9]
+	mi := &file_leat_v1_admin_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1217,7 +1297,7 @@ func (x *Host) String() string {
 func (*Host) ProtoMessage() {}
 
 func (x *Host) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[9]
+	mi := &file_leat_v1_admin_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1230,7 +1310,7 @@ func (x *Host) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Host.ProtoReflect.Descriptor instead.
 func (*Host) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{9}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Host) GetName() string {
@@ -1293,7 +1373,7 @@ type PlanRequest struct {
 
 func (x *PlanRequest) Reset() {
 	*x = PlanRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[10]
+	mi := &file_leat_v1_admin_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1305,7 +1385,7 @@ func (x *PlanRequest) String() string {
 func (*PlanRequest) ProtoMessage() {}
 
 func (x *PlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[10]
+	mi := &file_leat_v1_admin_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1318,7 +1398,7 @@ func (x *PlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanRequest.ProtoReflect.Descriptor instead.
 func (*PlanRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{10}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PlanRequest) GetName() string {
@@ -1350,7 +1430,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_leat_v1_admin_proto_msgTypes[11]
+	mi := &file_leat_v1_admin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1362,7 +1442,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[11]
+	mi := &file_leat_v1_admin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1375,7 +1455,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{11}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Change) GetKind() string {
@@ -1424,7 +1504,7 @@ type PlanResponse struct {
 
 func (x *PlanResponse) Reset() {
 	*x = PlanResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[12]
+	mi := &file_leat_v1_admin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1436,7 +1516,7 @@ func (x *PlanResponse) String() string {
 func (*PlanResponse) ProtoMessage() {}
 
 func (x *PlanResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[12]
+	mi := &file_leat_v1_admin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1449,7 +1529,7 @@ func (x *PlanResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanResponse.ProtoReflect.Descriptor instead.
 func (*PlanResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{12}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PlanResponse) GetChanges() []*Change {
@@ -1478,7 +1558,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[13]
+	mi := &file_leat_v1_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1490,7 +1570,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[13]
+	mi := &file_leat_v1_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1503,7 +1583,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{13}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ApplyRequest) GetName() string {
@@ -1536,7 +1616,7 @@ type ApplyResponse struct {
 
 func (x *ApplyResponse) Reset() {
 	*x = ApplyResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[14]
+	mi := &file_leat_v1_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1548,7 +1628,7 @@ func (x *ApplyResponse) String() string {
 func (*ApplyResponse) ProtoMessage() {}
 
 func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[14]
+	mi := &file_leat_v1_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1561,7 +1641,7 @@ func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{14}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ApplyResponse) GetChanges() []*Change {
@@ -1581,7 +1661,7 @@ type PauseRequest struct {
 
 func (x *PauseRequest) Reset() {
 	*x = PauseRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[15]
+	mi := &file_leat_v1_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1593,7 +1673,7 @@ func (x *PauseRequest) String() string {
 func (*PauseRequest) ProtoMessage() {}
 
 func (x *PauseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[15]
+	mi := &file_leat_v1_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1606,7 +1686,7 @@ func (x *PauseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseRequest.ProtoReflect.Descriptor instead.
 func (*PauseRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{15}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *PauseRequest) GetSubscription() string {
@@ -1631,7 +1711,7 @@ type PauseResponse struct {
 
 func (x *PauseResponse) Reset() {
 	*x = PauseResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[16]
+	mi := &file_leat_v1_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1643,7 +1723,7 @@ func (x *PauseResponse) String() string {
 func (*PauseResponse) ProtoMessage() {}
 
 func (x *PauseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[16]
+	mi := &file_leat_v1_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1656,7 +1736,7 @@ func (x *PauseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseResponse.ProtoReflect.Descriptor instead.
 func (*PauseResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{16}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{17}
 }
 
 type ResumeRequest struct {
@@ -1668,7 +1748,7 @@ type ResumeRequest struct {
 
 func (x *ResumeRequest) Reset() {
 	*x = ResumeRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[17]
+	mi := &file_leat_v1_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1680,7 +1760,7 @@ func (x *ResumeRequest) String() string {
 func (*ResumeRequest) ProtoMessage() {}
 
 func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[17]
+	mi := &file_leat_v1_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1693,7 +1773,7 @@ func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeRequest.ProtoReflect.Descriptor instead.
 func (*ResumeRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{17}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ResumeRequest) GetSubscription() string {
@@ -1711,7 +1791,7 @@ type ResumeResponse struct {
 
 func (x *ResumeResponse) Reset() {
 	*x = ResumeResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[18]
+	mi := &file_leat_v1_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1723,7 +1803,7 @@ func (x *ResumeResponse) String() string {
 func (*ResumeResponse) ProtoMessage() {}
 
 func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[18]
+	mi := &file_leat_v1_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1736,7 +1816,7 @@ func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeResponse.ProtoReflect.Descriptor instead.
 func (*ResumeResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{18}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{19}
 }
 
 type SeekRequest struct {
@@ -1757,7 +1837,7 @@ type SeekRequest struct {
 
 func (x *SeekRequest) Reset() {
 	*x = SeekRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[19]
+	mi := &file_leat_v1_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1769,7 +1849,7 @@ func (x *SeekRequest) String() string {
 func (*SeekRequest) ProtoMessage() {}
 
 func (x *SeekRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[19]
+	mi := &file_leat_v1_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1782,7 +1862,7 @@ func (x *SeekRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeekRequest.ProtoReflect.Descriptor instead.
 func (*SeekRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{19}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SeekRequest) GetSubscription() string {
@@ -1874,7 +1954,7 @@ type SeekResponse struct {
 
 func (x *SeekResponse) Reset() {
 	*x = SeekResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[20]
+	mi := &file_leat_v1_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1886,7 +1966,7 @@ func (x *SeekResponse) String() string {
 func (*SeekResponse) ProtoMessage() {}
 
 func (x *SeekResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[20]
+	mi := &file_leat_v1_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1899,7 +1979,7 @@ func (x *SeekResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeekResponse.ProtoReflect.Descriptor instead.
 func (*SeekResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{20}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SeekResponse) GetFrom() uint64 {
@@ -1935,7 +2015,7 @@ type ParkedRequest struct {
 
 func (x *ParkedRequest) Reset() {
 	*x = ParkedRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[21]
+	mi := &file_leat_v1_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1947,7 +2027,7 @@ func (x *ParkedRequest) String() string {
 func (*ParkedRequest) ProtoMessage() {}
 
 func (x *ParkedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[21]
+	mi := &file_leat_v1_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1960,7 +2040,7 @@ func (x *ParkedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ParkedRequest.ProtoReflect.Descriptor instead.
 func (*ParkedRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{21}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ParkedRequest) GetSubscription() string {
@@ -2000,7 +2080,7 @@ type ParkedResponse struct {
 
 func (x *ParkedResponse) Reset() {
 	*x = ParkedResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[22]
+	mi := &file_leat_v1_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2012,7 +2092,7 @@ func (x *ParkedResponse) String() string {
 func (*ParkedResponse) ProtoMessage() {}
 
 func (x *ParkedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[22]
+	mi := &file_leat_v1_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2025,7 +2105,7 @@ func (x *ParkedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ParkedResponse.ProtoReflect.Descriptor instead.
 func (*ParkedResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{22}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ParkedResponse) GetDead() []*DeadLetter {
@@ -2083,7 +2163,7 @@ type Skipped struct {
 
 func (x *Skipped) Reset() {
 	*x = Skipped{}
-	mi := &file_leat_v1_admin_proto_msgTypes[23]
+	mi := &file_leat_v1_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2095,7 +2175,7 @@ func (x *Skipped) String() string {
 func (*Skipped) ProtoMessage() {}
 
 func (x *Skipped) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[23]
+	mi := &file_leat_v1_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2108,7 +2188,7 @@ func (x *Skipped) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Skipped.ProtoReflect.Descriptor instead.
 func (*Skipped) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{23}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Skipped) GetFrom() uint64 {
@@ -2157,7 +2237,7 @@ type DeadLetter struct {
 
 func (x *DeadLetter) Reset() {
 	*x = DeadLetter{}
-	mi := &file_leat_v1_admin_proto_msgTypes[24]
+	mi := &file_leat_v1_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2169,7 +2249,7 @@ func (x *DeadLetter) String() string {
 func (*DeadLetter) ProtoMessage() {}
 
 func (x *DeadLetter) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[24]
+	mi := &file_leat_v1_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2182,7 +2262,7 @@ func (x *DeadLetter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeadLetter.ProtoReflect.Descriptor instead.
 func (*DeadLetter) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{24}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *DeadLetter) GetId() string {
@@ -2252,7 +2332,7 @@ type Attempt struct {
 
 func (x *Attempt) Reset() {
 	*x = Attempt{}
-	mi := &file_leat_v1_admin_proto_msgTypes[25]
+	mi := &file_leat_v1_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2264,7 +2344,7 @@ func (x *Attempt) String() string {
 func (*Attempt) ProtoMessage() {}
 
 func (x *Attempt) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[25]
+	mi := &file_leat_v1_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2277,7 +2357,7 @@ func (x *Attempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attempt.ProtoReflect.Descriptor instead.
 func (*Attempt) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{25}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Attempt) GetTime() *timestamppb.Timestamp {
@@ -2310,7 +2390,7 @@ type RemoveSourceRequest struct {
 
 func (x *RemoveSourceRequest) Reset() {
 	*x = RemoveSourceRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[26]
+	mi := &file_leat_v1_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2322,7 +2402,7 @@ func (x *RemoveSourceRequest) String() string {
 func (*RemoveSourceRequest) ProtoMessage() {}
 
 func (x *RemoveSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[26]
+	mi := &file_leat_v1_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2335,7 +2415,7 @@ func (x *RemoveSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveSourceRequest.ProtoReflect.Descriptor instead.
 func (*RemoveSourceRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{26}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RemoveSourceRequest) GetName() string {
@@ -2355,7 +2435,7 @@ type RemoveSourceResponse struct {
 
 func (x *RemoveSourceResponse) Reset() {
 	*x = RemoveSourceResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[27]
+	mi := &file_leat_v1_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2367,7 +2447,7 @@ func (x *RemoveSourceResponse) String() string {
 func (*RemoveSourceResponse) ProtoMessage() {}
 
 func (x *RemoveSourceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[27]
+	mi := &file_leat_v1_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2380,7 +2460,7 @@ func (x *RemoveSourceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveSourceResponse.ProtoReflect.Descriptor instead.
 func (*RemoveSourceResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{27}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RemoveSourceResponse) GetDone() []string {
@@ -2414,7 +2494,7 @@ type TailRequest struct {
 
 func (x *TailRequest) Reset() {
 	*x = TailRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[28]
+	mi := &file_leat_v1_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2426,7 +2506,7 @@ func (x *TailRequest) String() string {
 func (*TailRequest) ProtoMessage() {}
 
 func (x *TailRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[28]
+	mi := &file_leat_v1_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2439,7 +2519,7 @@ func (x *TailRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TailRequest.ProtoReflect.Descriptor instead.
 func (*TailRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{28}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *TailRequest) GetName() string {
@@ -2558,7 +2638,7 @@ type TailResponse struct {
 
 func (x *TailResponse) Reset() {
 	*x = TailResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[29]
+	mi := &file_leat_v1_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2570,7 +2650,7 @@ func (x *TailResponse) String() string {
 func (*TailResponse) ProtoMessage() {}
 
 func (x *TailResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[29]
+	mi := &file_leat_v1_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2583,7 +2663,7 @@ func (x *TailResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TailResponse.ProtoReflect.Descriptor instead.
 func (*TailResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{29}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *TailResponse) GetEvents() [][]byte {
@@ -2616,7 +2696,7 @@ type ParkedKey struct {
 
 func (x *ParkedKey) Reset() {
 	*x = ParkedKey{}
-	mi := &file_leat_v1_admin_proto_msgTypes[30]
+	mi := &file_leat_v1_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2628,7 +2708,7 @@ func (x *ParkedKey) String() string {
 func (*ParkedKey) ProtoMessage() {}
 
 func (x *ParkedKey) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[30]
+	mi := &file_leat_v1_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2641,7 +2721,7 @@ func (x *ParkedKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ParkedKey.ProtoReflect.Descriptor instead.
 func (*ParkedKey) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{30}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ParkedKey) GetKey() string {
@@ -2715,7 +2795,7 @@ type RedriveRequest struct {
 
 func (x *RedriveRequest) Reset() {
 	*x = RedriveRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[31]
+	mi := &file_leat_v1_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2727,7 +2807,7 @@ func (x *RedriveRequest) String() string {
 func (*RedriveRequest) ProtoMessage() {}
 
 func (x *RedriveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[31]
+	mi := &file_leat_v1_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2740,7 +2820,7 @@ func (x *RedriveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedriveRequest.ProtoReflect.Descriptor instead.
 func (*RedriveRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{31}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RedriveRequest) GetSubscription() string {
@@ -2781,7 +2861,7 @@ type RedriveResponse struct {
 
 func (x *RedriveResponse) Reset() {
 	*x = RedriveResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[32]
+	mi := &file_leat_v1_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2793,7 +2873,7 @@ func (x *RedriveResponse) String() string {
 func (*RedriveResponse) ProtoMessage() {}
 
 func (x *RedriveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[32]
+	mi := &file_leat_v1_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2806,7 +2886,7 @@ func (x *RedriveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedriveResponse.ProtoReflect.Descriptor instead.
 func (*RedriveResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{32}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *RedriveResponse) GetKeys() uint64 {
@@ -2831,7 +2911,7 @@ type DiscardRequest struct {
 
 func (x *DiscardRequest) Reset() {
 	*x = DiscardRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[33]
+	mi := &file_leat_v1_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2843,7 +2923,7 @@ func (x *DiscardRequest) String() string {
 func (*DiscardRequest) ProtoMessage() {}
 
 func (x *DiscardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[33]
+	mi := &file_leat_v1_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2856,7 +2936,7 @@ func (x *DiscardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiscardRequest.ProtoReflect.Descriptor instead.
 func (*DiscardRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{33}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *DiscardRequest) GetSubscription() string {
@@ -2906,7 +2986,7 @@ type DiscardResponse struct {
 
 func (x *DiscardResponse) Reset() {
 	*x = DiscardResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[34]
+	mi := &file_leat_v1_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2918,7 +2998,7 @@ func (x *DiscardResponse) String() string {
 func (*DiscardResponse) ProtoMessage() {}
 
 func (x *DiscardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[34]
+	mi := &file_leat_v1_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2931,7 +3011,7 @@ func (x *DiscardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiscardResponse.ProtoReflect.Descriptor instead.
 func (*DiscardResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{34}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *DiscardResponse) GetKeys() uint64 {
@@ -2969,7 +3049,7 @@ type AuditLogRequest struct {
 
 func (x *AuditLogRequest) Reset() {
 	*x = AuditLogRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[35]
+	mi := &file_leat_v1_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2981,7 +3061,7 @@ func (x *AuditLogRequest) String() string {
 func (*AuditLogRequest) ProtoMessage() {}
 
 func (x *AuditLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[35]
+	mi := &file_leat_v1_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2994,7 +3074,7 @@ func (x *AuditLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditLogRequest.ProtoReflect.Descriptor instead.
 func (*AuditLogRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{35}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *AuditLogRequest) GetSince() *timestamppb.Timestamp {
@@ -3028,7 +3108,7 @@ type AuditLogResponse struct {
 
 func (x *AuditLogResponse) Reset() {
 	*x = AuditLogResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[36]
+	mi := &file_leat_v1_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3040,7 +3120,7 @@ func (x *AuditLogResponse) String() string {
 func (*AuditLogResponse) ProtoMessage() {}
 
 func (x *AuditLogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[36]
+	mi := &file_leat_v1_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3053,7 +3133,7 @@ func (x *AuditLogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditLogResponse.ProtoReflect.Descriptor instead.
 func (*AuditLogResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{36}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *AuditLogResponse) GetEntries() []*AuditEntry {
@@ -3085,7 +3165,7 @@ type AuditEntry struct {
 
 func (x *AuditEntry) Reset() {
 	*x = AuditEntry{}
-	mi := &file_leat_v1_admin_proto_msgTypes[37]
+	mi := &file_leat_v1_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3097,7 +3177,7 @@ func (x *AuditEntry) String() string {
 func (*AuditEntry) ProtoMessage() {}
 
 func (x *AuditEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[37]
+	mi := &file_leat_v1_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3110,7 +3190,7 @@ func (x *AuditEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditEntry.ProtoReflect.Descriptor instead.
 func (*AuditEntry) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{37}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *AuditEntry) GetTime() *timestamppb.Timestamp {
@@ -3177,7 +3257,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[38]
+	mi := &file_leat_v1_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3189,7 +3269,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[38]
+	mi := &file_leat_v1_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3202,7 +3282,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{38}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ExplainRequest) GetSubscription() string {
@@ -3245,7 +3325,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[39]
+	mi := &file_leat_v1_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3257,7 +3337,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[39]
+	mi := &file_leat_v1_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3270,7 +3350,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{39}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ExplainResponse) GetEvents() []*Explained {
@@ -3318,7 +3398,7 @@ type Explained struct {
 
 func (x *Explained) Reset() {
 	*x = Explained{}
-	mi := &file_leat_v1_admin_proto_msgTypes[40]
+	mi := &file_leat_v1_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3330,7 +3410,7 @@ func (x *Explained) String() string {
 func (*Explained) ProtoMessage() {}
 
 func (x *Explained) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[40]
+	mi := &file_leat_v1_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3343,7 +3423,7 @@ func (x *Explained) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explained.ProtoReflect.Descriptor instead.
 func (*Explained) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{40}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Explained) GetId() string {
@@ -3461,7 +3541,7 @@ type ThrottleRequest struct {
 
 func (x *ThrottleRequest) Reset() {
 	*x = ThrottleRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[41]
+	mi := &file_leat_v1_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3473,7 +3553,7 @@ func (x *ThrottleRequest) String() string {
 func (*ThrottleRequest) ProtoMessage() {}
 
 func (x *ThrottleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[41]
+	mi := &file_leat_v1_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3486,7 +3566,7 @@ func (x *ThrottleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ThrottleRequest.ProtoReflect.Descriptor instead.
 func (*ThrottleRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{41}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ThrottleRequest) GetName() string {
@@ -3534,7 +3614,7 @@ type ThrottleResponse struct {
 
 func (x *ThrottleResponse) Reset() {
 	*x = ThrottleResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[42]
+	mi := &file_leat_v1_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3546,7 +3626,7 @@ func (x *ThrottleResponse) String() string {
 func (*ThrottleResponse) ProtoMessage() {}
 
 func (x *ThrottleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[42]
+	mi := &file_leat_v1_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3559,7 +3639,7 @@ func (x *ThrottleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ThrottleResponse.ProtoReflect.Descriptor instead.
 func (*ThrottleResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{42}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ThrottleResponse) GetThrottles() []*ThrottleState {
@@ -3584,7 +3664,7 @@ type ThrottleState struct {
 
 func (x *ThrottleState) Reset() {
 	*x = ThrottleState{}
-	mi := &file_leat_v1_admin_proto_msgTypes[43]
+	mi := &file_leat_v1_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3596,7 +3676,7 @@ func (x *ThrottleState) String() string {
 func (*ThrottleState) ProtoMessage() {}
 
 func (x *ThrottleState) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[43]
+	mi := &file_leat_v1_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3609,7 +3689,7 @@ func (x *ThrottleState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ThrottleState.ProtoReflect.Descriptor instead.
 func (*ThrottleState) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{43}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ThrottleState) GetRatio() float64 {
@@ -3658,7 +3738,7 @@ type RangesRequest struct {
 
 func (x *RangesRequest) Reset() {
 	*x = RangesRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[44]
+	mi := &file_leat_v1_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3670,7 +3750,7 @@ func (x *RangesRequest) String() string {
 func (*RangesRequest) ProtoMessage() {}
 
 func (x *RangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[44]
+	mi := &file_leat_v1_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3683,7 +3763,7 @@ func (x *RangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RangesRequest.ProtoReflect.Descriptor instead.
 func (*RangesRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{44}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *RangesRequest) GetSource() string {
@@ -3710,7 +3790,7 @@ type RangesResponse struct {
 
 func (x *RangesResponse) Reset() {
 	*x = RangesResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[45]
+	mi := &file_leat_v1_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3722,7 +3802,7 @@ func (x *RangesResponse) String() string {
 func (*RangesResponse) ProtoMessage() {}
 
 func (x *RangesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[45]
+	mi := &file_leat_v1_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3735,7 +3815,7 @@ func (x *RangesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RangesResponse.ProtoReflect.Descriptor instead.
 func (*RangesResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{45}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *RangesResponse) GetRanges() []*RangeState {
@@ -3761,7 +3841,7 @@ type SplitRangeRequest struct {
 
 func (x *SplitRangeRequest) Reset() {
 	*x = SplitRangeRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[46]
+	mi := &file_leat_v1_admin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3773,7 +3853,7 @@ func (x *SplitRangeRequest) String() string {
 func (*SplitRangeRequest) ProtoMessage() {}
 
 func (x *SplitRangeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[46]
+	mi := &file_leat_v1_admin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3786,7 +3866,7 @@ func (x *SplitRangeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitRangeRequest.ProtoReflect.Descriptor instead.
 func (*SplitRangeRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{46}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *SplitRangeRequest) GetSource() string {
@@ -3834,7 +3914,7 @@ type SplitRangeResponse struct {
 
 func (x *SplitRangeResponse) Reset() {
 	*x = SplitRangeResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[47]
+	mi := &file_leat_v1_admin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3846,7 +3926,7 @@ func (x *SplitRangeResponse) String() string {
 func (*SplitRangeResponse) ProtoMessage() {}
 
 func (x *SplitRangeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[47]
+	mi := &file_leat_v1_admin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3859,7 +3939,7 @@ func (x *SplitRangeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitRangeResponse.ProtoReflect.Descriptor instead.
 func (*SplitRangeResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{47}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *SplitRangeResponse) GetRanges() []*RangeState {
@@ -3881,7 +3961,7 @@ type MergeRangesRequest struct {
 
 func (x *MergeRangesRequest) Reset() {
 	*x = MergeRangesRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[48]
+	mi := &file_leat_v1_admin_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3893,7 +3973,7 @@ func (x *MergeRangesRequest) String() string {
 func (*MergeRangesRequest) ProtoMessage() {}
 
 func (x *MergeRangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[48]
+	mi := &file_leat_v1_admin_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3906,7 +3986,7 @@ func (x *MergeRangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MergeRangesRequest.ProtoReflect.Descriptor instead.
 func (*MergeRangesRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{48}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *MergeRangesRequest) GetSource() string {
@@ -3940,7 +4020,7 @@ type MergeRangesResponse struct {
 
 func (x *MergeRangesResponse) Reset() {
 	*x = MergeRangesResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[49]
+	mi := &file_leat_v1_admin_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3952,7 +4032,7 @@ func (x *MergeRangesResponse) String() string {
 func (*MergeRangesResponse) ProtoMessage() {}
 
 func (x *MergeRangesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[49]
+	mi := &file_leat_v1_admin_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3965,7 +4045,7 @@ func (x *MergeRangesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MergeRangesResponse.ProtoReflect.Descriptor instead.
 func (*MergeRangesResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{49}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *MergeRangesResponse) GetRanges() []*RangeState {
@@ -4004,7 +4084,7 @@ type RangeState struct {
 
 func (x *RangeState) Reset() {
 	*x = RangeState{}
-	mi := &file_leat_v1_admin_proto_msgTypes[50]
+	mi := &file_leat_v1_admin_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4016,7 +4096,7 @@ func (x *RangeState) String() string {
 func (*RangeState) ProtoMessage() {}
 
 func (x *RangeState) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[50]
+	mi := &file_leat_v1_admin_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4029,7 +4109,7 @@ func (x *RangeState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RangeState.ProtoReflect.Descriptor instead.
 func (*RangeState) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{50}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *RangeState) GetId() uint64 {
@@ -4138,7 +4218,7 @@ type Place struct {
 
 func (x *Place) Reset() {
 	*x = Place{}
-	mi := &file_leat_v1_admin_proto_msgTypes[51]
+	mi := &file_leat_v1_admin_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4150,7 +4230,7 @@ func (x *Place) String() string {
 func (*Place) ProtoMessage() {}
 
 func (x *Place) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[51]
+	mi := &file_leat_v1_admin_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4163,7 +4243,7 @@ func (x *Place) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Place.ProtoReflect.Descriptor instead.
 func (*Place) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{51}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Place) GetAt() isPlace_At {
@@ -4240,7 +4320,7 @@ type ReplayScope struct {
 
 func (x *ReplayScope) Reset() {
 	*x = ReplayScope{}
-	mi := &file_leat_v1_admin_proto_msgTypes[52]
+	mi := &file_leat_v1_admin_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4252,7 +4332,7 @@ func (x *ReplayScope) String() string {
 func (*ReplayScope) ProtoMessage() {}
 
 func (x *ReplayScope) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[52]
+	mi := &file_leat_v1_admin_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4265,7 +4345,7 @@ func (x *ReplayScope) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayScope.ProtoReflect.Descriptor instead.
 func (*ReplayScope) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{52}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ReplayScope) GetTables() []string {
@@ -4310,7 +4390,7 @@ type ReplayRange struct {
 
 func (x *ReplayRange) Reset() {
 	*x = ReplayRange{}
-	mi := &file_leat_v1_admin_proto_msgTypes[53]
+	mi := &file_leat_v1_admin_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4322,7 +4402,7 @@ func (x *ReplayRange) String() string {
 func (*ReplayRange) ProtoMessage() {}
 
 func (x *ReplayRange) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[53]
+	mi := &file_leat_v1_admin_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4335,7 +4415,7 @@ func (x *ReplayRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayRange.ProtoReflect.Descriptor instead.
 func (*ReplayRange) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{53}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ReplayRange) GetId() uint64 {
@@ -4386,7 +4466,7 @@ type ReplayRequest struct {
 
 func (x *ReplayRequest) Reset() {
 	*x = ReplayRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[54]
+	mi := &file_leat_v1_admin_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4398,7 +4478,7 @@ func (x *ReplayRequest) String() string {
 func (*ReplayRequest) ProtoMessage() {}
 
 func (x *ReplayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[54]
+	mi := &file_leat_v1_admin_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4411,7 +4491,7 @@ func (x *ReplayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayRequest.ProtoReflect.Descriptor instead.
 func (*ReplayRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{54}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ReplayRequest) GetSubscription() string {
@@ -4474,7 +4554,7 @@ type ReplayResponse struct {
 
 func (x *ReplayResponse) Reset() {
 	*x = ReplayResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[55]
+	mi := &file_leat_v1_admin_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4486,7 +4566,7 @@ func (x *ReplayResponse) String() string {
 func (*ReplayResponse) ProtoMessage() {}
 
 func (x *ReplayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[55]
+	mi := &file_leat_v1_admin_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4499,7 +4579,7 @@ func (x *ReplayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayResponse.ProtoReflect.Descriptor instead.
 func (*ReplayResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{55}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ReplayResponse) GetPlan() *ReplayPlan {
@@ -4539,7 +4619,7 @@ type ReplayPlan struct {
 
 func (x *ReplayPlan) Reset() {
 	*x = ReplayPlan{}
-	mi := &file_leat_v1_admin_proto_msgTypes[56]
+	mi := &file_leat_v1_admin_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4551,7 +4631,7 @@ func (x *ReplayPlan) String() string {
 func (*ReplayPlan) ProtoMessage() {}
 
 func (x *ReplayPlan) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[56]
+	mi := &file_leat_v1_admin_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4564,7 +4644,7 @@ func (x *ReplayPlan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayPlan.ProtoReflect.Descriptor instead.
 func (*ReplayPlan) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{56}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ReplayPlan) GetFrom() uint64 {
@@ -4651,7 +4731,7 @@ type JobsRequest struct {
 
 func (x *JobsRequest) Reset() {
 	*x = JobsRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[57]
+	mi := &file_leat_v1_admin_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4663,7 +4743,7 @@ func (x *JobsRequest) String() string {
 func (*JobsRequest) ProtoMessage() {}
 
 func (x *JobsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[57]
+	mi := &file_leat_v1_admin_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4676,7 +4756,7 @@ func (x *JobsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobsRequest.ProtoReflect.Descriptor instead.
 func (*JobsRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{57}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *JobsRequest) GetSubscription() string {
@@ -4709,7 +4789,7 @@ type JobsResponse struct {
 
 func (x *JobsResponse) Reset() {
 	*x = JobsResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[58]
+	mi := &file_leat_v1_admin_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4721,7 +4801,7 @@ func (x *JobsResponse) String() string {
 func (*JobsResponse) ProtoMessage() {}
 
 func (x *JobsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[58]
+	mi := &file_leat_v1_admin_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4734,7 +4814,7 @@ func (x *JobsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobsResponse.ProtoReflect.Descriptor instead.
 func (*JobsResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{58}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *JobsResponse) GetJobs() []*Job {
@@ -4780,7 +4860,7 @@ type Job struct {
 
 func (x *Job) Reset() {
 	*x = Job{}
-	mi := &file_leat_v1_admin_proto_msgTypes[59]
+	mi := &file_leat_v1_admin_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4792,7 +4872,7 @@ func (x *Job) String() string {
 func (*Job) ProtoMessage() {}
 
 func (x *Job) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[59]
+	mi := &file_leat_v1_admin_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4805,7 +4885,7 @@ func (x *Job) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Job.ProtoReflect.Descriptor instead.
 func (*Job) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{59}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *Job) GetId() string {
@@ -4944,7 +5024,7 @@ type PauseJobRequest struct {
 
 func (x *PauseJobRequest) Reset() {
 	*x = PauseJobRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[60]
+	mi := &file_leat_v1_admin_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4956,7 +5036,7 @@ func (x *PauseJobRequest) String() string {
 func (*PauseJobRequest) ProtoMessage() {}
 
 func (x *PauseJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[60]
+	mi := &file_leat_v1_admin_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4969,7 +5049,7 @@ func (x *PauseJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseJobRequest.ProtoReflect.Descriptor instead.
 func (*PauseJobRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{60}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *PauseJobRequest) GetId() string {
@@ -4995,7 +5075,7 @@ type PauseJobResponse struct {
 
 func (x *PauseJobResponse) Reset() {
 	*x = PauseJobResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[61]
+	mi := &file_leat_v1_admin_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5007,7 +5087,7 @@ func (x *PauseJobResponse) String() string {
 func (*PauseJobResponse) ProtoMessage() {}
 
 func (x *PauseJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[61]
+	mi := &file_leat_v1_admin_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5020,7 +5100,7 @@ func (x *PauseJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseJobResponse.ProtoReflect.Descriptor instead.
 func (*PauseJobResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{61}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *PauseJobResponse) GetJob() *Job {
@@ -5039,7 +5119,7 @@ type ResumeJobRequest struct {
 
 func (x *ResumeJobRequest) Reset() {
 	*x = ResumeJobRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[62]
+	mi := &file_leat_v1_admin_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5051,7 +5131,7 @@ func (x *ResumeJobRequest) String() string {
 func (*ResumeJobRequest) ProtoMessage() {}
 
 func (x *ResumeJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[62]
+	mi := &file_leat_v1_admin_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5064,7 +5144,7 @@ func (x *ResumeJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeJobRequest.ProtoReflect.Descriptor instead.
 func (*ResumeJobRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{62}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ResumeJobRequest) GetId() string {
@@ -5083,7 +5163,7 @@ type ResumeJobResponse struct {
 
 func (x *ResumeJobResponse) Reset() {
 	*x = ResumeJobResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[63]
+	mi := &file_leat_v1_admin_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5095,7 +5175,7 @@ func (x *ResumeJobResponse) String() string {
 func (*ResumeJobResponse) ProtoMessage() {}
 
 func (x *ResumeJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[63]
+	mi := &file_leat_v1_admin_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5108,7 +5188,7 @@ func (x *ResumeJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeJobResponse.ProtoReflect.Descriptor instead.
 func (*ResumeJobResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{63}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *ResumeJobResponse) GetJob() *Job {
@@ -5128,7 +5208,7 @@ type CancelJobRequest struct {
 
 func (x *CancelJobRequest) Reset() {
 	*x = CancelJobRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[64]
+	mi := &file_leat_v1_admin_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5140,7 +5220,7 @@ func (x *CancelJobRequest) String() string {
 func (*CancelJobRequest) ProtoMessage() {}
 
 func (x *CancelJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[64]
+	mi := &file_leat_v1_admin_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5153,7 +5233,7 @@ func (x *CancelJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelJobRequest.ProtoReflect.Descriptor instead.
 func (*CancelJobRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{64}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *CancelJobRequest) GetId() string {
@@ -5179,7 +5259,7 @@ type CancelJobResponse struct {
 
 func (x *CancelJobResponse) Reset() {
 	*x = CancelJobResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[65]
+	mi := &file_leat_v1_admin_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5191,7 +5271,7 @@ func (x *CancelJobResponse) String() string {
 func (*CancelJobResponse) ProtoMessage() {}
 
 func (x *CancelJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[65]
+	mi := &file_leat_v1_admin_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5204,7 +5284,7 @@ func (x *CancelJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelJobResponse.ProtoReflect.Descriptor instead.
 func (*CancelJobResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{65}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *CancelJobResponse) GetJob() *Job {
@@ -5220,7 +5300,7 @@ const file_leat_v1_admin_proto_rawDesc = "" +
 	"\n" +
 	"\x13leat/v1/admin.proto\x12\aleat.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"#\n" +
 	"\rStatusRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"\x9a\x02\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\xc8\x02\n" +
 	"\x0eStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x124\n" +
 	"\astarted\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x12/\n" +
@@ -5228,7 +5308,13 @@ const file_leat_v1_admin_proto_rawDesc = "" +
 	"\rsubscriptions\x18\x04 \x03(\v2\x1b.leat.v1.SubscriptionStatusR\rsubscriptions\x12#\n" +
 	"\rmemory_budget\x18\x05 \x01(\x04R\fmemoryBudget\x12\x1f\n" +
 	"\vmemory_used\x18\x06 \x01(\x04R\n" +
-	"memoryUsed\"\xee\x03\n" +
+	"memoryUsed\x12,\n" +
+	"\x05turns\x18\a \x03(\v2\x16.leat.v1.PriorityTurnsR\x05turns\"\x88\x01\n" +
+	"\rPriorityTurns\x12\x1a\n" +
+	"\bpriority\x18\x01 \x01(\tR\bpriority\x12\x14\n" +
+	"\x05taken\x18\x02 \x01(\x04R\x05taken\x12\x16\n" +
+	"\x06waited\x18\x03 \x01(\x04R\x06waited\x12-\n" +
+	"\x04wait\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04wait\"\xee\x03\n" +
 	"\x0eSourcePressure\x12\x18\n" +
 	"\areading\x18\x01 \x01(\x01R\areading\x12\x1a\n" +
 	"\bsnapshot\x18\x02 \x01(\x01R\bsnapshot\x12\x16\n" +
@@ -5668,196 +5754,199 @@ func file_leat_v1_admin_proto_rawDescGZIP() []byte {
 	return file_leat_v1_admin_proto_rawDescData
 }
 
-var file_leat_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 66)
+var file_leat_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 67)
 var file_leat_v1_admin_proto_goTypes = []any{
 	(*StatusRequest)(nil),         // 0: leat.v1.StatusRequest
 	(*StatusResponse)(nil),        // 1: leat.v1.StatusResponse
-	(*SourcePressure)(nil),        // 2: leat.v1.SourcePressure
-	(*SourceStatus)(nil),          // 3: leat.v1.SourceStatus
-	(*Wait)(nil),                  // 4: leat.v1.Wait
-	(*Notice)(nil),                // 5: leat.v1.Notice
-	(*SubscriptionStatus)(nil),    // 6: leat.v1.SubscriptionStatus
-	(*Laggard)(nil),               // 7: leat.v1.Laggard
-	(*Lane)(nil),                  // 8: leat.v1.Lane
-	(*Host)(nil),                  // 9: leat.v1.Host
-	(*PlanRequest)(nil),           // 10: leat.v1.PlanRequest
-	(*Change)(nil),                // 11: leat.v1.Change
-	(*PlanResponse)(nil),          // 12: leat.v1.PlanResponse
-	(*ApplyRequest)(nil),          // 13: leat.v1.ApplyRequest
-	(*ApplyResponse)(nil),         // 14: leat.v1.ApplyResponse
-	(*PauseRequest)(nil),          // 15: leat.v1.PauseRequest
-	(*PauseResponse)(nil),         // 16: leat.v1.PauseResponse
-	(*ResumeRequest)(nil),         // 17: leat.v1.ResumeRequest
-	(*ResumeResponse)(nil),        // 18: leat.v1.ResumeResponse
-	(*SeekRequest)(nil),           // 19: leat.v1.SeekRequest
-	(*SeekResponse)(nil),          // 20: leat.v1.SeekResponse
-	(*ParkedRequest)(nil),         // 21: leat.v1.ParkedRequest
-	(*ParkedResponse)(nil),        // 22: leat.v1.ParkedResponse
-	(*Skipped)(nil),               // 23: leat.v1.Skipped
-	(*DeadLetter)(nil),            // 24: leat.v1.DeadLetter
-	(*Attempt)(nil),               // 25: leat.v1.Attempt
-	(*RemoveSourceRequest)(nil),   // 26: leat.v1.RemoveSourceRequest
-	(*RemoveSourceResponse)(nil),  // 27: leat.v1.RemoveSourceResponse
-	(*TailRequest)(nil),           // 28: leat.v1.TailRequest
-	(*TailResponse)(nil),          // 29: leat.v1.TailResponse
-	(*ParkedKey)(nil),             // 30: leat.v1.ParkedKey
-	(*RedriveRequest)(nil),        // 31: leat.v1.RedriveRequest
-	(*RedriveResponse)(nil),       // 32: leat.v1.RedriveResponse
-	(*DiscardRequest)(nil),        // 33: leat.v1.DiscardRequest
-	(*DiscardResponse)(nil),       // 34: leat.v1.DiscardResponse
-	(*AuditLogRequest)(nil),       // 35: leat.v1.AuditLogRequest
-	(*AuditLogResponse)(nil),      // 36: leat.v1.AuditLogResponse
-	(*AuditEntry)(nil),            // 37: leat.v1.AuditEntry
-	(*ExplainRequest)(nil),        // 38: leat.v1.ExplainRequest
-	(*ExplainResponse)(nil),       // 39: leat.v1.ExplainResponse
-	(*Explained)(nil),             // 40: leat.v1.Explained
-	(*ThrottleRequest)(nil),       // 41: leat.v1.ThrottleRequest
-	(*ThrottleResponse)(nil),      // 42: leat.v1.ThrottleResponse
-	(*ThrottleState)(nil),         // 43: leat.v1.ThrottleState
-	(*RangesRequest)(nil),         // 44: leat.v1.RangesRequest
-	(*RangesResponse)(nil),        // 45: leat.v1.RangesResponse
-	(*SplitRangeRequest)(nil),     // 46: leat.v1.SplitRangeRequest
-	(*SplitRangeResponse)(nil),    // 47: leat.v1.SplitRangeResponse
-	(*MergeRangesRequest)(nil),    // 48: leat.v1.MergeRangesRequest
-	(*MergeRangesResponse)(nil),   // 49: leat.v1.MergeRangesResponse
-	(*RangeState)(nil),            // 50: leat.v1.RangeState
-	(*Place)(nil),                 // 51: leat.v1.Place
-	(*ReplayScope)(nil),           // 52: leat.v1.ReplayScope
-	(*ReplayRange)(nil),           // 53: leat.v1.ReplayRange
-	(*ReplayRequest)(nil),         // 54: leat.v1.ReplayRequest
-	(*ReplayResponse)(nil),        // 55: leat.v1.ReplayResponse
-	(*ReplayPlan)(nil),            // 56: leat.v1.ReplayPlan
-	(*JobsRequest)(nil),           // 57: leat.v1.JobsRequest
-	(*JobsResponse)(nil),          // 58: leat.v1.JobsResponse
-	(*Job)(nil),                   // 59: leat.v1.Job
-	(*PauseJobRequest)(nil),       // 60: leat.v1.PauseJobRequest
-	(*PauseJobResponse)(nil),      // 61: leat.v1.PauseJobResponse
-	(*ResumeJobRequest)(nil),      // 62: leat.v1.ResumeJobRequest
-	(*ResumeJobResponse)(nil),     // 63: leat.v1.ResumeJobResponse
-	(*CancelJobRequest)(nil),      // 64: leat.v1.CancelJobRequest
-	(*CancelJobResponse)(nil),     // 65: leat.v1.CancelJobResponse
-	(*timestamppb.Timestamp)(nil), // 66: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 67: google.protobuf.Duration
+	(*PriorityTurns)(nil),         // 2: leat.v1.PriorityTurns
+	(*SourcePressure)(nil),        // 3: leat.v1.SourcePressure
+	(*SourceStatus)(nil),          // 4: leat.v1.SourceStatus
+	(*Wait)(nil),                  // 5: leat.v1.Wait
+	(*Notice)(nil),                // 6: leat.v1.Notice
+	(*SubscriptionStatus)(nil),    // 7: leat.v1.SubscriptionStatus
+	(*Laggard)(nil),               // 8: leat.v1.Laggard
+	(*Lane)(nil),                  // 9: leat.v1.Lane
+	(*Host)(nil),                  // 10: leat.v1.Host
+	(*PlanRequest)(nil),           // 11: leat.v1.PlanRequest
+	(*Change)(nil),                // 12: leat.v1.Change
+	(*PlanResponse)(nil),          // 13: leat.v1.PlanResponse
+	(*ApplyRequest)(nil),          // 14: leat.v1.ApplyRequest
+	(*ApplyResponse)(nil),         // 15: leat.v1.ApplyResponse
+	(*PauseRequest)(nil),          // 16: leat.v1.PauseRequest
+	(*PauseResponse)(nil),         // 17: leat.v1.PauseResponse
+	(*ResumeRequest)(nil),         // 18: leat.v1.ResumeRequest
+	(*ResumeResponse)(nil),        // 19: leat.v1.ResumeResponse
+	(*SeekRequest)(nil),           // 20: leat.v1.SeekRequest
+	(*SeekResponse)(nil),          // 21: leat.v1.SeekResponse
+	(*ParkedRequest)(nil),         // 22: leat.v1.ParkedRequest
+	(*ParkedResponse)(nil),        // 23: leat.v1.ParkedResponse
+	(*Skipped)(nil),               // 24: leat.v1.Skipped
+	(*DeadLetter)(nil),            // 25: leat.v1.DeadLetter
+	(*Attempt)(nil),               // 26: leat.v1.Attempt
+	(*RemoveSourceRequest)(nil),   // 27: leat.v1.RemoveSourceRequest
+	(*RemoveSourceResponse)(nil),  // 28: leat.v1.RemoveSourceResponse
+	(*TailRequest)(nil),           // 29: leat.v1.TailRequest
+	(*TailResponse)(nil),          // 30: leat.v1.TailResponse
+	(*ParkedKey)(nil),             // 31: leat.v1.ParkedKey
+	(*RedriveRequest)(nil),        // 32: leat.v1.RedriveRequest
+	(*RedriveResponse)(nil),       // 33: leat.v1.RedriveResponse
+	(*DiscardRequest)(nil),        // 34: leat.v1.DiscardRequest
+	(*DiscardResponse)(nil),       // 35: leat.v1.DiscardResponse
+	(*AuditLogRequest)(nil),       // 36: leat.v1.AuditLogRequest
+	(*AuditLogResponse)(nil),      // 37: leat.v1.AuditLogResponse
+	(*AuditEntry)(nil),            // 38: leat.v1.AuditEntry
+	(*ExplainRequest)(nil),        // 39: leat.v1.ExplainRequest
+	(*ExplainResponse)(nil),       // 40: leat.v1.ExplainResponse
+	(*Explained)(nil),             // 41: leat.v1.Explained
+	(*ThrottleRequest)(nil),       // 42: leat.v1.ThrottleRequest
+	(*ThrottleResponse)(nil),      // 43: leat.v1.ThrottleResponse
+	(*ThrottleState)(nil),         // 44: leat.v1.ThrottleState
+	(*RangesRequest)(nil),         // 45: leat.v1.RangesRequest
+	(*RangesResponse)(nil),        // 46: leat.v1.RangesResponse
+	(*SplitRangeRequest)(nil),     // 47: leat.v1.SplitRangeRequest
+	(*SplitRangeResponse)(nil),    // 48: leat.v1.SplitRangeResponse
+	(*MergeRangesRequest)(nil),    // 49: leat.v1.MergeRangesRequest
+	(*MergeRangesResponse)(nil),   // 50: leat.v1.MergeRangesResponse
+	(*RangeState)(nil),            // 51: leat.v1.RangeState
+	(*Place)(nil),                 // 52: leat.v1.Place
+	(*ReplayScope)(nil),           // 53: leat.v1.ReplayScope
+	(*ReplayRange)(nil),           // 54: leat.v1.ReplayRange
+	(*ReplayRequest)(nil),         // 55: leat.v1.ReplayRequest
+	(*ReplayResponse)(nil),        // 56: leat.v1.ReplayResponse
+	(*ReplayPlan)(nil),            // 57: leat.v1.ReplayPlan
+	(*JobsRequest)(nil),           // 58: leat.v1.JobsRequest
+	(*JobsResponse)(nil),          // 59: leat.v1.JobsResponse
+	(*Job)(nil),                   // 60: leat.v1.Job
+	(*PauseJobRequest)(nil),       // 61: leat.v1.PauseJobRequest
+	(*PauseJobResponse)(nil),      // 62: leat.v1.PauseJobResponse
+	(*ResumeJobRequest)(nil),      // 63: leat.v1.ResumeJobRequest
+	(*ResumeJobResponse)(nil),     // 64: leat.v1.ResumeJobResponse
+	(*CancelJobRequest)(nil),      // 65: leat.v1.CancelJobRequest
+	(*CancelJobResponse)(nil),     // 66: leat.v1.CancelJobResponse
+	(*timestamppb.Timestamp)(nil), // 67: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 68: google.protobuf.Duration
 }
 var file_leat_v1_admin_proto_depIdxs = []int32{
-	66, // 0: leat.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
-	3,  // 1: leat.v1.StatusResponse.sources:type_name -> leat.v1.SourceStatus
-	6,  // 2: leat.v1.StatusResponse.subscriptions:type_name -> leat.v1.SubscriptionStatus
-	67, // 3: leat.v1.SourcePressure.time_to_loss:type_name -> google.protobuf.Duration
-	67, // 4: leat.v1.SourcePressure.time_to_drain:type_name -> google.protobuf.Duration
-	67, // 5: leat.v1.SourcePressure.replica_lag:type_name -> google.protobuf.Duration
-	66, // 6: leat.v1.SourceStatus.since:type_name -> google.protobuf.Timestamp
-	5,  // 7: leat.v1.SourceStatus.notices:type_name -> leat.v1.Notice
-	67, // 8: leat.v1.SourceStatus.lag:type_name -> google.protobuf.Duration
-	43, // 9: leat.v1.SourceStatus.throttles:type_name -> leat.v1.ThrottleState
-	2,  // 10: leat.v1.SourceStatus.pressure:type_name -> leat.v1.SourcePressure
-	4,  // 11: leat.v1.SourceStatus.waits:type_name -> leat.v1.Wait
-	66, // 12: leat.v1.Wait.until:type_name -> google.protobuf.Timestamp
-	66, // 13: leat.v1.Notice.time:type_name -> google.protobuf.Timestamp
-	66, // 14: leat.v1.SubscriptionStatus.until:type_name -> google.protobuf.Timestamp
-	67, // 15: leat.v1.SubscriptionStatus.lag:type_name -> google.protobuf.Duration
-	43, // 16: leat.v1.SubscriptionStatus.throttles:type_name -> leat.v1.ThrottleState
-	7,  // 17: leat.v1.SubscriptionStatus.laggard:type_name -> leat.v1.Laggard
-	4,  // 18: leat.v1.SubscriptionStatus.waits:type_name -> leat.v1.Wait
-	8,  // 19: leat.v1.SubscriptionStatus.lanes:type_name -> leat.v1.Lane
-	9,  // 20: leat.v1.SubscriptionStatus.hosts:type_name -> leat.v1.Host
-	67, // 21: leat.v1.Laggard.time_to_loss:type_name -> google.protobuf.Duration
-	67, // 22: leat.v1.Laggard.time_to_catch_up:type_name -> google.protobuf.Duration
-	67, // 23: leat.v1.Lane.lag:type_name -> google.protobuf.Duration
-	66, // 24: leat.v1.Host.until:type_name -> google.protobuf.Timestamp
-	11, // 25: leat.v1.PlanResponse.changes:type_name -> leat.v1.Change
-	11, // 26: leat.v1.ApplyResponse.changes:type_name -> leat.v1.Change
-	66, // 27: leat.v1.SeekRequest.time:type_name -> google.protobuf.Timestamp
-	24, // 28: leat.v1.ParkedResponse.dead:type_name -> leat.v1.DeadLetter
-	23, // 29: leat.v1.ParkedResponse.skipped:type_name -> leat.v1.Skipped
-	30, // 30: leat.v1.ParkedResponse.parked:type_name -> leat.v1.ParkedKey
-	66, // 31: leat.v1.Skipped.time:type_name -> google.protobuf.Timestamp
-	66, // 32: leat.v1.DeadLetter.time:type_name -> google.protobuf.Timestamp
-	25, // 33: leat.v1.DeadLetter.attempts:type_name -> leat.v1.Attempt
-	66, // 34: leat.v1.Attempt.time:type_name -> google.protobuf.Timestamp
-	67, // 35: leat.v1.Attempt.took:type_name -> google.protobuf.Duration
-	66, // 36: leat.v1.TailRequest.time:type_name -> google.protobuf.Timestamp
-	66, // 37: leat.v1.ParkedKey.since:type_name -> google.protobuf.Timestamp
-	66, // 38: leat.v1.AuditLogRequest.since:type_name -> google.protobuf.Timestamp
-	37, // 39: leat.v1.AuditLogResponse.entries:type_name -> leat.v1.AuditEntry
-	66, // 40: leat.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
-	40, // 41: leat.v1.ExplainResponse.events:type_name -> leat.v1.Explained
-	66, // 42: leat.v1.Explained.committed:type_name -> google.protobuf.Timestamp
-	66, // 43: leat.v1.Explained.until:type_name -> google.protobuf.Timestamp
-	25, // 44: leat.v1.Explained.attempts:type_name -> leat.v1.Attempt
-	67, // 45: leat.v1.ThrottleRequest.duration:type_name -> google.protobuf.Duration
-	43, // 46: leat.v1.ThrottleResponse.throttles:type_name -> leat.v1.ThrottleState
-	66, // 47: leat.v1.ThrottleState.since:type_name -> google.protobuf.Timestamp
-	66, // 48: leat.v1.ThrottleState.until:type_name -> google.protobuf.Timestamp
-	50, // 49: leat.v1.RangesResponse.ranges:type_name -> leat.v1.RangeState
-	50, // 50: leat.v1.SplitRangeResponse.ranges:type_name -> leat.v1.RangeState
-	50, // 51: leat.v1.MergeRangesResponse.ranges:type_name -> leat.v1.RangeState
-	66, // 52: leat.v1.Place.time:type_name -> google.protobuf.Timestamp
-	53, // 53: leat.v1.ReplayScope.ranges:type_name -> leat.v1.ReplayRange
-	51, // 54: leat.v1.ReplayRequest.from:type_name -> leat.v1.Place
-	51, // 55: leat.v1.ReplayRequest.to:type_name -> leat.v1.Place
-	52, // 56: leat.v1.ReplayRequest.scope:type_name -> leat.v1.ReplayScope
-	56, // 57: leat.v1.ReplayResponse.plan:type_name -> leat.v1.ReplayPlan
-	59, // 58: leat.v1.ReplayResponse.job:type_name -> leat.v1.Job
-	66, // 59: leat.v1.ReplayPlan.oldest:type_name -> google.protobuf.Timestamp
-	66, // 60: leat.v1.ReplayPlan.newest:type_name -> google.protobuf.Timestamp
-	67, // 61: leat.v1.ReplayPlan.takes:type_name -> google.protobuf.Duration
-	59, // 62: leat.v1.JobsResponse.jobs:type_name -> leat.v1.Job
-	66, // 63: leat.v1.Job.created:type_name -> google.protobuf.Timestamp
-	66, // 64: leat.v1.Job.ended:type_name -> google.protobuf.Timestamp
-	67, // 65: leat.v1.Job.left:type_name -> google.protobuf.Duration
-	59, // 66: leat.v1.PauseJobResponse.job:type_name -> leat.v1.Job
-	59, // 67: leat.v1.ResumeJobResponse.job:type_name -> leat.v1.Job
-	59, // 68: leat.v1.CancelJobResponse.job:type_name -> leat.v1.Job
-	0,  // 69: leat.v1.AdminService.Status:input_type -> leat.v1.StatusRequest
-	10, // 70: leat.v1.AdminService.Plan:input_type -> leat.v1.PlanRequest
-	13, // 71: leat.v1.AdminService.Apply:input_type -> leat.v1.ApplyRequest
-	15, // 72: leat.v1.AdminService.Pause:input_type -> leat.v1.PauseRequest
-	17, // 73: leat.v1.AdminService.Resume:input_type -> leat.v1.ResumeRequest
-	19, // 74: leat.v1.AdminService.Seek:input_type -> leat.v1.SeekRequest
-	21, // 75: leat.v1.AdminService.Parked:input_type -> leat.v1.ParkedRequest
-	26, // 76: leat.v1.AdminService.RemoveSource:input_type -> leat.v1.RemoveSourceRequest
-	28, // 77: leat.v1.AdminService.Tail:input_type -> leat.v1.TailRequest
-	31, // 78: leat.v1.AdminService.Redrive:input_type -> leat.v1.RedriveRequest
-	33, // 79: leat.v1.AdminService.Discard:input_type -> leat.v1.DiscardRequest
-	35, // 80: leat.v1.AdminService.AuditLog:input_type -> leat.v1.AuditLogRequest
-	38, // 81: leat.v1.AdminService.Explain:input_type -> leat.v1.ExplainRequest
-	41, // 82: leat.v1.AdminService.Throttle:input_type -> leat.v1.ThrottleRequest
-	44, // 83: leat.v1.AdminService.Ranges:input_type -> leat.v1.RangesRequest
-	46, // 84: leat.v1.AdminService.SplitRange:input_type -> leat.v1.SplitRangeRequest
-	48, // 85: leat.v1.AdminService.MergeRanges:input_type -> leat.v1.MergeRangesRequest
-	54, // 86: leat.v1.AdminService.Replay:input_type -> leat.v1.ReplayRequest
-	57, // 87: leat.v1.AdminService.Jobs:input_type -> leat.v1.JobsRequest
-	60, // 88: leat.v1.AdminService.PauseJob:input_type -> leat.v1.PauseJobRequest
-	62, // 89: leat.v1.AdminService.ResumeJob:input_type -> leat.v1.ResumeJobRequest
-	64, // 90: leat.v1.AdminService.CancelJob:input_type -> leat.v1.CancelJobRequest
-	1,  // 91: leat.v1.AdminService.Status:output_type -> leat.v1.StatusResponse
-	12, // 92: leat.v1.AdminService.Plan:output_type -> leat.v1.PlanResponse
-	14, // 93: leat.v1.AdminService.Apply:output_type -> leat.v1.ApplyResponse
-	16, // 94: leat.v1.AdminService.Pause:output_type -> leat.v1.PauseResponse
-	18, // 95: leat.v1.AdminService.Resume:output_type -> leat.v1.ResumeResponse
-	20, // 96: leat.v1.AdminService.Seek:output_type -> leat.v1.SeekResponse
-	22, // 97: leat.v1.AdminService.Parked:output_type -> leat.v1.ParkedResponse
-	27, // 98: leat.v1.AdminService.RemoveSource:output_type -> leat.v1.RemoveSourceResponse
-	29, // 99: leat.v1.AdminService.Tail:output_type -> leat.v1.TailResponse
-	32, // 100: leat.v1.AdminService.Redrive:output_type -> leat.v1.RedriveResponse
-	34, // 101: leat.v1.AdminService.Discard:output_type -> leat.v1.DiscardResponse
-	36, // 102: leat.v1.AdminService.AuditLog:output_type -> leat.v1.AuditLogResponse
-	39, // 103: leat.v1.AdminService.Explain:output_type -> leat.v1.ExplainResponse
-	42, // 104: leat.v1.AdminService.Throttle:output_type -> leat.v1.ThrottleResponse
-	45, // 105: leat.v1.AdminService.Ranges:output_type -> leat.v1.RangesResponse
-	47, // 106: leat.v1.AdminService.SplitRange:output_type -> leat.v1.SplitRangeResponse
-	49, // 107: leat.v1.AdminService.MergeRanges:output_type -> leat.v1.MergeRangesResponse
-	55, // 108: leat.v1.AdminService.Replay:output_type -> leat.v1.ReplayResponse
-	58, // 109: leat.v1.AdminService.Jobs:output_type -> leat.v1.JobsResponse
-	61, // 110: leat.v1.AdminService.PauseJob:output_type -> leat.v1.PauseJobResponse
-	63, // 111: leat.v1.AdminService.ResumeJob:output_type -> leat.v1.ResumeJobResponse
-	65, // 112: leat.v1.AdminService.CancelJob:output_type -> leat.v1.CancelJobResponse
-	91, // [91:113] is the sub-list for method output_type
-	69, // [69:91] is the sub-list for method input_type
-	69, // [69:69] is the sub-list for extension type_name
-	69, // [69:69] is the sub-list for extension extendee
-	0,  // [0:69] is the sub-list for field type_name
+	67, // 0: leat.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
+	4,  // 1: leat.v1.StatusResponse.sources:type_name -> leat.v1.SourceStatus
+	7,  // 2: leat.v1.StatusResponse.subscriptions:type_name -> leat.v1.SubscriptionStatus
+	2,  // 3: leat.v1.StatusResponse.turns:type_name -> leat.v1.PriorityTurns
+	68, // 4: leat.v1.PriorityTurns.wait:type_name -> google.protobuf.Duration
+	68, // 5: leat.v1.SourcePressure.time_to_loss:type_name -> google.protobuf.Duration
+	68, // 6: leat.v1.SourcePressure.time_to_drain:type_name -> google.protobuf.Duration
+	68, // 7: leat.v1.SourcePressure.replica_lag:type_name -> google.protobuf.Duration
+	67, // 8: leat.v1.SourceStatus.since:type_name -> google.protobuf.Timestamp
+	6,  // 9: leat.v1.SourceStatus.notices:type_name -> leat.v1.Notice
+	68, // 10: leat.v1.SourceStatus.lag:type_name -> google.protobuf.Duration
+	44, // 11: leat.v1.SourceStatus.throttles:type_name -> leat.v1.ThrottleState
+	3,  // 12: leat.v1.SourceStatus.pressure:type_name -> leat.v1.SourcePressure
+	5,  // 13: leat.v1.SourceStatus.waits:type_name -> leat.v1.Wait
+	67, // 14: leat.v1.Wait.until:type_name -> google.protobuf.Timestamp
+	67, // 15: leat.v1.Notice.time:type_name -> google.protobuf.Timestamp
+	67, // 16: leat.v1.SubscriptionStatus.until:type_name -> google.protobuf.Timestamp
+	68, // 17: leat.v1.SubscriptionStatus.lag:type_name -> google.protobuf.Duration
+	44, // 18: leat.v1.SubscriptionStatus.throttles:type_name -> leat.v1.ThrottleState
+	8,  // 19: leat.v1.SubscriptionStatus.laggard:type_name -> leat.v1.Laggard
+	5,  // 20: leat.v1.SubscriptionStatus.waits:type_name -> leat.v1.Wait
+	9,  // 21: leat.v1.SubscriptionStatus.lanes:type_name -> leat.v1.Lane
+	10, // 22: leat.v1.SubscriptionStatus.hosts:type_name -> leat.v1.Host
+	68, // 23: leat.v1.Laggard.time_to_loss:type_name -> google.protobuf.Duration
+	68, // 24: leat.v1.Laggard.time_to_catch_up:type_name -> google.protobuf.Duration
+	68, // 25: leat.v1.Lane.lag:type_name -> google.protobuf.Duration
+	67, // 26: leat.v1.Host.until:type_name -> google.protobuf.Timestamp
+	12, // 27: leat.v1.PlanResponse.changes:type_name -> leat.v1.Change
+	12, // 28: leat.v1.ApplyResponse.changes:type_name -> leat.v1.Change
+	67, // 29: leat.v1.SeekRequest.time:type_name -> google.protobuf.Timestamp
+	25, // 30: leat.v1.ParkedResponse.dead:type_name -> leat.v1.DeadLetter
+	24, // 31: leat.v1.ParkedResponse.skipped:type_name -> leat.v1.Skipped
+	31, // 32: leat.v1.ParkedResponse.parked:type_name -> leat.v1.ParkedKey
+	67, // 33: leat.v1.Skipped.time:type_name -> google.protobuf.Timestamp
+	67, // 34: leat.v1.DeadLetter.time:type_name -> google.protobuf.Timestamp
+	26, // 35: leat.v1.DeadLetter.attempts:type_name -> leat.v1.Attempt
+	67, // 36: leat.v1.Attempt.time:type_name -> google.protobuf.Timestamp
+	68, // 37: leat.v1.Attempt.took:type_name -> google.protobuf.Duration
+	67, // 38: leat.v1.TailRequest.time:type_name -> google.protobuf.Timestamp
+	67, // 39: leat.v1.ParkedKey.since:type_name -> google.protobuf.Timestamp
+	67, // 40: leat.v1.AuditLogRequest.since:type_name -> google.protobuf.Timestamp
+	38, // 41: leat.v1.AuditLogResponse.entries:type_name -> leat.v1.AuditEntry
+	67, // 42: leat.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	41, // 43: leat.v1.ExplainResponse.events:type_name -> leat.v1.Explained
+	67, // 44: leat.v1.Explained.committed:type_name -> google.protobuf.Timestamp
+	67, // 45: leat.v1.Explained.until:type_name -> google.protobuf.Timestamp
+	26, // 46: leat.v1.Explained.attempts:type_name -> leat.v1.Attempt
+	68, // 47: leat.v1.ThrottleRequest.duration:type_name -> google.protobuf.Duration
+	44, // 48: leat.v1.ThrottleResponse.throttles:type_name -> leat.v1.ThrottleState
+	67, // 49: leat.v1.ThrottleState.since:type_name -> google.protobuf.Timestamp
+	67, // 50: leat.v1.ThrottleState.until:type_name -> google.protobuf.Timestamp
+	51, // 51: leat.v1.RangesResponse.ranges:type_name -> leat.v1.RangeState
+	51, // 52: leat.v1.SplitRangeResponse.ranges:type_name -> leat.v1.RangeState
+	51, // 53: leat.v1.MergeRangesResponse.ranges:type_name -> leat.v1.RangeState
+	67, // 54: leat.v1.Place.time:type_name -> google.protobuf.Timestamp
+	54, // 55: leat.v1.ReplayScope.ranges:type_name -> leat.v1.ReplayRange
+	52, // 56: leat.v1.ReplayRequest.from:type_name -> leat.v1.Place
+	52, // 57: leat.v1.ReplayRequest.to:type_name -> leat.v1.Place
+	53, // 58: leat.v1.ReplayRequest.scope:type_name -> leat.v1.ReplayScope
+	57, // 59: leat.v1.ReplayResponse.plan:type_name -> leat.v1.ReplayPlan
+	60, // 60: leat.v1.ReplayResponse.job:type_name -> leat.v1.Job
+	67, // 61: leat.v1.ReplayPlan.oldest:type_name -> google.protobuf.Timestamp
+	67, // 62: leat.v1.ReplayPlan.newest:type_name -> google.protobuf.Timestamp
+	68, // 63: leat.v1.ReplayPlan.takes:type_name -> google.protobuf.Duration
+	60, // 64: leat.v1.JobsResponse.jobs:type_name -> leat.v1.Job
+	67, // 65: leat.v1.Job.created:type_name -> google.protobuf.Timestamp
+	67, // 66: leat.v1.Job.ended:type_name -> google.protobuf.Timestamp
+	68, // 67: leat.v1.Job.left:type_name -> google.protobuf.Duration
+	60, // 68: leat.v1.PauseJobResponse.job:type_name -> leat.v1.Job
+	60, // 69: leat.v1.ResumeJobResponse.job:type_name -> leat.v1.Job
+	60, // 70: leat.v1.CancelJobResponse.job:type_name -> leat.v1.Job
+	0,  // 71: leat.v1.AdminService.Status:input_type -> leat.v1.StatusRequest
+	11, // 72: leat.v1.AdminService.Plan:input_type -> leat.v1.PlanRequest
+	14, // 73: leat.v1.AdminService.Apply:input_type -> leat.v1.ApplyRequest
+	16, // 74: leat.v1.AdminService.Pause:input_type -> leat.v1.PauseRequest
+	18, // 75: leat.v1.AdminService.Resume:input_type -> leat.v1.ResumeRequest
+	20, // 76: leat.v1.AdminService.Seek:input_type -> leat.v1.SeekRequest
+	22, // 77: leat.v1.AdminService.Parked:input_type -> leat.v1.ParkedRequest
+	27, // 78: leat.v1.AdminService.RemoveSource:input_type -> leat.v1.RemoveSourceRequest
+	29, // 79: leat.v1.AdminService.Tail:input_type -> leat.v1.TailRequest
+	32, // 80: leat.v1.AdminService.Redrive:input_type -> leat.v1.RedriveRequest
+	34, // 81: leat.v1.AdminService.Discard:input_type -> leat.v1.DiscardRequest
+	36, // 82: leat.v1.AdminService.AuditLog:input_type -> leat.v1.AuditLogRequest
+	39, // 83: leat.v1.AdminService.Explain:input_type -> leat.v1.ExplainRequest
+	42, // 84: leat.v1.AdminService.Throttle:input_type -> leat.v1.ThrottleRequest
+	45, // 85: leat.v1.AdminService.Ranges:input_type -> leat.v1.RangesRequest
+	47, // 86: leat.v1.AdminService.SplitRange:input_type -> leat.v1.SplitRangeRequest
+	49, // 87: leat.v1.AdminService.MergeRanges:input_type -> leat.v1.MergeRangesRequest
+	55, // 88: leat.v1.AdminService.Replay:input_type -> leat.v1.ReplayRequest
+	58, // 89: leat.v1.AdminService.Jobs:input_type -> leat.v1.JobsRequest
+	61, // 90: leat.v1.AdminService.PauseJob:input_type -> leat.v1.PauseJobRequest
+	63, // 91: leat.v1.AdminService.ResumeJob:input_type -> leat.v1.ResumeJobRequest
+	65, // 92: leat.v1.AdminService.CancelJob:input_type -> leat.v1.CancelJobRequest
+	1,  // 93: leat.v1.AdminService.Status:output_type -> leat.v1.StatusResponse
+	13, // 94: leat.v1.AdminService.Plan:output_type -> leat.v1.PlanResponse
+	15, // 95: leat.v1.AdminService.Apply:output_type -> leat.v1.ApplyResponse
+	17, // 96: leat.v1.AdminService.Pause:output_type -> leat.v1.PauseResponse
+	19, // 97: leat.v1.AdminService.Resume:output_type -> leat.v1.ResumeResponse
+	21, // 98: leat.v1.AdminService.Seek:output_type -> leat.v1.SeekResponse
+	23, // 99: leat.v1.AdminService.Parked:output_type -> leat.v1.ParkedResponse
+	28, // 100: leat.v1.AdminService.RemoveSource:output_type -> leat.v1.RemoveSourceResponse
+	30, // 101: leat.v1.AdminService.Tail:output_type -> leat.v1.TailResponse
+	33, // 102: leat.v1.AdminService.Redrive:output_type -> leat.v1.RedriveResponse
+	35, // 103: leat.v1.AdminService.Discard:output_type -> leat.v1.DiscardResponse
+	37, // 104: leat.v1.AdminService.AuditLog:output_type -> leat.v1.AuditLogResponse
+	40, // 105: leat.v1.AdminService.Explain:output_type -> leat.v1.ExplainResponse
+	43, // 106: leat.v1.AdminService.Throttle:output_type -> leat.v1.ThrottleResponse
+	46, // 107: leat.v1.AdminService.Ranges:output_type -> leat.v1.RangesResponse
+	48, // 108: leat.v1.AdminService.SplitRange:output_type -> leat.v1.SplitRangeResponse
+	50, // 109: leat.v1.AdminService.MergeRanges:output_type -> leat.v1.MergeRangesResponse
+	56, // 110: leat.v1.AdminService.Replay:output_type -> leat.v1.ReplayResponse
+	59, // 111: leat.v1.AdminService.Jobs:output_type -> leat.v1.JobsResponse
+	62, // 112: leat.v1.AdminService.PauseJob:output_type -> leat.v1.PauseJobResponse
+	64, // 113: leat.v1.AdminService.ResumeJob:output_type -> leat.v1.ResumeJobResponse
+	66, // 114: leat.v1.AdminService.CancelJob:output_type -> leat.v1.CancelJobResponse
+	93, // [93:115] is the sub-list for method output_type
+	71, // [71:93] is the sub-list for method input_type
+	71, // [71:71] is the sub-list for extension type_name
+	71, // [71:71] is the sub-list for extension extendee
+	0,  // [0:71] is the sub-list for field type_name
 }
 
 func init() { file_leat_v1_admin_proto_init() }
@@ -5865,34 +5954,34 @@ func file_leat_v1_admin_proto_init() {
 	if File_leat_v1_admin_proto != nil {
 		return
 	}
-	file_leat_v1_admin_proto_msgTypes[2].OneofWrappers = []any{}
-	file_leat_v1_admin_proto_msgTypes[19].OneofWrappers = []any{
+	file_leat_v1_admin_proto_msgTypes[3].OneofWrappers = []any{}
+	file_leat_v1_admin_proto_msgTypes[20].OneofWrappers = []any{
 		(*SeekRequest_Latest)(nil),
 		(*SeekRequest_Offset)(nil),
 		(*SeekRequest_Time)(nil),
 	}
-	file_leat_v1_admin_proto_msgTypes[28].OneofWrappers = []any{
+	file_leat_v1_admin_proto_msgTypes[29].OneofWrappers = []any{
 		(*TailRequest_Latest)(nil),
 		(*TailRequest_Earliest)(nil),
 		(*TailRequest_Offset)(nil),
 		(*TailRequest_Time)(nil),
 	}
-	file_leat_v1_admin_proto_msgTypes[41].OneofWrappers = []any{}
-	file_leat_v1_admin_proto_msgTypes[46].OneofWrappers = []any{}
-	file_leat_v1_admin_proto_msgTypes[50].OneofWrappers = []any{}
-	file_leat_v1_admin_proto_msgTypes[51].OneofWrappers = []any{
+	file_leat_v1_admin_proto_msgTypes[42].OneofWrappers = []any{}
+	file_leat_v1_admin_proto_msgTypes[47].OneofWrappers = []any{}
+	file_leat_v1_admin_proto_msgTypes[51].OneofWrappers = []any{}
+	file_leat_v1_admin_proto_msgTypes[52].OneofWrappers = []any{
 		(*Place_Offset)(nil),
 		(*Place_Time)(nil),
 		(*Place_Position)(nil),
 	}
-	file_leat_v1_admin_proto_msgTypes[53].OneofWrappers = []any{}
+	file_leat_v1_admin_proto_msgTypes[54].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_leat_v1_admin_proto_rawDesc), len(file_leat_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   66,
+			NumMessages:   67,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

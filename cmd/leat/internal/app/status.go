@@ -44,6 +44,9 @@ func (s *Server) status() *leatv1.StatusResponse {
 	s.mu.Unlock()
 	r := &leatv1.StatusResponse{Version: s.o.Version, Started: timestamppb.New(s.started), MemoryBudget: uint64(s.o.Config.Memory)}
 	r.MemoryUsed, _ = telemetry.AnonymousMemory()
+	for _, c := range st.Gate.Classes {
+		r.Turns = append(r.Turns, &leatv1.PriorityTurns{Priority: c.Class.String(), Taken: c.Granted, Waited: c.Waited, Wait: durationpb.New(c.Wait)})
+	}
 	for _, x := range st.Sources {
 		p := s.sourceStatus(x)
 		p.LogFull, p.Throttles, p.Pressure, p.Disk = full[x.Name], s.throttles.SourceStates(x.Name, x.Verdict.Throttles), pressureOf(x), diskStages[x.Disk]

@@ -40,6 +40,8 @@ func newBackend() *backend {
 		{Key: `{"id":43}`, Partitionkey: "[78]", First: fmt.Sprintf("files-%d", base+300), Held: 1, Attempts: 1, Reason: "422 from search.internal", Since: at(-time.Minute)},
 	}, status: &leatv1.StatusResponse{
 		Version: "v0.0.1", Started: at(-3*time.Hour - 12*time.Minute), MemoryBudget: 512 << 20, MemoryUsed: 212 << 20,
+		Turns: []*leatv1.PriorityTurns{{Priority: "normal", Taken: 80_000, Waited: 20_000, Wait: durationpb.New(60 * time.Second)}, {Priority: "critical"},
+			{Priority: "low", Taken: 500}},
 		Sources: []*leatv1.SourceStatus{
 			{Name: "files", Kind: "postgres", State: "streaming", Since: at(-time.Hour), LogId: "6f1d2c3b-0000-4000-8000-000000000001",
 				Oldest: base, Next: base + 81204, Position: "0/16B3748", LogBytes: 1288490188, Tables: 12, EventsPerSecond: 1204.4, BytesPerSecond: 321000,

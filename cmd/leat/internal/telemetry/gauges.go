@@ -39,6 +39,7 @@ type gauges struct {
 	subscription                                        []gauge[*leatv1.SubscriptionStatus]
 	sourceState, subscriptionState, tables, quarantined *prometheus.Desc
 	laggard                                             *prometheus.Desc
+	turns, turnsWaited, turnsWait                       *prometheus.Desc
 }
 
 func newGauges(status *atomic.Pointer[func() *leatv1.StatusResponse]) *gauges {
@@ -97,6 +98,9 @@ func newGauges(status *atomic.Pointer[func() *leatv1.StatusResponse]) *gauges {
 		sourceState:       desc("leat_source_state", "1 for the state that the source is in.", "source", "state"),
 		subscriptionState: desc("leat_subscription_state", "1 for the state that the subscription is in.", "subscription", "state"),
 		laggard:           desc("leat_subscription_laggard", "1 for how near the subscription is to what retention removes.", "subscription", "stage"),
+		turns:             desc("leat_delivery_turns_total", "Deliveries that were encoded, by the priority of their subscription.", "priority"),
+		turnsWaited:       desc("leat_delivery_turns_waited_total", "Those of them that waited for their turn, since others used the CPU.", "priority"),
+		turnsWait:         desc("leat_delivery_turns_wait_seconds_total", "How long those waited, together.", "priority"),
 		tables:            desc("leat_source_quarantined_tables", "Tables whose rows do not enter the log.", "source"),
 		quarantined:       desc("leat_source_table_quarantined", "1 for a table whose rows do not enter the log; the first twenty of a source.", "source", "table"),
 	}
@@ -120,7 +124,7 @@ func (g *gauges) Describe(c chan<- *prometheus.Desc) {
 	for i := range g.subscription {
 		c <- g.subscription[i].desc
 	}
-	for _, d := range []*prometheus.Desc{g.sourceState, g.subscriptionState, g.tables, g.quarantined, g.laggard} {
+	for _, d := range []*prometheus.Desc{g.sourceState, g.subscriptionState, g.tables, g.quarantined, g.laggard, g.turns, g.turnsWaited, g.turnsWait} {
 		c <- d
 	}
 }
@@ -136,6 +140,11 @@ func (g *gauges) Collect(c chan<- prometheus.Metric) {
 		return
 	}
 	emit(c, g.whole, s)
+	for _, x := range s.GetTurns() {
+		c <- prometheus.MustNewConstMetric(g.turns, prometheus.CounterValue, float64(x.GetTaken()), x.GetPriority())
+		c <- prometheus.MustNewConstMetric(g.turnsWaited, prometheus.CounterValue, float64(x.GetWaited()), x.GetPriority())
+		c <- prometheus.MustNewConstMetric(g.turnsWait, prometheus.CounterValue, x.GetWait().AsDuration().Seconds(), x.GetPriority())
+	}
 	for i, x := range s.GetSources() {
 		if i >= maxNames {
 			break

@@ -53,6 +53,7 @@ func feed(o pipeline.Observer) {
 
 func status() *leatv1.StatusResponse {
 	s := &leatv1.StatusResponse{MemoryBudget: 512 << 20, Started: timestamppb.New(time.Unix(1e9, 0))}
+	s.Turns = append(s.Turns, &leatv1.PriorityTurns{Priority: "high", Taken: 9, Waited: 3, Wait: durationpb.New(1500 * time.Millisecond)})
 	src := &leatv1.SourceStatus{Name: "files", State: "streaming", Next: 42, Oldest: 7, Lag: durationpb.New(time.Second), LogFull: true}
 	for i := range maxTables + 5 {
 		src.Notices = append(src.Notices, &leatv1.Notice{Kind: "quarantined", Table: fmt.Sprint("public.t", i)})
@@ -119,6 +120,7 @@ func TestGauges(t *testing.T) {
 		`leat_subscription_state{state="other",subscription="search"} 1`,
 		fmt.Sprintf(`leat_source_quarantined_tables{source="files"} %d`, maxTables+5),
 		`leat_log_full{source="files"} 1`,
+		`leat_delivery_turns_wait_seconds_total{priority="high"} 1.5`,
 		`leat_log_next_offset{source="files"} 42`,
 		`leat_source_lag_seconds{source="files"} 1`,
 		`leat_subscription_lag_events{subscription="search"} 9`,

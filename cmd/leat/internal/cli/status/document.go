@@ -17,6 +17,15 @@ type statusDoc struct {
 	MemoryUsed    uint64            `json:"memory_used_bytes"`
 	Sources       []sourceDoc       `json:"sources"`
 	Subscriptions []subscriptionDoc `json:"subscriptions"`
+	// Turns of Deliveries by priority; only of those that some have.
+	Turns []turnsDoc `json:"turns,omitempty"`
+}
+
+type turnsDoc struct {
+	Priority    string  `json:"priority"`
+	Taken       uint64  `json:"taken"`
+	Waited      uint64  `json:"waited"`
+	WaitSeconds float64 `json:"wait_seconds"`
 }
 
 type sourceDoc struct {
@@ -141,6 +150,11 @@ func hostDocs(all []*leatv1.Host) (out []hostDoc) {
 func statusDocument(r *leatv1.StatusResponse) statusDoc {
 	d := statusDoc{Version: r.GetVersion(), Started: shell.Moment(r.GetStarted()), MemoryBudget: r.GetMemoryBudget(), MemoryUsed: r.GetMemoryUsed(),
 		Sources: []sourceDoc{}, Subscriptions: []subscriptionDoc{}}
+	for _, t := range r.GetTurns() {
+		if t.GetTaken() > 0 {
+			d.Turns = append(d.Turns, turnsDoc{t.GetPriority(), t.GetTaken(), t.GetWaited(), t.GetWait().AsDuration().Seconds()})
+		}
+	}
 	for _, s := range r.GetSources() {
 		one := sourceDoc{Name: s.GetName(), Kind: s.GetKind(), State: stateCell(s.GetState()).Text, Reason: s.GetReason(), Code: s.GetCode(),
 			Since: shell.Moment(s.GetSince()), Position: s.GetPosition(), LagSeconds: shell.Seconds(s.GetLag().AsDuration()),

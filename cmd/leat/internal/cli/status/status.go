@@ -66,7 +66,11 @@ func (a *commands) overview(s *shell.Server, r *leatv1.StatusResponse) {
 	if r.GetMemoryBudget() > 0 {
 		a.Out.Printf(", memory %s of %s", screen.Size(r.GetMemoryUsed()), screen.Size(r.GetMemoryBudget()))
 	}
-	a.Out.Printf("\n\n")
+	a.Out.Printf("\n")
+	if text := turnsText(nil, r.GetTurns()); text != "" {
+		a.Out.Printf("%s\n", text)
+	}
+	a.Out.Printf("\n")
 	if len(r.GetSources()) == 0 && len(r.GetSubscriptions()) == 0 {
 		a.Out.Printf("no sources, no subscriptions: see leat plan, leat apply\n")
 		return

@@ -60,6 +60,7 @@ func Top(app *shell.App) *cobra.Command {
 // seen is what one look at the server brought.
 type seen struct {
 	status *leatv1.StatusResponse
+	turns  []*leatv1.PriorityTurns // of the look before
 	jobs   []*leatv1.Job
 	at     time.Time
 	err    error // of a later look: the rest is that of the last good one
@@ -128,7 +129,7 @@ func (a *commands) look(ctx context.Context, s *shell.Server, was seen) seen {
 		was.err = err
 		return was
 	}
-	now := seen{status: st, at: a.Now()}
+	now := seen{status: st, turns: was.status.GetTurns(), at: a.Now()}
 	jobs, err := s.Jobs(ctx, connect.NewRequest(&leatv1.JobsRequest{}))
 	switch {
 	case err == nil:

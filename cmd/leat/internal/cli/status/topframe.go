@@ -25,6 +25,11 @@ func (a *commands) topFrame(to *screen.Screen, s *shell.Server, now seen, height
 	to.Printf("%s, %s\n", head, screen.Time(now.at))
 	left := height - 1
 	used := 1
+	if text := turnsText(now.turns, r.GetTurns()); text != "" {
+		to.Printf("%s\n", text)
+		left--
+		used++
+	}
 	if now.err != nil {
 		to.Printf("%s\n", to.Paint(screen.Red, "! no news since then: "+screen.Clean(firstLine(now.err))))
 		left--
