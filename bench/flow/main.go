@@ -38,7 +38,7 @@ type experiment struct {
 	do   func(ctx context.Context, r *rig) error
 }
 
-var experiments = []experiment{{"fanout", fanout}, {"step", step}, {"poison", poison}, {"outage", outage}, {"load", load}, {"replay", replay}}
+var experiments = []experiment{{"fanout", fanout}, {"step", step}, {"poison", poison}, {"outage", outage}, {"load", load}, {"replay", replay}, {"parks", parks}}
 
 func names() []string {
 	var all []string

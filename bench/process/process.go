@@ -118,6 +118,9 @@ func (s *Server) watch() {
 // CPU is what the process has used so far, user and system.
 func (s *Server) CPU() time.Duration { return CPUTime(s.cmd.Process.Pid) }
 
+// Anonymous is the memory that it has now, in bytes.
+func (s *Server) Anonymous() int64 { return anonymous(s.cmd.Process.Pid) }
+
 // Kill ends it as a crash would, without waiting for a subscriber that holds something.
 func (s *Server) Kill() (int64, error) {
 	close(s.stopWatch)

@@ -390,6 +390,9 @@ func (a *asideStore) PutParks(context.Context, []Park) error { return nil }
 // DeleteParks implements Store.
 func (a *asideStore) DeleteParks(context.Context, []Park) error { return nil }
 
+// EachPark implements Store.
+func (a *asideStore) EachPark(context.Context, string, string, func(*Park)) error { return nil }
+
 // Parks implements Store.
 func (a *asideStore) Parks(context.Context, string) ([]Park, error) { return nil, nil }
 

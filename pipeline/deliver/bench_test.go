@@ -159,7 +159,12 @@ func TestAParkTakesLittleMemory(t *testing.T) {
 // fresh returns parks that share no memory with what is stored, as a database does.
 type fresh struct{ *memory }
 
-func (f fresh) Parks(context.Context, string) ([]Park, error) { return manyParks(maxParks), nil }
+func (f fresh) EachPark(_ context.Context, _, _ string, each func(*Park)) error {
+	for _, p := range manyParks(maxParks) {
+		each(&p)
+	}
+	return nil
+}
 
 func heapInUse() int64 {
 	var m runtime.MemStats

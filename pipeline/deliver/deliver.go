@@ -121,6 +121,9 @@ type Store interface {
 	PutParks(ctx context.Context, parks []Park) error
 	// DeleteParks forgets parks by subscription and ID, all or none.
 	DeleteParks(ctx context.Context, parks []Park) error
+	// EachPark calls f with each park of a subscription and a log, in no order; KeyJSON, Reason and Attempts may be
+	// missing, and Key is f's only as long as it runs.
+	EachPark(ctx context.Context, subscription, log string, f func(*Park)) error
 	// Parks lists a subscription's.
 	Parks(ctx context.Context, subscription string) ([]Park, error)
 }

@@ -257,6 +257,16 @@ func (m *memory) HeldBytes(context.Context, string) (n int64, events uint64, err
 	return n, uint64(len(m.held)), m.fail
 }
 
+func (m *memory) EachPark(ctx context.Context, s, log string, f func(*Park)) error {
+	all, err := m.Parks(ctx, s)
+	for i := range all {
+		if all[i].Log == log && err == nil {
+			f(&all[i])
+		}
+	}
+	return err
+}
+
 func (m *memory) Parks(context.Context, string) ([]Park, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -174,17 +174,11 @@ func (p *parks) floor() (o pipeline.Offset, ok bool) {
 
 // loadParks reads what is parked. Parks of another log hold nothing of this one.
 func (s *Subscription) loadParks(ctx context.Context) error {
-	all, err := s.cfg.Store.Parks(ctx, s.cfg.Name)
-	if err != nil {
-		return fmt.Errorf("read the parks: %w", err)
-	}
 	s.parks.mu.Lock()
 	s.parks.keys, s.parks.one, s.parks.sieve, s.parks.lowOK = map[uint64]*parked{}, map[pipeline.Offset]*parked{}, nil, false
 	s.parks.mu.Unlock()
-	for _, p := range all {
-		if p.Log == s.cfg.Log.ID() {
-			s.parks.set(p)
-		}
+	if err := s.cfg.Store.EachPark(ctx, s.cfg.Name, s.cfg.Log.ID(), func(p *Park) { s.parks.set(*p) }); err != nil {
+		return fmt.Errorf("read the parks: %w", err)
 	}
 	s.parked.Store(true)
 	return nil

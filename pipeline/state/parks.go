@@ -66,6 +66,34 @@ func eachPark(ctx context.Context, tx *sql.Tx, doing, query string, parks []pipe
 	return nil
 }
 
+// EachPark calls f with each of a subscription's parks of a log, in no order, without what only people read: KeyJSON,
+// Reason and Attempts. Key is f's only as long as it runs.
+func (s *Store) EachPark(ctx context.Context, subscription, log string, f func(*pipeline.Park)) error {
+	rows, err := s.read.QueryContext(ctx, `SELECT hash, single, from_offset, space, key, pair, since, redrive, copied
+		FROM parks WHERE subscription = ? AND log = ?`, subscription, log)
+	if err != nil {
+		return fmt.Errorf("list parks of %q: %w", subscription, err)
+	}
+	defer rows.Close()
+	var hash, single, from, since, redrive, copied int64
+	var pair sql.NullInt64
+	var space, key sql.RawBytes
+	into := []any{&hash, &single, &from, &space, &key, &pair, &since, &redrive, &copied}
+	p := pipeline.Park{Subscription: subscription, Log: log}
+	for rows.Next() {
+		if err := rows.Scan(into...); err != nil {
+			return fmt.Errorf("list parks of %q: %w", subscription, err)
+		}
+		if p.Space != string(space) {
+			p.Space = string(space)
+		}
+		p.Key, p.Hash, p.From, p.Single, p.Since, p.Redrive = key, uint64(hash), pipeline.Offset(from), single != 0, fromMicros(since), redrive != 0
+		p.Copied, p.Paired, p.PairHash = pipeline.Offset(copied), pair.Valid, uint64(pair.Int64)
+		f(&p)
+	}
+	return rows.Err()
+}
+
 // Parks lists a subscription's, the oldest From first.
 func (s *Store) Parks(ctx context.Context, subscription string) ([]pipeline.Park, error) {
 	rows, err := s.read.QueryContext(ctx, `SELECT hash, single, log, from_offset, space, key, key_json, pair, reason, attempts, since, redrive, copied

@@ -4,6 +4,7 @@ import (
 	"math"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -37,6 +38,19 @@ func TestParksOutliveTheProcess(t *testing.T) {
 		}
 	}
 	list(moved, pair, one, two)
+	lean := map[pipeline.ParkID]pipeline.Park{}
+	check(t, s.EachPark(t.Context(), "search", "l1", func(p *pipeline.Park) {
+		kept := *p
+		kept.Key = slices.Clone(p.Key)
+		lean[p.ID()] = kept
+	}))
+	for _, p := range []pipeline.Park{moved, pair, one, two} {
+		p.KeyJSON, p.Reason, p.Attempts = "", "", 0
+		if got := lean[p.ID()]; !reflect.DeepEqual(got, p) || len(lean) != 4 {
+			t.Errorf("%d parks, %+v, want %+v", len(lean), got, p)
+		}
+	}
+	check(t, s.EachPark(t.Context(), "search", "l2", func(p *pipeline.Park) { t.Errorf("of another log: %+v", p) }))
 	check(t, s.DeleteParks(t.Context(), []pipeline.Park{key, one, one}))
 	list(pair, two)
 	check(t, s.DropSubscription(t.Context(), "search"))

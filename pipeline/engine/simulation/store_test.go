@@ -220,6 +220,17 @@ func (a access) DeleteParks(ctx context.Context, parks []pipeline.Park) error {
 	})
 }
 
+// EachPark implements deliver.Store.
+func (a access) EachPark(ctx context.Context, sub, log string, f func(*pipeline.Park)) error {
+	all, err := a.Parks(ctx, sub)
+	for i := range all {
+		if all[i].Log == log {
+			f(&all[i])
+		}
+	}
+	return err
+}
+
 // Parks implements deliver.Store.
 func (a access) Parks(ctx context.Context, sub string) (all []pipeline.Park, err error) {
 	s := a.p.w.store
