@@ -105,3 +105,16 @@ func (l *Log) CommittedAt(ctx context.Context, o pipeline.Offset) (time.Time, er
 		}
 	}
 }
+
+// CommittedSince is no later than the commit of the event at o: the oldest commit in the first segment that
+// holds one at or after o. Nothing is read for it. Zero when there is none.
+func (l *Log) CommittedSince(o pipeline.Offset) time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range l.mu.segs {
+		if s.index.Next > o && s.index.timed {
+			return time.UnixMicro(s.index.Oldest).UTC()
+		}
+	}
+	return time.Time{}
+}

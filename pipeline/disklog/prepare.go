@@ -154,6 +154,23 @@ func (l *Log) makeSegment(size int64, hurried func() bool) (*prepared, error) {
 	return &prepared{file: f, name: name, size: off}, nil
 }
 
+// leastOpening is the smallest segment with which a log is opened.
+const leastOpening = 256 << 10
+
+// makeOnOpening makes the segment that a log is opened with. On a disk that is all but full a smaller one
+// must do: without it nothing could be delivered, and nothing removed.
+func (l *Log) makeOnOpening(size int64) (*prepared, error) {
+	for ; ; size = max(size/4, leastOpening) {
+		p, err := l.makeSegment(size, func() bool { return false })
+		if !diskfs.NoSpace(err) {
+			return p, err
+		}
+		if size <= leastOpening {
+			return nil, fmt.Errorf("open the log in %s: the disk is full: free some space: %w", l.opt.Dir, err)
+		}
+	}
+}
+
 // recycle takes a spare file of about the right size, if there is one.
 func (l *Log) recycle(name string, size int64) (*prepared, error) {
 	l.mu.Lock()

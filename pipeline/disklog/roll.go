@@ -13,7 +13,7 @@ import (
 
 // first makes the first segment of a new log.
 func (w *writer) first() error {
-	p, err := w.l.makeSegment(w.l.firstSize(), func() bool { return false })
+	p, err := w.l.makeOnOpening(w.l.firstSize())
 	if err != nil {
 		return err
 	}
@@ -61,7 +61,7 @@ func (w *writer) reopen(sealed bool) error {
 			}
 		}
 		w.seg.sealed = true
-		p, err := w.l.makeSegment(w.l.nextSize(w.seg.size), func() bool { return false })
+		p, err := w.l.makeOnOpening(w.l.nextSize(w.seg.size))
 		if err != nil {
 			return err
 		}

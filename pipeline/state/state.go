@@ -16,7 +16,8 @@ import (
 	"time"
 
 	"github.com/pressly/goose/v3"
-	_ "modernc.org/sqlite" // the driver "sqlite": no cgo
+	"modernc.org/sqlite" // the driver "sqlite": no cgo
+	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/leat-cdc/leat/pipeline"
 )
@@ -35,6 +36,23 @@ var _ pipeline.Cursors = (*Store)(nil)
 
 // ErrNewer: the file was written by a newer version.
 var ErrNewer = errors.New("the state was written by a newer version of Leat; run that version, or restore a backup made before the upgrade")
+
+// cure says what SQLite's own words leave out.
+func cure(err error) error {
+	var e *sqlite.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	switch e.Code() & 0xff {
+	case sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR:
+		return fmt.Errorf("%w; the disk may be full: it needs some space in the data folder to begin", err)
+	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
+		return fmt.Errorf("%w; the file is damaged: restore the data folder from a backup (leat backup)", err)
+	case sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM:
+		return fmt.Errorf("%w; the data folder and its files must belong to the user that runs Leat", err)
+	}
+	return err
+}
 
 // Open opens the state in the file at path, makes it when it is not there and brings an older one up to
 // this version. ErrNewer.
@@ -55,7 +73,7 @@ func Open(ctx context.Context, path string) (*Store, error) {
 	s.write.SetMaxOpenConns(1)
 	if err := migrate(ctx, s.write); err != nil {
 		s.write.Close()
-		return nil, fmt.Errorf("open the state %s: %w", path, err)
+		return nil, fmt.Errorf("open the state %s: %w", path, cure(err))
 	}
 	if s.read, err = sql.Open("sqlite", dsn+"&_pragma=query_only(1)"); err != nil {
 		s.write.Close()

@@ -170,13 +170,12 @@ func (s *Server) lag(p *leatv1.SubscriptionStatus, x engine.SubscriptionStatus) 
 		ctx, cancel := context.WithTimeout(context.Background(), lookTime)
 		defer cancel()
 		at, err := log.CommittedAt(ctx, x.Low)
-		if err != nil || at.IsZero() {
-			at = x.Commit // a little later than the truth
-		} else {
-			s.mu.Lock()
-			s.commits[x.Name] = commitAt{low: x.Low, time: at}
-			s.mu.Unlock()
+		if err != nil || at.IsZero() { // its commit is far away, as in a large transaction: rather older than the truth
+			at = log.CommittedSince(x.Low)
 		}
+		s.mu.Lock()
+		s.commits[x.Name] = commitAt{low: x.Low, time: at}
+		s.mu.Unlock()
 		known.time = at
 	}
 	if !known.time.IsZero() {
