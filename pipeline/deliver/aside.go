@@ -295,12 +295,12 @@ func (a *Aside) count() {
 	}
 }
 
-// End makes the job's end durable, or a pause.
+// End makes the job's end durable, or a pause. Not while Run runs.
 func (a *Aside) End(ctx context.Context, state pipeline.JobState, reason string) error {
 	a.mu.Lock()
-	defer a.mu.Unlock()
 	a.count()
 	j := a.job
+	a.mu.Unlock() // whoever asks for the job does not wait for the store
 	if j.State, j.Reason = state, reason; state.Ended() {
 		j.Ended = time.Now()
 	}
@@ -310,7 +310,9 @@ func (a *Aside) End(ctx context.Context, state pipeline.JobState, reason string)
 	if err := a.store.PutJob(ctx, j); err != nil {
 		return err
 	}
+	a.mu.Lock()
 	a.job = j
+	a.mu.Unlock()
 	return nil
 }
 
@@ -338,10 +340,10 @@ func (a *asideCursor) Load(context.Context, string) (pipeline.Cursor, bool, erro
 // Save implements pipeline.Cursors.
 func (a *asideCursor) Save(ctx context.Context, _ string, c pipeline.Cursor) error {
 	a.mu.Lock()
-	defer a.mu.Unlock()
 	(*Aside)(a).count()
 	a.job.At, a.job.High, a.job.Pending = c.Low, c.High, c.Pending
 	j := a.job
+	a.mu.Unlock() // as in End
 	j.Reason = ""
 	return a.store.PutJob(ctx, j)
 }

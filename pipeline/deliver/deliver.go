@@ -303,7 +303,7 @@ type Subscription struct {
 	beside    beside
 	maxCopied int64 // bytes
 	hold      *hold // nil: none; Run's goroutine writes, under mu
-	holdStore sync.Mutex
+	holdStore chan struct{} // has its one place taken while hold's job is being stored
 	holdEnded chan struct{}
 	number    uint64 // of the last Delivery of earlier sessions; Run's goroutine owns it
 	// unsure: a write to the state failed, and may have been done all the same: the next session begins with what
@@ -327,7 +327,7 @@ func New(c Config) (*Subscription, error) {
 		return nil, err
 	}
 	return &Subscription{cfg: c, limiter: newLimiter(&c), outage: flow.NewOutage(c.Rand), asked: make(chan struct{}, 1), commands: make(chan command), passTail: passTail, maxCopied: maxCopied, beside: beside{nudge: make(chan struct{}, 1)},
-		holdEnded: make(chan struct{}, 1),
+		holdEnded: make(chan struct{}, 1), holdStore: make(chan struct{}, 1),
 		status:    Status{State: StateStopped, Reason: "not started"}}, nil
 }
 

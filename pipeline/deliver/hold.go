@@ -237,10 +237,24 @@ func (s *session) reserve(to pipeline.Offset, now time.Time) error {
 	return s.saveHold()
 }
 
+// takeHoldStore waits for its turn to store the job: an older state never comes behind a newer one.
+func (s *Subscription) takeHoldStore(ctx context.Context) error {
+	select {
+	case s.holdStore <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("save a job: the one before is not done: %w", ctx.Err())
+	}
+}
+
+func (s *Subscription) giveHoldStore() { <-s.holdStore }
+
 // storeHold makes the job durable as it stands.
 func (s *Subscription) storeHold(ctx context.Context) error {
-	s.holdStore.Lock() // an older state never comes behind the end
-	defer s.holdStore.Unlock()
+	if err := s.takeHoldStore(ctx); err != nil {
+		return err
+	}
+	defer s.giveHoldStore()
 	s.mu.Lock()
 	h := s.hold
 	if h == nil {
@@ -277,8 +291,13 @@ func (s *session) endHold(ctx context.Context) error {
 		j.State, j.Reason = pipeline.JobCancelled, h.job.Reason
 	}
 	j.At = max(j.At, j.Live)
-	s.sub.holdStore.Lock()
-	defer s.sub.holdStore.Unlock()
+	if err := s.sub.takeHoldStore(ctx); err != nil {
+		return err
+	}
+	defer s.sub.giveHoldStore()
+	s.sub.mu.Lock()
+	h.job = j // when it cannot be told whether the end is durable, nothing older is stored behind it
+	s.sub.mu.Unlock()
 	if err := s.cfg.Jobs.PutJob(ctx, j); err != nil {
 		return fmt.Errorf("end job %s: %w", j.ID, err)
 	}

@@ -94,7 +94,7 @@ func (s *Subscription) rewind(ctx context.Context, cur pipeline.Cursor, j pipeli
 
 // changeHold pauses, resumes or cancels.
 func (s *Subscription) changeHold(ctx context.Context, to pipeline.JobState, reason string) error {
-	if s.hold == nil {
+	if s.hold == nil || s.hold.job.State.Ended() {
 		return &JobError{"it has ended"}
 	}
 	j := s.hold.job

@@ -22,8 +22,9 @@ type replays struct {
 	allowed func() (ratio float64, why string)
 	wake    chan struct{}
 
-	// turn is held while a job is chosen, and while one that does not run is changed.
-	turn sync.Mutex
+	// turn has its one place taken while a job is chosen, and while one that does not run is changed: the store is
+	// asked meanwhile, so that who waits for it waits no longer than its context.
+	turn chan struct{}
 
 	mu      sync.Mutex
 	jobs    []pipeline.Job // not ended, the oldest first, as they were last read
@@ -71,10 +72,22 @@ func (m *meter) measure(now time.Time, done uint64) float64 {
 }
 
 func newReplays(cfg Config, name string, allowed func() (float64, string)) *replays {
-	r := &replays{name: name, again: cfg.Again, obs: cfg.Observer, allowed: allowed, wake: make(chan struct{}, 1)}
+	r := &replays{name: name, again: cfg.Again, obs: cfg.Observer, allowed: allowed, wake: make(chan struct{}, 1), turn: make(chan struct{}, 1)}
 	r.store, _ = cfg.Store.(JobStore)
 	return r
 }
+
+// take takes the turn; give gives it back.
+func (r *replays) take(ctx context.Context) error {
+	select {
+	case r.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (r *replays) give() { <-r.turn }
 
 func (r *replays) poke() {
 	select {
@@ -150,15 +163,17 @@ func (r *replays) read(ctx context.Context) ([]pipeline.Job, error) {
 
 // next makes the job whose turn it is the current one; nil: there is none.
 func (r *replays) next(ctx context.Context, sub *deliver.Subscription) (*current, context.Context, error) {
-	r.turn.Lock()
-	defer r.turn.Unlock()
+	if err := r.take(ctx); err != nil {
+		return nil, nil, err
+	}
+	defer r.give()
 	jobs, err := r.read(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
 	held, _, holding := sub.Replaying()
 	for _, j := range jobs {
-		if j.ID == held.ID && j.State != held.State { // changed while the subscription was being started
+		if j.ID == held.ID && j.State != held.State && !held.State.Ended() { // changed while the subscription was being started
 			if err := sub.ChangeRewind(ctx, j.State, j.Reason); err != nil {
 				return nil, nil, err
 			}
@@ -200,16 +215,16 @@ func (r *replays) rewind(ctx context.Context, sub *deliver.Subscription, j pipel
 	return err
 }
 
-// end makes the end of a job that does not run durable. r.turn is held.
+// end makes the end of a job that does not run durable. It is r's turn.
 func (r *replays) end(ctx context.Context, j pipeline.Job, state pipeline.JobState, reason string) error {
 	if j.State, j.Reason = state, reason; state.Ended() {
 		j.Ended = time.Now()
 	}
+	defer r.poke() // when that failed too: it may have been done
 	if err := r.store.PutJob(ctx, j); err != nil {
 		return err
 	}
 	_, err := r.read(ctx)
-	r.poke()
 	return err
 }
 
@@ -237,12 +252,12 @@ func (r *replays) aside(ctx context.Context, c *current) {
 			err = nil
 		}
 	}
-	r.turn.Lock()
+	_ = r.take(keep) // it does not end
 	_, unread := r.read(keep)
 	r.mu.Lock()
 	r.current = nil
 	r.mu.Unlock()
-	r.turn.Unlock()
+	r.give()
 	close(c.done)
 	if err = errors.Join(err, unread); err != nil && ctx.Err() == nil {
 		r.warn(fmt.Errorf("job %s: %w", c.id, err))
@@ -252,7 +267,9 @@ func (r *replays) aside(ctx context.Context, c *current) {
 
 // change pauses, resumes or ends a job. It returns when that is durable.
 func (r *replays) change(ctx context.Context, id string, to pipeline.JobState, reason string) error {
-	r.turn.Lock()
+	if err := r.take(ctx); err != nil {
+		return err
+	}
 	r.mu.Lock()
 	if c := r.current; c != nil && c.id == id {
 		if c.to != pipeline.JobCancelled { // a pause does not undo it
@@ -264,7 +281,7 @@ func (r *replays) change(ctx context.Context, id string, to pipeline.JobState, r
 			c.cancel()
 		}
 		r.mu.Unlock()
-		r.turn.Unlock()
+		r.give()
 		if to == pipeline.JobRunning {
 			return nil
 		}
@@ -276,7 +293,7 @@ func (r *replays) change(ctx context.Context, id string, to pipeline.JobState, r
 		return r.became(ctx, id, to)
 	}
 	r.mu.Unlock()
-	defer r.turn.Unlock()
+	defer r.give()
 	jobs, err := r.read(ctx)
 	if err != nil {
 		return err
@@ -293,7 +310,7 @@ func (r *replays) change(ctx context.Context, id string, to pipeline.JobState, r
 	return refuse("job %s has ended", id)
 }
 
-// changeHeld changes a rewind or fenced replay that has begun. r.turn is held.
+// changeHeld changes a rewind or fenced replay that has begun. It is r's turn.
 func (r *replays) changeHeld(ctx context.Context, j pipeline.Job, to pipeline.JobState, reason string) error {
 	r.mu.Lock()
 	sub := r.sub
@@ -413,19 +430,21 @@ func (s *JobStatus) measure(m *meter, now time.Time) {
 
 // add makes a job durable; it runs when it is its turn.
 func (r *replays) add(ctx context.Context, j pipeline.Job) (pipeline.Job, error) {
-	r.turn.Lock()
-	defer r.turn.Unlock()
+	if err := r.take(ctx); err != nil {
+		return j, err
+	}
+	defer r.give()
 	all, err := r.store.Jobs(ctx, "")
 	if err != nil {
 		return j, err
 	}
 	j.Created = time.Now()
 	j.ID = jobID(j.Created, all)
+	defer r.poke() // when that failed too: it may have been done
 	if err := r.store.PutJob(ctx, j); err != nil {
 		return j, err
 	}
 	_, err = r.read(ctx)
-	r.poke()
 	return j, err
 }
 

@@ -27,7 +27,7 @@ func (w *world) reply(x *call) string {
 		if fault(w.set.readFaults) {
 			return w.fail(x, errFault)
 		}
-	case callStore, callCopies:
+	case callStore, callCopies, callJobs:
 		if fault(w.set.storeFaults) {
 			if r.IntN(2) == 0 {
 				w.apply(x) // done, but nobody is told
@@ -60,7 +60,7 @@ func (w *world) fail(x *call, err error) string {
 func (w *world) grant(x *call) string {
 	what := x.what
 	switch x.kind {
-	case callStore, callCopies:
+	case callStore, callCopies, callJobs:
 		w.apply(x)
 	case callResolve:
 		x.sub.resolved = max(x.sub.resolved, x.offset)

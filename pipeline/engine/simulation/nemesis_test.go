@@ -178,7 +178,7 @@ func (w *world) answerable(idle bool) []*call {
 }
 
 // inLoop: a subscription's loop waits for it.
-func (x *call) inLoop() bool { return x.kind == callStore && x.cursor == nil }
+func (x *call) inLoop() bool { return x.kind == callStore && x.cursor == nil || x.loop }
 
 // pass lets time pass.
 func (w *world) pass() string {

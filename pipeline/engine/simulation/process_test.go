@@ -295,7 +295,7 @@ func (w *world) crash() {
 	w.calls.lives(0)
 	for _, x := range list {
 		switch {
-		case (x.kind == callStore || x.kind == callCopies) && w.rng.IntN(2) == 0:
+		case (x.kind == callStore || x.kind == callCopies || x.kind == callJobs) && w.rng.IntN(2) == 0:
 			_ = x.apply() // durable, though nobody was told
 		case x.kind == callDeliver && w.rng.IntN(2) == 0:
 			w.takes(x.delivery)

@@ -3,64 +3,89 @@ package simulation
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/pipeline/deliver"
 	"github.com/leat-cdc/leat/pipeline/engine"
 )
 
-// jobs are kept at once: who asks holds a lock, and a goroutine that waits for a lock is never at rest.
-type jobs struct {
-	mu  sync.Mutex
-	all []pipeline.Job
+// commanded is the subscription that a command is about, in its context.
+type commanded struct{}
+
+// asker names who asks for jobs: several may want the same at a time. loop tells whether a subscription's loop waits.
+func asker() (who string, loop bool) {
+	var pcs [48]uintptr
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(3, pcs[:])])
+	for {
+		f, more := frames.Next()
+		switch {
+		case strings.HasSuffix(f.Function, ".(*asideCursor).Save"):
+			return "aside", false
+		case strings.Contains(f.Function, ".(*saving).begin"):
+			return "saver", false
+		case strings.HasSuffix(f.Function, ".(*replays).run"):
+			return "replays", false
+		case strings.Contains(f.Function, ".(*process).run"):
+			return "command", false
+		case !more:
+			return "loop", true
+		}
+	}
+}
+
+func (a access) jobCall(ctx context.Context, sub, what string, apply func() error) error {
+	if s, ok := ctx.Value(commanded{}).(string); ok {
+		sub = s
+	}
+	who, loop := asker()
+	x := &call{kind: callJobs, name: fmt.Sprintf("%s jobs of %s: %s", sub, who, what), life: a.p.life, sub: a.p.w.sub(sub), loop: loop, apply: apply}
+	return a.p.w.calls.ask(ctx, x)
 }
 
 // PutJob implements deliver.JobStore.
-func (a access) PutJob(_ context.Context, j pipeline.Job) error {
-	if !a.p.alive() {
-		return errCrashed
-	}
-	k := &a.p.w.store.jobs
-	k.mu.Lock()
-	defer k.mu.Unlock()
+func (a access) PutJob(ctx context.Context, j pipeline.Job) error {
+	w := a.p.w
 	j.Pending = slices.Clone(j.Pending)
-	for i := range k.all {
-		if k.all[i].ID == j.ID {
-			if k.all[i].State.Ended() {
-				a.p.w.breaks("job %s has ended, and is kept again as %s", j.ID, j.State)
-			}
-			k.all[i] = j
+	return a.jobCall(ctx, j.Subscription, fmt.Sprintf("put %s, %s at %d", j.ID, j.State, j.At), func() error {
+		all := w.store.jobs
+		i := slices.IndexFunc(all, func(o pipeline.Job) bool { return o.ID == j.ID })
+		if i < 0 {
+			w.store.jobs = append(all, j)
 			return nil
 		}
-	}
-	k.all = append(k.all, j)
-	return nil
+		if all[i].State.Ended() && all[i].State != j.State {
+			return fmt.Errorf("job %s is %s, and is kept again as %s", j.ID, all[i].State, j.State)
+		}
+		all[i] = j
+		return nil
+	})
 }
 
 // Jobs implements deliver.JobStore.
-func (a access) Jobs(_ context.Context, sub string) ([]pipeline.Job, error) {
-	if !a.p.alive() {
-		return nil, errCrashed
-	}
-	return a.p.w.store.jobs.list(sub), nil
+func (a access) Jobs(ctx context.Context, sub string) (all []pipeline.Job, err error) {
+	err = a.jobCall(ctx, sub, "read", func() error {
+		all = a.p.w.store.jobsOf(sub)
+		return nil
+	})
+	return all, err
 }
 
-func (k *jobs) list(sub string) []pipeline.Job {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return slices.DeleteFunc(slices.Clone(k.all), func(j pipeline.Job) bool { return sub != "" && j.Subscription != sub })
+func (s *store) jobsOf(sub string) []pipeline.Job {
+	return slices.DeleteFunc(slices.Clone(s.jobs), func(j pipeline.Job) bool { return sub != "" && j.Subscription != sub })
 }
 
 // replay asks for one, or changes one.
 func (w *world) replay(s *subscriber) string {
-	p, r, ctx := w.p, w.rng, context.Background()
-	open := slices.DeleteFunc(w.store.jobs.list(s.name), func(j pipeline.Job) bool { return j.State.Ended() })
+	p, r, ctx := w.p, w.rng, context.WithValue(context.Background(), commanded{}, s.name)
+	open := slices.DeleteFunc(w.store.jobsOf(s.name), func(j pipeline.Job) bool { return j.State.Ended() })
 	var name string
 	var f func() error
-	if len(open) > 0 && r.IntN(2) == 0 {
+	if r.IntN(6) == 0 {
+		name, f = "list jobs", func() error { _, err := p.engine.Jobs(ctx, s.name); return err }
+	} else if len(open) > 0 && r.IntN(2) == 0 {
 		j := open[r.IntN(len(open))]
 		switch n := r.IntN(5); {
 		case n == 0:
@@ -75,7 +100,7 @@ func (w *world) replay(s *subscriber) string {
 		to := from + r.IntN(len(w.db.history)+2-from)
 		q := engine.ReplayRequest{Subscription: s.name, Kind: pipeline.JobAside, From: engine.Point{Offset: w.first + pipeline.Offset(from)},
 			To: engine.Point{Offset: w.first + pipeline.Offset(to)}, Owner: "the seed"}
-		if n := r.IntN(4); n < 2 && *rewinds {
+		if n := r.IntN(4); n < 2 {
 			q.Kind, q.To = []pipeline.JobKind{pipeline.JobRewind, pipeline.JobFenced}[n], engine.Point{}
 			if len(w.db.history) > 0 && r.IntN(2) == 0 {
 				space, key, _ := strings.Cut(w.db.history[r.IntN(len(w.db.history))].key, "/")
@@ -95,7 +120,7 @@ func (w *world) replay(s *subscriber) string {
 func (w *world) copies(f *flight) {
 	s := f.sub
 	f.revoked = map[string]int{}
-	list := w.store.jobs.list(s.name)
+	list := w.store.jobsOf(s.name)
 	n := slices.IndexFunc(list, func(j pipeline.Job) bool { return j.ID == f.job })
 	if n < 0 {
 		w.breaks("%s got copies of job %s, which nobody asked for", s.name, f.job)
@@ -130,7 +155,7 @@ func (w *world) copies(f *flight) {
 // replayed: held by a rewind or a fenced replay, durably: it comes behind what is delivered again.
 func (w *world) replayed(s *subscriber, i int) bool {
 	e := &w.db.history[i]
-	for _, j := range w.store.jobs.list(s.name) {
+	for _, j := range w.store.jobsOf(s.name) {
 		if j.Kind == pipeline.JobAside || j.Live == 0 || j.State.Ended() || w.first+pipeline.Offset(i) < j.Live {
 			continue
 		}
@@ -143,7 +168,7 @@ func (w *world) replayed(s *subscriber, i int) bool {
 
 // rewound: something was delivered again of some keys only. In the order of the source that leaves out others.
 func (w *world) rewound(s *subscriber) bool {
-	return slices.ContainsFunc(w.store.jobs.list(s.name), func(j pipeline.Job) bool { return j.Kind != pipeline.JobAside && len(j.Scope.Keys) > 0 })
+	return slices.ContainsFunc(w.store.jobsOf(s.name), func(j pipeline.Job) bool { return j.Kind != pipeline.JobAside && len(j.Scope.Keys) > 0 })
 }
 
 // copied is what a replay delivered.
@@ -154,7 +179,7 @@ type copied struct {
 
 // checkJobs: a replay that is done delivered all of its window but what live has not (it was parked) or gave up.
 func (w *world) checkJobs() {
-	for _, j := range w.store.jobs.list("") {
+	for _, j := range w.store.jobsOf("") {
 		s := w.sub(j.Subscription)
 		c := s.copied[j.ID]
 		for i := w.index(j.From); i < w.index(j.To) && j.State == pipeline.JobDone && j.Kind == pipeline.JobAside; i++ {
@@ -175,7 +200,7 @@ func (w *world) buried(s *subscriber, i int) bool {
 // openJobs names what is not finished.
 func (w *world) openJobs() string {
 	var all []string
-	for _, j := range w.store.jobs.list("") {
+	for _, j := range w.store.jobsOf("") {
 		if !j.State.Ended() {
 			all = append(all, fmt.Sprintf("%s: %+v", j.ID, j))
 		}
@@ -185,9 +210,9 @@ func (w *world) openJobs() string {
 
 // assistJobs resumes what is paused.
 func (w *world) assistJobs() (acted bool) {
-	for _, j := range w.store.jobs.list("") {
+	for _, j := range w.store.jobsOf("") {
 		if j.State == pipeline.JobPaused {
-			resume := func() error { return w.p.engine.ResumeJob(context.Background(), j.ID) }
+			resume := func() error { return w.p.engine.ResumeJob(context.WithValue(context.Background(), commanded{}, j.Subscription), j.ID) }
 			acted = w.p.run(j.Subscription+" jobs", "resume job", resume) || acted
 		}
 	}

@@ -17,7 +17,6 @@ var (
 	seeds    = flag.Int("seeds", 0, "how many seeds TestSeeds runs; 0: a few, as for each change of the code")
 	firstArg = flag.Uint64("first", 1, "the first seed")
 	workers  = flag.Int("workers", 2, "seeds at a time")
-	rewinds  = flag.Bool("rewinds", false, "let the nemesis rewind and fence too: it finds what is not mended yet")
 	tracing  = flag.Bool("trace", false, "print each step")
 )
 

@@ -34,6 +34,7 @@ const (
 	callRead
 	callStore
 	callCopies // of what parks hold: not the subscription's loop asks
+	callJobs
 	callDeliver
 	callResolve
 	callOpenSink
@@ -57,6 +58,7 @@ type call struct {
 	next     *handing        // callNext
 	offset   pipeline.Offset // callResolve
 	cursor   *pipeline.Cursor
+	loop     bool // callJobs: a subscription's loop waits
 	noticed  bool
 	reply    chan error
 }
