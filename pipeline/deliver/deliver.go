@@ -301,8 +301,8 @@ type Subscription struct {
 	parked    atomic.Bool // parks were read
 	passTail  pipeline.Offset
 	beside    beside
-	maxCopied int64 // bytes
-	hold      *hold // nil: none; Run's goroutine writes, under mu
+	maxCopied int64         // bytes
+	hold      *hold         // nil: none; Run's goroutine writes, under mu
 	holdStore chan struct{} // has its one place taken while hold's job is being stored
 	holdEnded chan struct{}
 	number    uint64 // of the last Delivery of earlier sessions; Run's goroutine owns it
@@ -328,7 +328,7 @@ func New(c Config) (*Subscription, error) {
 	}
 	return &Subscription{cfg: c, limiter: newLimiter(&c), outage: flow.NewOutage(c.Rand), asked: make(chan struct{}, 1), commands: make(chan command), passTail: passTail, maxCopied: maxCopied, beside: beside{nudge: make(chan struct{}, 1)},
 		holdEnded: make(chan struct{}, 1), holdStore: make(chan struct{}, 1),
-		status:    Status{State: StateStopped, Reason: "not started"}}, nil
+		status: Status{State: StateStopped, Reason: "not started"}}, nil
 }
 
 // ErrNotRunning: commands need Run.

@@ -100,6 +100,7 @@ func (w *world) accepts(f *flight) {
 			continue
 		}
 		f.sub.take(e, i)
+		w.brings(f.sub, i)
 		if f.job != "" {
 			f.sub.copied[f.job].acked[i] = true
 			continue

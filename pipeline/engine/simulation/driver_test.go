@@ -126,6 +126,7 @@ func (w *world) heal() {
 	w.checkJobs()
 	w.set.over = true
 	w.p.stop()
+	w.settle("stop")
 	for n := 0; w.p != nil && w.failure() == nil; n++ {
 		if n > healInputs {
 			w.breaks("the process does not stop")

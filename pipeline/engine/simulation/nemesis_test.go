@@ -100,7 +100,7 @@ func drawSubscribers(r *rand.Rand, set settings) []*subscriber {
 	var all []*subscriber
 	for n := range 1 + r.IntN(3) {
 		s := &subscriber{name: string(rune('a' + n)), table: -1, throttle: deliver.NewThrottle(), ratio: 1, poison: map[int]bool{}, sent: map[int]bool{}, acked: map[int]bool{},
-			last: map[string]int{}, rows: map[[2]int]int{}, copied: map[string]*copied{}, everParked: map[string]bool{}, buried: map[int]bool{}, ordered: r.IntN(4) == 0}
+			last: map[string]int{}, rows: map[[2]int]int{}, copied: map[string]*copied{}, brought: map[string]map[int]bool{}, everParked: map[string]bool{}, buried: map[int]bool{}, ordered: r.IntN(4) == 0}
 		s.cfg = deliver.Config{Name: s.name, Source: sourceName, MaxInFlight: 1 + r.IntN(6), Adaptive: r.IntN(2) == 0,
 			Batch: deliver.Batch{Events: 1 + r.IntN(8)}, Retry: deliver.Retry{Initial: time.Second, Max: time.Duration(2+r.IntN(20)) * time.Second, Attempts: 2 + r.IntN(4)},
 			Grace: time.Duration(1+r.IntN(10)) * time.Second,

@@ -106,6 +106,7 @@ func (w *world) arrives(f *flight) {
 		}
 		f.at = append(f.at, i)
 		w.follows(f, i, inside)
+		w.outruns(f, i)
 		w.bars(s, i, inside)
 		s.sent[i] = true
 	}

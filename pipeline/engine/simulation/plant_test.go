@@ -22,6 +22,8 @@ type plant struct {
 	save        func(*pipeline.Cursor)
 	resolve     func(pipeline.Offset) pipeline.Offset
 	read        func(*pipeline.Batch) *pipeline.Batch
+	put         func(*world, *pipeline.Job) // a job that is kept
+	job         func(*pipeline.Job)         // that is read
 	ranges      func([]pipeline.RangeAt) []pipeline.RangeAt
 }
 

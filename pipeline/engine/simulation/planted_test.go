@@ -40,6 +40,9 @@ func TestPlanted(t *testing.T) {
 		"6 too many in flight":                {plant{config: func(c *deliver.Config) { c.MaxInFlight *= 3 }}, []string{"are allowed"}},
 		"6 a Delivery never comes back":       {plant{swallows: true}, []string{"stuck"}},
 		"7 a throttle is never lifted":        {plant{throttled: true}, []string{"stuck"}},
+		"8 a replay moves the live cursor":    {plant{put: moves}, []string{"the cursor goes back", "was not acknowledged", "it is at"}},
+		"8 what is held for a job is lost":    {plant{put: func(_ *world, j *pipeline.Job) { j.Live = 0 }}, []string{"was not acknowledged"}},
+		"8 a window is left out":              {plant{job: func(j *pipeline.Job) { j.At = max(j.At, j.Live) }}, []string{"was not brought again"}},
 		"11 an event changes on the way":      {plant{read: each(otherContent)}, []string{", but it is"}},
 		"11 events stand twice in the log":    {plant{rewinds: true}, []string{", but it is", "the source made"}},
 	} {
@@ -72,6 +75,16 @@ func each(change func(*pipeline.Batch)) func(*pipeline.Batch) *pipeline.Batch {
 		c.Arena = append(c.Arena, b.Arena...)
 		change(c)
 		return c
+	}
+}
+
+// moves makes a replay aside move its subscription's cursor.
+func moves(w *world, j *pipeline.Job) {
+	c := w.store.cursors[j.Subscription]
+	if j.Kind == pipeline.JobAside && c.Log != "" && j.At > j.From {
+		c.Low, c.High = j.At, j.At
+		w.saves(w.sub(j.Subscription), c)
+		w.store.cursors[j.Subscription] = c
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -84,9 +86,8 @@ func (p *process) boot() {
 		time.Sleep(time.Second)
 	}
 	for n, s := range w.subs {
-		rng := rand.New(rand.NewPCG(w.seed, uint64(p.life)<<8|uint64(n)))
 		c := s.cfg
-		c.Rand, c.Throttle = rng.Float64, s.throttle
+		c.Rand, c.Throttle = dice(w.seed, p.life, n), s.throttle
 		if f := w.plant.config; f != nil {
 			f(&c)
 		}
@@ -98,6 +99,33 @@ func (p *process) boot() {
 	p.mu.Lock()
 	p.up = true
 	p.mu.Unlock()
+}
+
+// dice of a subscription: its replays draw from their own, as both may draw at one moment.
+func dice(seed uint64, life, subscription int) func() float64 {
+	live := rand.New(rand.NewPCG(seed, uint64(life)<<9|uint64(subscription)<<1))
+	copies := rand.New(rand.NewPCG(seed, uint64(life)<<9|uint64(subscription)<<1|1))
+	return func() float64 {
+		if within(".(*Aside).Run", ".(*Subscription).NewAside") {
+			return copies.Float64()
+		}
+		return live.Float64()
+	}
+}
+
+// within tells whether a function whose name ends so is being run by the calling goroutine.
+func within(suffixes ...string) bool {
+	var pcs [48]uintptr
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(3, pcs[:])])
+	for {
+		f, more := frames.Next()
+		if slices.ContainsFunc(suffixes, func(s string) bool { return strings.HasSuffix(f.Function, s) }) {
+			return true
+		}
+		if !more {
+			return false
+		}
+	}
 }
 
 // engineStopped: the error only says that the process ends.

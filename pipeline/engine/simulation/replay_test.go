@@ -52,6 +52,9 @@ func (a access) PutJob(ctx context.Context, j pipeline.Job) error {
 	return a.jobCall(ctx, j.Subscription, fmt.Sprintf("put %s, %s at %d", j.ID, j.State, j.At), func() error {
 		all := w.store.jobs
 		i := slices.IndexFunc(all, func(o pipeline.Job) bool { return o.ID == j.ID })
+		if f := w.plant.put; f != nil {
+			f(w, &j)
+		}
 		if i < 0 {
 			w.store.jobs = append(all, j)
 			return nil
@@ -68,6 +71,11 @@ func (a access) PutJob(ctx context.Context, j pipeline.Job) error {
 func (a access) Jobs(ctx context.Context, sub string) (all []pipeline.Job, err error) {
 	err = a.jobCall(ctx, sub, "read", func() error {
 		all = a.p.w.store.jobsOf(sub)
+		for i := range all {
+			if f := a.p.w.plant.job; f != nil {
+				f(&all[i])
+			}
+		}
 		return nil
 	})
 	return all, err
@@ -159,11 +167,60 @@ func (w *world) replayed(s *subscriber, i int) bool {
 		if j.Kind == pipeline.JobAside || j.Live == 0 || j.State.Ended() || w.first+pipeline.Offset(i) < j.Live {
 			continue
 		}
-		if len(j.Scope.Keys) == 0 || slices.ContainsFunc(j.Scope.Keys, func(k pipeline.Key) bool { return e.is(k.Space, k.Encoded) }) {
+		if s.cfg.Order == deliver.OrderSource || s.cfg.Order == deliver.OrderKey && scoped(&j, e) {
 			return true
 		}
 	}
 	return false
+}
+
+// scoped: the job means events of its key.
+func scoped(j *pipeline.Job, e *event) bool {
+	return len(j.Scope.Keys) == 0 || slices.ContainsFunc(j.Scope.Keys, func(k pipeline.Key) bool { return e.is(k.Space, k.Encoded) })
+}
+
+// brings notes what was acknowledged since a rewind or a fenced replay took it back.
+func (w *world) brings(s *subscriber, i int) {
+	for _, j := range w.store.jobs {
+		if j.Subscription != s.name || j.Kind == pipeline.JobAside || j.Live == 0 || i < w.index(j.From) || i >= w.index(j.Live) {
+			continue
+		}
+		if s.brought[j.ID] == nil {
+			s.brought[j.ID] = map[int]bool{}
+		}
+		s.brought[j.ID][i] = true
+	}
+}
+
+// missing returns an event that a rewind or a fenced replay was to bring again, of the key (empty: of any),
+// and has not; -1: there is none.
+func (w *world) missing(s *subscriber, j *pipeline.Job, key string, here []int) int {
+	if j.Kind == pipeline.JobAside || j.Live == 0 || j.Stop > 0 || j.State == pipeline.JobFailed || j.State == pipeline.JobCancelled {
+		return -1
+	}
+	for i := max(0, w.index(j.From)); i < w.index(j.Live); i++ {
+		e := &w.db.history[i]
+		if (key == "" || s.key(e, i) == key) && scoped(j, e) && !s.brought[j.ID][i] && !w.excused(s, i) && !slices.Contains(here, i) {
+			return i
+		}
+	}
+	return -1
+}
+
+// outruns checks that what is live of a key comes behind all that was taken back of it (8).
+func (w *world) outruns(f *flight, i int) {
+	s := f.sub
+	if s.ordered || s.cfg.Order == deliver.OrderNone {
+		return
+	}
+	for _, j := range w.store.jobs {
+		if j.Subscription != s.name || j.Live == 0 || i < w.index(j.Live) {
+			continue
+		}
+		if m := w.missing(s, &j, s.key(&w.db.history[i], i), f.at); m >= 0 {
+			w.breaks("%s got event %d of a key, but %d, which job %s took back, was not brought again", s.name, i, m, j.ID)
+		}
+	}
 }
 
 // rewound: something was delivered again of some keys only. In the order of the source that leaves out others.
@@ -181,6 +238,10 @@ type copied struct {
 func (w *world) checkJobs() {
 	for _, j := range w.store.jobsOf("") {
 		s := w.sub(j.Subscription)
+		if m := w.missing(s, &j, "", nil); j.State == pipeline.JobDone && m >= 0 {
+			w.breaks("job %s of %s is done, but event %d, which it took back, was not brought again", j.ID, s.name, m)
+			return
+		}
 		c := s.copied[j.ID]
 		for i := w.index(j.From); i < w.index(j.To) && j.State == pipeline.JobDone && j.Kind == pipeline.JobAside; i++ {
 			if e := &w.db.history[i]; (c == nil || !c.acked[i]) && !w.excused(s, i) && !w.buried(s, i) && !s.everParked[e.key] && !s.buried[i] {
@@ -212,7 +273,9 @@ func (w *world) openJobs() string {
 func (w *world) assistJobs() (acted bool) {
 	for _, j := range w.store.jobsOf("") {
 		if j.State == pipeline.JobPaused {
-			resume := func() error { return w.p.engine.ResumeJob(context.WithValue(context.Background(), commanded{}, j.Subscription), j.ID) }
+			resume := func() error {
+				return w.p.engine.ResumeJob(context.WithValue(context.Background(), commanded{}, j.Subscription), j.ID)
+			}
 			acted = w.p.run(j.Subscription+" jobs", "resume job", resume) || acted
 		}
 	}

@@ -20,7 +20,7 @@ type store struct {
 	paused  map[string]string
 	skips   map[string][]pipeline.Skip
 	held    map[string][]pipeline.Held // copies of what parks hold, by offset
-	jobs    []pipeline.Job // the oldest first
+	jobs    []pipeline.Job             // the oldest first
 
 	tablesMu sync.Mutex
 	tables   map[[2]uint32]pipeline.HeldTable

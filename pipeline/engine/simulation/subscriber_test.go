@@ -38,9 +38,10 @@ type subscriber struct {
 	flying      []*flight
 	storing     bool               // its loop waits for the store
 	copied      map[string]*copied // by job
-	everParked  map[string]bool    // keys
-	buried      map[int]bool       // events that were ever dead letters
-	waits       time.Time          // since when it waits for what should have ended
+	brought     map[string]map[int]bool
+	everParked  map[string]bool // keys
+	buried      map[int]bool    // events that were ever dead letters
+	waits       time.Time       // since when it waits for what should have ended
 }
 
 func (s *subscriber) selects(e *event) bool { return s.table < 0 || s.table == e.table }
