@@ -17,6 +17,7 @@ import (
 	"github.com/leat-cdc/leat/cmd/leat/internal/api"
 	"github.com/leat-cdc/leat/cmd/leat/internal/config"
 	"github.com/leat-cdc/leat/cmd/leat/internal/parts"
+	"github.com/leat-cdc/leat/cmd/leat/internal/report"
 	"github.com/leat-cdc/leat/cmd/leat/internal/telemetry"
 	"github.com/leat-cdc/leat/cmd/leat/internal/throttles"
 	"github.com/leat-cdc/leat/cmd/leat/internal/views"
@@ -58,13 +59,11 @@ type Server struct {
 	gone      map[string]state.Subscription // kept, but not in the file
 	lost      map[string]state.Source       // sources that are kept, but not in the file
 	holds     map[string]pipeline.Offset    // by source: the lowest offset that one which does not run wants
-	commits   map[string]commitAt           // by subscription
-	arrivals  map[string]arrival            // by source
-	logFull   map[string]bool
 	fetches   *views.Fetches
 	webhooks  map[string]*webhook.Sink // by subscription, as opened last
 	throttles *throttles.Set
-	feeds     *feeds
+	feeds     *report.Feeds
+	report    *report.Report
 }
 
 // shareOf the memory budget: what sinks encode for one another, the logs' tails, their queues, and the
@@ -84,7 +83,7 @@ func newServer(ctx context.Context, o Options, tel *telemetry.Telemetry, addr ne
 	}
 	s := &Server{o: o, tel: tel, store: store, hub: pull.NewHub(), started: time.Now(), cfg: o.Config,
 		databases: map[string]parts.Database{}, was: map[string]*config.Source{}, removed: map[string]bool{}, gone: map[string]state.Subscription{}, lost: map[string]state.Source{}, holds: map[string]pipeline.Offset{},
-		commits: map[string]commitAt{}, arrivals: map[string]arrival{}, logFull: map[string]bool{}, webhooks: map[string]*webhook.Sink{}, throttles: throttles.NewSet(), feeds: newFeeds()}
+		webhooks: map[string]*webhook.Sink{}, throttles: throttles.NewSet(), feeds: report.NewFeeds()}
 	s.publicURL = strings.TrimSuffix(o.Config.PublicURL, "/")
 	if strings.HasSuffix(s.publicURL, ":0") { // the port was the system's choice
 		scheme, _, _ := strings.Cut(s.publicURL, "://")
@@ -101,42 +100,15 @@ func newServer(ctx context.Context, o Options, tel *telemetry.Telemetry, addr ne
 	s.fetches = views.NewFetches(views.FetchOptions{Memory: int64(o.Config.Memory), PublicURL: s.publicURL, Form: s.forms.Of,
 		Log: func(source string) (pipeline.Log, error) { return s.engine.Log(source) }})
 	s.share = encode.NewShare(int(s.shareOf(25)))
+	s.report = report.New(report.Options{Store: store, Log: s.diskLog, SourceRate: tel.SourceRate, SubscriptionRate: tel.SubscriptionRate})
 	s.engine = engine.New(engine.Config{Cursors: store, Store: store, Memory: deliver.NewMemory(s.shareOf(50)), Form: s.forms.Of, Observer: s.observer()})
 	tel.Collect(s.status)
 	return s, nil
 }
 
-// observer adds to the telemetry's what status shows.
+// observer adds to the telemetry's what status shows and status sources tell.
 func (s *Server) observer() pipeline.Observer {
-	obs := s.feeds.observe(s.tel.Observer().Fill())
-	full := obs.LogFull
-	obs.LogFull = func(log string, is bool) {
-		s.mu.Lock()
-		s.logFull[log] = is
-		s.mu.Unlock()
-		full(log, is)
-	}
-	ingested, synced := obs.Ingested, obs.Synced
-	obs.Ingested = func(source string, events, bytes int, end pipeline.Position) {
-		if events > 0 {
-			s.mu.Lock()
-			a := s.arrivals[source]
-			a.ingested = time.Now()
-			s.arrivals[source] = a
-			s.mu.Unlock()
-		}
-		ingested(source, events, bytes, end)
-	}
-	obs.Synced = func(log string, batches, bytes int, took time.Duration) {
-		s.mu.Lock()
-		if a := s.arrivals[log]; a.ingested.After(a.durable) {
-			a.durable = time.Now()
-			s.arrivals[log] = a
-		}
-		s.mu.Unlock()
-		synced(log, batches, bytes, took)
-	}
-	return obs
+	return s.report.Observe(s.feeds.Observe(s.tel.Observer().Fill()))
 }
 
 // begin starts what the file names.
@@ -150,7 +122,7 @@ func (s *Server) begin(ctx context.Context) error {
 	if err := s.loadThrottles(ctx); err != nil {
 		return err
 	}
-	s.feeds.open(s.cfg)
+	s.feeds.Open(s.cfg)
 	for _, name := range slices.Sorted(maps.Keys(s.cfg.Sources)) {
 		if err := s.startSource(ctx, s.cfg, name); err != nil {
 			return err
@@ -187,7 +159,7 @@ func (s *Server) startSource(ctx context.Context, cfg *config.Config, name strin
 		return cfg.Errorf("sources."+name, "%v", err)
 	}
 	if src.Status != nil {
-		db = s.feeds.of(name)
+		db = s.feeds.Of(name)
 	}
 	flags := throttles.NewFlags(src.Load, func(why string) { s.flagRefused(name, why) })
 	spec := engine.Source{Name: name, Source: db, Routes: parts.Routes(src), Ranges: rangePolicy,
@@ -209,7 +181,7 @@ func (s *Server) startSource(ctx context.Context, cfg *config.Config, name strin
 		Throttles: func() []flow.Throttle { return append(s.throttles.Of(name), flags.Now()...) },
 		Disk:      func() (free, total uint64, err error) { return s.o.Space(s.o.Config.Data) },
 		DiskStage: func(st flow.DiskStage) {
-			obs.Warned("log of "+name, diskWarnings[st], "free space in "+s.o.Config.Data+", or lower log.retention.size and `leat apply`")
+			obs.Warned("log of "+name, report.DiskWarnings[st], "free space in "+s.o.Config.Data+", or lower log.retention.size and `leat apply`")
 		}}
 	if src.Load != nil {
 		spec.Limits = flow.Limits{MaxActive: src.Load.MaxActive, MaxReplicaLag: src.Load.MaxReplicaLag.D()}
@@ -412,7 +384,7 @@ func (s *Server) carry(ctx context.Context, cfg *config.Config) error {
 	s.mu.Lock()
 	s.cfg = cfg
 	s.mu.Unlock()
-	s.feeds.open(cfg)
+	s.feeds.Open(cfg)
 	if cfg.Log.Retention != old.Log.Retention {
 		for name := range cfg.Sources {
 			if l, ok := s.diskLog(name); ok {

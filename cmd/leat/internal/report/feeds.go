@@ -1,4 +1,4 @@
-package app
+package report
 
 import (
 	"errors"
@@ -10,19 +10,20 @@ import (
 	"github.com/leat-cdc/leat/sources/status"
 )
 
-// feeds are the status sources of an installation. Safe for concurrent use.
-type feeds struct {
+// Feeds are the status sources of an installation. Safe for concurrent use.
+type Feeds struct {
 	mu       sync.Mutex
 	sources  map[string]*status.Source
 	sourceOf map[string]string // by subscription
 }
 
-func newFeeds() *feeds {
-	return &feeds{sources: map[string]*status.Source{}, sourceOf: map[string]string{}}
+// NewFeeds has none.
+func NewFeeds() *Feeds {
+	return &Feeds{sources: map[string]*status.Source{}, sourceOf: map[string]string{}}
 }
 
-// open makes the status sources those that cfg names, before anything starts that they tell about.
-func (f *feeds) open(cfg *config.Config) {
+// Open makes the status sources those that cfg names, before anything starts that they tell about.
+func (f *Feeds) Open(cfg *config.Config) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for name := range f.sources {
@@ -48,15 +49,15 @@ func (f *feeds) open(cfg *config.Config) {
 	}
 }
 
-// of returns a status source that open was told of.
-func (f *feeds) of(name string) *status.Source {
+// Of returns a status source that Open was told of.
+func (f *Feeds) Of(name string) *status.Source {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.sources[name]
 }
 
 // tell all of them, unless it is about one of them or who subscribes to one: that would never end.
-func (f *feeds) tell(c status.Change) {
+func (f *Feeds) tell(c status.Change) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	about := c.Name
@@ -73,8 +74,8 @@ func (f *feeds) tell(c status.Change) {
 	}
 }
 
-// observe adds the telling to an observer that is filled.
-func (f *feeds) observe(obs pipeline.Observer) pipeline.Observer {
+// Observe adds the telling to an observer that is filled.
+func (f *Feeds) Observe(obs pipeline.Observer) pipeline.Observer {
 	subscription, lag, source := obs.SubscriptionState, obs.SubscriptionLag, obs.SourceState
 	obs.SubscriptionState = func(name, state, reason string) {
 		f.tell(status.Change{Kind: "subscription", Name: name, State: state, Reason: reason})

@@ -1,4 +1,4 @@
-package app
+package report
 
 import (
 	"time"
@@ -29,7 +29,8 @@ const forever = 10 * 365 * 24 * time.Hour
 
 var diskStages = map[flow.DiskStage]string{flow.DiskReplays: "replays", flow.DiskLaggard: "laggards", flow.DiskStop: "reading"}
 
-var diskWarnings = map[flow.DiskStage]string{
+// DiskWarnings say what becomes of a full disk.
+var DiskWarnings = map[flow.DiskStage]string{
 	flow.DiskReplays: "the disk is full to 80 %: nothing is replayed until it is below 78 %",
 	flow.DiskLaggard: "the disk is full to 90 %: the log grows no more, its oldest goes, also what subscriptions have not read, until it is below 88 %",
 	flow.DiskStop:    "the disk is full to 95 %: reading has stopped, and the database keeps what is not read, until it is below 93 %",
