@@ -2,7 +2,7 @@
 // filesystem's metadata, a workload changes it, a `leat run` of its own delivers the changes to three
 // subscribers that live in this process, and at the end each one's copy is compared with the source.
 //
-//   - database (source.go, postgres.go, mysql.go): where the filesystem is; workload.go changes it.
+//   - database (source.go, postgres.go, mysql.go): where the filesystem is; demo/workload changes it.
 //   - leat (leat.go): the server, a child process with a leat.yaml in the demo's folder.
 //   - replica (replica.go): a subscriber's copy, fed by a receiver (webhook) or a puller.
 //   - view (view.go): what is seen meanwhile; summary.go: what came of it.
@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/leat-cdc/leat/cmd/leat/internal/cli"
+	"github.com/leat-cdc/leat/cmd/leat/internal/demo/workload"
 )
 
 const (
@@ -51,7 +52,7 @@ type demo struct {
 	view     *view
 	place    *place
 	leat     *leat
-	work     workload
+	work     workload.Workload
 	search   *receiver
 	slow     *receiver
 	features *puller
@@ -181,7 +182,7 @@ func (d *demo) act(ctx context.Context) error {
 		d.illness(working)
 	}()
 	worked := make(chan error, 1)
-	go func() { worked <- d.work.run(working, d.place, d.o.Rate, d.o.seed) }()
+	go func() { worked <- d.work.Run(working, d.place.session, d.o.Rate, d.o.seed) }()
 	err := d.watch(worked)
 	stop()
 	<-ill
@@ -245,8 +246,8 @@ func (d *demo) watch(worked chan error) error {
 			for _, s := range d.subscribers {
 				n, _ := s.counts()
 				all += n
-				done = done && n >= d.work.events()
-				if n >= d.work.events() && s.settled == 0 {
+				done = done && n >= d.work.Events()
+				if n >= d.work.Events() && s.settled == 0 {
 					s.settled = now.Sub(ended)
 				}
 			}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/go-sql-driver/mysql"
+
+	"github.com/leat-cdc/leat/cmd/leat/internal/demo/workload"
 )
 
 // mariaDB and MySQL alike.
@@ -157,7 +159,7 @@ func (m *mysqlDB) close(context.Context) error {
 	return errors.Join(err, m.db.Close())
 }
 
-func (m *mysqlDB) session(ctx context.Context) (session, error) {
+func (m *mysqlDB) session(ctx context.Context) (workload.Session, error) {
 	conn, err := m.db.Conn(ctx)
 	if err != nil {
 		return nil, err
@@ -173,16 +175,16 @@ type mysqlSession struct {
 	tx   *sql.Tx
 }
 
-func (s *mysqlSession) begin(ctx context.Context) (err error) {
+func (s *mysqlSession) Begin(ctx context.Context) (err error) {
 	s.tx, err = s.conn.BeginTx(ctx, nil)
 	return err
 }
 
-func (s *mysqlSession) commit(context.Context) error { return s.tx.Commit() }
+func (s *mysqlSession) Commit(context.Context) error { return s.tx.Commit() }
 
-func (s *mysqlSession) close(context.Context) error { return s.conn.Close() }
+func (s *mysqlSession) Close(context.Context) error { return s.conn.Close() }
 
-func (s *mysqlSession) exec(ctx context.Context, statement string, args ...any) (int64, error) {
+func (s *mysqlSession) Exec(ctx context.Context, statement string, args ...any) (int64, error) {
 	r, err := s.tx.ExecContext(ctx, strings.ReplaceAll(statement, "{now}", "now(6)"), args...)
 	if err != nil {
 		return 0, err

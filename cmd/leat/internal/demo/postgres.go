@@ -9,6 +9,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/leat-cdc/leat/cmd/leat/internal/demo/workload"
 )
 
 type postgres struct {
@@ -165,7 +167,7 @@ func (p *postgres) source() string {
 
 func (p *postgres) close(ctx context.Context) error { return p.conn.Close(ctx) }
 
-func (p *postgres) session(ctx context.Context) (session, error) {
+func (p *postgres) session(ctx context.Context) (workload.Session, error) {
 	conn, err := dialPostgres(ctx, p.url)
 	if err != nil {
 		return nil, err
@@ -179,16 +181,16 @@ type pgSession struct {
 	statements map[string]string
 }
 
-func (s *pgSession) begin(ctx context.Context) (err error) {
+func (s *pgSession) Begin(ctx context.Context) (err error) {
 	s.tx, err = s.conn.Begin(ctx)
 	return err
 }
 
-func (s *pgSession) commit(ctx context.Context) error { return s.tx.Commit(ctx) }
+func (s *pgSession) Commit(ctx context.Context) error { return s.tx.Commit(ctx) }
 
-func (s *pgSession) close(ctx context.Context) error { return s.conn.Close(ctx) }
+func (s *pgSession) Close(ctx context.Context) error { return s.conn.Close(ctx) }
 
-func (s *pgSession) exec(ctx context.Context, statement string, args ...any) (int64, error) {
+func (s *pgSession) Exec(ctx context.Context, statement string, args ...any) (int64, error) {
 	own, known := s.statements[statement]
 	if !known {
 		parts := strings.Split(strings.ReplaceAll(statement, "{now}", "clock_timestamp()"), "?")

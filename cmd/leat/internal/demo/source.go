@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/leat-cdc/leat/cmd/leat/internal/demo/workload"
 	"github.com/leat-cdc/leat/internal/servers"
 )
 
@@ -18,21 +19,13 @@ type database interface {
 	// drop removes everything that the demo and Leat made in the database. Leat no longer runs.
 	drop(ctx context.Context) error
 	// session is a connection for one worker.
-	session(ctx context.Context) (session, error)
+	session(ctx context.Context) (workload.Session, error)
 	// rows calls f with every row of a table, comparable, by column.
 	rows(ctx context.Context, t *table, f func([]string) error) error
 	// held is how many bytes of its own log the database keeps for Leat; false where it does not say.
 	held(ctx context.Context) (int64, bool)
 	// source is the block of leat.yaml that names it; %s in it stands for the URL.
 	source() string
-	close(ctx context.Context) error
-}
-
-// session changes rows. Statements have ? as placeholders and {now} for the time.
-type session interface {
-	begin(ctx context.Context) error
-	exec(ctx context.Context, statement string, args ...any) (rows int64, err error)
-	commit(ctx context.Context) error
 	close(ctx context.Context) error
 }
 

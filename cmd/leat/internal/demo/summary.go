@@ -51,8 +51,8 @@ type subscriberSummary struct {
 }
 
 func (d *demo) summarize(ctx context.Context) (*summary, error) {
-	s := &summary{Complete: true, Database: d.place.name, Seed: d.o.seed, Changes: d.work.rows.Load(), Transactions: d.work.txs.Load(),
-		Largest: d.work.biggest.Load(), Events: d.work.events(), LogBytes: d.view.log, CPUSeconds: d.leat.cpu().Seconds(), MemoryBytes: d.view.memory}
+	s := &summary{Complete: true, Database: d.place.name, Seed: d.o.seed, Changes: d.work.Rows.Load(), Transactions: d.work.Transactions.Load(),
+		Largest: d.work.Largest.Load(), Events: d.work.Events(), LogBytes: d.view.log, CPUSeconds: d.leat.cpu().Seconds(), MemoryBytes: d.view.memory}
 	if d.view.holds {
 		s.SlotBytes = &d.view.held
 	}

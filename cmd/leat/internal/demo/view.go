@@ -127,7 +127,7 @@ func (v *view) look(ctx context.Context, d *demo, ended time.Time) (idle bool, e
 	if n, ok := d.place.held(ctx); ok {
 		v.heldNow, v.held, v.holds = n, max(v.held, n), true
 	}
-	rates := map[string]float64{"": v.rate("", d.work.rows.Load(), since)}
+	rates := map[string]float64{"": v.rate("", d.work.Rows.Load(), since)}
 	for _, s := range d.subscribers {
 		n, _ := s.counts()
 		rates[s.name] = v.rate(s.name, n, since)
@@ -199,7 +199,7 @@ func (v *view) panel(d *demo, source *leatv1.SourceStatus, states map[string]*le
 	if v.holds {
 		held = ", the slot holds " + screen.Size(uint64(max(0, v.heldNow)))
 	}
-	line := fmt.Sprintf("%s · %s changes · log %s%s", v.clock(ended), screen.Count(d.work.rows.Load()), screen.Size(source.LogBytes), held)
+	line := fmt.Sprintf("%s · %s changes · log %s%s", v.clock(ended), screen.Count(d.work.Rows.Load()), screen.Size(source.LogBytes), held)
 	s.Printf("%s\n\n", s.Paint(screen.Bold, screen.Shorten(line, width-1)))
 	t := screen.NewTable("", "STATE", ">EVENTS/S", "", ">BEHIND", ">LAG")
 	t.Row(screen.Text("source"), screen.Cell{Text: source.State, Style: style(source.State == "streaming")}, screen.Text(screen.Rate(rates[""])),
@@ -259,7 +259,7 @@ func (v *view) line(d *demo, source *leatv1.SourceStatus, states map[string]*lea
 // settling: the workload has ended.
 func (v *view) settling(d *demo) {
 	if !v.Terminal {
-		v.Printf("%s changes made; everybody catches up\n", screen.Count(d.work.rows.Load()))
+		v.Printf("%s changes made; everybody catches up\n", screen.Count(d.work.Rows.Load()))
 	}
 }
 

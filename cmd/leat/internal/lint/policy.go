@@ -48,6 +48,7 @@ var Within = []Rule{
 	{"cmd/leat/internal/replays", []string{"cmd/leat/internal/api"}, "puts the API's words into the engine's"},
 	{"cmd/leat/internal/throttles", []string{"cmd/leat/internal/config"}, "kept by name, whatever runs under it"},
 	{"cmd/leat/internal/report", []string{"cmd/leat/internal/config"}, "tells what it observed, whoever asks"},
+	{"cmd/leat/internal/demo/workload", nil, "changes rows, whatever reads them"},
 	{"cmd/leat/internal/scans", nil, "reads logs, whoever asks"},
 	{"cmd/leat/internal/waits", nil, "puts a status in words, wherever it is shown"},
 	{"cmd/leat/internal/cli", []string{"cmd/leat/internal/cli", "cmd/leat/internal/config"}, "commands reach the program by Deps, the server by the API"},

@@ -1,4 +1,6 @@
-package demo
+// Package workload changes a filesystem's metadata in a database: namespaces, folders and files that are made, renamed,
+// moved and removed. It decides what changes and how fast; it knows the tables by their names only.
+package workload
 
 import (
 	"context"
@@ -19,27 +21,36 @@ const (
 	mostFiles      = 4000 // of a worker; then as many go as come
 )
 
-// workload changes the filesystem. What it does depends on the seed alone; only how the workers' transactions
-// interleave is the machine's.
-type workload struct {
-	rows    atomic.Int64 // changed and committed
-	moves   atomic.Int64 // of those, changes of key: two events each
-	txs     atomic.Int64
-	biggest atomic.Int64 // rows of one transaction
+// Session changes rows. Statements have ? as placeholders and {now} for the time.
+type Session interface {
+	Begin(ctx context.Context) error
+	Exec(ctx context.Context, statement string, args ...any) (rows int64, err error)
+	Commit(ctx context.Context) error
+	Close(ctx context.Context) error
 }
 
-// events that the log must have got.
-func (w *workload) events() int64 { return w.rows.Load() + w.moves.Load() }
+// Workload changes the filesystem. What it does depends on the seed alone; only how the workers' transactions
+// interleave is the machine's.
+type Workload struct {
+	Rows         atomic.Int64 // changed and committed
+	Moves        atomic.Int64 // of those, changes of key: two events each
+	Transactions atomic.Int64
+	Largest      atomic.Int64 // rows of one transaction
+}
 
-// run works until ctx ends; what is under way is committed.
-func (w *workload) run(ctx context.Context, db database, rate int, seed uint64) error {
+// Events that the log must have got.
+func (w *Workload) Events() int64 { return w.Rows.Load() + w.Moves.Load() }
+
+// Run works until ctx ends; what is under way is committed. rate is in rows per second; open gives each worker a
+// session of its own.
+func (w *Workload) Run(ctx context.Context, open func(context.Context) (Session, error), rate int, seed uint64) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	errs := make([]error, workers)
 	var wg sync.WaitGroup
 	for i := range workers {
 		wg.Go(func() {
-			if errs[i] = w.work(ctx, db, i, float64(rate)/workers, seed); errs[i] != nil {
+			if errs[i] = w.work(ctx, open, i, float64(rate)/workers, seed); errs[i] != nil {
 				cancel()
 			}
 		})
@@ -51,13 +62,13 @@ func (w *workload) run(ctx context.Context, db database, rate int, seed uint64) 
 	return nil
 }
 
-func (w *workload) work(ctx context.Context, db database, n int, rate float64, seed uint64) (err error) {
+func (w *Workload) work(ctx context.Context, open func(context.Context) (Session, error), n int, rate float64, seed uint64) (err error) {
 	whole := context.WithoutCancel(ctx) // transactions are finished
-	s, err := db.session(whole)
+	s, err := open(whole)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, s.close(whole)) }()
+	defer func() { err = errors.Join(err, s.Close(whole)) }()
 	k := &worker{rng: rand.New(rand.NewPCG(seed, uint64(n))), session: s, n: int64(n)}
 	next := time.Now()
 	for step := 0; ctx.Err() == nil; step++ {
@@ -79,21 +90,21 @@ func (w *workload) work(ctx context.Context, db database, n int, rate float64, s
 	return nil
 }
 
-func (w *workload) transact(ctx context.Context, k *worker, step int) error {
+func (w *Workload) transact(ctx context.Context, k *worker, step int) error {
 	k.rows, k.moves = 0, 0
-	if err := k.session.begin(ctx); err != nil {
+	if err := k.session.Begin(ctx); err != nil {
 		return err
 	}
 	if err := k.step(ctx, step); err != nil {
 		return err
 	}
-	if err := k.session.commit(ctx); err != nil {
+	if err := k.session.Commit(ctx); err != nil {
 		return err
 	}
-	w.rows.Add(k.rows)
-	w.moves.Add(k.moves)
-	w.txs.Add(1)
-	for most := w.biggest.Load(); k.rows > most && !w.biggest.CompareAndSwap(most, k.rows); most = w.biggest.Load() {
+	w.Rows.Add(k.rows)
+	w.Moves.Add(k.moves)
+	w.Transactions.Add(1)
+	for most := w.Largest.Load(); k.rows > most && !w.Largest.CompareAndSwap(most, k.rows); most = w.Largest.Load() {
 	}
 	return nil
 }
@@ -101,7 +112,7 @@ func (w *workload) transact(ctx context.Context, k *worker, step int) error {
 // worker has namespaces of its own and knows what is in them.
 type worker struct {
 	rng     *rand.Rand
-	session session
+	session Session
 	n       int64
 	lastID  int64
 	spaces  []int64
@@ -132,7 +143,7 @@ func (k *worker) id() int64 {
 }
 
 func (k *worker) exec(ctx context.Context, statement string, args ...any) error {
-	n, err := k.session.exec(ctx, statement, args...)
+	n, err := k.session.Exec(ctx, statement, args...)
 	k.rows += n
 	return err
 }
