@@ -15,39 +15,45 @@ import (
 // queue, and the server then sends two to three times as many rows a second. So while the stream is
 // behind, a pause stands between two reads; a stream that keeps up is read at once and pays no latency.
 //
-// Behind is told by the rate alone: the bytes of a read may be few just because the reader is quick.
+// Behind is told by the rate and by the lag: how much later than its commit the server sent the last transaction, both by the
+// server's clock. By the rate (gulpRate) the pause is a fixed, short one. By the lag a backlog is read, and the pause is controlled:
+// the rate says nothing there, for on cores that others use the slow state of one row a segment has the rate of a live stream.
 //
-// A fixed pause is bistable. While the server's congestion window is small, few segments leave during a pause
-// and the other rows gather behind them. Once it allows for all of a pause's rows, each leaves as a segment
-// of its own, 200 bytes long, and the rate halves (seen with BBR, whose window follows how many segments a
-// gulp acknowledges). So the window that counts is made ours: the receive buffer is fixed, and the pause is
-// such that it is just full when it is read (additive-multiplicative control: a gulp that did not fill it
-// makes the pause longer, one that did makes it a little shorter). What the buffer holds is learnt from the
-// largest gulps: they differ by more than a tenth, which is enough (a twentieth is, in the model of
-// gulp_test.go; without any the pause would shrink to the least). Rows then always gather behind a closed window. Measured, raw reader, quiet machine, MB/s in four runs each: no pause 18–23, fixed 600 µs 45–58,
-// this 57–61. What did no good: TCP_WINDOW_CLAMP, bursts of reads without pauses, longer fixed pauses; a
-// buffer of two loopback segments (128 KiB) stalls, as its window update is held back.
+// A fixed pause is bistable. While the server's window is closed for most of a pause, the rows gather behind it and
+// leave as large segments, which close it again. While it stays open, each row leaves as a segment of its own, the rate is a half
+// or less, and so the window stays open. So the receive buffer is fixed, and the rule is: a gulp whose segments were small on
+// average (largeSegment) makes the pause longer by a half, the first after it whose segments were large makes it shorter by three fifths (to
+// close the window takes longer than to keep it closed), each later one by a hundredth. That needs neither the buffer's size nor the
+// server's speed. A pause is never longer than mostPause or a quarter of the lag:
+// so no row waits for gathering much longer than it has waited anyway.
+//
+// Tried, and worse: what the buffer holds learnt from the largest gulp (too short a pause makes small gulps, which are then taken
+// for full ones); SO_RCVLOWAT (the kernel caps it at half of the buffer, so the window never closes); TCP_WINDOW_CLAMP; bursts of reads
+// without pauses; buffers of 512 KiB (on a full machine a pause is too short to fill them).
 //
 // It lies below TLS: there each row is a record of its own, and all records of a gulp are read with one
 // call.
 type gulps struct {
 	net.Conn
 	quiet func() // turns quick acknowledgements off, again after each read: the kernel turns them on
-	pause time.Duration
-	sleep func(time.Duration)
+	// segments counts those received and says of how many bytes each is large on this path; nil: not known.
+	segments func() (seen uint32, large int)
+	pause    time.Duration
+	sleep    func(time.Duration)
 
 	// Owned by the reader.
-	buf     []byte // what was read and not asked for yet
-	r, w    int
-	last    time.Time // end of the last read
-	window  time.Time // begin of the span over which bytes are counted
-	bytes   int
-	behind  bool // the rate is above gulpRate
-	deep    bool // it is above deepRate: a backlog is being read
-	wait    time.Duration
-	gulp    int  // bytes of this gulp so far
-	open    bool // the gulp goes on: the last read filled its buffer
-	largest int  // about the largest gulp of late: what the receive buffer holds
+	buf    []byte // what was read and not asked for yet
+	r, w   int
+	last   time.Time // end of the last read
+	window time.Time // begin of the span over which bytes are counted
+	bytes  int
+	behind bool // the rate is above gulpRate
+	lag    time.Duration
+	wait   time.Duration
+	gulp   int  // bytes of this gulp so far
+	open   bool // the gulp goes on: the last read filled its buffer
+	seen   uint32
+	slow   bool // the last gulp came in small segments
 }
 
 const (
@@ -55,12 +61,14 @@ const (
 	gulpWindow = 4 * time.Millisecond
 	// gulpRate in bytes a second, above which the stream counts as behind: some 10,000 rows a second.
 	gulpRate = 2 << 20
-	// deepRate in bytes a second: more than rows that come singly reach, so that what is live never waits long.
-	deepRate = 8 << 20
+	// backlog is the lag from which the pause is controlled: more than a live stream has on a busy machine.
+	backlog = 40 * time.Millisecond
 	// leastPause and mostPause bound the controlled pause.
-	leastPause, mostPause = 200 * time.Microsecond, 16 * time.Millisecond
-	// receiveBuffer is asked for; the kernel doubles it, and its window is about 0.9 of that.
-	receiveBuffer = 512 << 10
+	leastPause, mostPause = 200 * time.Microsecond, 50 * time.Millisecond
+	// receiveBuffer is asked for; the kernel doubles it.
+	receiveBuffer = 256 << 10
+	// largeSegment is large on a path whose segments may be as large: loopback.
+	largeSegment = 16 << 10
 	// gulpBuffer is read at once for a caller who asks for less.
 	gulpBuffer = 256 << 10
 )
@@ -76,7 +84,8 @@ func dialer(dial pgconn.DialFunc, pause time.Duration) pgconn.DialFunc {
 			return nil, err
 		}
 		now := time.Now()
-		return &gulps{Conn: conn, quiet: tune(conn, pause > 0), pause: pause, sleep: sleep, wait: pause, last: now, window: now}, nil
+		quiet, segments := tune(conn, pause > 0)
+		return &gulps{Conn: conn, quiet: quiet, segments: segments, pause: pause, sleep: sleep, wait: pause, last: now, window: now}, nil
 	}
 }
 
@@ -99,7 +108,7 @@ func (g *gulps) Read(p []byte) (int, error) {
 		g.r += n
 		return n, nil
 	}
-	if g.behind && g.pause > 0 && !g.open {
+	if (g.behind || g.lag >= backlog) && g.pause > 0 && !g.open {
 		if rest := g.wait - time.Since(g.last); rest > 0 {
 			g.sleep(rest)
 		}
@@ -130,27 +139,30 @@ func (g *gulps) take(p []byte) (int, error) {
 	g.bytes += n
 	if span := now.Sub(g.window); span >= gulpWindow {
 		rate := float64(g.bytes) / span.Seconds()
-		g.behind, g.deep = rate > gulpRate, rate > deepRate
+		g.behind = rate > gulpRate
 		g.window, g.bytes = now, 0
 	}
 	return n, err
 }
 
-// control sets the next pause by the gulp that ended: long enough that the receive buffer fills.
+// control sets the next pause by the gulp that ended.
 func (g *gulps) control() {
 	n := g.gulp
 	g.gulp = 0
-	switch {
-	case !g.deep:
-		g.wait, g.largest = g.pause, 0
+	if g.segments == nil || g.lag < backlog {
+		g.wait = g.pause
 		return
-	case n > g.largest:
-		g.largest = n
 	}
-	if n >= g.largest*9/10 {
-		g.wait = max(leastPause, g.wait*98/100)
-	} else {
-		g.wait = min(mostPause, g.wait*11/10)
+	seen, large := g.segments()
+	segments := int(seen - g.seen)
+	g.seen = seen
+	switch slow := n < segments*large; {
+	case slow:
+		g.wait, g.slow = g.wait*3/2, true
+	case g.slow: // what closed the window is more than what keeps it closed
+		g.wait, g.slow = g.wait*2/5, false
+	default:
+		g.wait = g.wait * 99 / 100
 	}
-	g.largest -= g.largest / 256 // forgets a size that is not reached any more
+	g.wait = max(leastPause, min(g.wait, mostPause, g.lag/4))
 }

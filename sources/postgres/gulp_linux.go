@@ -14,15 +14,22 @@ func sleep(d time.Duration) {
 }
 
 // tune sets up the connection; gather fixes the receive buffer. It returns what is to be called after each
-// read. All of it are hints: without the first a dead peer is found by keepalives, later.
-func tune(conn net.Conn, gather bool) (quiet func()) {
+// read, and the count of segments if there is one. All of it are hints: without the first a dead peer is found by keepalives, later.
+func tune(conn net.Conn, gather bool) (quiet func(), segments func() (uint32, int)) {
 	s, ok := conn.(*socket)
 	if !ok {
-		return func() {}
+		return func() {}, nil
 	}
 	_ = unix.SetsockoptInt(s.fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 60_000)
 	if gather {
 		_ = unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
 	}
-	return func() { _ = unix.SetsockoptInt(s.fd, unix.IPPROTO_TCP, unix.TCP_QUICKACK, 0) }
+	quiet = func() { _ = unix.SetsockoptInt(s.fd, unix.IPPROTO_TCP, unix.TCP_QUICKACK, 0) }
+	return quiet, func() (uint32, int) {
+		info, err := unix.GetsockoptTCPInfo(s.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+		if err != nil {
+			return 0, 0 // the read that follows fails too
+		}
+		return info.Data_segs_in, min(largeSegment, int(min(info.Advmss, info.Snd_mss))/2)
+	}
 }

@@ -11,4 +11,4 @@ func sleep(d time.Duration) { time.Sleep(d) }
 
 func direct(conn net.Conn) (net.Conn, error) { return conn, nil }
 
-func tune(net.Conn, bool) (quiet func()) { return func() {} }
+func tune(net.Conn, bool) (quiet func(), segments func() (uint32, int)) { return func() {}, nil }

@@ -48,6 +48,7 @@ type Stream struct {
 		stop bool // the read that runs, and all later ones, are to return at once
 		at   time.Time
 	}
+	sent  int64                 // when the server sent the last transaction's message, µs since 1970; 0: it has nothing left
 	poked atomic.Bool           // somebody wants the reader to look around
 	stale atomic.Bool           // what types are made of has changed
 	lost  atomic.Pointer[error] // the connection for the catalogue is
@@ -314,8 +315,8 @@ func (st *Stream) copyData(p []byte) error {
 		if end > st.status.received.Load() {
 			st.status.received.Store(end)
 		}
-		sent := int64(binary.BigEndian.Uint64(p[17:])) + pgoutput.EpochMicros
-		return st.dec.Message(p[25:], sent)
+		st.sent = int64(binary.BigEndian.Uint64(p[17:])) + pgoutput.EpochMicros
+		return st.dec.Message(p[25:], st.sent)
 	}
 	if len(p) < 18 || p[0] != 'k' {
 		return errCopy
@@ -324,6 +325,7 @@ func (st *Stream) copyData(p []byte) error {
 	if end > st.status.received.Load() {
 		st.status.received.Store(end)
 	}
+	st.sent = 0
 	st.dec.Advance(pglogrepl.LSN(end))
 	if p[17] != 0 {
 		if end > st.status.confirmed.Load() {
@@ -354,6 +356,7 @@ func (st *Stream) fill(ctx context.Context) error {
 	if err := st.readUntil(until); err != nil {
 		return err
 	}
+	st.gulps.lag = time.Duration(max(0, st.sent-st.dec.Committed())) * time.Microsecond
 	n, err := st.conn.Read(st.frames.space())
 	st.frames.filled(n)
 	// Under TLS a read ends with each record, that is with each row.

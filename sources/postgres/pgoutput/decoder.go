@@ -57,6 +57,8 @@ type Decoder struct {
 	counter  uint64
 	notices  []pipeline.Notice
 	num      [32]byte
+
+	committed int64 // see Committed
 }
 
 // transaction is the one between Begin and Commit.
@@ -140,6 +142,10 @@ func (d *Decoder) Close() {
 	d.ready, d.cur = nil, nil
 }
 
+// Committed is when the last transaction that began was committed, by the server's clock in microseconds since 1970; 0 before the
+// first. A message outside of transactions counts as committed when it was sent.
+func (d *Decoder) Committed() int64 { return d.committed }
+
 // Advance says that the server has sent everything that was committed up to lsn (a keepalive). It counts
 // only between transactions.
 func (d *Decoder) Advance(lsn LSN) {
@@ -193,6 +199,7 @@ func (d *Decoder) begin(p []byte) error {
 	// final is where the commit record begins. Positions are ends of records, so it lies below our
 	// position exactly if the commit's end does not lie above.
 	d.tx = transaction{open: true, skip: final < d.o.After, id: xid, time: at + EpochMicros}
+	d.committed = d.tx.time
 	return nil
 }
 

@@ -244,7 +244,7 @@ func (d *Decoder) logical(p []byte, sent int64) error {
 	if d.tx.open {
 		return errors.New("a message without a transaction inside of one")
 	}
-	d.tx = transaction{open: true, time: sent}
+	d.tx, d.committed = transaction{open: true, time: sent}, sent
 	d.message(prefix, content)
 	t := &d.cur.Txs[len(d.cur.Txs)-1]
 	t.ID = d.cur.Put(d.lsn(at))
