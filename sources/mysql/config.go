@@ -39,6 +39,9 @@ type Config struct {
 	// Silence is how long nothing may come, not even one of the heartbeats that are asked for six times as often,
 	// before the connection counts as dead. Default 30 s.
 	Silence time.Duration
+	// LookupTimeout is how long the server may say nothing while it is asked something, outside of the stream. Then the
+	// connection counts as lost and it is tried again. Default 60 s.
+	LookupTimeout time.Duration
 	// Known returns the newest shapes that the log has, so that a change which fell between two
 	// connections is told as such; nil = none are known. Called by Open.
 	Known func() []*schemas.Table
@@ -54,6 +57,7 @@ const (
 	defaultBatchEvents = 8192
 	defaultStatus      = 10 * time.Second
 	defaultSilence     = 30 * time.Second
+	defaultLookup      = 60 * time.Second
 	// connectAttempt bounds connecting where the URL says nothing.
 	connectAttempt = 10 * time.Second
 )
@@ -87,6 +91,9 @@ func New(cfg Config) (*Source, error) {
 	}
 	if c.StatusInterval <= 0 {
 		c.StatusInterval = defaultStatus
+	}
+	if c.LookupTimeout <= 0 {
+		c.LookupTimeout = defaultLookup
 	}
 	if c.Silence <= 0 {
 		c.Silence = defaultSilence

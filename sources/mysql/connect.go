@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strings"
 	"time"
 
@@ -14,9 +15,6 @@ import (
 
 	"github.com/leat-cdc/leat/pipeline"
 )
-
-// queryTimeout bounds a read of a statement's answer.
-const queryTimeout = 60 * time.Second
 
 // writeTimeout is what the server may wait for us while we are paused, in seconds: its maximum, a year.
 const writeTimeout = 31536000
@@ -27,6 +25,7 @@ type conn struct {
 	raw     net.Conn // below go-mysql; the TLS connection where there is TLS
 	secure  bool
 	silence time.Duration // Config.Silence
+	lookup  time.Duration // Config.LookupTimeout
 }
 
 // connect opens a connection and sets the session up. The error is a *pipeline.SourceError.
@@ -48,7 +47,7 @@ func (s *Source) connect(ctx context.Context) (*conn, error) {
 		}
 		return nil, connectError(err)
 	}
-	cn := &conn{Conn: c, raw: c.Conn.Conn, secure: config != nil, silence: s.cfg.Silence}
+	cn := &conn{Conn: c, raw: c.Conn.Conn, secure: config != nil, silence: s.cfg.Silence, lookup: s.cfg.LookupTimeout}
 	if err := cn.session(ctx); err != nil {
 		_ = cn.Close()
 		return nil, err
@@ -62,8 +61,8 @@ func (s *Source) dial(ctx context.Context, config *tls.Config) (*client.Conn, er
 	c, err := client.ConnectWithDialer(ctx, s.url.network, s.url.addr, s.url.user, s.url.password, "",
 		func(ctx context.Context, network, addr string) (net.Conn, error) {
 			nc, err := dialer.DialContext(ctx, network, addr)
-			if err == nil { // go-mysql does not look at ctx again during the handshake
-				stop = context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Unix(1, 0)) })
+			if err == nil { // go-mysql does not look at ctx again during the handshake, and sets deadlines of its own
+				stop = context.AfterFunc(ctx, func() { _ = nc.Close() })
 			}
 			return nc, err
 		},
@@ -71,7 +70,7 @@ func (s *Source) dial(ctx context.Context, config *tls.Config) (*client.Conn, er
 			if config != nil {
 				c.SetTLSConfig(config)
 			}
-			c.ReadTimeout, c.WriteTimeout = queryTimeout, queryTimeout
+			c.ReadTimeout, c.WriteTimeout = s.cfg.LookupTimeout, s.cfg.LookupTimeout
 			c.SetAttributes(map[string]string{"program_name": "leat", "_client_role": "binary_log_listener"})
 			return nil
 		})
@@ -100,7 +99,7 @@ func (c *conn) session(ctx context.Context) error {
 
 // exec runs one statement. The error is a *pipeline.SourceError.
 func (c *conn) exec(ctx context.Context, sql string) (*gomysql.Result, error) {
-	stop := context.AfterFunc(ctx, func() { _ = c.raw.SetDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { _ = c.raw.Close() }) // a deadline would be overwritten
 	r, err := c.Execute(sql)
 	if !stop() && err == nil {
 		err = ctx.Err()
@@ -115,6 +114,10 @@ func (c *conn) exec(ctx context.Context, sql string) (*gomysql.Result, error) {
 		return nil, serverError("run "+word, my)
 	case ctx.Err() != nil:
 		return nil, transient("canceled", "run "+word, ctx.Err())
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		e := transient("no_answer", "run "+word, fmt.Errorf("the server did not answer within %s", c.lookup))
+		e.Cure = "check the network between and how busy the server is; it is tried again by itself"
+		return nil, e
 	}
 	return nil, transient("unreachable", "run "+word, err)
 }

@@ -59,13 +59,13 @@ type slotState struct {
 }
 
 // slot returns the state of the named slot, nil when there is none.
-func (c *catalog) slot(ctx context.Context, name string) (*slotState, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+func (c *catalog) slot(ctx context.Context, name string) (st *slotState, err error) {
+	ctx, end := c.begin(ctx, "look up replication slot "+name)
+	defer end(&err)
 	// As JSON, because the view has other columns in each version.
 	var text []byte
 	var standby bool
-	err := c.conn.QueryRow(ctx, "select to_jsonb(s)::text, pg_is_in_recovery() from pg_replication_slots s where slot_name = $1", name).Scan(&text, &standby)
+	err = c.conn.QueryRow(ctx, "select to_jsonb(s)::text, pg_is_in_recovery() from pg_replication_slots s where slot_name = $1", name).Scan(&text, &standby)
 	if err == pgx.ErrNoRows {
 		return nil, nil
 	}
@@ -90,7 +90,7 @@ func (c *catalog) slot(ctx context.Context, name string) (*slotState, error) {
 	if err := json.Unmarshal(text, &row); err != nil {
 		return nil, fmt.Errorf("read the state of replication slot %s: %w", name, err)
 	}
-	st := &slotState{
+	st = &slotState{
 		kind: row.Type, plugin: deref(row.Plugin), database: deref(row.Database), active: row.Active, pid: deref(row.PID),
 		temporary: row.Temporary, walStatus: deref(row.WALStatus), invalidation: deref(row.Invalidation),
 		failover: deref(row.Failover), safeWAL: row.SafeWAL, confirmed: lsnOf(deref(row.Confirmed)),
@@ -148,14 +148,14 @@ where c.relkind in ('r', 'p', 'f') and n.nspname <> 'information_schema' and n.n
 order by n.nspname, c.relname`
 
 // tables lists all tables of users, and what the publication has of them.
-func (c *catalog) tables(ctx context.Context, publication string) ([]*table, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+func (c *catalog) tables(ctx context.Context, publication string) (list []*table, err error) {
+	ctx, end := c.begin(ctx, "list the tables")
+	defer end(&err)
 	rows, err := c.conn.Query(ctx, tablesQuery, publication)
 	if err != nil {
 		return nil, c.s.failure("list the tables", err)
 	}
-	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*table, error) {
+	list, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (*table, error) {
 		t := &table{}
 		return t, row.Scan(&t.oid, &t.schema, &t.name, &t.kind, &t.persistence, &t.identity, &t.key, &t.identityColumns,
 			&t.ancestors, &t.columns, &t.generated, &t.published, &t.listed, &t.filter)
@@ -169,8 +169,8 @@ func (c *catalog) tables(ctx context.Context, publication string) ([]*table, err
 // prints are fingerprints of what decides which tables are in the publication, and of all enums: scans of
 // small catalogues, so that they may be asked for every few seconds.
 func (c *catalog) prints(ctx context.Context, publication string) (tables, enums string, err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	ctx, end := c.begin(ctx, "look for new tables")
+	defer end(&err)
 	err = c.conn.QueryRow(ctx, `select coalesce(sum(hashtextextended(concat_ws(' ', c.oid, c.relname, c.relnamespace, c.relreplident, c.relispartition, c.relnatts, n.nspname), 0)), 0)::text
 		|| ' ' || (select count(*) from pg_publication_rel r join pg_publication p on p.oid = r.prpubid where p.pubname = $1),
 		(select coalesce(sum(hashtextextended(concat_ws(' ', enumtypid, enumlabel, enumsortorder), 0)), 0)::text from pg_enum)

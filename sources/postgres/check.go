@@ -44,7 +44,7 @@ func (s *Source) Check(ctx context.Context) []pipeline.Finding {
 	for _, look := range []func(context.Context, *findings, *catalog, map[string]string) error{
 		s.checkRole, s.checkCapacity, s.checkSlotState, s.checkPublication, s.checkTables, s.checkStandbys,
 	} {
-		if err := look(ctx, f, c, settings); err != nil {
+		if err := s.oneLook(ctx, func(ctx context.Context) error { return look(ctx, f, c, settings) }); err != nil {
 			f.failed(s.place0(), err)
 		}
 	}
@@ -52,6 +52,13 @@ func (s *Source) Check(ctx context.Context) []pipeline.Finding {
 		s.checkStream(ctx, f)
 	}
 	return f.list
+}
+
+// oneLook gives a part of Check its limit: what it asks of the server takes moments.
+func (s *Source) oneLook(ctx context.Context, look func(context.Context) error) (err error) {
+	ctx, end := s.limited(ctx, "look at the server")
+	defer end(&err)
+	return look(ctx)
 }
 
 // place0 is where findings about the source as a whole are.
@@ -76,14 +83,17 @@ func (f *findings) failed(place string, err error) {
 	f.add("error", CodeServer, place, strings.TrimPrefix(err.Error(), place+": "), "")
 }
 
-func (c *catalog) settings(ctx context.Context) (map[string]string, error) {
-	have := map[string]string{}
+func (c *catalog) settings(ctx context.Context) (have map[string]string, err error) {
+	const what = "read the server's settings"
+	ctx, end := c.begin(ctx, what)
+	defer end(&err)
+	have = map[string]string{}
 	rows, err := c.conn.Query(ctx, "select name, coalesce(setting, '') from pg_settings")
 	if err == nil {
 		var name, value string
 		_, err = pgx.ForEachRow(rows, []any{&name, &value}, func() error { have[name] = value; return nil })
 	}
-	return have, c.s.failure("read the server's settings", err)
+	return have, c.s.failure(what, err)
 }
 
 // checkTLS: a password and rows in the clear over a network.

@@ -108,9 +108,10 @@ func (s *Source) connect(ctx context.Context) (*pgconn.PgConn, *server, error) {
 	return conn, srv, nil
 }
 
-func (s *Source) identify(ctx context.Context, conn *pgconn.PgConn) (*server, error) {
-	srv := &server{}
-	var err error
+func (s *Source) identify(ctx context.Context, conn *pgconn.PgConn) (srv *server, err error) {
+	ctx, end := s.limited(ctx, "identify the server")
+	defer end(&err)
+	srv = &server{}
 	// A pooler may have let "replication" through unread: then this is no command.
 	if srv.IdentifySystemResult, err = pglogrepl.IdentifySystem(ctx, conn); err != nil {
 		return nil, s.failure("identify the server", err)

@@ -24,6 +24,7 @@ const (
 	CodeWalLevel           = "wal_level"
 	CodeServer             = "server_error"
 	CodeConnectionLost     = "connection_lost"
+	CodeNoAnswer           = "no_answer"
 	CodeProtocol           = "protocol"
 	CodeDatabase           = "database_missing"
 	CodePosition           = "position"

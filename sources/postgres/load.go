@@ -62,10 +62,12 @@ type loadRow struct {
 
 // Load implements [pipeline.Prober]. The sessions of other roles and the replicas' lag need
 // pg_read_all_stats; everything about the slot needs no right.
-func (s *Source) Load(ctx context.Context) (pipeline.SourceLoad, error) {
+func (s *Source) Load(ctx context.Context) (l pipeline.SourceLoad, err error) {
 	p := &s.probe
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	ctx, end := s.limited(ctx, "ask for the load")
+	defer end(&err)
 	if p.c == nil || p.c.conn.IsClosed() {
 		c, err := s.catalog(ctx)
 		if err != nil {
@@ -82,7 +84,7 @@ func (s *Source) Load(ctx context.Context) (pipeline.SourceLoad, error) {
 	if err := json.Unmarshal(text, &row); err != nil {
 		return pipeline.SourceLoad{}, fmt.Errorf("source %s: read the load: %w", s.cfg.Name, err)
 	}
-	l := pipeline.NewSourceLoad(time.Now())
+	l = pipeline.NewSourceLoad(time.Now())
 	p.fill(&l, &row)
 	if !row.Stats {
 		l.Findings = append(l.Findings, pipeline.Finding{

@@ -53,6 +53,9 @@ type Config struct {
 	Silence time.Duration
 	// CatalogInterval is how often the catalogue is asked for new tables. Default 3 s.
 	CatalogInterval time.Duration
+	// LookupTimeout is how long one question to the server may take, in the catalogue or while a stream begins; only
+	// making a slot takes as long as the server is at it. Then it counts as lost and is tried again. Default 60 s.
+	LookupTimeout time.Duration
 	// BatchBytes and BatchEvents are the sizes at which a batch is cut. Default 1 MiB, 8,192.
 	BatchBytes, BatchEvents int
 	// Pause is how long a reader that is behind lets rows gather in the server's send queue before it reads
@@ -93,6 +96,7 @@ func New(c Config) (*Source, error) {
 	setDefault(&cfg.Start, "now")
 	setDefault(&cfg.StatusInterval, 10*time.Second)
 	setDefault(&cfg.CatalogInterval, 3*time.Second)
+	setDefault(&cfg.LookupTimeout, lookupTimeout)
 	setDefault(&cfg.BatchBytes, 1<<20)
 	setDefault(&cfg.BatchEvents, 8192)
 	setDefault(&cfg.Pause, 600*time.Microsecond)
@@ -217,7 +221,10 @@ func (s *Source) Remove(ctx context.Context) error {
 	}
 	// The walsender of a stream that was just closed takes a moment to let go.
 	for end := time.Now().Add(letGo); slot != nil && slot.active && err == nil && time.Now().Before(end); {
-		if _, err = c.conn.Exec(ctx, "select pg_sleep(0.05)"); err == nil {
+		select {
+		case <-ctx.Done():
+			err = ctx.Err()
+		case <-time.After(50 * time.Millisecond):
 			slot, err = c.slot(ctx, s.cfg.Slot)
 		}
 	}
@@ -228,16 +235,13 @@ func (s *Source) Remove(ctx context.Context) error {
 		if slot.active {
 			return s.slotActive(slot)
 		}
-		if _, err := c.conn.Exec(ctx, "select pg_drop_replication_slot($1)", s.cfg.Slot); err != nil {
-			return s.failure("drop replication slot "+s.cfg.Slot, err)
+		if err := c.dropSlot(ctx, s.cfg.Slot); err != nil {
+			return err
 		}
 	}
 	pub, err := c.publication(ctx, s.cfg.Publication)
 	if err != nil || pub == nil || !pub.ours {
 		return err
 	}
-	if _, err := c.conn.Exec(ctx, "drop publication "+quote(s.cfg.Publication)); err != nil {
-		return s.failure("drop publication "+s.cfg.Publication, err)
-	}
-	return nil
+	return c.dropPublication(ctx, s.cfg.Publication)
 }

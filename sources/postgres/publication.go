@@ -15,6 +15,9 @@ import (
 // in step. Those of others only gain tables.
 const ourComment = "made by Leat"
 
+// lockTimeout is an SQLSTATE: https://www.postgresql.org/docs/current/errcodes-appendix.html
+const lockTimeout = "55P03"
+
 // publication is a row of pg_publication.
 type publication struct {
 	allTables, viaRoot bool
@@ -24,11 +27,11 @@ type publication struct {
 }
 
 // publication returns the named publication, nil when there is none.
-func (c *catalog) publication(ctx context.Context, name string) (*publication, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	p := &publication{}
-	err := c.conn.QueryRow(ctx, `select puballtables, pubviaroot, pubinsert, pubupdate, pubdelete, pubtruncate,
+func (c *catalog) publication(ctx context.Context, name string) (p *publication, err error) {
+	ctx, end := c.begin(ctx, "look up publication "+name)
+	defer end(&err)
+	p = &publication{}
+	err = c.conn.QueryRow(ctx, `select puballtables, pubviaroot, pubinsert, pubupdate, pubdelete, pubtruncate,
 		coalesce(obj_description(oid, 'pg_publication') like $2 || '%', false),
 		array(select nspname::text from pg_publication_namespace r join pg_namespace n on n.oid = r.pnnspid where r.pnpubid = p.oid)
 		from pg_publication p where pubname = $1`, name, ourComment).Scan(&p.allTables, &p.viaRoot,
@@ -118,6 +121,7 @@ type ensured struct {
 	all    []*table          // as they stood when it looked
 	// viaRoot: rows of partitions travel under the name of the table above.
 	viaRoot bool
+	again   bool // one of them only because somebody holds a lock on it
 }
 
 // ensurePublication makes the publication, or adds to it what it lacks. may says that it may be made: with
@@ -160,6 +164,7 @@ func (s *Source) ensurePublication(ctx context.Context, c *catalog, may bool) (*
 				return nil, s.failure("add a table to publication "+s.cfg.Publication, err)
 			}
 			e.left[t] = s.mask.text(pg.Message)
+			e.again = e.again || pg.Code == lockTimeout
 			continue
 		}
 		e.joined = append(e.joined, joined{t, xid})
@@ -182,32 +187,27 @@ func (s *Source) listChanged(t *table) bool {
 // addTable adds a table, or gives it its new column list: both within one transaction, so that no change
 // falls between.
 func (c *catalog) addTable(ctx context.Context, t *table) (xid string, err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	ctx, end := c.begin(ctx, "add a table to publication "+c.s.cfg.Publication)
+	defer end(&err)
 	pub := quote(c.s.cfg.Publication)
-	tx, err := c.conn.Begin(ctx)
-	if err != nil {
-		return "", err
-	}
 	statements := []string{"alter publication " + pub + " add table " + c.s.item(t)}
 	if t.published {
 		statements = append([]string{"alter publication " + pub + " drop table only " + quoteTable(t.schema, t.name)}, statements...)
 	}
-	for _, q := range statements {
-		if _, err := tx.Exec(ctx, q); err != nil {
-			return "", errors.Join(err, tx.Rollback(ctx))
+	return xid, c.patiently(ctx, "lock_timeout", func(tx pgx.Tx) error {
+		for _, q := range statements {
+			if _, err := tx.Exec(ctx, q); err != nil {
+				return err
+			}
 		}
-	}
-	if err := tx.QueryRow(ctx, "select pg_current_xact_id()::text").Scan(&xid); err != nil {
-		return "", errors.Join(err, tx.Rollback(ctx))
-	}
-	return xid, tx.Commit(ctx)
+		return tx.QueryRow(ctx, "select pg_current_xact_id()::text").Scan(&xid)
+	})
 }
 
 // super reports whether the role is a superuser's.
 func (c *catalog) super(ctx context.Context) (is bool, err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	ctx, end := c.begin(ctx, "look up the role")
+	defer end(&err)
 	if err := c.conn.QueryRow(ctx, "select rolsuper from pg_roles where rolname = current_user").Scan(&is); err != nil {
 		return false, c.s.failure("look up the role", err)
 	}
@@ -242,7 +242,15 @@ func (s *Source) create(tables []*table, super bool) string {
 	return head + " for table " + strings.Join(items, ", ") + tail
 }
 
-func (s *Source) createPublication(ctx context.Context, c *catalog, tables []*table, may bool) (*ensured, error) {
+func (c *catalog) dropPublication(ctx context.Context, name string) (err error) {
+	what := "drop publication " + name
+	ctx, end := c.begin(ctx, what)
+	defer end(&err)
+	_, err = c.conn.Exec(ctx, "drop publication "+quote(name))
+	return c.s.failure(what, err)
+}
+
+func (s *Source) createPublication(ctx context.Context, c *catalog, tables []*table, may bool) (e *ensured, err error) {
 	name := s.cfg.Publication
 	super, err := c.super(ctx)
 	if err != nil {
@@ -255,12 +263,15 @@ func (s *Source) createPublication(ctx context.Context, c *catalog, tables []*ta
 	if !may {
 		return nil, s.stopped(CodePublicationMissing, fmt.Sprintf("publication %s is gone; the server cannot send what was written without it", name), anew, s.cfg.Name)
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	_, err = c.conn.Exec(ctx, statement)
-	if err == nil {
-		_, err = c.conn.Exec(ctx, "comment on publication "+quote(name)+" is '"+ourComment+"'")
-	}
+	ctx, end := c.begin(ctx, "create publication "+name)
+	defer end(&err)
+	err = c.patiently(ctx, "lock_timeout", func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, statement)
+		if err == nil {
+			_, err = tx.Exec(ctx, "comment on publication "+quote(name)+" is '"+ourComment+"'")
+		}
+		return err
+	})
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) && pg.Code == "42501" {
 		return nil, s.stopped(CodePublicationRights, fmt.Sprintf("the role may not create publication %s (%s)", name, s.mask.text(pg.Message)), "as the owner of the tables, with CREATE on the database: %s", statement)

@@ -23,10 +23,9 @@ type about struct {
 }
 
 // resolve says how the rows of a relation are read.
-func (s *Source) resolve(ctx context.Context, c *catalog, rel *pgoutput.Relation) (pgoutput.Shape, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	var shape pgoutput.Shape
+func (s *Source) resolve(ctx context.Context, c *catalog, rel *pgoutput.Relation) (shape pgoutput.Shape, err error) {
+	ctx, end := c.begin(ctx, fmt.Sprintf("look up table %s.%s", rel.Schema, rel.Name))
+	defer end(&err)
 	a, err := c.about(ctx, rel.OID)
 	if err != nil {
 		return shape, s.failure(fmt.Sprintf("look up table %s.%s", rel.Schema, rel.Name), err)

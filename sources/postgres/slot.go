@@ -65,15 +65,19 @@ func (s *Source) newSlot(ctx context.Context, c *catalog, conn *pgconn.PgConn, s
 		return 0, false, s.stopped(CodeSlotMissing, fmt.Sprintf("replication slot %s does not exist and create is false", s.cfg.Slot),
 			"as a role with REPLICATION: select pg_create_logical_replication_slot('%s', 'pgoutput'); or set create: true", s.cfg.Slot)
 	}
-	var standby bool
-	if err := c.conn.QueryRow(ctx, "select pg_is_in_recovery()").Scan(&standby); err != nil {
-		return 0, false, s.failure("ask whether the server is a standby", err)
+	standby, err := c.standby(ctx)
+	if err != nil {
+		return 0, false, err
 	}
 	create := "CREATE_REPLICATION_SLOT " + quote(s.cfg.Slot) + " LOGICAL pgoutput (SNAPSHOT 'nothing'"
 	if srv.version >= 17 && !standby { // it comes along to a standby that synchronizes slots
 		create += ", FAILOVER"
 	}
-	r, err := pglogrepl.ParseCreateReplicationSlot(conn.Exec(ctx, create+")"))
+	var r pglogrepl.CreateReplicationSlotResult
+	err = s.attended(ctx, c, conn, "create replication slot "+s.cfg.Slot, func(ctx context.Context) (err error) {
+		r, err = pglogrepl.ParseCreateReplicationSlot(conn.Exec(ctx, create+")"))
+		return err
+	})
 	if err != nil {
 		return 0, false, s.failure("create replication slot "+s.cfg.Slot, err)
 	}
@@ -83,12 +87,28 @@ func (s *Source) newSlot(ctx context.Context, c *catalog, conn *pgconn.PgConn, s
 	}
 	if start, _ := parseStart(s.cfg.Start); start != 0 {
 		if start < point {
-			_, err := c.conn.Exec(ctx, "select pg_drop_replication_slot($1)", s.cfg.Slot) // nobody needs it
+			err := c.dropSlot(ctx, s.cfg.Slot) // nobody needs it
 			return 0, false, errors.Join(s.startTooEarly(start, point), err)
 		}
 		point = start
 	}
 	return point, true, nil
+}
+
+func (c *catalog) standby(ctx context.Context) (is bool, err error) {
+	const what = "ask whether the server is a standby"
+	ctx, end := c.begin(ctx, what)
+	defer end(&err)
+	err = c.conn.QueryRow(ctx, "select pg_is_in_recovery()").Scan(&is)
+	return is, c.s.failure(what, err)
+}
+
+func (c *catalog) dropSlot(ctx context.Context, name string) (err error) {
+	what := "drop replication slot " + name
+	ctx, end := c.begin(ctx, what)
+	defer end(&err)
+	_, err = c.conn.Exec(ctx, "select pg_drop_replication_slot($1)", name)
+	return c.s.failure(what, err)
 }
 
 func (s *Source) startTooEarly(start, slot pglogrepl.LSN) error {
@@ -104,7 +124,7 @@ func (s *Source) checkHistory(ctx context.Context, conn *pgconn.PgConn, srv *ser
 		return s.stopped(CodeSystem, fmt.Sprintf("the server's system identifier is %s, the log was read from %s: it is another server, or was made anew (a major upgrade does that)", srv.SystemID, from.system), anew, s.cfg.Name)
 	}
 	if srv.Timeline != from.timeline {
-		left, err := leftAt(ctx, conn, srv.Timeline, from.timeline)
+		left, err := s.leftAt(ctx, conn, srv.Timeline, from.timeline)
 		if err != nil {
 			return s.failure("read the timeline's history", err)
 		}
@@ -123,10 +143,12 @@ func (s *Source) checkHistory(ctx context.Context, conn *pgconn.PgConn, srv *ser
 }
 
 // leftAt returns where timeline now left timeline was, 0 when it is no descendant of it.
-func leftAt(ctx context.Context, conn *pgconn.PgConn, now, was int32) (pglogrepl.LSN, error) {
+func (s *Source) leftAt(ctx context.Context, conn *pgconn.PgConn, now, was int32) (at pglogrepl.LSN, err error) {
 	if now < was {
 		return 0, nil
 	}
+	ctx, end := s.limited(ctx, "read the timeline's history")
+	defer end(&err)
 	h, err := pglogrepl.TimelineHistory(ctx, conn, now)
 	if err != nil {
 		return 0, err

@@ -123,7 +123,9 @@ func (s *Source) open(ctx context.Context, c *catalog, after pipeline.Position) 
 }
 
 // start sends START_REPLICATION and waits for the server's consent. The connection is ours from then on.
-func (s *Source) start(ctx context.Context, conn *pgconn.PgConn, at pglogrepl.LSN) (net.Conn, error) {
+func (s *Source) start(ctx context.Context, conn *pgconn.PgConn, at pglogrepl.LSN) (raw net.Conn, err error) {
+	ctx, end := s.limited(ctx, "start replication")
+	defer end(&err)
 	if err := conn.SyncConn(ctx); err != nil {
 		return nil, s.failure("start replication", err)
 	}

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/schemas"
 )
@@ -79,6 +81,9 @@ func (w *watcher) run(ctx context.Context) {
 			continue
 		}
 		last = now
+		if made.again {
+			last = ""
+		}
 		w.took(ctx, made)
 	}
 }
@@ -144,14 +149,16 @@ type joined struct {
 // transactions run that began before: they may still write rows of which the stream knows nothing. Rows
 // that such a one wrote afterwards travel and count as old all the same: a gap too many does no harm.
 func (c *catalog) old(ctx context.Context, t joined) (rows, known bool, err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	ctx, end := c.begin(ctx, "look for old rows")
+	defer end(&err)
 	err = c.conn.QueryRow(ctx, "select pg_snapshot_xmin(pg_current_snapshot()) > $1::text::xid8", t.xid).Scan(&known)
 	if err != nil || !known {
 		return false, false, err
 	}
 	// Within 2³¹ transactions of each other, ages compare; frozen rows are oldest.
-	err = c.conn.QueryRow(ctx, "select exists (select from "+quoteTable(t.schema, t.name)+
-		" where age(xmin) >= age($1::text::xid8::xid))", t.xid).Scan(&rows)
+	err = c.patiently(ctx, "statement_timeout", func(tx pgx.Tx) error { // it may have to read the whole table
+		return tx.QueryRow(ctx, "select exists (select from "+quoteTable(t.schema, t.name)+
+			" where age(xmin) >= age($1::text::xid8::xid))", t.xid).Scan(&rows)
+	})
 	return rows, true, err
 }
