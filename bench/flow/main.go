@@ -26,7 +26,7 @@ type options struct {
 	experiments    []string
 	runs           int
 	rows           int
-	outage         time.Duration
+	outage, hang   time.Duration
 	phase          time.Duration
 	quick          bool
 	out, dir, leat string
@@ -38,7 +38,7 @@ type experiment struct {
 	do   func(ctx context.Context, r *rig) error
 }
 
-var experiments = []experiment{{"fanout", fanout}, {"step", step}, {"poison", poison}, {"outage", outage}, {"load", load}, {"replay", replay}, {"parks", parks}}
+var experiments = []experiment{{"fanout", fanout}, {"step", step}, {"poison", poison}, {"outage", outage}, {"load", load}, {"replay", replay}, {"parks", parks}, {"hang", hang}}
 
 func names() []string {
 	var all []string
@@ -73,6 +73,7 @@ func parse(args []string) (options, error) {
 	f.IntVar(&o.runs, "runs", 3, "how often what is compared runs, in turn; medians are compared")
 	f.IntVar(&o.rows, "rows", 200_000, "row changes of the backlog")
 	f.DurationVar(&o.outage, "outage", time.Minute, "how long the endpoint is away in the experiment outage")
+	f.DurationVar(&o.hang, "hang", time.Minute, "how long one of eight subscribers hangs in the experiment hang; 10m is the full length")
 	f.DurationVar(&o.phase, "phase", 12*time.Second, "how long a phase of the experiments with live load lasts")
 	f.BoolVar(&o.quick, "quick", false, "one run, 50,000 rows, short phases: to see that it works")
 	f.StringVar(&o.out, "out", filepath.Join("bench", "out"), "the drawings go into this `folder`")
@@ -92,6 +93,7 @@ func parse(args []string) (options, error) {
 		short("runs", func() { o.runs = 1 })
 		short("rows", func() { o.rows = 50_000 })
 		short("outage", func() { o.outage = 10 * time.Second })
+		short("hang", func() { o.hang = 15 * time.Second })
 		short("phase", func() { o.phase = 5 * time.Second })
 	}
 	o.experiments = strings.FieldsFunc(which, func(r rune) bool { return r == ',' || r == ' ' })
@@ -100,8 +102,8 @@ func parse(args []string) (options, error) {
 			return o, fmt.Errorf("-experiments: %q is none of %s", e, strings.Join(names(), ", "))
 		}
 	}
-	if o.runs < 1 || o.rows < 1000 || o.phase < time.Second || o.outage < time.Second || f.NArg() > 0 {
-		return o, errors.New("-runs is at least 1, -rows 1000, -phase and -outage 1s, and there are no arguments but flags")
+	if o.runs < 1 || o.rows < 1000 || o.phase < time.Second || o.outage < time.Second || o.hang < time.Second || f.NArg() > 0 {
+		return o, errors.New("-runs is at least 1, -rows 1000, -phase, -outage and -hang 1s, and there are no arguments but flags")
 	}
 	return o, nil
 }

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/schemas"
 )
@@ -104,10 +106,12 @@ func (w *watcher) gap(subject, code, reason string) {
 // older reports whether the table has rows that are no younger than its present name, or than the newest
 // of the partitions that it is (in): rows of the same transaction count as such.
 func (c *catalog) older(ctx context.Context, t *table) (rows bool, err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	err = c.conn.QueryRow(ctx, `select exists (select from `+quoteTable(t.schema, t.name)+` where age(xmin) >= (
+	ctx, end := c.begin(ctx, "look for old rows")
+	defer end(&err)
+	err = c.patiently(ctx, "statement_timeout", func(tx pgx.Tx) error { // it may have to read the whole table
+		return tx.QueryRow(ctx, `select exists (select from `+quoteTable(t.schema, t.name)+` where age(xmin) >= (
 		select coalesce((select min(age(xmin)) from pg_inherits where inhrelid in (select relid from pg_partition_ancestors($1))),
 			(select age(xmin) from pg_class where oid = $1))))`, t.oid).Scan(&rows)
+	})
 	return rows, err
 }
