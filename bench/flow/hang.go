@@ -17,6 +17,7 @@ func hang(ctx context.Context, r *rig) error {
 	if err := r.become(ctx, well(receivers)); err != nil {
 		return err
 	}
+	r.memory = "128MiB" // what keeps the newest of the log fills within the phase before
 	if err := r.start(ctx, "", subs("h", 0, eight, "    from: latest\n    batch: {events: 20}\n    retry: {max: 5s}\n")); err != nil {
 		return err
 	}

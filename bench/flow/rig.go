@@ -38,13 +38,14 @@ type rig struct {
 	conn   *pgx.Conn
 	child  *process.Child
 	addr   string // of the receivers
+	memory string // Leat's budget
 	leat   *process.Server
 	folder string
 	ends   []func()
 }
 
 func newRig(ctx context.Context, o options, rep *report, name string) (r *rig, err error) {
-	r = &rig{o: o, report: rep, name: name, folder: filepath.Join(o.dir, name)}
+	r = &rig{o: o, report: rep, name: name, memory: memory, folder: filepath.Join(o.dir, name)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, r.close(context.WithoutCancel(ctx)))
@@ -118,7 +119,7 @@ func (r *rig) start(ctx context.Context, source string, subs []sub) (err error) 
 	for _, s := range subs {
 		fmt.Fprintf(&yaml, "  %s:\n    source: bench\n    deliver: {webhook: {url: \"%s/%d\", secret: %q, timeout: 5s}}\n%s", s.name, r.addr, s.to, secret, s.more)
 	}
-	if r.leat, err = process.Start(ctx, r.o.leat, r.folder, memory, source, yaml.String(), ""); err != nil {
+	if r.leat, err = process.Start(ctx, r.o.leat, r.folder, r.memory, source, yaml.String(), ""); err != nil {
 		return err
 	}
 	return r.leat.WaitFor(ctx, "the source to stream", func(st *leatv1.StatusResponse) bool {

@@ -131,6 +131,10 @@ type reading struct {
 	open    map[string][]record
 	tables  map[string]*schemas.Table
 	chunks  int
+	// sought is the last text that has was asked for, in the first `looked` records.
+	sought string
+	looked int
+	found  bool
 }
 
 func newReading(t testing.TB) *reading {
@@ -249,13 +253,15 @@ func (r *reading) follow(s *Source, marker string) {
 	}
 }
 
+// has is asked after each batch: it looks at each record once for a text.
 func (r *reading) has(text string) bool {
-	for i := len(r.records) - 1; i >= 0; i-- {
-		if strings.Contains(r.records[i].what, text) {
-			return true
-		}
+	if r.sought != text || r.looked > len(r.records) {
+		r.sought, r.looked, r.found = text, 0, false
 	}
-	return false
+	for ; r.looked < len(r.records) && !r.found; r.looked++ {
+		r.found = strings.Contains(r.records[r.looked].what, text)
+	}
+	return r.found
 }
 
 func (r *reading) texts() []string {
