@@ -264,11 +264,15 @@ func (a *Aside) may(now time.Time, allowed func() (float64, string)) (ratio floa
 	if ratio <= 0 {
 		return 0, why
 	}
+	throttle := live.cfg.Throttle.ratio()
+	if throttle <= 0 {
+		return 0, "the subscription is stopped by a throttle"
+	}
 	if limit == 0 { // nothing was published yet
 		limit = live.cfg.MaxInFlight
 	}
 	of := asideShare * float64(limit) / float64(a.sub.cfg.MaxInFlight)
-	return ratio * min(1, of) * live.cfg.Throttle.ratio(), ""
+	return ratio * min(1, of) * throttle, ""
 }
 
 // Job is the job as it stands; its State says whether it waits.

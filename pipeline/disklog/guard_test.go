@@ -1,6 +1,7 @@
 package disklog
 
 import (
+	"fmt"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -104,5 +105,27 @@ func TestDepth(t *testing.T) {
 	grow(t, l, &seed, 100<<10)
 	if at, _ := l.Bounds(); at != oldest {
 		t.Fatal("still squeezed")
+	}
+}
+
+// A log of nothing but transactions of about a segment, each over a border of two: retention keeps the log to its size
+// all the same, for now and then a segment begins between two of them.
+func TestRetentionOfLargeTransactionsInARow(t *testing.T) {
+	const segment, quota = 16 << 10, 128 << 10
+	dir := t.TempDir()
+	l := mustOpen(t, Options{Dir: dir, SegmentSize: segment, Memory: 1, Retention: Retention{Size: quota}})
+	var s pipeline.Synced
+	for i := range 100 {
+		s = waitSynced(t, l, chunked(t, l, fmt.Sprint("large ", i), 45, 3, true))
+	}
+	poll(t, "the log keeps to its size", func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return l.sizeFrom(0) <= quota+4*segment
+	})
+	oldest, _ := l.Bounds()
+	readAll(t, l, oldest, s.Next)
+	if damage, _, err := Verify(testContext(t), dir); err != nil || len(damage) > 0 {
+		t.Fatal(damage, err)
 	}
 }

@@ -148,9 +148,10 @@ func (l *Log) expired() int {
 		return 0
 	}
 	// What stays must not need chunks of what goes: a transaction goes as a whole or not at all. Under the
-	// size quota more goes then, by age less.
+	// size quota more goes then, by age less; but not before a segment's worth was written behind it: what is
+	// larger than the quota can be read for a while.
 	less, more := l.cuts(n)
-	if more > 0 && l.tooLarge(l.sizeFrom(less)) {
+	if more > 0 && l.usedFrom(more) >= l.opt.SegmentSize && l.tooLarge(l.sizeFrom(less)) {
 		return more
 	}
 	return less
@@ -180,6 +181,14 @@ func (l *Log) cuts(n int) (less, more int) {
 func (l *Log) sizeFrom(i int) (total int64) {
 	for _, s := range l.mu.segs[max(i, 0):] {
 		total += s.size
+	}
+	return total
+}
+
+// usedFrom is how much was written from the i-th segment on. l.mu is held.
+func (l *Log) usedFrom(i int) (total int64) {
+	for _, s := range l.mu.segs[i:] {
+		total += s.end
 	}
 	return total
 }

@@ -106,6 +106,39 @@ func (w *writer) roll() error {
 	return w.begin(p, w.seg.seq+1, w.address())
 }
 
+// mostTangled segments in a row may hold parts of transactions that began in the one before.
+const mostTangled = 3
+
+// untangle begins a segment between two transactions when retention could cut nowhere in the last ones: a log of
+// nothing but transactions that are larger than a segment would never shrink otherwise.
+func (w *writer) untangle() error {
+	if !w.torn || len(w.st.open) > 0 {
+		return nil
+	}
+	w.torn = false
+	if err := w.flush(); err != nil {
+		return err
+	}
+	if w.fresh || w.l.tangled() < mostTangled {
+		return nil
+	}
+	return w.roll()
+}
+
+// tangled counts the newest segments up to the first that begins between two transactions.
+func (l *Log) tangled() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	segs := l.mu.segs
+	need := segs[len(segs)-1].seq
+	for i := len(segs) - 1; i > 0; i-- {
+		if need = min(need, segs[i].index.Needs); need >= segs[i].seq {
+			return len(segs) - i
+		}
+	}
+	return len(segs)
+}
+
 // begin makes a prepared file the active segment: header and catalog are durable before it has its name,
 // its name before anything else is written to it.
 func (w *writer) begin(p *prepared, seq uint64, prev uint64) (err error) {

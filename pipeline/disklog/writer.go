@@ -35,6 +35,7 @@ type writer struct {
 	relogged bool                // an item of schemas to be written again is in it
 
 	memory []*chunk // chunks of open transactions that are still in memory, oldest first
+	torn   bool     // a transaction began in an earlier segment: see untangle
 }
 
 // written is a block of the group, to be shown when it is synced.
@@ -114,6 +115,9 @@ func (w *writer) drop(items []item) {
 // write makes items durable, in one group where they fit one segment.
 func (w *writer) write(items []item) error {
 	for i := range items {
+		if err := w.untangle(); err != nil {
+			return err
+		}
 		for {
 			ok, err := w.add(&items[i])
 			if err != nil {
@@ -249,6 +253,11 @@ func (w *writer) addBatch(it *item, tx *openTx) {
 		wr.it.b = nil // the chunk's now
 		w.memory = append(w.memory, wr.chunk)
 	} else {
+		if tx != nil && len(tx.chunks) > 0 {
+			if seq, _ := split(tx.chunks[0].Address); seq < w.seg.seq {
+				w.torn = true
+			}
+		}
 		delete(w.st.open, b.Open)
 		w.st.next = it.base + pipeline.Offset(it.events)
 		if !b.End.Zero() {

@@ -67,6 +67,8 @@ type JobStatus struct {
 	// Rate in events per second lately; Left is about how long it still takes, zero when that is not known.
 	Rate float64
 	Left time.Duration
+	// Ends is what lets a job that waits go on; empty: what Reason names is over.
+	Ends string
 }
 
 // JobStore keeps jobs. An engine whose Config.Store is none has no replays.
@@ -111,6 +113,7 @@ func (e *Engine) Jobs(ctx context.Context, subscription string) ([]JobStatus, er
 		}
 		if list[i].Job = j; j.State == pipeline.JobRunning {
 			list[i].State, list[i].Reason = pipeline.JobWaiting, "the subscription does not run here"
+			list[i].Ends = "leat.yaml names the subscription again, or leat jobs cancel " + j.ID
 		}
 	}
 	return list, nil

@@ -167,7 +167,7 @@ func TestAsideGoesOnAfterARestart(t *testing.T) {
 	j, _ := r.replay(ReplayRequest{Kind: pipeline.JobAside, From: Point{Offset: first}, To: Point{Offset: first + 400}})
 	second, _ := r.replay(ReplayRequest{Kind: pipeline.JobAside, From: Point{Offset: first}, To: Point{Offset: first + 10}})
 	<-copied
-	if s := r.job(second.ID, pipeline.JobWaiting); s.Reason != "job "+j.ID+" runs first" {
+	if s := r.job(second.ID, pipeline.JobWaiting); s.Reason != "job "+j.ID+" runs first" || s.Ends != "that job has ended" {
 		t.Fatalf("%+v", s)
 	}
 	if err := r.engine.PauseJob(t.Context(), j.ID, "lunch"); err != nil {

@@ -407,15 +407,18 @@ func (r *replays) status(j pipeline.Job, now time.Time) JobStatus {
 			s.State, s.Reason = pipeline.JobWaiting, "the subscription is "+st
 		}
 	case c != nil:
-		s.State, s.Reason = pipeline.JobWaiting, "job "+c.id+" runs first"
+		s.State, s.Reason, s.Ends = pipeline.JobWaiting, "job "+c.id+" runs first", "that job has ended"
 	case held.State == pipeline.JobPaused:
-		s.State, s.Reason = pipeline.JobWaiting, "job "+held.ID+", which is paused, holds keys"
+		s.State, s.Reason, s.Ends = pipeline.JobWaiting, "job "+held.ID+", which is paused, holds keys", "leat jobs resume "+held.ID+", and that job has ended"
 	case held.ID != "":
-		s.State, s.Reason = pipeline.JobWaiting, "job "+held.ID+" runs first"
+		s.State, s.Reason, s.Ends = pipeline.JobWaiting, "job "+held.ID+" runs first", "that job has ended"
 	case r.sub != nil:
 		s.State, s.Reason = pipeline.JobWaiting, "it begins"
 	default:
 		s.State, s.Reason = pipeline.JobWaiting, "the subscription does not run"
+	}
+	if s.State == pipeline.JobWaiting && r.sub != nil && r.sub.State() == deliver.StatePaused && s.Ends == "" {
+		s.Ends = "leat resume " + j.Subscription
 	}
 	return s
 }

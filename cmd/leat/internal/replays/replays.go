@@ -3,6 +3,7 @@
 package replays
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -176,7 +177,7 @@ func jobOf(j engine.JobStatus) *leatv1.Job {
 	case pipeline.JobPaused:
 		p.EndsWhen = "leat jobs resume " + j.ID
 	case pipeline.JobWaiting:
-		p.EndsWhen = "its reason is over: it goes on by itself"
+		p.EndsWhen = cmp.Or(j.Ends, "that is over: it goes on by itself")
 	}
 	return p
 }

@@ -89,7 +89,7 @@ func OfSource(s *leatv1.SourceStatus) []*leatv1.Wait {
 	}
 	l.throttles(s.GetName(), s.GetThrottles())
 	p := s.GetPressure()
-	if slow := min(p.GetReading(), p.GetSnapshot(), p.GetReplay()) < 1; p.GetWhy() != "" && slow && !throttled(s) {
+	if slow := min(p.GetReading(), p.GetSnapshot(), p.GetReplay()) < 1; p.GetWhy() != "" && slow && !throttled(s) && !(s.GetDisk() == "reading" && strings.Contains(p.GetWhy(), "disk is full")) {
 		l.add(Warning, "load", fmt.Sprintf("the log is read at %.0f %%, snapshots at %.0f %%, replays at %.0f %%: %s",
 			100*p.GetReading(), 100*p.GetSnapshot(), 100*p.GetReplay(), p.GetWhy()), orElse(p.GetEndsWhen(), "the load is lower"), nil)
 	}

@@ -81,3 +81,19 @@ warning load: the log is read at 50 %, snapshots at 0 %, replays at 0 %: 9 sessi
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
+
+// The one host of an endpoint that fails is not said to get nothing, one cause is told once, and who stands still is
+// not about to catch up.
+func TestNothingUntrueIsTold(t *testing.T) {
+	got := texts(t, waits.OfSubscription(&leatv1.SubscriptionStatus{Name: "s", State: "running", Hosts: []*leatv1.Host{{Name: "a:1", Ejected: true, Reason: "500"}}, HostsPanic: true,
+		Laggard: &leatv1.Laggard{Stage: "catch-up", Policy: "hold", Why: "2.6 MiB behind, standing still"}}))
+	if want := "warning lag: catch-up: 2.6 MiB behind, standing still | it goes on, and has caught up\nwarning host: host a:1 fails: 500 | a probe or the next try of it succeeds\n"; got != want {
+		t.Errorf("got\n%swant\n%s", got, want)
+	}
+	s := &leatv1.SourceStatus{Name: "f", State: "streaming", Disk: "reading", Pressure: &leatv1.SourcePressure{Why: "the log's disk is full to 95 %", EndsWhen: "it is below 93 %"},
+		Throttles: []*leatv1.ThrottleState{{Owner: "signal table: ops", Ratio: float64(float32(0.4))}}}
+	got = texts(t, waits.OfSource(s))
+	if strings.Count(got, "full to 95 %") != 1 || !strings.Contains(got, "throttled to 40 % (") {
+		t.Errorf("got\n%s", got)
+	}
+}
