@@ -40,8 +40,18 @@ type heldKey struct {
 	aside bool
 	// parked: what of it still comes home is passed over; then it is held no more.
 	parked bool
+	// givenUp: see there; nil most of the time.
+	givenUp *givenUp
 	// exhausted: attempts are spent and the subscription is blocked by it.
 	exhausted bool
+}
+
+// givenUp is an event whose end could not be written: that may have been done all the same, so that the event is not
+// sent again, but its end written again.
+type givenUp struct {
+	at     pipeline.Offset
+	reason string
+	spent  bool
 }
 
 // failure is what came of the first event of a key that failed.
@@ -79,7 +89,7 @@ func (k *heldKey) calm(h *heldKeys) {
 	if k.tries > 0 {
 		h.failing--
 	}
-	k.tries, k.spent, k.since, k.attempts, k.own, k.failedAt = 0, 0, time.Time{}, nil, 0, noOffset
+	k.tries, k.spent, k.since, k.attempts, k.own, k.failedAt, k.givenUp = 0, 0, time.Time{}, nil, 0, noOffset, nil
 }
 
 const noOffset = pipeline.Offset(math.MaxUint64)
@@ -209,6 +219,11 @@ func (s *session) takeUnits(d *delivery, from *[]*unit, now time.Time) {
 func (s *session) takeUnit(d *delivery, u *unit, now time.Time) bool {
 	u.keys = slices.DeleteFunc(u.keys, func(k *heldKey) bool { return k.unit != u })
 	if len(u.keys) == 0 {
+		return true
+	}
+	if k := u.keys[0]; k.givenUp != nil && k.awaited == 0 && len(k.list) > 0 && k.list[0].offset() == k.givenUp.at {
+		s.bury(u, k, k.givenUp.reason, k.givenUp.spent, now)
+		s.stirred = true
 		return true
 	}
 	if s.blocked > 0 && !u.keys[0].exhausted || !u.mix && d.Events > 0 {

@@ -183,7 +183,7 @@ func (s *session) endPass(now time.Time) {
 		err = s.cfg.Store.DeleteParks(ctx, gone)
 	}
 	if err != nil {
-		s.sub.unsure = true // until it succeeds
+		s.sub.unsure = true
 		s.unsaved(fmt.Errorf("forget parks: %w", err))
 		s.pass.again = now.Add(s.backoff(1, 0))
 		return
@@ -195,7 +195,6 @@ func (s *session) endPass(now time.Time) {
 		s.pass.again = now.Add(s.backoff(1, 0))
 		return
 	}
-	s.sub.unsure = false
 	for _, k := range over {
 		s.sub.parks.remove(k)
 	}

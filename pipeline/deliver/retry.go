@@ -131,7 +131,7 @@ func (s *session) failedKey(k *heldKey, d *delivery, now time.Time) {
 	case pipeline.Fatal:
 		s.tried(k, d, now)
 		if !s.parksFull() {
-			s.bury(u, k, k.fail.Reason, now)
+			s.bury(u, k, k.fail.Reason, false, now)
 			return
 		}
 		s.block(u, k)
@@ -157,7 +157,7 @@ func (s *session) failedKey(k *heldKey, d *delivery, now time.Time) {
 		return
 	}
 	if s.cfg.Exhausted != ExhaustedBlock && !s.parksFull() {
-		s.bury(u, k, fmt.Sprintf("given up after %d attempts in %s: %s", k.tries, age.Round(time.Second), k.fail.Reason), now)
+		s.bury(u, k, fmt.Sprintf("given up after %d attempts in %s: %s", k.tries, age.Round(time.Second), k.fail.Reason), true, now)
 		return
 	}
 	s.block(u, k)
@@ -200,8 +200,8 @@ func (s *session) tried(k *heldKey, d *delivery, now time.Time) {
 }
 
 // bury makes the key's first event a dead letter, and parks the key or lets it go on. Only when that is
-// durable is the event done.
-func (s *session) bury(u *unit, k *heldKey, reason string, now time.Time) {
+// durable is the event done. spent: for attempts that were spent, not for a refusal for good.
+func (s *session) bury(u *unit, k *heldKey, reason string, spent bool, now time.Time) {
 	e := k.list[0]
 	pass := e.it.pass
 	letter := deadLetter(s.cfg, e.it.batch, int(e.ev), e.as, reason, k.attempts)
@@ -210,13 +210,14 @@ func (s *session) bury(u *unit, k *heldKey, reason string, now time.Time) {
 	var err error
 	if s.cfg.Exhausted == ExhaustedPark {
 		if err = s.park(k, s.parkOf(e, reason, letter.KeyJSON, k.tries), &letter); err == nil {
-			s.sub.parks.find(k.hash, letter.Offset).spent = k.fail.Class != pipeline.Fatal
+			s.sub.parks.find(k.hash, letter.Offset).spent = spent
 		}
 	} else if err = s.cfg.Store.PutDeadLetters(ctx, []pipeline.DeadLetter{letter}); err != nil {
 		err = fmt.Errorf("store a dead letter: %w", err)
 	}
 	if err != nil {
 		s.unsaved(err)
+		s.sub.unsure, k.givenUp = true, &givenUp{at: e.offset(), reason: reason, spent: spent}
 		u.due = now.Add(s.backoff(1, 0))
 		s.held.queue(u)
 		return

@@ -418,6 +418,10 @@ func (w *world) checkEnd() {
 				w.breaks("%s never got event %d (%v)", s.name, i, e)
 				return
 			}
+			if l, dead := w.store.dead[s.name][w.first+pipeline.Offset(i)]; dead && s.parks() && !w.excused(s, i) && !strings.HasPrefix(l.Reason, "replay ") {
+				w.breaks("%s: all was redriven, but event %d is listed as a dead letter still: %s", s.name, i, l.Reason)
+				return
+			}
 		}
 		for t := range tableNames {
 			if (s.table < 0 || s.table == t) && !left[[2]int{t, 0}] {
