@@ -54,7 +54,7 @@ var notes = map[string]string{
 	"listen":                    "takes effect at the next start",
 	"tls":                       "takes effect at the next start",
 	"memory":                    "takes effect at the next start",
-	"log":                       "takes effect at the next start",
+	"log.backend":               "takes effect at the next start",
 	"tokens":                    "holds for requests from now on; from none to some, or back, at the next start",
 	"public_url":                "takes effect at the next start",
 	"zone":                      "holds for subscriptions that start from now on",

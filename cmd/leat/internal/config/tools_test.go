@@ -135,6 +135,11 @@ func TestDiff(t *testing.T) {
 	if got != want {
 		t.Errorf("got:\n%s\nwant:\n%s", got, want)
 	}
+	keep := parse(t, old)
+	keep.Log.Retention.Size++
+	if d := Diff(parse(t, old), keep); len(d) != 1 || d[0].Path != "log.retention.size" || d[0].Note != "" { // it holds at once
+		t.Error(d)
+	}
 	if d := Diff(parse(t, old), parse(t, old)); len(d) != 0 {
 		t.Error(d)
 	}
