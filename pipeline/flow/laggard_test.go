@@ -145,3 +145,17 @@ func TestNoFlapping(t *testing.T) {
 	r.run(120)
 	r.want(t, LagAtRisk)
 }
+
+// Who stands still is not said to be about to catch up; who goes on again is.
+func TestOneThatStandsStillIsSaidTo(t *testing.T) {
+	r := newRace(1<<20, 0, 0)
+	r.run(120)
+	if !r.v.Standing || !strings.Contains(r.v.Why, "standing still") || strings.Contains(r.v.Why, "to catch up") {
+		t.Errorf("stands: %+v", r.v)
+	}
+	r.drain = 4 << 20
+	r.run(10)
+	if r.v.Standing || !strings.Contains(r.v.Why, "to catch up") {
+		t.Errorf("goes on: %+v", r.v)
+	}
+}
