@@ -74,6 +74,25 @@ func (s *Subscription) strike(ctx context.Context) error {
 	return nil
 }
 
+// listed reads which dead letters may be struck off: nothing is redriven before that is known, as letters of what is
+// delivered would stay.
+func (s *session) listed(now time.Time) bool {
+	p := s.pass
+	if p.listed || now.Before(p.again) {
+		return p.listed
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
+	defer cancel()
+	dead, err := s.cfg.Store.DeadOffsets(ctx, s.cfg.Name, p.fed)
+	if err != nil {
+		s.unsaved(fmt.Errorf("read the dead letters: %w", err))
+		p.again = now.Add(s.backoff(1, 0))
+		return false
+	}
+	p.dead, p.listed, p.again = dead, true, time.Time{}
+	return true
+}
+
 // purge takes a parked key's events out of its slot's queue: they are older than what is read later.
 func (s *session) purge(k *heldKey) {
 	if !s.lanes.exclusive {

@@ -45,9 +45,10 @@ type pass struct {
 	arrived chan passed
 	cancel  context.CancelFunc // of the round's reader
 	items   itemList
-	dead    []pipeline.Offset // letters that may be struck off, in order
-	rest    rest              // what of an item waits behind a barrier
-	barrier bool              // one is out: nothing follows until it is done
+	dead    []pipeline.Offset // letters that may be struck off, in order; once listed
+	listed  bool
+	rest    rest // what of an item waits behind a barrier
+	barrier bool // one is out: nothing follows until it is done
 
 	fed     pipeline.Offset // all below was read
 	to      pipeline.Offset // and will be when the round ends
@@ -56,7 +57,7 @@ type pass struct {
 	rounds  int
 	// handover: see pass; 0 = not yet.
 	handover pipeline.Offset
-	again    time.Time // when the end is tried again
+	again    time.Time // when what failed is tried again
 }
 
 // passed is what a round's reader sends: an item, that there was none up to an offset, or its end.
@@ -94,12 +95,6 @@ func newPass(s *session) *pass {
 		return nil
 	}
 	p.front = *newFrontier(p.fed)
-	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
-	defer cancel()
-	var err error
-	if p.dead, err = s.cfg.Store.DeadOffsets(ctx, s.cfg.Name, p.fed); err != nil {
-		s.unsaved(err)
-	}
 	if s.cfg.Filter != nil {
 		p.filter = s.cfg.Filter.New()
 	}
@@ -146,7 +141,7 @@ func (s *session) stepPass(ctx context.Context, now time.Time) {
 			s.feed()
 		}
 	}
-	if p == nil || p.reading || p.left > 0 {
+	if p == nil || p.reading || p.left > 0 || !s.listed(now) {
 		return
 	}
 	at := s.scanned()

@@ -111,17 +111,14 @@ func (r *replays) run(ctx context.Context, sub *deliver.Subscription) {
 	}()
 	for ctx.Err() == nil {
 		c, jobCtx, err := r.next(ctx, sub)
-		_, _, begun := sub.Replaying()
 		switch {
 		case errors.Is(err, deliver.ErrNotRunning): // not yet
 			r.rest(ctx, soon, nil)
 		case err != nil:
 			r.warn(err)
 			r.rest(ctx, r.again, nil)
-		case c == nil && begun:
+		case c == nil: // also when none was begun: it may have ended meanwhile
 			r.rest(ctx, 0, sub.Replayed())
-		case c == nil:
-			r.rest(ctx, 0, nil)
 		default:
 			r.aside(jobCtx, c)
 		}
