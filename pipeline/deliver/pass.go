@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/leat-cdc/leat/pipeline"
@@ -169,6 +170,10 @@ func (s *session) endPass(now time.Time) {
 	s.sub.parks.all(func(k *parked) {
 		if k.Redrive {
 			gone, over = append(gone, k.park(s.cfg.Name)), append(over, k)
+			// A crash may have come between the park and the cursor: then live has its event still before it.
+			if _, dead := slices.BinarySearch(s.pass.dead, k.stored); dead && k.at <= k.stored && !slices.Contains(s.sub.cured, k.stored) {
+				s.sub.cured = append(s.sub.cured, k.stored)
+			}
 		}
 	})
 	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)

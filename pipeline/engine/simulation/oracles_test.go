@@ -327,7 +327,7 @@ func (w *world) ends(s *subscriber, st deliver.Status, waits bool) {
 
 // storing: something of the subscription waits for the store.
 func (w *world) storing(s *subscriber) bool {
-	return slices.ContainsFunc(w.calls.list(), func(x *call) bool { return x.sub == s && (x.kind == callStore || x.loop) })
+	return slices.ContainsFunc(w.calls.list(), func(x *call) bool { return x.sub == s && (x.kind == callStore || x.kind == callJobs) })
 }
 
 // looksAtLog checks the log: after it was opened again it holds all that was told to anybody (5), and ranges
