@@ -15,7 +15,8 @@ func (l *Log) Bytes() int64 {
 }
 
 // Behind returns how many events lie between o and the end, and about how many bytes of the log: by the
-// sparse index, not by reading.
+// sparse index, not by reading. The bytes of a transaction's chunks count by the share of its events that is left,
+// from its commit on. Never 0 bytes where there are events.
 func (l *Log) Behind(o pipeline.Offset) (events uint64, bytes int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -34,14 +35,11 @@ func (l *Log) Behind(o pipeline.Offset) (events uint64, bytes int64) {
 		return 0, 0
 	}
 	for _, s := range l.mu.segs {
-		switch {
-		case s.base() >= o:
-			bytes += s.end - firstBlock
-		case s.index.Next > o:
-			bytes += max(0, s.end-s.index.seek(o))
+		if s.index.Next > o {
+			bytes += s.index.weightFrom(o)
 		}
 	}
-	return events, bytes
+	return events, max(1, bytes)
 }
 
 // Depth implements pipeline.Keeper.

@@ -17,6 +17,10 @@ type index struct {
 	at     map[versionKey]uint32
 	last   int64 // where the newest entry's block begins
 	timed  bool
+	// weights are, for each of Blocks, the bytes of the events before it; weight of all: chunks weigh where their
+	// commit is. Not in the file: after a restart estimated (weigh).
+	weights []int64
+	weight  int64
 }
 
 type versionKey struct{ id, version uint32 }
@@ -38,12 +42,14 @@ func indexOf(f *record.Footer) *index {
 	return x
 }
 
-// add notes a block that gives out offsets (visible rows or a commit).
-func (x *index) add(h *record.Header, off int64) {
+// add notes a block that gives out offsets (visible rows or a commit), of which chunks have so many bytes.
+func (x *index) add(h *record.Header, off, chunks int64) {
 	if len(x.Blocks) == 0 || off-x.last >= indexStep {
 		x.Blocks = append(x.Blocks, record.IndexEntry{At: uint32(off), Base: h.Base, Time: x.Newest})
+		x.weights = append(x.weights, x.weight)
 		x.last = off
 	}
+	x.weight += int64(h.Size()) + chunks
 	if h.Events == 0 {
 		return
 	}

@@ -61,14 +61,14 @@ func (w *writer) show(wr *written, drop []*pipeline.Batch) []*pipeline.Batch {
 		drop = w.forget(wr.tx, drop)
 		return append(drop, b)
 	case pipeline.BatchCommit:
-		x.add(&wr.h, wr.off)
+		x.add(&wr.h, wr.off, wr.tx.disk())
 		x.needs(wr.tx.refs())
 		for _, t := range b.Tables {
 			x.touch(t.ID, &wr.h)
 		}
 		return w.showCommit(wr, next, drop)
 	}
-	x.add(&wr.h, wr.off)
+	x.add(&wr.h, wr.off, 0)
 	for _, t := range b.Tables {
 		x.touch(t.ID, &wr.h)
 	}

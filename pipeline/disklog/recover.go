@@ -88,6 +88,9 @@ func recoverLog(fsys diskfs.FS, dir string, id uuid.UUID, tables *registry, flag
 			if err = fd.scanLast(tables); err == nil {
 				err = fd.leaveHalf()
 			}
+			if err == nil {
+				weigh(fd.segs)
+			}
 			return fd, err
 		}
 		if s.index == nil {

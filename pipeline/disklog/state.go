@@ -56,6 +56,14 @@ func (tx *openTx) refs() []record.Chunk {
 	return refs
 }
 
+// disk is how many bytes the chunks have in the log.
+func (tx *openTx) disk() (n int64) {
+	for _, c := range tx.chunks {
+		n += c.disk
+	}
+	return n
+}
+
 // speaksOf lists the tables of all chunks in the commit's batch, so that the commit's segment describes them
 // and its index knows of them, wherever the chunks lie.
 func (tx *openTx) speaksOf(b *pipeline.Batch) {
@@ -77,6 +85,7 @@ type chunk struct {
 	tables []*schemas.Table
 	batch  *pipeline.Batch
 	size   int64
+	disk   int64 // of its block
 }
 
 // state is what the log's content amounts to at its end: built by recovery, carried on by the writer.
@@ -252,14 +261,18 @@ func (r *replay) batchBlock(h *record.Header, block []byte, off int64) error {
 	}
 	if h.Kind == record.KindChunk {
 		tx := r.st.tx(b.Open)
-		tx.chunks = append(tx.chunks, &chunk{Chunk: record.Chunk{Address: h.Address, Events: h.Events}, tables: append([]*schemas.Table(nil), b.Tables...)})
+		tx.chunks = append(tx.chunks, &chunk{Chunk: record.Chunk{Address: h.Address, Events: h.Events}, tables: append([]*schemas.Table(nil), b.Tables...), disk: int64(h.Size())})
 		return nil
 	}
 	if h.Kind == record.KindAbort {
 		delete(r.st.open, b.Open)
 		return nil
 	}
-	r.index.add(h, off)
+	chunks := int64(0)
+	if h.Kind == record.KindCommit {
+		chunks = r.st.tx(b.Open).disk()
+	}
+	r.index.add(h, off, chunks)
 	for _, t := range b.Tables {
 		r.index.touch(t.ID, h)
 	}

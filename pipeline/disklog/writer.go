@@ -247,7 +247,7 @@ func (w *writer) addBatch(it *item, tx *openTx) {
 	wr := written{h: h, off: w.pos + w.bytes, it: *it, tx: tx}
 	w.st.ticket = it.ticket
 	if b.Kind == pipeline.BatchChunk {
-		wr.chunk = &chunk{Chunk: record.Chunk{Address: h.Address, Events: h.Events}, tables: append([]*schemas.Table(nil), b.Tables...), batch: b, size: size(b)}
+		wr.chunk = &chunk{Chunk: record.Chunk{Address: h.Address, Events: h.Events}, tables: append([]*schemas.Table(nil), b.Tables...), batch: b, size: size(b), disk: int64(h.Size())}
 		t := w.st.tx(b.Open)
 		t.chunks = append(t.chunks, wr.chunk)
 		wr.it.b = nil // the chunk's now
