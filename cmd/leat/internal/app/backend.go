@@ -77,11 +77,7 @@ func (s *Server) Plan(_ context.Context, r *leatv1.PlanRequest) (*leatv1.PlanRes
 	if err != nil {
 		return nil, err
 	}
-	resp := &leatv1.PlanResponse{Changes: s.changes(cfg)}
-	if err := s.checkFilters(cfg); err != nil {
-		resp.Errors = append(resp.Errors, err.Error())
-	}
-	return resp, nil
+	return &leatv1.PlanResponse{Changes: s.changes(cfg)}, nil
 }
 
 // Apply implements api.Backend.

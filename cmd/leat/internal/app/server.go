@@ -113,9 +113,6 @@ func (s *Server) observer() pipeline.Observer {
 
 // begin starts what the file names.
 func (s *Server) begin(ctx context.Context) error {
-	if err := s.checkFilters(s.cfg); err != nil {
-		return err
-	}
 	if err := s.holdAll(ctx); err != nil {
 		return err
 	}
@@ -257,20 +254,6 @@ func (s *Server) compile(tables []string, expr string) (*filter.Program, error) 
 	return filter.Compile(filter.Options{Tables: tables, Expr: expr, Form: s.forms.Of})
 }
 
-// checkFilters reports every filter that does not compile, with its place in the file.
-func (s *Server) checkFilters(cfg *config.Config) error {
-	var errs config.Errors
-	for _, name := range slices.Sorted(maps.Keys(cfg.Subscriptions)) {
-		if _, err := parts.Filter(cfg.Subscriptions[name], s.forms.Of); err != nil {
-			errs = append(errs, cfg.Errorf("subscriptions."+name+".filter", "the filter does not compile: %v", err))
-		}
-	}
-	if len(errs) > 0 {
-		return errs
-	}
-	return nil
-}
-
 // holdAll keeps for retention what any subscription wants that was ever named here: while they are being
 // started, none of them can say so itself.
 func (s *Server) holdAll(ctx context.Context) error {
@@ -359,9 +342,6 @@ func (s *Server) carry(ctx context.Context, cfg *config.Config) error {
 	s.mu.Lock()
 	old := s.cfg
 	s.mu.Unlock()
-	if err := s.checkFilters(cfg); err != nil {
-		return err
-	}
 	if err := s.holdAll(ctx); err != nil {
 		return err
 	}

@@ -7,13 +7,14 @@ import (
 	"net/url"
 
 	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/schemas"
 	"github.com/leat-cdc/leat/sources/mysql"
 	"github.com/leat-cdc/leat/sources/postgres"
 )
 
 // Table that a database has.
 type Table struct {
-	// Name is schema.table or database.table.
+	// Name is schema.table or database.table as a subject has it: to paste into `tables:` and `keys:`.
 	Name string
 	// Key is the routing key that it would have; empty: the whole table is one key.
 	Key []string
@@ -49,7 +50,7 @@ func lookPostgres(ctx context.Context, raw string) (string, []Table, []pipeline.
 	var all []Table
 	for _, t := range infos {
 		if t.Problem == "" {
-			all = append(all, Table{t.Schema + "." + t.Name, t.Key})
+			all = append(all, Table{schemas.Subject(t.Schema, t.Name), t.Key})
 		}
 	}
 	version, err := src.Server(ctx)
@@ -67,7 +68,7 @@ func lookMySQL(ctx context.Context, raw string) (string, []Table, []pipeline.Fin
 	}
 	var all []Table
 	for _, t := range infos {
-		known := Table{Name: t.Schema + "." + t.Name}
+		known := Table{Name: schemas.Subject(t.Schema, t.Name)}
 		for _, i := range t.Identity {
 			known.Key = append(known.Key, t.Columns[i].Name)
 		}

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"errors"
+	"fmt"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -8,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/leat-cdc/leat/cmd/leat/internal/config/yamltree"
+	"github.com/leat-cdc/leat/pipeline/filter"
+	"github.com/leat-cdc/leat/schemas/cell/form"
 )
 
 func itoa(i int) string { return strconv.Itoa(i) }
@@ -33,6 +37,7 @@ func (c *checker) subscription(path string, s *Subscription) {
 	for _, t := range sortedKeys(s.Columns) {
 		c.columns(yamltree.Join(path+".columns", t), s.Columns[t])
 	}
+	c.filter(path+".filter", s.Filter)
 	c.deliver(path+".deliver", s.Deliver)
 	if s.Retry.Max < s.Retry.Initial && c.ok(path+".retry") {
 		c.fail(path+".retry.max", "max is the longest wait, initial the first", "%s.retry.max is smaller than initial", path)
@@ -42,6 +47,19 @@ func (c *checker) subscription(path string, s *Subscription) {
 	}
 	if w := s.Deliver.Webhook; w != nil && c.ok(path+".batch.wait") && c.ok(path+".resolved") && s.Resolved > 0 && s.Batch.Wait > s.Resolved {
 		c.fail(path+".batch.wait", "a delivery cannot wait longer than the next leat.resolved", "%s.batch.wait is longer than resolved", path)
+	}
+}
+
+// filter compiles the expression; which columns there are only the database can say.
+func (c *checker) filter(path, expr string) {
+	if expr == "" || !c.ok(path) {
+		return
+	}
+	if _, err := filter.Compile(filter.Options{Expr: expr, Form: form.Of}); err != nil {
+		if where := (*filter.ExprError)(nil); c.doc.Paths[path] != nil && c.doc.Paths[path].Ref && errors.As(err, &where) {
+			err = fmt.Errorf("line %d, column %d of the value that the variable gives", where.Line, where.Column) // which may be a secret
+		}
+		c.fail(path, "docs/subscribers.md tells what a filter may say; like op == 'delete' || after.size > 100", "%s does not compile: %v", path, err)
 	}
 }
 

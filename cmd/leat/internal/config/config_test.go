@@ -215,8 +215,8 @@ func TestExpandNeverChangesStructure(t *testing.T) {
 	if err == nil || strings.Contains(err.Error(), "1GiB") {
 		t.Errorf("a line end in a path: %v", err)
 	}
-	c := parse(t, "sources: {a: {postgres: {url: 'postgres://u@h/d'}}}\nsubscriptions: {s: {source: a, filter: '${INJECT} $${X} ${NO:-d}', deliver: {pull: }}}\n")
-	if got := c.Subscriptions["s"].Filter; got != "x\nmemory: 1GiB ${X} d" || c.Memory != 512<<20 {
+	c := parse(t, "sources: {a: {postgres: {url: 'postgres://u@h/d'}}}\nsubscriptions: {s: {source: a, filter: '\"\"\"${INJECT} $${X} ${NO:-d}\"\"\" != op', deliver: {pull: }}}\n")
+	if got := c.Subscriptions["s"].Filter; got != "\"\"\"x\nmemory: 1GiB ${X} d\"\"\" != op" || c.Memory != 512<<20 {
 		t.Errorf("%q %v", got, c.Memory)
 	}
 }

@@ -145,10 +145,14 @@ func (a *commands) tellMade(m made) {
 	if m.Config != shell.DefaultFile {
 		name = " -c " + m.Config
 	}
-	if m.Set == "" {
-		m.Set = "PGPASSWORD"
+	set := ""
+	if m.Server == "" && m.Set == "" {
+		m.Set = "PGPASSWORD" // the example's
 	}
-	a.Out.Printf("\nNext: put the password into %s, then\n  leat check%s\n  leat run%s\n", m.Set, name, name)
+	if m.Set != "" {
+		set = " put the password into " + m.Set + ", then"
+	}
+	a.Out.Printf("\nNext:%s\n  leat check%s\n  leat run%s\n", set, name, name)
 }
 
 func keyText(key []string) string {
@@ -197,13 +201,12 @@ func (a *commands) initURL(cmd *cobra.Command, from string) (shown, real, name s
 	if name != "" {
 		return from, real, name, nil
 	}
-	if _, typed := u.User.Password(); typed {
-		a.Err.Printf("leat: the password stood on the command line, where others on this machine can see it;\n"+
-			"      %s holds ${%s} in its place\n", a.File(), std)
+	_, typed := u.User.Password()
+	if !typed { // it connected without: by trust, a socket, a certificate or ~/.pgpass
+		return from, real, "", nil
 	}
-	if u.User == nil {
-		return from, real, std, nil
-	}
+	a.Err.Printf("leat: the password stood on the command line, where others on this machine can see it;\n"+
+		"      %s holds ${%s} in its place\n", a.File(), std)
 	// The reference must not be percent-encoded, so the parts are put together by hand.
 	masked := *u
 	masked.User = nil
