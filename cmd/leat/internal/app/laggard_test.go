@@ -23,7 +23,7 @@ func (db *pg) fill(t *testing.T, id int) {
 func TestALaggardIsAnnouncedThenExpired(t *testing.T) {
 	t.Parallel()
 	db, h, slow, dir := newPG(t), newHook(t), newHook(t), t.TempDir()
-	yaml := strings.Replace(db.yaml("well: {source: files, deliver: {"+toHook(h)+"}}", "slow: {source: files, laggard: hold, deliver: {"+toHook(slow)+"}}"),
+	yaml := strings.Replace(db.yaml("well: {source: files, deliver: {"+patient(h)+"}}", "slow: {source: files, laggard: hold, deliver: {"+patient(slow)+"}}"),
 		"sources:", "log: {retention: {age: 1h, size: 16MiB}}\nsources:", 1)
 	in := install(t, dir, yaml)
 	in.streaming(t, "files")
@@ -80,7 +80,7 @@ func TestALaggardIsAnnouncedThenExpired(t *testing.T) {
 func TestAFullDisk(t *testing.T) {
 	t.Parallel()
 	db, h, dir := newPG(t), newHook(t), t.TempDir()
-	yaml := strings.Replace(db.yaml("a: {source: files, deliver: {"+toHook(h)+"}}"), "sources:", "log: {retention: {age: 1h, size: 64MiB}}\nsources:", 1)
+	yaml := strings.Replace(db.yaml("a: {source: files, deliver: {"+patient(h)+"}}"), "sources:", "log: {retention: {age: 1h, size: 64MiB}}\nsources:", 1)
 	var free atomic.Uint64
 	free.Store(50)
 	in := install(t, dir, yaml, func(o *Options) {
