@@ -319,6 +319,9 @@ func (r *replays) changeHeld(ctx context.Context, j pipeline.Job, to pipeline.Jo
 	var ended *deliver.JobError
 	switch {
 	case errors.As(err, &ended):
+		if as := (*ReplayError)(nil); errors.As(r.became(ctx, j.ID, to), &as) { // it ended just now: say how
+			return as
+		}
 		return refuse("job %s: %s", j.ID, ended.What)
 	case errors.Is(err, deliver.ErrNotRunning) && to == pipeline.JobCancelled:
 		return refuse("job %s has taken keys back, which are brought up to live before it ends: cancel it while its subscription runs", j.ID)

@@ -1,6 +1,7 @@
 package throttles
 
 import (
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,20 +17,22 @@ func TestExpire(t *testing.T) {
 		if got := s.Of("files"); got != nil {
 			t.Fatalf("throttles %v, want none", got)
 		}
-		ended := 0
-		put := func(x state.Throttle) { s.Put(x, func() { ended++; s.Expire(x) }) }
+		var ended atomic.Int32
+		put := func(x state.Throttle) { s.Put(x, func() { ended.Add(1); s.Expire(x) }) }
 		first := state.Throttle{Name: "files", Ratio: 0.5, Owner: "ann", Until: time.Now().Add(time.Minute)}
 		put(first)
 		second := first
 		second.Ratio, second.Until = 0.2, time.Now().Add(time.Hour)
 		put(second)
 		time.Sleep(2 * time.Minute)
-		if s.Expire(first) || ended != 0 || s.Of("files")[0].Ratio != 0.2 {
+		synctest.Wait()
+		if s.Expire(first) || ended.Load() != 0 || s.Of("files")[0].Ratio != 0.2 {
 			t.Fatal("the one that was replaced ended the other")
 		}
 		time.Sleep(time.Hour)
-		if got := s.States("files"); len(got) != 0 || ended != 1 {
-			t.Fatalf("states %v, ended %d times; want none, once", got, ended)
+		synctest.Wait()
+		if got := s.States("files"); len(got) != 0 || ended.Load() != 1 {
+			t.Fatalf("states %v, ended %d times; want none, once", got, ended.Load())
 		}
 	})
 }
