@@ -304,6 +304,9 @@ func (r *replays) change(ctx context.Context, id string, to pipeline.JobState, r
 			return r.end(ctx, j, to, reason)
 		}
 	}
+	if err := r.became(ctx, id, to); err != nil {
+		return err
+	}
 	return refuse("job %s has ended", id)
 }
 
