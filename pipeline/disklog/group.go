@@ -109,13 +109,13 @@ func (g *group) evict(max int64) {
 		delete(g.kept, u.from)
 		g.size -= u.size
 	}
-	drop := g.order[from:g.head:g.head]
+	drop := append([]*run(nil), g.order[from:g.head]...) // others append to order while these are released
+	clear(g.order[from:g.head])
 	if g.head > 64 && g.head*2 > len(g.order) {
 		g.order, g.head = append([]*run(nil), g.order[g.head:]...), 0
 	}
 	g.mu.Unlock()
-	for i, u := range drop {
-		drop[i] = nil
+	for _, u := range drop {
 		u.release()
 	}
 }
