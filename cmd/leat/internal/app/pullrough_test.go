@@ -72,7 +72,7 @@ func (p *puller) pull(ctx context.Context, addr, proxy string, n int) bool {
 
 func (p *puller) take(e *leatv1.Events, within map[string]uint64) {
 	for _, x := range e.Events {
-		key := fmt.Sprint(x.PartitionKey)
+		key := fmt.Sprint(x.Key) // the routing key is left out where it is the same
 		if x.Offset <= within[key] {
 			p.t.Fatalf("stream %d: key %s: offset %d after %d", p.streams, key, x.Offset, within[key])
 		}
