@@ -47,16 +47,13 @@ func (s *session) deliverable(now time.Time) int {
 	return n
 }
 
-// place tells the gate what the session does: live, or catching up.
+// place tells the gate what the session does: live, or catching up. A replay stays one.
 func (t *turn) place(c *Config) {
 	if t.entry == nil || c.window != nil {
 		return
 	}
 	kind := sched.Live
-	switch {
-	case c.window != nil:
-		kind = sched.Replay
-	case t.behind.Load():
+	if t.behind.Load() {
 		kind = sched.CatchUp
 	}
 	if kind != t.kind {
