@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -26,6 +27,7 @@ type countingLog struct {
 	slow         chan struct{}
 	fail         atomic.Pointer[error]
 	began        chan struct{} // gets a value when slow is waited for
+	takes        time.Duration // of each Next, in virtual time
 }
 
 func (l *countingLog) Read(o pipeline.Offset) (pipeline.LogReader, error) {
@@ -55,6 +57,7 @@ func (r *countingReader) Next(ctx context.Context) (*pipeline.Batch, error) {
 			return nil, ctx.Err()
 		}
 	}
+	time.Sleep(r.l.takes)
 	return r.LogReader.Next(ctx)
 }
 
@@ -119,23 +122,28 @@ func TestFiftyReadersCostLittle(t *testing.T) {
 		"half of it":   func(i int) pipeline.Offset { return 1000 + pipeline.Offset(i*batches*perBatch/100) },
 		"from the end": func(i int) pipeline.Offset { return 1000 + pipeline.Offset((49-i)*batches*perBatch/100) },
 	} {
-		l := filled(t, batches)
-		s := scans.New(8<<20, 2) // half of the log
-		var all sync.WaitGroup
-		for i := range 50 {
-			all.Go(func() {
-				if err := offsets(t.Context(), s, l, from(i), 1000+batches*perBatch); err != nil {
-					t.Errorf("%s: %v", name, err)
-				}
-			})
-		}
-		all.Wait()
-		s.Close()
-		if n := l.nexts.Load(); n > 4*batches {
-			t.Errorf("%s: 50 readers read %d batches, one reads %d", name, n, batches)
-		} else {
-			t.Logf("%s: %d batches, %d opens", name, n, l.opens.Load())
-		}
+		// Virtual time: reading takes its time, and who is ahead waits for those behind as long as they move, however slow
+		// the machine.
+		synctest.Test(t, func(t *testing.T) {
+			l := filled(t, batches)
+			l.takes = time.Millisecond
+			s := scans.New(8<<20, 2) // half of the log
+			var all sync.WaitGroup
+			for i := range 50 {
+				all.Go(func() {
+					if err := offsets(t.Context(), s, l, from(i), 1000+batches*perBatch); err != nil {
+						t.Errorf("%s: %v", name, err)
+					}
+				})
+			}
+			all.Wait()
+			s.Close()
+			if n := l.nexts.Load(); n > 4*batches {
+				t.Errorf("%s: 50 readers read %d batches, one reads %d", name, n, batches)
+			} else {
+				t.Logf("%s: %d batches, %d opens", name, n, l.opens.Load())
+			}
+		})
 	}
 }
 
