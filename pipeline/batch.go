@@ -50,6 +50,12 @@ type Batch struct {
 	// Ranges are changes of the key spaces' ranges that hold from Base on. A batch that has some is BatchRows
 	// and holds nothing else.
 	Ranges []RangeChange
+	// Snapshot is set when the batch belongs to a snapshot job: its events are rows of that job (OpSnapshot), or
+	// there are none and the job only came further. Such a batch is BatchRows and carries no End.
+	Snapshot *SnapshotMark
+	// Watermarks that stand in the batch, in order. The source sets them and the snapshot's decorator takes them
+	// out; not kept in the log.
+	Watermarks []Watermark
 	// Read is when the source's bytes arrived; not kept in the log.
 	Read time.Time
 
@@ -126,6 +132,8 @@ func (b *Batch) Reset() {
 	clear(b.Tables)
 	clear(b.Notices)
 	clear(b.Ranges)
+	clear(b.Watermarks)
+	b.Snapshot, b.Watermarks = nil, b.Watermarks[:0]
 	b.Kind, b.Base, b.Open, b.End, b.Read = 0, 0, "", Position{}, time.Time{}
 	b.Tables, b.Txs, b.Events, b.Notices, b.derived = b.Tables[:0], b.Txs[:0], b.Events[:0], b.Notices[:0], b.derived[:0]
 	b.Ranges = b.Ranges[:0]

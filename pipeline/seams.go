@@ -33,28 +33,6 @@ type Stream interface {
 	Close() error
 }
 
-// Snapshotter is the optional capability of a Stream through which snapshots come: jobs and pace go in,
-// rows come out of Next like any other, tagged by their job. Declared here so that ingest sees only a
-// Stream; package sources/snapshot will implement it as a decorator.
-type Snapshotter interface {
-	// Start begins or goes on with a job; State is what the job last logged, nil for a new one. Idempotent by ID.
-	Start(job SnapshotJob) error
-	// Stop ends a job; unknown ids are ignored.
-	Stop(id string)
-	// Pace sets the share of the time that chunks may take, 0 (stopped) to 1.
-	Pace(ratio float64)
-}
-
-// SnapshotJob asks for the existing rows of tables.
-type SnapshotJob struct {
-	ID     string
-	Tables []string
-	// For names the one subscription that the rows are for; empty = all.
-	For   string
-	Where string
-	State []byte
-}
-
 // ErrorClass says what can be done about an error of a source.
 type ErrorClass uint8
 

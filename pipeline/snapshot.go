@@ -1,0 +1,71 @@
+package pipeline
+
+import "encoding/json"
+
+// Snapshotter is the optional capability of a Stream through which snapshots come: jobs and pace go in, rows come
+// out of Next like any other, in batches with a SnapshotMark. Declared here so that ingest sees only a Stream;
+// package sources/snapshot implements it as a decorator of the databases' streams. Safe for concurrent use; none of
+// the methods waits for the database.
+type Snapshotter interface {
+	// Start begins or goes on with a job. Idempotent by ID. What is wrong with it (no such table, a condition that
+	// does not parse) comes as a mark with JobFailed or a fault of the table, in the stream.
+	Start(job SnapshotJob)
+	// Stop ends a job as cancelled, with a last mark; unknown ids are ignored.
+	Stop(id string)
+	// Pace sets the share of the time that the job's chunks may take, from 0 (it stands still until told otherwise) to
+	// 1, and why, for people, where it is below 1.
+	Pace(id string, ratio float64, why string)
+}
+
+// SnapshotJob asks for the existing rows of tables.
+type SnapshotJob struct {
+	// ID is [a-z0-9]+ and never given out again.
+	ID string
+	// Tables are globs over schema.table; those of the source only.
+	Tables []string
+	// For names the one subscription that the rows are for; empty = all.
+	For string
+	// Where is a condition in the database's own language, for each of Tables; empty = all rows.
+	Where string
+	// Mark is what the job last logged, nil for a new one: it goes on there.
+	Mark *SnapshotMark
+}
+
+// SnapshotMark says how far a snapshot job is with the batch that carries it: progress is a record of the log, in
+// order with the rows that it counts, so a crash repeats nothing that is durable.
+type SnapshotMark struct {
+	Job string `json:"job"`
+	// For is the job's: whom the batch's rows are for.
+	For string `json:"for,omitempty"`
+	// State is JobRunning, or the job's end. Reason says why it failed.
+	State  JobState        `json:"state"`
+	Reason string          `json:"reason,omitempty"`
+	Tables []TableProgress `json:"tables,omitempty"`
+	// Resume is what package sources/snapshot needs to go on behind this batch.
+	Resume json.RawMessage `json:"resume,omitempty"`
+}
+
+// TableProgress is how far a snapshot is with one table.
+type TableProgress struct {
+	// Table in Subject form.
+	Table string `json:"table"`
+	// Rows and Bytes that entered the log; Estimate of all rows as the database guesses it, 0 = unknown. Rows that
+	// the stream overtook are counted in Overtaken.
+	Rows      uint64 `json:"rows"`
+	Bytes     uint64 `json:"bytes"`
+	Overtaken uint64 `json:"overtaken,omitempty"`
+	Estimate  uint64 `json:"estimate,omitempty"`
+	Done      bool   `json:"done,omitempty"`
+	// Whole: the table has no key, so that it is read at once, in one consistent read.
+	Whole bool `json:"whole,omitempty"`
+	// Fault is why the table could not be read (and is not any more), with its cure.
+	Fault string `json:"fault,omitempty"`
+	Cure  string `json:"cure,omitempty"`
+}
+
+// Watermark is a place in the stream that a snapshot wrote into the source's own log: it stands before
+// Events[Event] of its batch (len(Events): behind the last).
+type Watermark struct {
+	ID    string
+	Event uint32
+}

@@ -1,0 +1,95 @@
+// Package snapshot reads the existing rows of tables in chunks, between watermarks in the source's own log, and puts
+// them into the stream so that order per key holds without a lock (DBLog, https://arxiv.org/abs/2010.12597).
+//
+// A chunk is read between two watermarks, low and high, which travel through the database's own log. What the
+// stream changed between them is newer than what the chunk read, or as new: those rows are dropped from the chunk,
+// the rest goes into the stream where the high watermark stands. Windows are counted in whole batches: from the one
+// that holds low to the one that holds high; dropping a row that the stream brought a little earlier loses nothing.
+package snapshot
+
+import (
+	"context"
+
+	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/schemas"
+)
+
+// Database is what a source gives so that its tables can be read in chunks while its stream runs. Safe for
+// concurrent use. Errors that trying again may cure are *pipeline.SourceError of class Transient; a *TableError
+// ends the one table, its job goes on with the others.
+type Database interface {
+	// Tables returns those of the source's tables that match the globs, with what it takes to read them.
+	Tables(ctx context.Context, globs []string) ([]Table, error)
+	// Mark writes a watermark into the database's log: it comes back in the stream as Batch.Watermarks. On return
+	// every transaction that stands before it in the log is visible to new reads, except those that Chunk.Unseen names.
+	Mark(ctx context.Context, id string) error
+	// Session takes a connection on which chunks are read, in a session whose settings are those of the stream.
+	Session(ctx context.Context) (Session, error)
+}
+
+// Session reads chunks, one after the other. Not for concurrent use.
+type Session interface {
+	// Read fills c with what q asks for.
+	Read(ctx context.Context, q Query, c *Chunk) error
+	Close() error
+}
+
+// Table is one to be read.
+type Table struct {
+	// Schema and Name as the database has them.
+	Schema, Name string
+	// Key names the columns in whose order it is read; none: the table has no key that can be ordered, and is read
+	// whole, in one consistent read. Why says so, for people.
+	Key []string
+	Why string
+	// Estimate of the rows, 0 = unknown.
+	Estimate uint64
+}
+
+// Query is a chunk to read: rows of Table with After < key <= Until in the database's own order, in that order, at
+// most Limit of them; or, with Keys, the rows of these keys alone.
+type Query struct {
+	Table Table
+	// After and Until are keys as Chunk.Key gives them; nil = from the first, to the last.
+	After, Until []byte
+	Keys         [][]byte
+	Where        string
+	Limit        int
+}
+
+// Chunk is what was read: rows in the wire form of the stream. Its memory belongs to the caller and is used again.
+type Chunk struct {
+	// Shape of the rows, as the stream would describe it; a pointer that is stable while the shape is.
+	Shape *schemas.Table
+	// Rows are images in Arena, in the database's order, and the keys of the rows, opaque, for Query and for Resume.
+	Arena []byte
+	Rows  []pipeline.Span
+	Keys  []pipeline.Span
+	// Unseen are ids (Tx.ID) of transactions that were under way for this read: when the stream had brought the end
+	// of one of them before low, its changes are in neither, and the chunk is read again.
+	Unseen []string
+	// More: Limit ended it.
+	More bool
+}
+
+// TableError ends the reading of one table.
+type TableError struct {
+	Code       string // "dropped", "no_right", "where", "shape", …
+	What, Cure string
+	Err        error
+}
+
+// Error returns what happened and the cure.
+func (e *TableError) Error() string {
+	s := e.What
+	if e.Err != nil {
+		s += ": " + e.Err.Error()
+	}
+	if e.Cure != "" {
+		s += "; " + e.Cure
+	}
+	return s
+}
+
+// Unwrap returns the cause.
+func (e *TableError) Unwrap() error { return e.Err }
