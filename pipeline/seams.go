@@ -120,6 +120,9 @@ type Log interface {
 	// offset kept (an entry without Closed), then each durable change behind it, in log order. Spaces that are
 	// not named were never split. The slice must not be changed.
 	Ranges() []RangeAt
+	// Snapshots returns the last durable mark of each snapshot job, folded (FoldMarks): those under way and the
+	// newest that ended. The marks must not be changed.
+	Snapshots() []SnapshotMark
 	// Floor tells retention that offsets at or above o are still wanted. Never blocks.
 	Floor(o Offset)
 	// Close syncs, ends readers with ErrClosed and joins. Idempotent.

@@ -1,6 +1,9 @@
 package pipeline
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"slices"
+)
 
 // Snapshotter is the optional capability of a Stream through which snapshots come: jobs and pace go in, rows come
 // out of Next like any other, in batches with a SnapshotMark. Declared here so that ingest sees only a Stream;
@@ -31,6 +34,59 @@ type SnapshotJob struct {
 	Mark *SnapshotMark
 }
 
+// keptEnds is how many marks of jobs that ended a log keeps: whoever runs the jobs learns of an end that it crashed
+// before noting.
+const keptEnds = 16
+
+// FoldMarks returns the last marks of jobs, in the order in which these were first heard of, with one more: its
+// tables replace those of the same name, so that a mark may name only the tables that changed. A job that ended keeps
+// its tables and loses its Resume; the oldest of many that ended are forgotten. all is left as it is.
+func FoldMarks(all []SnapshotMark, m SnapshotMark) []SnapshotMark {
+	all = slices.Clone(all)
+	i := slices.IndexFunc(all, func(o SnapshotMark) bool { return o.Job == m.Job })
+	if i < 0 {
+		i, all = len(all), append(all, SnapshotMark{})
+	}
+	m.Tables = foldTables(all[i].Tables, m.Tables)
+	if m.State.Ended() {
+		m.Resume = nil
+	}
+	all[i] = m
+	ends := 0
+	for i := len(all) - 1; i >= 0; i-- {
+		if all[i].State.Ended() {
+			if ends++; ends > keptEnds {
+				all = slices.Delete(all, i, i+1)
+			}
+		}
+	}
+	return all
+}
+
+func foldTables(was, is []TableProgress) []TableProgress {
+	if len(was) == 0 {
+		return is
+	}
+	left := make(map[string]TableProgress, len(is))
+	for _, t := range is {
+		left[t.Table] = t
+	}
+	folded := slices.Clone(was)
+	for i := range folded {
+		if t, ok := left[folded[i].Table]; ok {
+			folded[i] = t
+			delete(left, t.Table)
+		}
+	}
+	for _, t := range is {
+		if _, ok := left[t.Table]; ok {
+			folded = append(folded, t)
+			delete(left, t.Table)
+		}
+	}
+	return folded
+}
+
 // SnapshotMark says how far a snapshot job is with the batch that carries it: progress is a record of the log, in
 // order with the rows that it counts, so a crash repeats nothing that is durable.
 type SnapshotMark struct {
@@ -38,8 +94,9 @@ type SnapshotMark struct {
 	// For is the job's: whom the batch's rows are for.
 	For string `json:"for,omitempty"`
 	// State is JobRunning, or the job's end. Reason says why it failed.
-	State  JobState        `json:"state"`
-	Reason string          `json:"reason,omitempty"`
+	State  JobState `json:"state"`
+	Reason string   `json:"reason,omitempty"`
+	// Tables that changed since the job's mark before, or all: whoever keeps marks folds them (FoldMarks).
 	Tables []TableProgress `json:"tables,omitempty"`
 	// Resume is what package sources/snapshot needs to go on behind this batch.
 	Resume json.RawMessage `json:"resume,omitempty"`

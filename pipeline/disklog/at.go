@@ -63,7 +63,7 @@ func (r *reader) findTime(ctx context.Context, want int64) (pipeline.Offset, boo
 		if err != nil {
 			return 0, false, r.damage(&r.in, off, err)
 		}
-		if h.Events > 0 && h.Time >= want && (h.Kind == record.KindCommit || h.Kind == record.KindRows) {
+		if h.Events > 0 && h.Time >= want && h.Kind.Batch() && h.Kind != record.KindChunk {
 			if h.Kind == record.KindCommit {
 				return h.Base, true, nil
 			}

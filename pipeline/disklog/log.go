@@ -20,6 +20,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -66,8 +67,9 @@ type Log struct {
 		shapes  map[uint32]uint64 // where the newest version of each table is described last
 		notices []pipeline.Notice
 		ranges  []pipeline.RangeAt // as state.ranges
-		segs    []*segment         // oldest first; the last is active
-		openMin uint64             // number of the first segment with chunks of an open transaction; 0: none
+		marks   []pipeline.SnapshotMark
+		segs    []*segment // oldest first; the last is active
+		openMin uint64     // number of the first segment with chunks of an open transaction; 0: none
 		ring    ring
 		readers map[*reader]struct{}
 		// The preparer's side.
@@ -218,7 +220,7 @@ func (l *Log) publishState(st *state) {
 		l.mu.newest = append(l.mu.newest, k.table)
 		l.mu.shapes[id] = k.address
 	}
-	l.mu.notices, l.mu.ranges = st.notices, st.ranges
+	l.mu.notices, l.mu.ranges, l.mu.marks = st.notices, st.ranges, st.marks
 }
 
 // ID returns the log's UUID.
@@ -284,6 +286,13 @@ func (l *Log) Ranges() []pipeline.RangeAt {
 	all, oldest := l.mu.ranges, l.mu.segs[0].base()
 	l.mu.Unlock()
 	return pipeline.FoldRanges(all[:len(all):len(all)], oldest)
+}
+
+// Snapshots returns the last durable marks of snapshot jobs.
+func (l *Log) Snapshots() []pipeline.SnapshotMark {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.mu.marks)
 }
 
 // wakeAll tells everybody who waits to look again. l.mu is held.

@@ -294,7 +294,7 @@ func (r *reader) disk() (*pipeline.Batch, error) {
 		if err != nil {
 			return nil, r.damage(&r.in, off, err)
 		}
-		wanted := h.Kind == record.KindRows || h.Kind == record.KindCommit || h.Kind == record.KindRanges
+		wanted := h.Kind == record.KindRows || h.Kind == record.KindCommit || h.Kind == record.KindRanges || h.Kind == record.KindSnapshot
 		if !wanted && h.Kind != record.KindChunk { // small, and damage is told wherever it lies
 			if _, _, err := r.in.block(off, limit); err != nil {
 				return nil, r.damage(&r.in, off, err)

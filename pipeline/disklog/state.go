@@ -94,7 +94,8 @@ type state struct {
 	ticket  uint64
 	last    pipeline.Position
 	notices []pipeline.Notice
-	ranges  []pipeline.RangeAt // appended to, never changed in place
+	ranges  []pipeline.RangeAt      // appended to, never changed in place
+	marks   []pipeline.SnapshotMark // replaced, never changed in place
 	tables  map[uint32]known
 	open    map[string]*openTx
 	// lost are tables whose schema lay in a segment that retention has removed: it made sure that they are
@@ -134,6 +135,13 @@ func (st *state) change(at pipeline.Offset, changes []pipeline.RangeChange) {
 	}
 }
 
+// mark notes how far a snapshot job is.
+func (st *state) mark(b *pipeline.Batch) {
+	if b.Snapshot != nil {
+		st.marks = pipeline.FoldMarks(st.marks, *b.Snapshot)
+	}
+}
+
 // schema notes a schema block.
 func (st *state) schema(t *schemas.Table, at uint64) {
 	if k, ok := st.tables[t.ID]; !ok || t.Version >= k.table.Version {
@@ -155,7 +163,7 @@ func (st *state) tx(open string) *openTx {
 // catalog is the state as the record that begins a segment of a log that is kept from oldest on.
 func (st *state) catalog(oldest pipeline.Offset) *record.Catalog {
 	st.ranges = pipeline.FoldRanges(st.ranges, oldest)
-	c := &record.Catalog{Notices: st.notices, Counter: st.last.Counter, Token: st.last.Token, Ticket: st.ticket, Ranges: st.ranges}
+	c := &record.Catalog{Notices: st.notices, Counter: st.last.Counter, Token: st.last.Token, Ticket: st.ticket, Ranges: st.ranges, Snapshots: st.marks}
 	for _, k := range st.tables {
 		c.Tables = append(c.Tables, record.CatalogTable{ID: k.table.ID, Version: k.table.Version, Hash: k.table.ShapeHash(),
 			Subject: k.table.Subject(), Address: k.address})
@@ -210,7 +218,7 @@ func (r *replay) block(h *record.Header, block []byte, off int64) error {
 			return err
 		}
 		r.opening, r.st.next = uint32(e.Epoch), h.Base
-	case record.KindRows, record.KindChunk, record.KindCommit, record.KindAbort, record.KindRanges:
+	case record.KindRows, record.KindChunk, record.KindCommit, record.KindAbort, record.KindRanges, record.KindSnapshot:
 		return r.batchBlock(h, block, off)
 	case record.KindProof, record.KindFooter:
 	default:
@@ -227,7 +235,7 @@ func (r *replay) catalog(payload []byte, h *record.Header) error {
 	r.st.ticket = max(r.st.ticket, c.Ticket)
 	r.st.next = h.Base
 	r.st.last = pipeline.Position{Counter: c.Counter, Token: c.Token}
-	r.st.notices, r.st.ranges = c.Notices, c.Ranges
+	r.st.notices, r.st.ranges, r.st.marks = c.Notices, c.Ranges, c.Snapshots
 	for _, ct := range c.Tables {
 		t := r.tables.get(ct.ID, ct.Version)
 		if seq, _ := split(ct.Address); t == nil && seq < r.oldest {
@@ -288,5 +296,6 @@ func (r *replay) batchBlock(h *record.Header, block []byte, off int64) error {
 		r.st.notice(n)
 	}
 	r.st.change(h.Base, b.Ranges)
+	r.st.mark(b)
 	return nil
 }

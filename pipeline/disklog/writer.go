@@ -267,6 +267,7 @@ func (w *writer) addBatch(it *item, tx *openTx) {
 			w.st.notice(n)
 		}
 		w.st.change(it.base, b.Ranges)
+		w.st.mark(b)
 	}
 	w.blocks = append(w.blocks, wr)
 	w.bytes += int64(h.Size())

@@ -2,6 +2,7 @@ package pipetest
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -25,6 +26,7 @@ func TestLog(t *testing.T, open func(t *testing.T) pipeline.Log) {
 		"readers are independent":                       logReaders,
 		"positions and notices are kept":                logPositions,
 		"changes of ranges stand in order with events":  logRanges,
+		"marks of snapshots stand with their rows":      logMarks,
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := open(t)
@@ -284,6 +286,78 @@ func Changed(c pipeline.RangeChange) *pipeline.Batch {
 	b := pipeline.NewBatch()
 	b.Ranges = append(b.Ranges, c)
 	return b
+}
+
+// Marked turns a batch into one of a snapshot job.
+func Marked(b *pipeline.Batch, m pipeline.SnapshotMark) *pipeline.Batch {
+	b.Snapshot, b.End = &m, pipeline.Position{}
+	for i := range b.Events {
+		b.Events[i].Op = pipeline.OpSnapshot
+	}
+	return b
+}
+
+func logMarks(t *testing.T, l pipeline.Log) {
+	first, _ := l.Bounds()
+	if m := l.Snapshots(); len(m) != 0 {
+		t.Fatalf("a fresh log has marks: %v", m)
+	}
+	progress := func(job, table string, rows uint64, state pipeline.JobState) pipeline.SnapshotMark {
+		return pipeline.SnapshotMark{Job: job, For: "s", State: state, Resume: json.RawMessage(fmt.Sprint(`{"n":`, rows, `}`)),
+			Tables: []pipeline.TableProgress{{Table: table, Rows: rows}}}
+	}
+	put(t, l, Build(position(1), suiteEpoch, []Change{insert(1)}))
+	put(t, l, Marked(Build(position(0), suiteEpoch, []Change{insert(2)}, []Change{insert(3)}), progress("a", "public.files", 2, pipeline.JobRunning)))
+	s := put(t, l, Marked(Build(position(0), suiteEpoch), progress("b", "public.b", 1, pipeline.JobRunning))) // came further without rows
+	if s.Next != first+3 || s.End != position(1) {
+		t.Fatalf("synced %+v", s)
+	}
+	put(t, l, Marked(Build(position(0), suiteEpoch, []Change{insert(4)}), progress("a", "public.other", 1, pipeline.JobRunning)))
+	put(t, l, Marked(Build(position(0), suiteEpoch), progress("b", "public.b", 5, pipeline.JobDone)))
+	show := func() (all []string) {
+		for _, m := range l.Snapshots() {
+			text := fmt.Sprint(m.Job, " for ", m.For, " ", m.State, " ", string(m.Resume))
+			for _, p := range m.Tables {
+				text += fmt.Sprint(" ", p.Table, "=", p.Rows)
+			}
+			all = append(all, text)
+		}
+		return all
+	}
+	same(t, show(), `a for s running {"n":1} public.files=2 public.other=1`, `b for s done  public.b=5`)
+	r, err := l.Read(first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	var seen []string
+	for len(seen) < 4 {
+		b, err := r.Next(suiteContext(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		job := ""
+		if b.Snapshot != nil {
+			job = b.Snapshot.Job + " " + b.Snapshot.For
+		}
+		for i := range b.Events {
+			seen = append(seen, fmt.Sprintf("%d %s %s %s", b.Offset(i)-first, b.Events[i].Op, path(b, i), job))
+		}
+		b.Release()
+	}
+	same(t, seen, "0 insert /1 ", "1 snapshot /2 a s", "2 snapshot /3 a s", "3 snapshot /4 a s")
+	bad := Marked(Build(position(9), suiteEpoch), progress("a", "public.files", 1, pipeline.JobRunning))
+	bad.End = position(9)
+	if _, err := l.Append(suiteContext(t), bad); err == nil {
+		t.Fatal("a snapshot's batch with a position is taken")
+	}
+	for i := range 40 { // of many that ended, the newest are known
+		put(t, l, Marked(Build(position(0), suiteEpoch), progress(fmt.Sprint("e", i), "public.b", 1, pipeline.JobDone)))
+	}
+	m := l.Snapshots()
+	if m[0].Job != "a" || m[len(m)-1].Job != "e39" || len(m) > 30 {
+		t.Fatal(show())
+	}
 }
 
 func logRanges(t *testing.T, l pipeline.Log) {

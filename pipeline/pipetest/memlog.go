@@ -22,6 +22,7 @@ type MemoryLog struct {
 	tables   map[string]*schemas.Table
 	notices  []pipeline.Notice
 	ranges   []pipeline.RangeAt
+	marks    []pipeline.SnapshotMark
 	dropped  int // batches that Truncate has dropped
 	first    pipeline.Offset
 	next     pipeline.Offset // next visible offset
@@ -93,6 +94,9 @@ func (l *MemoryLog) add(b *pipeline.Batch) {
 	for _, c := range b.Ranges {
 		l.ranges = append(l.ranges, pipeline.RangeAt{At: b.Base, RangeChange: c})
 	}
+	if b.Snapshot != nil {
+		l.marks = pipeline.FoldMarks(l.marks, *b.Snapshot)
+	}
 	var newest int64
 	for _, tx := range b.Txs {
 		newest = max(newest, tx.Time)
@@ -133,6 +137,8 @@ func (l *MemoryLog) Append(_ context.Context, b *pipeline.Batch) (uint64, error)
 		return 0, l.failed
 	case len(b.Ranges) > 0 && (len(b.Events) > 0 || !b.End.Zero()):
 		return 0, errors.New("a change of ranges with something else")
+	case b.Snapshot != nil && (b.Kind != pipeline.BatchRows || !b.End.Zero() || b.Snapshot.Job == ""):
+		return 0, errors.New("a batch of a snapshot that is not of rows alone")
 	case b.Kind == pipeline.BatchCommit && len(b.Txs) != 1:
 		return 0, fmt.Errorf("a commit of %q with %d transactions", b.Open, len(b.Txs))
 	case b.Kind == pipeline.BatchChunk && (len(b.Notices) > 0 || !b.End.Zero()):
@@ -216,6 +222,13 @@ func (l *MemoryLog) Ranges() []pipeline.RangeAt {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return pipeline.FoldRanges(slices.Clip(l.ranges), l.first)
+}
+
+// Snapshots implements pipeline.Log.
+func (l *MemoryLog) Snapshots() []pipeline.SnapshotMark {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.marks)
 }
 
 // InForce returns the notices that still hold: the last quarantine of each table that was not released

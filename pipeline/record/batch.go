@@ -34,6 +34,9 @@ func KindOf(b *pipeline.Batch) Kind {
 	if len(b.Ranges) > 0 {
 		return KindRanges
 	}
+	if b.Snapshot != nil {
+		return KindSnapshot
+	}
 	return KindRows + Kind(b.Kind)
 }
 
@@ -49,6 +52,10 @@ func AppendHead(dst []byte, b *pipeline.Batch, chunks []Chunk) (head []byte, crc
 	if len(b.Ranges) > 0 {
 		return appendRanges(dst, b)
 	}
+	mark, err := appendMark(b)
+	if err != nil {
+		return dst, 0, 0, 0, err
+	}
 	var notices []byte
 	if len(b.Notices) > 0 {
 		if notices, err = json.Marshal(b.Notices); err != nil {
@@ -56,7 +63,7 @@ func AppendHead(dst []byte, b *pipeline.Batch, chunks []Chunk) (head []byte, crc
 		}
 	}
 	front := prefixSize + len(b.Tables)*tableSize + len(chunks)*chunkSize + len(b.Txs)*txSize + len(b.Events)*eventSize +
-		len(b.Open) + len(b.End.Token) + len(notices)
+		len(b.Open) + len(b.End.Token) + len(notices) + len(mark)
 	payload = front + len(b.Arena)
 	if payload > MaxPayload {
 		return dst, 0, 0, 0, invalid("a batch of %d bytes is more than one block holds (%d)", payload, MaxPayload)
@@ -73,7 +80,7 @@ func AppendHead(dst []byte, b *pipeline.Batch, chunks []Chunk) (head []byte, crc
 	le.PutUint32(p[24:], uint32(len(notices)))
 	le.PutUint32(p[28:], uint32(len(b.Arena)))
 	le.PutUint64(p[32:], b.End.Counter)
-	le.PutUint64(p[40:], 0)
+	le.PutUint64(p[40:], uint64(len(mark)))
 	p = p[prefixSize:]
 	for _, t := range b.Tables {
 		le.PutUint32(p, t.ID)
@@ -99,7 +106,8 @@ func AppendHead(dst []byte, b *pipeline.Batch, chunks []Chunk) (head []byte, crc
 	p = p[len(b.Events)*eventSize:]
 	p = p[copy(p, b.Open):]
 	p = p[copy(p, b.End.Token):]
-	copy(p, notices)
+	p = p[copy(p, notices):]
+	copy(p, mark)
 	if err := validate(b); err != nil {
 		return dst[:at], 0, 0, 0, err
 	}
@@ -297,7 +305,14 @@ func Decode(block []byte, h *Header, into *pipeline.Batch, tables Resolver, buf 
 	le := binary.LittleEndian
 	nTables, nChunks, nTxs, nEvents := le.Uint32(p), le.Uint32(p[4:]), le.Uint32(p[8:]), le.Uint32(p[12:])
 	nOpen, nToken, nNotices, nArena := le.Uint32(p[16:]), le.Uint32(p[20:]), le.Uint32(p[24:]), le.Uint32(p[28:])
-	want := prefixSize + uint64(nTables)*tableSize + uint64(nChunks)*chunkSize + uint64(nTxs)*txSize + uint64(nEvents)*eventSize +
+	var nMark uint64
+	if h.Kind == KindSnapshot {
+		nMark = le.Uint64(p[40:])
+	}
+	if nMark > MaxPayload {
+		return nil, invalid("a mark of %d bytes", nMark)
+	}
+	want := nMark + prefixSize + uint64(nTables)*tableSize + uint64(nChunks)*chunkSize + uint64(nTxs)*txSize + uint64(nEvents)*eventSize +
 		uint64(nOpen) + uint64(nToken) + uint64(nNotices) + uint64(nArena)
 	if want != uint64(len(p)) {
 		return nil, invalid("counts add up to %d bytes of %d", want, len(p))
@@ -305,7 +320,10 @@ func Decode(block []byte, h *Header, into *pipeline.Batch, tables Resolver, buf 
 	if nTables > pipeline.MaxTables {
 		return nil, invalid("%d table versions", nTables)
 	}
-	into.Kind, into.Base = pipeline.BatchKind(h.Kind-KindRows), h.Base
+	into.Base = h.Base
+	if h.Kind != KindSnapshot {
+		into.Kind = pipeline.BatchKind(h.Kind - KindRows)
+	}
 	into.End.Counter = le.Uint64(p[32:])
 	p = p[prefixSize:]
 	for range nTables {
@@ -337,6 +355,12 @@ func Decode(block []byte, h *Header, into *pipeline.Batch, tables Resolver, buf 
 		}
 	}
 	p = p[nNotices:]
+	if h.Kind == KindSnapshot {
+		if err := decodeMark(p[:nMark], into); err != nil {
+			return nil, err
+		}
+		p = p[nMark:]
+	}
 	into.Arena = p[:nArena:nArena]
 	if err := counts(into, h, chunks); err != nil {
 		return nil, err
@@ -347,7 +371,7 @@ func Decode(block []byte, h *Header, into *pipeline.Batch, tables Resolver, buf 
 // counts checks that the batch gives out as many offsets as its header says.
 func counts(b *pipeline.Batch, h *Header, chunks []Chunk) error {
 	n := uint64(len(b.Events))
-	if h.Kind != KindCommit && len(chunks) > 0 || h.Kind >= KindCommit && n > 0 {
+	if h.Kind != KindCommit && len(chunks) > 0 || (h.Kind == KindCommit || h.Kind == KindAbort) && n > 0 {
 		return invalid("a %s block with %d chunks and %d events", h.Kind, len(chunks), n)
 	}
 	for _, c := range chunks {

@@ -52,6 +52,8 @@ type Catalog struct {
 	Notices []pipeline.Notice `json:"notices,omitempty"`
 	// Ranges are what pipeline.Log.Ranges returns at this place.
 	Ranges []pipeline.RangeAt `json:"ranges,omitempty"`
+	// Snapshots are what pipeline.Log.Snapshots returns at this place.
+	Snapshots []pipeline.SnapshotMark `json:"snapshots,omitempty"`
 	// Counter and Token are the last End position.
 	Counter uint64 `json:"counter,string"`
 	Token   string `json:"token"`
@@ -61,7 +63,10 @@ type Catalog struct {
 
 // Format is the version of the block that the catalog stands in, for Header.Version.
 func (c *Catalog) Format() uint16 {
-	if len(c.Ranges) > 0 {
+	switch {
+	case len(c.Snapshots) > 0:
+		return snapshotVersion
+	case len(c.Ranges) > 0:
 		return rangesVersion
 	}
 	return 1
@@ -84,6 +89,11 @@ func DecodeCatalog(payload []byte) (*Catalog, error) {
 	}
 	for i := range c.Ranges {
 		if err := checkChange(&c.Ranges[i].RangeChange); err != nil {
+			return nil, err
+		}
+	}
+	for i := range c.Snapshots {
+		if err := checkMark(&c.Snapshots[i]); err != nil {
 			return nil, err
 		}
 	}

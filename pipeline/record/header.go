@@ -15,8 +15,9 @@ import (
 )
 
 // Version is the newest format that this package reads. A block is written in the oldest that can say it:
-// all in 1, but the records of ranges (KindRanges, a catalog that states ranges) in 2.
-const Version = 2
+// all in 1, but the records of ranges (KindRanges, a catalog that states ranges) in 2 and those of snapshots
+// (KindSnapshot, a catalog that states marks) in 3.
+const Version = 3
 
 const (
 	// HeaderSize is the length of the header of format 1.
@@ -30,6 +31,8 @@ const (
 
 	// rangesVersion is the first format that knows ranges: an older version refuses the log by its number.
 	rangesVersion = 2
+	// snapshotVersion is the first that knows snapshots.
+	snapshotVersion = 3
 )
 
 // Kind says what a block holds. The numbers stand in the log: never reuse one.
@@ -52,7 +55,7 @@ const (
 	KindProof Kind = 8
 	// KindFooter is the index of a sealed segment.
 	KindFooter Kind = 9
-	// KindRanges holds a batch of changes of ranges; KindSnapshot is kept for the progress of snapshots.
+	// KindRanges holds a batch of changes of ranges; KindSnapshot one of a snapshot job: rows with its mark.
 	KindRanges   Kind = 16
 	KindSnapshot Kind = 17
 )
@@ -68,8 +71,21 @@ func (k Kind) String() string {
 	return fmt.Sprintf("kind%d", uint8(k))
 }
 
+// version is the oldest format that has the kind.
+func (k Kind) version() uint16 {
+	switch k {
+	case KindRanges:
+		return rangesVersion
+	case KindSnapshot:
+		return snapshotVersion
+	}
+	return 1
+}
+
 // Batch reports whether the block holds a pipeline.Batch.
-func (k Kind) Batch() bool { return k >= KindRows && k <= KindAbort || k == KindRanges }
+func (k Kind) Batch() bool {
+	return k >= KindRows && k <= KindAbort || k == KindRanges || k == KindSnapshot
+}
 
 // FlagZstd is kept for payloads compressed with zstd; format 1 never sets it.
 const FlagZstd = 1 << 0
@@ -214,10 +230,7 @@ func Finish(head []byte, h *Header, crc uint32, payload int) {
 	p := head[:HeaderSize]
 	le.PutUint32(p, magic)
 	if h.Version == 0 {
-		h.Version = 1
-		if h.Kind == KindRanges {
-			h.Version = rangesVersion
-		}
+		h.Version = h.Kind.version()
 	}
 	le.PutUint16(p[4:], h.Version)
 	p[6], p[7] = byte(h.Kind), h.Flags

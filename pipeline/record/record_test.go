@@ -3,6 +3,7 @@ package record
 import (
 	"bytes"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"flag"
 	"os"
@@ -65,6 +66,15 @@ func drawBatch(t *rapid.T) (*pipeline.Batch, []Chunk) {
 		}
 	}
 	b.End = pipeline.Position{Counter: rapid.Uint64().Draw(t, "counter"), Token: rapid.String().Draw(t, "token")}
+	if b.Kind == pipeline.BatchRows && rapid.Bool().Draw(t, "snapshot") {
+		b.Open, b.End = "", pipeline.Position{}
+		b.Snapshot = &pipeline.SnapshotMark{Job: rapid.StringMatching(`[a-z0-9]+`).Draw(t, "job"), For: rapid.StringMatching(`[a-z]*`).Draw(t, "for"),
+			State: rapid.SampledFrom([]pipeline.JobState{pipeline.JobRunning, pipeline.JobDone, pipeline.JobFailed}).Draw(t, "state")}
+		if rapid.Bool().Draw(t, "resume") {
+			b.Snapshot.Resume = json.RawMessage(`{"after":"AQI="}`)
+			b.Snapshot.Tables = []pipeline.TableProgress{{Table: "public.files", Rows: rapid.Uint64().Draw(t, "rows"), Whole: true}}
+		}
+	}
 	if rapid.Bool().Draw(t, "noticed") {
 		b.Notices = []pipeline.Notice{{Kind: pipeline.NoticeGap, Table: "public.files", Reason: rapid.StringMatching(`[a-z ]*`).Draw(t, "reason"), Time: time.Unix(1, 0).UTC()}}
 	}
@@ -91,6 +101,7 @@ func same(t interface{ Fatalf(string, ...any) }, a, b *pipeline.Batch) {
 	eq("end", a.End, b.End)
 	eq("notices", a.Notices, b.Notices)
 	eq("ranges", a.Ranges, b.Ranges)
+	eq("mark", a.Snapshot, b.Snapshot)
 }
 
 func TestRoundTrip(t *testing.T) {
@@ -168,7 +179,15 @@ func TestRefusesWhatCannotBeRead(t *testing.T) {
 		"first tx late":        func(b *pipeline.Batch) { b.Txs[0].First = 1 },
 		"tx beyond the events": func(b *pipeline.Batch) { b.Txs = append(b.Txs, pipeline.Tx{First: 2}) },
 		"tx id outside":        func(b *pipeline.Batch) { b.Txs[0].ID = out },
-		"events in a commit":   func(b *pipeline.Batch) { b.Kind = pipeline.BatchCommit },
+		"a snapshot that resumes": func(b *pipeline.Batch) {
+			b.Snapshot, b.End = &pipeline.SnapshotMark{Job: "a", State: pipeline.JobRunning}, pipeline.Position{Counter: 1}
+		},
+		"a snapshot's commit": func(b *pipeline.Batch) {
+			b.Snapshot, b.Kind, b.Events = &pipeline.SnapshotMark{Job: "a", State: pipeline.JobRunning}, pipeline.BatchCommit, nil
+		},
+		"a mark without a job":   func(b *pipeline.Batch) { b.Snapshot = &pipeline.SnapshotMark{State: pipeline.JobRunning} },
+		"a mark without a state": func(b *pipeline.Batch) { b.Snapshot = &pipeline.SnapshotMark{Job: "a"} },
+		"events in a commit":     func(b *pipeline.Batch) { b.Kind = pipeline.BatchCommit },
 	} {
 		b := base()
 		change(b)
@@ -216,9 +235,20 @@ func golden() map[string][]byte {
 	withRanges := &Catalog{Ranges: []pipeline.RangeAt{{At: 1 << 40, RangeChange: pipeline.RangeChange{Epoch: 1, Space: "public.files", Opened: ranges.Ranges[0].Opened}}}}
 	stated.Version = withRanges.Format()
 	statedPayload, _ := AppendCatalog(nil, withRanges)
+	mark := pipeline.SnapshotMark{Job: "mi8k2c1z", For: "search", State: pipeline.JobRunning, Resume: json.RawMessage(`{"k":"AQ=="}`),
+		Tables: []pipeline.TableProgress{{Table: "public.files", Rows: 1, Bytes: 3, Estimate: 10}}}
+	snapshot := &pipeline.Batch{Tables: b.Tables[:1], Snapshot: &mark}
+	snapshot.Txs = []pipeline.Tx{{ID: pipeline.Nowhere, Position: snapshot.PutString("0/16B3748"), Time: 1_700_000_000_000_000, Ends: true}}
+	snapshot.Events = []pipeline.Event{{Op: pipeline.OpSnapshot, Hash: 7, Key: snapshot.PutString("k"), Before: pipeline.Nowhere, After: snapshot.PutString("row")}}
+	marked := head
+	marked.Kind = KindCatalog
+	withMarks := &Catalog{Snapshots: []pipeline.SnapshotMark{mark}}
+	marked.Version = withMarks.Format()
+	markedPayload, _ := AppendCatalog(nil, withMarks)
 	schema, err := AppendSchema(nil, shape(1, 1))
 	catalog, cerr := AppendCatalog(nil, &Catalog{Tables: []CatalogTable{{ID: 1, Version: 1, Hash: 1<<64 - 1, Subject: "public.files", Address: 1<<32 | 4200}}, Counter: 12, Token: "0/16B3748", Ticket: 4})
 	return map[string][]byte{
+		"snapshot": block(snapshot, nil), "catalog3": AppendBlock(nil, markedPayload, &marked),
 		"ranges": block(ranges, nil), "catalog2": AppendBlock(nil, statedPayload, &stated),
 		"rows": block(b, nil), "commit": block(commit, []Chunk{{Address: 1<<32 | 4096, Events: 8}}),
 		"schema": control(KindSchema, schema, err), "catalog": control(KindCatalog, catalog, cerr),
@@ -228,7 +258,7 @@ func golden() map[string][]byte {
 	}
 }
 
-// The bytes of formats 1 and 2 do not change.
+// The bytes of formats 1 to 3 do not change.
 func TestGolden(t *testing.T) {
 	for name, got := range golden() {
 		file := filepath.Join("testdata", name+".hex")
