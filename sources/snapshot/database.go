@@ -25,6 +25,9 @@ type Database interface {
 	Mark(ctx context.Context, id string) error
 	// Session takes a connection on which chunks are read, in a session whose settings are those of the stream.
 	Session(ctx context.Context) (Session, error)
+	// Key returns the key of a row image of shape t, from a chunk or from the stream, in the form that Query wants: opaque,
+	// exact, the same after a restart. It may be had of an image in which only the identity's columns are present.
+	Key(t *schemas.Table, image []byte) ([]byte, error)
 }
 
 // Session reads chunks, one after the other. Not for concurrent use.
@@ -50,21 +53,25 @@ type Table struct {
 // most Limit of them; or, with Keys, the rows of these keys alone.
 type Query struct {
 	Table Table
-	// After and Until are keys as Chunk.Key gives them; nil = from the first, to the last.
+	// After and Until are keys as Database.Key gives them, and so are Keys; nil = from the first, to the last.
 	After, Until []byte
 	Keys         [][]byte
 	Where        string
 	Limit        int
+	// Rest, for a table without a key: go on with the one consistent read that the last Read of this session began (its
+	// Chunk said More). A Read without it begins anew. The read's place in the stream lies between the Marks before and
+	// after its first Read; it is exact when the stream brought nothing of the table between them.
+	Rest bool
 }
 
-// Chunk is what was read: rows in the wire form of the stream. Its memory belongs to the caller and is used again.
+// Chunk is what was read: rows in the wire form of the stream, byte for byte what its images would be (JSON of MySQL
+// aside), so that identity columns may be compared by their bytes. Its memory belongs to the caller and is used again.
 type Chunk struct {
 	// Shape of the rows, as the stream would describe it; a pointer that is stable while the shape is.
 	Shape *schemas.Table
-	// Rows are images in Arena, in the database's order, and the keys of the rows, opaque, for Query and for Resume.
+	// Rows are images in Arena, in the database's order.
 	Arena []byte
 	Rows  []pipeline.Span
-	Keys  []pipeline.Span
 	// Unseen are ids (Tx.ID) of transactions that were under way for this read: when the stream had brought the end
 	// of one of them before low, its changes are in neither, and the chunk is read again.
 	Unseen []string
