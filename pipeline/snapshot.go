@@ -125,4 +125,6 @@ type TableProgress struct {
 type Watermark struct {
 	ID    string
 	Event uint32
+	// Position of its transaction, as Tx.Position has it; empty = unknown.
+	Position string
 }

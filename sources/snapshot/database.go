@@ -30,6 +30,20 @@ type Database interface {
 	Key(t *schemas.Table, image []byte) ([]byte, error)
 }
 
+// Settler is the optional capability of a Database in which a transaction may stand in the log for long before reads
+// see it (PostgreSQL: while it waits for a synchronous standby).
+type Settler interface {
+	// Settle returns when every transaction that stood in the log when it was called is visible to new reads.
+	Settle(ctx context.Context) error
+}
+
+// Cutter is the optional capability of a pipeline.Stream to end a batch, with its position, behind each transaction.
+// Without it a table without a key that changes all the time may never be read.
+type Cutter interface {
+	// Cut holds for every transaction whose end is taken from the log after the call.
+	Cut(on bool)
+}
+
 // Session reads chunks, one after the other. Not for concurrent use.
 type Session interface {
 	// Read fills c with what q asks for.
@@ -56,11 +70,17 @@ type Query struct {
 	// After and Until are keys as Database.Key gives them, and so are Keys; nil = from the first, to the last.
 	After, Until []byte
 	Keys         [][]byte
-	Where        string
-	Limit        int
+	// Where is the job's condition; empty = all rows.
+	Where string
+	Limit int
+	// Bytes at which the reading ends though Limit is not reached, with at least one row; 0 = none.
+	Bytes int
+	// Scout asks for row number Limit behind After alone; none when there are fewer.
+	Scout bool
 	// Rest, for a table without a key: go on with the one consistent read that the last Read of this session began (its
 	// Chunk said More). A Read without it begins anew. The read's place in the stream lies between the Marks before and
-	// after its first Read; it is exact when the stream brought nothing of the table between them.
+	// after its first Read: behind the last transaction that it saw (Chunk.Unseen). Where the database cannot tell
+	// (Unseen is nil), it is known only if the stream brought nothing of the table between them.
 	Rest bool
 }
 
@@ -72,11 +92,21 @@ type Chunk struct {
 	// Rows are images in Arena, in the database's order.
 	Arena []byte
 	Rows  []pipeline.Span
-	// Unseen are ids (Tx.ID) of transactions that were under way for this read: when the stream had brought the end
-	// of one of them before low, its changes are in neither, and the chunk is read again.
-	Unseen []string
-	// More: Limit ended it.
+	// Unseen reports of a transaction, by its Tx.ID, that this read did not see it; nil: it saw all that ended in the
+	// log before low. When the stream had brought the end of such a one before low, its changes are in neither, and
+	// the chunk is read again.
+	Unseen func(id []byte) bool
+	// More: Limit or Bytes ended it.
 	More bool
+}
+
+// Reset empties c and keeps its memory.
+func (c *Chunk) Reset() { *c = Chunk{Arena: c.Arena[:0], Rows: c.Rows[:0]} }
+
+// Row returns image i. It aliases the Arena.
+func (c *Chunk) Row(i int) []byte {
+	s := c.Rows[i]
+	return c.Arena[s.Off : s.Off+s.Len : s.Off+s.Len]
 }
 
 // TableError ends the reading of one table.
