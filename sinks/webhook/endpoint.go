@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/sinks/webhook/hosts"
 )
 
@@ -218,12 +219,14 @@ func (s *Sink) keep() {
 	}
 }
 
-// probe says whether an ejected host answers. A redirect is no answer: it is not followed, as everywhere.
-func (s *Sink) probe(t *target) bool {
-	ctx, cancel := context.WithTimeout(s.keeper.ctx, min(s.o.Timeout, 5*time.Second))
+// probe says why an ejected host does not answer as it should, empty when it does. A redirect is no answer: it is not
+// followed, as everywhere.
+func (s *Sink) probe(t *target) string {
+	timeout := min(s.o.Timeout, 5*time.Second)
+	ctx, cancel := context.WithTimeout(s.keeper.ctx, timeout)
 	defer cancel()
 	if s.o.Probe == "" {
-		return s.connects(ctx, t)
+		return s.connects(ctx, t, timeout)
 	}
 	u := *t.url
 	u.Path, u.RawPath, u.RawQuery = "", "", ""
@@ -234,24 +237,30 @@ func (s *Sink) probe(t *target) bool {
 		Header: http.Header{"User-Agent": {"leat"}}}).WithContext(ctx)
 	resp, err := t.endpoint.transport.RoundTrip(req)
 	if err != nil {
-		return false
+		return pipeline.AsDeliveryError(s.failed(ctx, err, timeout)).Reason
 	}
 	defer resp.Body.Close()
 	_, _ = io.CopyN(io.Discard, resp.Body, replyBase)
-	return resp.StatusCode >= 200 && resp.StatusCode <= 299
+	switch {
+	case resp.StatusCode >= 200 && resp.StatusCode <= 299:
+		return ""
+	case resp.StatusCode >= 300 && resp.StatusCode <= 399:
+		return fmt.Sprintf("GET %s answers %d: redirects are never followed; set `probe:` to the final path", u.Path, resp.StatusCode)
+	}
+	return fmt.Sprintf("GET %s answers %d", u.Path, resp.StatusCode)
 }
 
-// connects says whether the host takes a connection. What cannot be tried is left to the next request.
-func (s *Sink) connects(ctx context.Context, t *target) bool {
+// connects says why the host takes no connection, empty when it does. What cannot be tried is left to the next request.
+func (s *Sink) connects(ctx context.Context, t *target, timeout time.Duration) string {
 	tr, ok := t.endpoint.transport.(*http.Transport)
 	if !ok || s.proxy != nil {
-		return true
+		return ""
 	}
 	port := cmp.Or(t.url.Port(), map[string]string{"http": "80", "https": "443"}[t.url.Scheme])
 	c, err := tr.DialContext(ctx, "tcp", net.JoinHostPort(t.url.Hostname(), port))
 	if err != nil {
-		return false
+		return pipeline.AsDeliveryError(s.failed(ctx, err, timeout)).Reason
 	}
 	c.Close()
-	return true
+	return ""
 }

@@ -107,6 +107,9 @@ func TestProbePath(t *testing.T) {
 	if !out() || inside.gets.Load()+inside.posts.Load() != 0 {
 		t.Fatal("a redirect was taken for health, or followed")
 	}
+	if list, _ := s.Hosts(); !strings.Contains(list[1].Why, "503") || !strings.Contains(list[1].Why, "GET /health answers 302: redirects are never followed") {
+		t.Errorf("the probe's redirect is not named: %q", list[1].Why)
+	}
 	posts := b.posts.Load()
 	b.redirect.Store(nil)
 	b.status.Store(204)

@@ -58,6 +58,7 @@ type Host[T any] struct {
 	probing  bool
 	nextTry  time.Time // of a probe
 	why      string
+	probed   string // why the last probe failed, since the ejection
 	gone     bool
 	requests uint64
 }
@@ -290,13 +291,13 @@ func (p *Pool[T]) eject(h *Host[T], now time.Time, silent bool, why string) {
 	}
 	h.times++
 	h.until = now.Add(d*9/10 + time.Duration(p.o.Rand(int(d/time.Millisecond)/5+1))*time.Millisecond)
-	h.silent, h.answers, h.why, h.nextTry = silent, true, why, now.Add(p.o.Probe)
+	h.silent, h.answers, h.why, h.probed, h.nextTry = silent, true, why, "", now.Add(p.o.Probe)
 	h.ejected, h.trial = true, false
 	p.count()
 }
 
 func (p *Pool[T]) restore(h *Host[T], now time.Time) {
-	h.ejected, h.trial, h.fails, h.back, h.why = false, false, 0, now, ""
+	h.ejected, h.trial, h.fails, h.back, h.why, h.probed = false, false, 0, now, "", ""
 	p.count()
 	p.wakeAll()
 }

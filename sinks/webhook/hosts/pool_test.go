@@ -43,6 +43,13 @@ func fail(t *testing.T, p *hosts.Pool[int], now time.Time, c hosts.Cause, which 
 	}
 }
 
+func probed(ok bool) string {
+	if ok {
+		return ""
+	}
+	return "302 Found"
+}
+
 func counts(p *hosts.Pool[int], now time.Time, n int) map[int]int {
 	got := map[int]int{}
 	var picked []*host
@@ -173,7 +180,7 @@ func TestProbes(t *testing.T) {
 		if again, _ := p.Probes(now.Add(time.Minute)); len(again) != 0 {
 			t.Fatal(c.name, "two probes at once")
 		}
-		p.Probed(due[0], now, c.ok, c.deep)
+		p.Probed(due[0], now, probed(c.ok), c.deep)
 		if got := counts(p, now, 1); (got[0] == 1) != c.back || (ejected(p) == 0) != c.back {
 			t.Errorf("%s: back %v", c.name, got)
 		}
@@ -242,7 +249,7 @@ func TestPoolProperties(t *testing.T) {
 			}
 			due, _ := p.Probes(now)
 			for _, h := range due {
-				p.Probed(h, now, r.IntN(2) == 0, r.IntN(2) == 0)
+				p.Probed(h, now, probed(r.IntN(2) == 0), r.IntN(2) == 0)
 			}
 		}
 		for _, h := range under {

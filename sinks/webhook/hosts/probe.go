@@ -25,16 +25,17 @@ func (p *Pool[T]) Probes(now time.Time) (due []*Host[T], next time.Time) {
 	return due, next
 }
 
-// Probed says how a probe went. Deep: it asked for what a request needs, so its success ends any ejection; that of
-// another one ends only those of hosts that could not be connected to.
-func (p *Pool[T]) Probed(h *Host[T], now time.Time, ok, deep bool) {
+// Probed says how a probe went: failed is why it did not go well, empty when it did. Deep: it asked for what a request
+// needs, so its success ends any ejection; that of another one ends only those of hosts that could not be connected to.
+func (p *Pool[T]) Probed(h *Host[T], now time.Time, failed string, deep bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	h.probing, h.nextTry = false, now.Add(p.o.Probe)
 	if !h.ejected {
 		return
 	}
-	if h.answers = ok; ok && (deep || h.silent) && now.Before(h.until) {
+	h.probed, h.answers = failed, failed == ""
+	if h.answers && (deep || h.silent) && now.Before(h.until) {
 		h.until = now
 		p.wakeAll()
 	}
@@ -96,7 +97,7 @@ type State struct {
 	Under    int    // under way
 	Ejected  bool
 	Until    time.Time // of the ejection
-	Why      string    // of the ejection
+	Why      string    // of the ejection, and of the last probe that failed since
 }
 
 // States lists the hosts; panicking: more are ejected than may be, so all are used.
@@ -104,7 +105,11 @@ func (p *Pool[T]) States() (list []State, panicking bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, h := range p.hosts {
-		list = append(list, State{ID: h.ID, Rank: h.Rank, Requests: h.requests, Under: h.under, Ejected: h.ejected, Until: h.until, Why: h.why})
+		why := h.why
+		if h.probed != "" {
+			why += "; its probe fails: " + h.probed
+		}
+		list = append(list, State{ID: h.ID, Rank: h.Rank, Requests: h.requests, Under: h.under, Ejected: h.ejected, Until: h.until, Why: why})
 	}
 	_, sound := p.rank()
 	return list, !sound && len(p.hosts) > 0
