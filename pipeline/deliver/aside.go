@@ -238,13 +238,12 @@ func (a *Aside) govern(ctx context.Context, allowed func() (float64, string)) {
 // may returns what share of its own limit the replay has now, and why it waits.
 func (a *Aside) may(now time.Time, allowed func() (float64, string)) (ratio float64, why string) {
 	live := a.live
-	live.mu.Lock()
-	state, reason, limit, low := live.status.State, live.status.Reason, live.status.Limit, live.status.Low
-	live.mu.Unlock()
-	switch state {
-	case StatePaused, StateStopped, StateWaiting, StateBlocked, StateClosed:
-		return 0, fmt.Sprintf("the subscription is %s: %s", state, reason)
+	if why, _ := live.Stands(); why != "" {
+		return 0, why
 	}
+	live.mu.Lock()
+	limit, low := live.status.Limit, live.status.Low
+	live.mu.Unlock()
 	lag := time.Duration(0)
 	_, next := live.cfg.Log.Bounds()
 	switch oldest := live.beside.oldest.Load(); {

@@ -3,6 +3,7 @@ package deliver
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/leat-cdc/leat/pipeline"
@@ -290,6 +291,9 @@ func (s *session) endHold(ctx context.Context) error {
 	if j.Stop > 0 {
 		j.State, j.Reason = pipeline.JobCancelled, h.job.Reason
 	}
+	if n := s.heldBack(h); n > 0 {
+		j.Reason = strings.TrimPrefix(fmt.Sprintf("%s; parked keys keep what they hold of it (%d): leat redrive %s brings that", j.Reason, n, s.cfg.Name), "; ")
+	}
 	j.At = max(j.At, j.Live)
 	if err := s.sub.takeHoldStore(ctx); err != nil {
 		return err
@@ -303,6 +307,27 @@ func (s *session) endHold(ctx context.Context) error {
 	}
 	s.sub.setHold(nil)
 	return nil
+}
+
+// heldBack counts the parks that hold keys of the job: those that failed again, and those that had been parked.
+func (s *session) heldBack(h *hold) (n int) {
+	s.sub.parks.all(func(k *parked) {
+		if !k.Redrive && h.means(k) {
+			n++
+		}
+	})
+	return n
+}
+
+// means reports whether a parked key is one that the job is about.
+func (h *hold) means(k *parked) bool {
+	if k.Single && (k.From < h.job.From || k.From >= h.job.Live) {
+		return false
+	}
+	if h.scope.byKey() {
+		return h.scope.has(k.Space, []byte(k.Key))
+	}
+	return h.spaces == nil || h.spaces[k.Space]
 }
 
 func (s *Subscription) setHold(h *hold) {

@@ -32,11 +32,19 @@ func (s *Subscription) Replaying() (j pipeline.Job, wanted pipeline.Offset, ok b
 	return s.hold.job, wanted, true
 }
 
-// State is Status.State.
-func (s *Subscription) State() string {
+// Stands says why nothing is delivered, replays neither; empty: something is. Paused: Resume ends it.
+func (s *Subscription) Stands() (why string, paused bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.status.State
+	switch s.status.State {
+	case StateRunning, StateRetrying:
+		return "", false
+	}
+	why, paused = "the subscription is "+s.status.State, s.status.State == StatePaused
+	if s.status.Reason != "" {
+		why += ": " + s.status.Reason
+	}
+	return why, paused
 }
 
 // Replayed tells when the job that Rewind began has ended.

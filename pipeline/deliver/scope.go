@@ -76,12 +76,16 @@ func (c *Scope) hasKey(b *pipeline.Batch, i int) bool {
 	if t == nil || !b.Events[i].Key.Present() {
 		return false
 	}
-	key := b.Bytes(b.Events[i].Key)
-	if c.keys[t.KeySpace][string(key)] {
+	return c.has(t.KeySpace, b.Bytes(b.Events[i].Key))
+}
+
+// has reports whether a key is one of those named.
+func (c *Scope) has(space string, key []byte) bool {
+	if c.keys[space][string(key)] {
 		return true
 	}
 	for _, r := range c.ranges {
-		if r.Space == t.KeySpace && bytes.Compare(key, r.Start) >= 0 && (r.End == nil || bytes.Compare(key, r.End) < 0) {
+		if r.Space == space && bytes.Compare(key, r.Start) >= 0 && (r.End == nil || bytes.Compare(key, r.End) < 0) {
 			return true
 		}
 	}
@@ -108,6 +112,8 @@ type Selector struct {
 	followed map[uint64]struct{}
 	until    pipeline.Offset
 	one      bool // all is one key
+	failed   uint64
+	why      string
 }
 
 // maxFollowed keys are told apart; beyond them all are followed.
@@ -162,6 +168,9 @@ func (s *Selector) Select(b *pipeline.Batch, from, to int, runs []pipeline.Run) 
 	return runs
 }
 
+// Failed is on how many events the scope's filter failed so far, and why on the first.
+func (s *Selector) Failed() (n uint64, why string) { return s.failed, s.why }
+
 // clip appends what of the run is in the scope.
 func (s *Selector) clip(b *pipeline.Batch, r pipeline.Run, runs []pipeline.Run) []pipeline.Run {
 	if s.narrow == nil && !s.scope.byName && !s.scope.byKey() && s.followed == nil {
@@ -169,6 +178,9 @@ func (s *Selector) clip(b *pipeline.Batch, r pipeline.Run, runs []pipeline.Run) 
 	}
 	if s.narrow != nil {
 		s.some, s.fails = s.narrow.Select(b, int(r.From), int(r.To), s.some[:0], s.fails[:0])
+		if s.failed += uint64(len(s.fails)); s.why == "" && len(s.fails) > 0 {
+			s.why = s.fails[0].Reason
+		}
 	}
 	first, run, fail := len(runs), 0, 0
 	for i := r.From; i < r.To; i++ {

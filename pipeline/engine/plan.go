@@ -294,6 +294,9 @@ func (p *planned) count(ctx context.Context) error {
 	if p.Events == 0 {
 		return refuse("the window (offsets %d to %d) holds no event that is meant", p.From, p.To)
 	}
+	if n, why := only.Failed(); n > 0 {
+		p.note("the filter fails on %d events of the window (%s): those count as meant, so that none is left out by mistake", n, why)
+	}
 	p.Keys, p.KeysAbout = keys.count()
 	p.Takes = time.Since(began)
 	if speed := p.sub.Speed(); speed > 0 {

@@ -132,6 +132,11 @@ func TestReplayAside(t *testing.T) {
 	if narrow.ID == j.ID {
 		t.Fatal("an id came again")
 	}
+
+	q.Scope.Filter = "after.nosuch == 1"
+	if p, err = r.engine.PlanReplay(t.Context(), q); err != nil || len(p.Notes) != 1 || !strings.Contains(p.Notes[0], fmt.Sprintf("fails on %d events", p.Events)) || !strings.Contains(p.Notes[0], "nosuch") {
+		t.Fatalf("a filter that fails on all: %+v, %v", p, err)
+	}
 }
 
 // settled waits until the subscription's status shows that it has all below o.

@@ -406,8 +406,8 @@ func (r *replays) status(j pipeline.Job, now time.Time) JobStatus {
 	case held.ID == j.ID:
 		s.Job = held
 		s.measure(&r.rate, now)
-		if st := r.sub.State(); s.State == pipeline.JobRunning && st != deliver.StateRunning && st != deliver.StateRetrying {
-			s.State, s.Reason = pipeline.JobWaiting, "the subscription is "+st
+		if why, _ := r.sub.Stands(); why != "" && s.State == pipeline.JobRunning {
+			s.State, s.Reason = pipeline.JobWaiting, why
 		}
 	case c != nil:
 		s.State, s.Reason, s.Ends = pipeline.JobWaiting, "job "+c.id+" runs first", "that job has ended"
@@ -420,8 +420,10 @@ func (r *replays) status(j pipeline.Job, now time.Time) JobStatus {
 	default:
 		s.State, s.Reason = pipeline.JobWaiting, "the subscription does not run"
 	}
-	if s.State == pipeline.JobWaiting && r.sub != nil && r.sub.State() == deliver.StatePaused && s.Ends == "" {
-		s.Ends = "leat resume " + j.Subscription
+	if s.State == pipeline.JobWaiting && r.sub != nil && s.Ends == "" {
+		if _, paused := r.sub.Stands(); paused {
+			s.Ends = "leat resume " + j.Subscription
+		}
 	}
 	return s
 }

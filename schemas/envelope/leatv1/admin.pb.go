@@ -256,7 +256,10 @@ type SourcePressure struct {
 	// Lag of the slowest replica; absent: not known.
 	ReplicaLag *durationpb.Duration `protobuf:"bytes,11,opt,name=replica_lag,json=replicaLag,proto3" json:"replica_lag,omitempty"`
 	// Why the database's load is not known; empty when it is.
-	Error         string `protobuf:"bytes,12,opt,name=error,proto3" json:"error,omitempty"`
+	Error string `protobuf:"bytes,12,opt,name=error,proto3" json:"error,omitempty"`
+	// Why the signal table cannot be read, so that nobody throttles through it, and the cure; empty when it can.
+	SignalsError  string `protobuf:"bytes,13,opt,name=signals_error,json=signalsError,proto3" json:"signals_error,omitempty"`
+	SignalsCure   string `protobuf:"bytes,14,opt,name=signals_cure,json=signalsCure,proto3" json:"signals_cure,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -371,6 +374,20 @@ func (x *SourcePressure) GetReplicaLag() *durationpb.Duration {
 func (x *SourcePressure) GetError() string {
 	if x != nil {
 		return x.Error
+	}
+	return ""
+}
+
+func (x *SourcePressure) GetSignalsError() string {
+	if x != nil {
+		return x.SignalsError
+	}
+	return ""
+}
+
+func (x *SourcePressure) GetSignalsCure() string {
+	if x != nil {
+		return x.SignalsCure
 	}
 	return ""
 }
@@ -5314,7 +5331,7 @@ const file_leat_v1_admin_proto_rawDesc = "" +
 	"\bpriority\x18\x01 \x01(\tR\bpriority\x12\x14\n" +
 	"\x05taken\x18\x02 \x01(\x04R\x05taken\x12\x16\n" +
 	"\x06waited\x18\x03 \x01(\x04R\x06waited\x12-\n" +
-	"\x04wait\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04wait\"\xee\x03\n" +
+	"\x04wait\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04wait\"\xb6\x04\n" +
 	"\x0eSourcePressure\x12\x18\n" +
 	"\areading\x18\x01 \x01(\x01R\areading\x12\x1a\n" +
 	"\bsnapshot\x18\x02 \x01(\x01R\bsnapshot\x12\x16\n" +
@@ -5330,7 +5347,9 @@ const file_leat_v1_admin_proto_rawDesc = "" +
 	" \x01(\rH\x01R\x0eactiveSessions\x88\x01\x01\x12:\n" +
 	"\vreplica_lag\x18\v \x01(\v2\x19.google.protobuf.DurationR\n" +
 	"replicaLag\x12\x14\n" +
-	"\x05error\x18\f \x01(\tR\x05errorB\x0f\n" +
+	"\x05error\x18\f \x01(\tR\x05error\x12#\n" +
+	"\rsignals_error\x18\r \x01(\tR\fsignalsError\x12!\n" +
+	"\fsignals_cure\x18\x0e \x01(\tR\vsignalsCureB\x0f\n" +
 	"\r_behind_bytesB\x12\n" +
 	"\x10_active_sessions\"\xab\x05\n" +
 	"\fSourceStatus\x12\x12\n" +

@@ -126,4 +126,20 @@ func TestFlagsAndSignalTable(t *testing.T) {
 		until(t, "the end of "+c.owner, func() bool { s := in.source(t, "files"); return len(s.Throttles) == 0 && s.Pressure.Reading == 1 })
 		h.waits(t, id)
 	}
+	// A signal table that cannot be read throttles nothing, and status says so.
+	broken := func() string {
+		for _, w := range in.source(t, "files").Waits {
+			if w.Kind == "signals" {
+				return w.Reason + " | " + w.EndsWhen
+			}
+		}
+		return ""
+	}
+	db.exec(t, "DROP TABLE ops.signals")
+	until(t, "the signal table to be missed", func() bool {
+		got := broken()
+		return strings.Contains(got, "ops.signals: the signal table cannot be read") && strings.Contains(got, "CREATE TABLE")
+	})
+	db.exec(t, "CREATE TABLE ops.signals (owner text, reason text, ratio real, until timestamptz)")
+	until(t, "the signal table to be there again", func() bool { return broken() == "" })
 }

@@ -55,7 +55,7 @@ var Within = []Rule{
 	{"cmd/leat/internal/cli/screen", nil, "writes for people, whatever it is"},
 	{"cmd/leat/internal/cli/fault", []string{"cmd/leat/internal/cli/screen", "cmd/leat/internal/config"}, "what goes wrong is below what may go wrong"},
 	{"cmd/leat/internal/cli/shell", []string{"cmd/leat/internal/cli/screen", "cmd/leat/internal/cli/fault", "cmd/leat/internal/config"}, "what every command stands in knows no command"},
-	{"cmd/leat/internal/cli/status", cliFloor, "commands share the shell"},
+	{"cmd/leat/internal/cli/status", append(cliFloor, "cmd/leat/internal/waits"), "says of a throttle what the server says"},
 	{"cmd/leat/internal/cli/events", cliFloor, "commands share the shell"},
 	{"cmd/leat/internal/cli/install", cliFloor, "commands share the shell"},
 	{"cmd/leat/internal/cli/parks", cliFloor, "commands share the shell"},

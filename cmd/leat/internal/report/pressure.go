@@ -22,6 +22,11 @@ func pressureOf(x engine.SourceStatus) *leatv1.SourcePressure {
 		n := uint32(l.Active)
 		p.ActiveSessions = &n
 	}
+	for _, f := range l.Findings {
+		if f.Code == "signal_table" {
+			p.SignalsError, p.SignalsCure = f.Place+": "+f.What, f.Cure
+		}
+	}
 	return p
 }
 

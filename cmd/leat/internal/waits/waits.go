@@ -100,6 +100,9 @@ func OfSource(s *leatv1.SourceStatus) []*leatv1.Wait {
 		}
 		l.add(Error, "loss", fmt.Sprintf("the database may remove what is not read in %v", d.AsDuration().Round(time.Second)), ends, nil)
 	}
+	if p.GetSignalsError() != "" {
+		l.add(Warning, "signals", p.GetSignalsError()+": nobody throttles through it", "it can be read: "+p.GetSignalsCure(), nil)
+	}
 	if d, is := disks[s.GetDisk()]; is {
 		l.add(d.level, "disk", d.reason, d.ends, nil)
 	}
@@ -134,16 +137,6 @@ func orElse(text, other string) string {
 // throttles are named with their owners.
 func (l *list) throttles(name string, all []*leatv1.ThrottleState) {
 	for _, t := range all {
-		what := "throttled to " + strconv.FormatFloat(t.GetRatio()*100, 'g', 4, 64) + " %"
-		if t.GetRatio() == 0 {
-			what = "stopped by a throttle"
-		}
-		if t.GetOwner() != "" {
-			what += " (" + t.GetOwner() + ")"
-		}
-		if t.GetReason() != "" {
-			what += ": " + t.GetReason()
-		}
 		ends := "leat throttle " + name + " --off"
 		switch {
 		case t.GetSince() == nil: // not by hand: a file, a URL, a table
@@ -151,8 +144,23 @@ func (l *list) throttles(name string, all []*leatv1.ThrottleState) {
 		case t.GetUntil() != nil:
 			ends = "its time is over, or leat throttle " + name + " --off"
 		}
-		l.add(Notice, "throttle", what, ends, t.GetUntil())
+		l.add(Notice, "throttle", Throttle(t), ends, t.GetUntil())
 	}
+}
+
+// Throttle says one in words, but for its end: throttled to 25 % (ops): index rebuild.
+func Throttle(t *leatv1.ThrottleState) string {
+	what := "throttled to " + strconv.FormatFloat(t.GetRatio()*100, 'g', 4, 64) + " %"
+	if t.GetRatio() == 0 {
+		what = "stopped by a throttle"
+	}
+	if t.GetOwner() != "" {
+		what += " (" + t.GetOwner() + ")"
+	}
+	if t.GetReason() != "" {
+		what += ": " + t.GetReason()
+	}
+	return what
 }
 
 // laggard tells that retention comes nearer than the subscription goes on.

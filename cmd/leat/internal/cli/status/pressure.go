@@ -49,6 +49,8 @@ type pressureDoc struct {
 	ActiveSessions *uint32  `json:"active_sessions,omitempty"`
 	ReplicaLag     *float64 `json:"replica_lag_seconds,omitempty"`
 	Error          string   `json:"error,omitempty"`
+	SignalsError   string   `json:"signals_error,omitempty"`
+	SignalsCure    string   `json:"signals_cure,omitempty"`
 }
 
 func pressureDocOf(p *leatv1.SourcePressure) *pressureDoc {
@@ -56,5 +58,6 @@ func pressureDocOf(p *leatv1.SourcePressure) *pressureDoc {
 		return nil
 	}
 	return &pressureDoc{Reading: p.Reading, Snapshot: p.Snapshot, Replay: p.Replay, Why: p.Why, EndsWhen: p.EndsWhen, Danger: p.Danger, ToLoss: shell.MaybeSeconds(p.TimeToLoss),
-		ToDrain: shell.MaybeSeconds(p.TimeToDrain), Behind: p.BehindBytes, ActiveSessions: p.ActiveSessions, ReplicaLag: shell.MaybeSeconds(p.ReplicaLag), Error: p.Error}
+		ToDrain: shell.MaybeSeconds(p.TimeToDrain), Behind: p.BehindBytes, ActiveSessions: p.ActiveSessions, ReplicaLag: shell.MaybeSeconds(p.ReplicaLag), Error: p.Error,
+		SignalsError: p.SignalsError, SignalsCure: p.SignalsCure}
 }

@@ -1,27 +1,17 @@
 package status
 
 import (
-	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/leat-cdc/leat/cmd/leat/internal/cli/screen"
 	"github.com/leat-cdc/leat/cmd/leat/internal/cli/shell"
+	"github.com/leat-cdc/leat/cmd/leat/internal/waits"
 	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
 )
 
-// Throttle says it in words: throttled to 25 % by ops: index rebuild; ends in 2 h.
+// Throttle says it in words: throttled to 25 % (ops): index rebuild; ends in 2 h.
 func Throttle(t *leatv1.ThrottleState, now time.Time) string {
-	text := "throttled to " + strconv.FormatFloat(t.GetRatio()*100, 'g', 4, 64) + " %"
-	if t.GetRatio() == 0 {
-		text = "stopped by a throttle"
-	}
-	if t.GetOwner() != "" {
-		text += fmt.Sprintf(" (%s)", t.GetOwner())
-	}
-	if t.GetReason() != "" {
-		text += ": " + t.GetReason()
-	}
+	text := waits.Throttle(t)
 	if u := t.GetUntil(); u != nil {
 		text += "; ends in " + screen.Duration(max(0, u.AsTime().Sub(now)))
 	}
