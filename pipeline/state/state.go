@@ -60,13 +60,14 @@ func Open(ctx context.Context, path string) (*Store, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("open the state: %w", err)
 	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600) // SQLite itself would make it readable to all
-	if err != nil {
-		return nil, fmt.Errorf("open the state: %w", err)
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		if err := create(ctx, path); err != nil {
+			return nil, fmt.Errorf("make the state %s: %w", path, cure(err))
+		}
 	}
-	f.Close()
-	dsn := "file:" + (&url.URL{Path: path}).EscapedPath() + "?_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=busy_timeout(10000)&_pragma=foreign_keys(1)"
+	dsn := dsn(path, "_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=busy_timeout(10000)&_pragma=foreign_keys(1)")
 	s := &Store{}
+	var err error
 	if s.write, err = sql.Open("sqlite", dsn+"&_txlock=immediate"); err != nil {
 		return nil, fmt.Errorf("open the state %s: %w", path, err)
 	}
@@ -81,6 +82,53 @@ func Open(ctx context.Context, path string) (*Store, error) {
 	}
 	s.read.SetMaxOpenConns(4)
 	return s, nil
+}
+
+func dsn(path, query string) string {
+	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + query
+}
+
+// create makes a file of this version's schema. It gets its name when it is whole and synced: so the migrations
+// need no sync of their own, of which there would be twenty.
+func create(ctx context.Context, path string) (err error) {
+	part := path + ".new"
+	for _, old := range []string{part, path + "-wal", path + "-shm"} { // of a start that was cut off; of a file that somebody took away
+		if err := os.Remove(old); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	f, err := os.OpenFile(part, os.O_CREATE|os.O_RDWR, 0o600) // SQLite itself would make it readable to all
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	db, err := sql.Open("sqlite", dsn(part, "_pragma=journal_mode(MEMORY)&_pragma=synchronous(OFF)&_txlock=immediate"))
+	if err != nil {
+		return err
+	}
+	db.SetMaxOpenConns(1)
+	err = migrate(ctx, db)
+	if err == nil {
+		_, err = db.ExecContext(ctx, "PRAGMA journal_mode=WAL") // stays with the file
+	}
+	if err = errors.Join(err, db.Close()); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	if err := os.Rename(part, path); err != nil {
+		return err
+	}
+	return syncFolder(filepath.Dir(path))
+}
+
+func syncFolder(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 func migrate(ctx context.Context, db *sql.DB) error {
@@ -127,7 +175,7 @@ func Copy(ctx context.Context, path, to string) (err error) {
 	if _, err := os.Stat(to); err == nil {
 		return fmt.Errorf("back up the state: %s exists already", to)
 	}
-	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?mode=rw&_pragma=busy_timeout(10000)")
+	db, err := sql.Open("sqlite", dsn(path, "mode=rw&_pragma=busy_timeout(10000)"))
 	if err != nil {
 		return fmt.Errorf("back up the state %s: %w", path, err)
 	}

@@ -259,3 +259,28 @@ func TestBackupIsACopyOfOneMoment(t *testing.T) {
 		}
 	}
 }
+
+// TestANewFileOwesNothingToOldOnes: what a start that was cut off left, and the write-ahead log of a file that is gone,
+// are not taken for parts of it.
+func TestANewFileOwesNothingToOldOnes(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.db")
+	s := open(t, path)
+	check(t, s.PutSubscription(t.Context(), Subscription{Name: "search", Source: "files", Spec: "x"}))
+	wal, err := os.ReadFile(path + "-wal")
+	check(t, err)
+	check(t, s.Close())
+	check(t, os.Remove(path))
+	check(t, os.WriteFile(path+"-wal", wal, 0o600))
+	check(t, os.WriteFile(path+".new", []byte("cut off"), 0o600))
+	s = open(t, path)
+	if all, err := s.Subscriptions(t.Context()); err != nil || len(all) != 0 {
+		t.Errorf("%v %v", all, err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v %v", info, err)
+	}
+	if _, err := os.Stat(path + ".new"); err == nil {
+		t.Error("the part is still there")
+	}
+	check(t, s.PutSubscription(t.Context(), Subscription{Name: "archive", Source: "files", Spec: "x"}))
+}
