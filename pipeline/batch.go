@@ -19,8 +19,8 @@ const (
 	// BatchChunk holds part of the transaction named by Open. Its events get offsets and become visible
 	// when a BatchCommit of the same Open is durable; it carries no End position.
 	BatchChunk BatchKind = 1
-	// BatchCommit commits the chunks of Open, in the order they were appended. It holds one Tx (ID,
-	// Position, Time), no events.
+	// BatchCommit commits the chunks of Open, in the order they were appended, but for the events of the parts that
+	// Without names: those were rolled back. It holds one Tx (ID, Position, Time), no events.
 	BatchCommit BatchKind = 2
 	// BatchAbort drops the chunks of Open.
 	BatchAbort BatchKind = 3
@@ -38,11 +38,13 @@ type Batch struct {
 	// Base is the offset of Events[0]; given by the log.
 	Base Offset
 	// Open names the open transaction of chunks, commits and aborts; unique among the open ones.
-	Open   string
-	Tables []*schemas.Table
-	Txs    []Tx
-	Events []Event
-	Arena  []byte
+	Open string
+	// Without are the parts (Tx.Part) of Open that a commit leaves out.
+	Without []uint32
+	Tables  []*schemas.Table
+	Txs     []Tx
+	Events  []Event
+	Arena   []byte
 	// End is where the source stands after this batch: resuming there neither loses nor doubles an
 	// event. Zero: this batch alone is no place to resume.
 	End     Position
@@ -136,7 +138,7 @@ func (b *Batch) Reset() {
 	b.Snapshot, b.Watermarks = nil, b.Watermarks[:0]
 	b.Kind, b.Base, b.Open, b.End, b.Read = 0, 0, "", Position{}, time.Time{}
 	b.Tables, b.Txs, b.Events, b.Notices, b.derived = b.Tables[:0], b.Txs[:0], b.Events[:0], b.Notices[:0], b.derived[:0]
-	b.Ranges = b.Ranges[:0]
+	b.Ranges, b.Without = b.Ranges[:0], b.Without[:0]
 	if cap(b.Arena) > maxPooledArena {
 		b.Arena = nil
 	}

@@ -149,6 +149,9 @@ type Tx struct {
 	First uint32
 	// Before counts the events of the same transaction that stand in earlier batches.
 	Before uint32
+	// Part is the number of the part of an open transaction (a subtransaction) that the events stand in; 0: the
+	// transaction itself. In a chunk only, which may have several entries for one transaction: one per run of events.
+	Part uint32
 	// Ends is set when its last event stands in this batch.
 	Ends bool
 }

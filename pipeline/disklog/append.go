@@ -23,6 +23,8 @@ type item struct {
 	payload int
 	newest  int64
 	bytes   int64
+	// cuts are what a commit leaves out, by the number of the chunk.
+	cuts map[int][]record.Cut
 	// relog asks, without a batch, for the schemas of tables again, before the segment with their last
 	// copy goes.
 	relog []uint32
@@ -98,8 +100,8 @@ func (l *Log) encode(it *item) error {
 	switch b.Kind {
 	case pipeline.BatchRows:
 	case pipeline.BatchChunk:
-		if b.Open == "" || len(b.Txs) != 1 || !b.End.Zero() || len(b.Notices) > 0 {
-			return &record.InvalidError{What: "a chunk has a transaction's name, one Tx, no End and no notices"}
+		if b.Open == "" || !b.End.Zero() || len(b.Notices) > 0 {
+			return &record.InvalidError{What: "a chunk has a transaction's name, no End and no notices"}
 		}
 	case pipeline.BatchCommit, pipeline.BatchAbort:
 		if b.Open == "" || len(b.Events) > 0 || b.Kind == pipeline.BatchCommit && len(b.Txs) != 1 {
@@ -138,10 +140,18 @@ func (l *Log) place(it *item) error {
 		it.events = uint32(len(b.Events))
 	case pipeline.BatchChunk:
 		it.events = uint32(len(b.Events))
-		l.mu.open[b.Open] += uint64(len(b.Events))
+		tx := l.mu.open[b.Open]
+		if tx == nil {
+			tx = new(unfinished)
+			l.mu.open[b.Open] = tx
+		}
+		tx.chunk(b)
 		return nil
 	case pipeline.BatchCommit:
-		n := l.mu.open[b.Open]
+		n := uint64(0)
+		if tx := l.mu.open[b.Open]; tx != nil {
+			n, it.cuts = tx.left(b.Without)
+		}
 		if n > 1<<32-1 {
 			return fmt.Errorf("append: transaction %s has %d events, more than a commit holds", b.Open, n)
 		}

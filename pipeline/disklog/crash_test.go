@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -118,12 +119,26 @@ func (m *model) large(t *rapid.T, l *disklog.Log, first *pipeline.Batch, push fu
 	name := fmt.Sprint("open", m.seed)
 	abort := rapid.IntRange(0, 3).Draw(t, "abort") == 0
 	var all []func(index uint32, last bool, id, pos string, time int64) string
+	var without []uint32 // parts 5, 6, … that are rolled back
+	for p := range uint32(3) {
+		if rapid.IntRange(0, 2).Draw(t, "rolled back") == 0 {
+			without = append(without, 5+p)
+		}
+	}
 	for range rapid.IntRange(0, 4).Draw(t, "chunks") {
 		b := pipeline.NewBatch()
 		b.Kind, b.Open = pipeline.BatchChunk, name
-		build(t, m, b, 1)
+		build(t, m, b, rapid.IntRange(1, 3).Draw(t, "runs"))
+		for i := range b.Txs {
+			if b.Txs[i].Ends = false; len(b.Txs) > 1 {
+				b.Txs[i].Part = 5 + uint32(rapid.IntRange(-1, 2).Draw(t, "part"))
+			}
+		}
 		for i := range b.Events {
 			e := b.Events[i]
+			if slices.Contains(without, b.Txs[e.Tx].Part) {
+				continue
+			}
 			tab := b.TableOf(i)
 			after := string(b.Bytes(e.After))
 			all = append(all, func(index uint32, last bool, id, pos string, time int64) string {
@@ -141,6 +156,7 @@ func (m *model) large(t *rapid.T, l *disklog.Log, first *pipeline.Batch, push fu
 	if abort {
 		b.Kind = pipeline.BatchAbort
 	} else {
+		b.Without = without
 		b.Txs = append(b.Txs, pipeline.Tx{ID: b.PutString(name), Position: b.PutString("cp"), Time: int64(m.seed)})
 		b.End = pipeline.Position{Counter: m.seed, Token: name}
 		u.end = b.End

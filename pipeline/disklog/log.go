@@ -56,7 +56,7 @@ type Log struct {
 		room   chan struct{} // closed and replaced when queued shrinks
 		next   pipeline.Offset
 		ticket uint64
-		open   map[string]uint64 // events of open transactions
+		open   map[string]*unfinished // transactions
 		closed bool
 		drain  bool
 		failed error
@@ -115,7 +115,7 @@ func open(opt Options, lock io.Closer) (log *Log, err error) {
 	l := &Log{opt: opt, lock: lock, tables: newRegistry(),
 		prepare: make(chan struct{}, 1), work: make(chan struct{}, 1), ready: make(chan struct{}, 1), writerDone: make(chan struct{})}
 	l.mu.room, l.mu.wake, l.mu.retention = make(chan struct{}), make(chan struct{}), opt.Retention
-	l.mu.open, l.mu.readers = map[string]uint64{}, map[*reader]struct{}{}
+	l.mu.open, l.mu.readers = map[string]*unfinished{}, map[*reader]struct{}{}
 	l.group.init(opt.Memory / 4)
 	l.stop, l.cancel = context.WithCancel(context.Background())
 	defer func() {

@@ -2,6 +2,7 @@ package disklog
 
 import (
 	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/pipeline/record"
 )
 
 // publish shows the synced group to readers and to those who wait for its tickets.
@@ -109,7 +110,7 @@ func (w *writer) showCommit(wr *written, next place, drop []*pipeline.Batch) []*
 			drop = append(drop, cb)
 		default:
 			r.pending -= ch.size
-			c.fill(cb, k)
+			c.fill(cb, k, ch.Cuts)
 			r.push(entry{at: at, next: after, base: cb.Base, events: len(cb.Events), batch: cb, size: size(cb)})
 		}
 		c.before += ch.Events
@@ -192,9 +193,10 @@ func (c *commit) room() int {
 }
 
 // fill makes chunk k, whose events begin behind c.before of the transaction, a visible batch: Kind
-// BatchRows, Base, and a Tx with what only the commit knows. The last one carries the commit's End and
-// notices.
-func (c *commit) fill(b *pipeline.Batch, k int) {
+// BatchRows, Base, and a Tx with what only the commit knows, without the events of cuts. The last one carries the
+// commit's End and notices.
+func (c *commit) fill(b *pipeline.Batch, k int, cuts []record.Cut) {
+	whole(b, cuts)
 	from := &c.batch.Txs[0]
 	tx := pipeline.Tx{ID: pipeline.Nowhere, Position: pipeline.Nowhere, Time: from.Time, Before: c.before, Ends: k == c.last}
 	if from.ID.Present() {

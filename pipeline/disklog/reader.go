@@ -404,7 +404,7 @@ func (r *reader) readChunk(c *commitRead, k int, ref record.Chunk) (*pipeline.Ba
 		}
 	}
 	h, block, err := c.in.block(off, c.limit)
-	if err == nil && (h.Kind != record.KindChunk || h.Events != ref.Events) {
+	if err == nil && (h.Kind != record.KindChunk || uint64(h.Events) != ref.Written()) {
 		err = &record.InvalidError{What: "no chunk where the commit says"}
 	}
 	if err != nil {
@@ -417,7 +417,7 @@ func (r *reader) readChunk(c *commitRead, k int, ref record.Chunk) (*pipeline.Ba
 		return nil, r.damage(&c.in, off, err)
 	}
 	bb.ownArena(c.room())
-	c.fill(bb.Batch, k)
+	c.fill(bb.Batch, k, ref.Cuts)
 	bb.own = bb.Arena
 	return bb.Batch, nil
 }

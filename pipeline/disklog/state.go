@@ -56,6 +56,20 @@ func (tx *openTx) refs() []record.Chunk {
 	return refs
 }
 
+// leaveOut cuts what a commit does not commit.
+func (tx *openTx) leaveOut(cuts map[int][]record.Cut) {
+	for k, c := range cuts {
+		ch := &tx.chunks[k].Chunk
+		if ch.Cuts != nil {
+			continue // the commit was tried in a segment that had no room
+		}
+		ch.Cuts = c
+		for _, cut := range c {
+			ch.Events -= cut.Events
+		}
+	}
+}
+
 // disk is how many bytes the chunks have in the log.
 func (tx *openTx) disk() (n int64) {
 	for _, c := range tx.chunks {

@@ -253,7 +253,7 @@ func (v *verifier) block(r *replay, h *record.Header, block []byte, off int64) e
 			if seq, _ := split(c.Address); seq < v.oldest {
 				continue // retention keeps them together; a log whose oldest segments were taken away is told by Read
 			}
-			if n, ok := v.chunks[c.Address]; !ok || n != c.Events {
+			if n, ok := v.chunks[c.Address]; !ok || uint64(n) != c.Written() {
 				return &record.InvalidError{What: fmt.Sprintf("the commit names a chunk at address %d that is not there", c.Address)}
 			}
 			delete(v.chunks, c.Address)

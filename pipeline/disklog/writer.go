@@ -153,6 +153,7 @@ func (w *writer) add(it *item) (bool, error) {
 	if it.head == nil {
 		it.head = heads.Get().(*[]byte)
 		if b.Kind == pipeline.BatchCommit {
+			tx.leaveOut(it.cuts)
 			tx.speaksOf(b)
 		}
 		var err error
@@ -232,7 +233,10 @@ func (w *writer) addSchema(payload []byte, t *schemas.Table) {
 func (w *writer) addBatch(it *item, tx *openTx) {
 	b := it.b
 	h := w.header(record.KindOf(b))
-	h.Events, h.Ticket, h.Time = it.events, it.ticket, it.newest
+	h.Events, h.Ticket, h.Time, h.Version = it.events, it.ticket, it.newest, record.FormatOf(b, nil)
+	if len(it.cuts) > 0 {
+		h.Version = record.FormatOf(b, tx.refs())
+	}
 	if b.Kind != pipeline.BatchChunk {
 		h.Base = it.base
 	}

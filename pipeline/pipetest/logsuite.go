@@ -20,6 +20,7 @@ func TestLog(t *testing.T, open func(t *testing.T) pipeline.Log) {
 		"offsets are dense and readers see all":         logDense,
 		"chunks surface at their commit, in order":      logChunks,
 		"chunks of an abort never surface":              logAbort,
+		"parts that a commit leaves out never surface":  logParts,
 		"a reader beyond the tail is refused":           logBeyond,
 		"a blocked reader wakes, and ends with the log": logWakes,
 		"time is found by the running maximum":          logAt,
@@ -167,6 +168,41 @@ func logAbort(t *testing.T, l pipeline.Log) {
 	if _, next := l.Bounds(); next != first+1 {
 		t.Fatalf("next %d, want %d", next, first+1)
 	}
+}
+
+// parted is a chunk whose events are of the parts given, one each.
+func parted(open string, first int, parts ...uint32) *pipeline.Batch {
+	var txs [][]Change
+	for i := range parts {
+		txs = append(txs, []Change{insert(first + i)})
+	}
+	b := Build(pipeline.Position{}, suiteEpoch, txs...)
+	b.Kind, b.Open = pipeline.BatchChunk, open
+	for i, p := range parts {
+		b.Txs[i].Part, b.Txs[i].Ends = p, false
+	}
+	return b
+}
+
+func logParts(t *testing.T, l pipeline.Log) {
+	first, _ := l.Bounds()
+	put(t, l, parted("a", 1, 0, 7, 0, 7, 8, 0))
+	put(t, l, parted("b", 20, 7, 9)) // the same number, of another transaction
+	put(t, l, parted("a", 11, 7, 7)) // goes whole
+	put(t, l, parted("a", 13, 8, 9))
+	end := closing(pipeline.BatchCommit, "a", position(1))
+	end.Without = append(end.Without, 7, 9, 4_000_000_000)
+	if s := put(t, l, end); s.Next != first+5 {
+		t.Fatalf("next %d, want %d", s.Next, first+5)
+	}
+	put(t, l, Build(position(2), suiteEpoch, []Change{insert(30)}))
+	end = closing(pipeline.BatchCommit, "b", position(3))
+	end.Without = append(end.Without, 7, 9)
+	put(t, l, end)
+	put(t, l, Build(position(4), suiteEpoch, []Change{insert(31)}))
+	same(t, read(t, l, first, 7), fmt.Sprintf("%d insert /1 1000/1/false", first), fmt.Sprintf("%d insert /3 1000/2/false", first+1),
+		fmt.Sprintf("%d insert /5 1000/3/false", first+2), fmt.Sprintf("%d insert /6 1000/4/false", first+3), fmt.Sprintf("%d insert /13 1000/5/true", first+4),
+		fmt.Sprintf("%d insert /30 2000/1/true", first+5), fmt.Sprintf("%d insert /31 4000/1/true", first+6))
 }
 
 func logBeyond(t *testing.T, l pipeline.Log) {

@@ -112,6 +112,10 @@ func (l *MemoryLog) commit(c *pipeline.Batch) {
 	chunks := l.open[c.Open]
 	delete(l.open, c.Open)
 	l.notices = append(l.notices, c.Notices...)
+	chunks = slices.DeleteFunc(chunks, func(b *pipeline.Batch) bool {
+		b.Events = slices.DeleteFunc(b.Events, func(e pipeline.Event) bool { return slices.Contains(c.Without, b.Txs[e.Tx].Part) })
+		return len(b.Events) == 0
+	})
 	for i, b := range chunks {
 		b.Txs = append(b.Txs[:0], pipeline.Tx{ID: b.Put(c.Bytes(c.Txs[0].ID)), Position: b.Put(c.Bytes(c.Txs[0].Position)),
 			Time: c.Txs[0].Time, Before: before, Ends: i == len(chunks)-1})

@@ -15,16 +15,9 @@ const (
 	tableSize  = 8
 	txSize     = 40
 	eventSize  = 40
-	chunkSize  = 16
 
 	txEnds = 1 << 0
 )
-
-// Chunk is where a commit block finds one of its chunks, and how many events that holds.
-type Chunk struct {
-	Address uint64
-	Events  uint32
-}
 
 // Resolver returns the table version that a batch refers to, nil when it is not known.
 type Resolver func(id, version uint32) *schemas.Table
@@ -62,7 +55,11 @@ func AppendHead(dst []byte, b *pipeline.Batch, chunks []Chunk) (head []byte, crc
 			return dst, 0, 0, 0, invalid("notices: %v", err)
 		}
 	}
-	front := prefixSize + len(b.Tables)*tableSize + len(chunks)*chunkSize + len(b.Txs)*txSize + len(b.Events)*eventSize +
+	cuts := 0
+	for i := range chunks {
+		cuts += len(chunks[i].Cuts)
+	}
+	front := prefixSize + len(b.Tables)*tableSize + len(chunks)*chunkSize + cuts*cutSize + len(b.Txs)*txSize + len(b.Events)*eventSize +
 		len(b.Open) + len(b.End.Token) + len(notices) + len(mark)
 	payload = front + len(b.Arena)
 	if payload > MaxPayload {
@@ -80,7 +77,7 @@ func AppendHead(dst []byte, b *pipeline.Batch, chunks []Chunk) (head []byte, crc
 	le.PutUint32(p[24:], uint32(len(notices)))
 	le.PutUint32(p[28:], uint32(len(b.Arena)))
 	le.PutUint64(p[32:], b.End.Counter)
-	le.PutUint64(p[40:], uint64(len(mark)))
+	le.PutUint64(p[40:], uint64(len(mark)+cuts)) // a batch has one or the other
 	p = p[prefixSize:]
 	for _, t := range b.Tables {
 		le.PutUint32(p, t.ID)
@@ -90,8 +87,15 @@ func AppendHead(dst []byte, b *pipeline.Batch, chunks []Chunk) (head []byte, crc
 	for _, c := range chunks {
 		le.PutUint64(p, c.Address)
 		le.PutUint32(p[8:], c.Events)
-		le.PutUint32(p[12:], 0)
+		le.PutUint32(p[12:], uint32(len(c.Cuts)))
 		p = p[chunkSize:]
+	}
+	for _, c := range chunks {
+		for _, cut := range c.Cuts {
+			le.PutUint32(p, cut.First)
+			le.PutUint32(p[4:], cut.Events)
+			p = p[cutSize:]
+		}
 	}
 	newest = math.MinInt64
 	for i := range b.Txs {
@@ -124,7 +128,7 @@ func Append(dst []byte, b *pipeline.Batch, chunks []Chunk, h *Header) ([]byte, e
 	if err != nil {
 		return dst, err
 	}
-	h.Kind, h.Time, h.Events = KindOf(b), newest, uint32(len(b.Events))
+	h.Kind, h.Time, h.Events, h.Version = KindOf(b), newest, uint32(len(b.Events)), FormatOf(b, chunks)
 	for _, c := range chunks {
 		h.Events += c.Events
 	}
@@ -233,13 +237,13 @@ func putTx(p []byte, tx *pipeline.Tx) {
 		flags |= txEnds
 	}
 	le.PutUint32(p[32:], flags)
-	le.PutUint32(p[36:], 0)
+	le.PutUint32(p[36:], tx.Part)
 }
 
 func takeTx(p []byte) pipeline.Tx {
 	le := binary.LittleEndian
 	return pipeline.Tx{ID: takeSpan(p), Position: takeSpan(p[8:]), Time: int64(le.Uint64(p[16:])), First: le.Uint32(p[24:]),
-		Before: le.Uint32(p[28:]), Ends: le.Uint32(p[32:])&txEnds != 0}
+		Before: le.Uint32(p[28:]), Ends: le.Uint32(p[32:])&txEnds != 0, Part: le.Uint32(p[36:])}
 }
 
 // validate checks that every span lies in the arena and every index names something: what Decode
@@ -305,14 +309,17 @@ func Decode(block []byte, h *Header, into *pipeline.Batch, tables Resolver, buf 
 	le := binary.LittleEndian
 	nTables, nChunks, nTxs, nEvents := le.Uint32(p), le.Uint32(p[4:]), le.Uint32(p[8:]), le.Uint32(p[12:])
 	nOpen, nToken, nNotices, nArena := le.Uint32(p[16:]), le.Uint32(p[20:]), le.Uint32(p[24:]), le.Uint32(p[28:])
-	var nMark uint64
-	if h.Kind == KindSnapshot {
-		nMark = le.Uint64(p[40:])
+	var nMark, nCuts uint64
+	switch extra := le.Uint64(p[40:]); h.Kind {
+	case KindSnapshot:
+		nMark = extra
+	case KindCommit:
+		nCuts = extra
 	}
-	if nMark > MaxPayload {
-		return nil, invalid("a mark of %d bytes", nMark)
+	if nMark > MaxPayload || nCuts > MaxPayload {
+		return nil, invalid("a mark of %d bytes, %d cuts", nMark, nCuts)
 	}
-	want := nMark + prefixSize + uint64(nTables)*tableSize + uint64(nChunks)*chunkSize + uint64(nTxs)*txSize + uint64(nEvents)*eventSize +
+	want := nMark + prefixSize + uint64(nTables)*tableSize + uint64(nChunks)*chunkSize + nCuts*cutSize + uint64(nTxs)*txSize + uint64(nEvents)*eventSize +
 		uint64(nOpen) + uint64(nToken) + uint64(nNotices) + uint64(nArena)
 	if want != uint64(len(p)) {
 		return nil, invalid("counts add up to %d bytes of %d", want, len(p))
@@ -335,11 +342,11 @@ func Decode(block []byte, h *Header, into *pipeline.Batch, tables Resolver, buf 
 		into.Tables = append(into.Tables, t)
 		p = p[tableSize:]
 	}
-	chunks := buf[:0]
-	for range nChunks {
-		chunks = append(chunks, Chunk{Address: le.Uint64(p), Events: le.Uint32(p[8:])})
-		p = p[chunkSize:]
+	chunks, rest, err := takeChunks(p, int(nChunks), int(nCuts), buf[:0])
+	if err != nil {
+		return nil, err
 	}
+	p = rest
 	for range nTxs {
 		into.Txs = append(into.Txs, takeTx(p))
 		p = p[txSize:]

@@ -15,8 +15,8 @@ import (
 )
 
 // Version is the newest format that this package reads. A block is written in the oldest that can say it:
-// all in 1, but the records of ranges (KindRanges, a catalog that states ranges) in 2 and those of snapshots
-// (KindSnapshot, a catalog that states marks) in 3.
+// all in 1, but the records of ranges (KindRanges, a catalog that states ranges) in 2, those of snapshots
+// (KindSnapshot, a catalog that states marks) and chunks and commits that know of subtransactions in 3.
 const Version = 3
 
 const (
@@ -31,8 +31,10 @@ const (
 
 	// rangesVersion is the first format that knows ranges: an older version refuses the log by its number.
 	rangesVersion = 2
-	// snapshotVersion is the first that knows snapshots.
+	// snapshotVersion is the first that knows snapshots, and parts of transactions: chunks with several entries,
+	// commits with cuts.
 	snapshotVersion = 3
+	partsVersion    = snapshotVersion
 )
 
 // Kind says what a block holds. The numbers stand in the log: never reuse one.

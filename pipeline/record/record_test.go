@@ -63,6 +63,14 @@ func drawBatch(t *rapid.T) (*pipeline.Batch, []Chunk) {
 		b.Txs = []pipeline.Tx{{ID: piece("id"), Position: piece("pos"), Time: 7}}
 		for range rapid.IntRange(0, 4).Draw(t, "chunks") {
 			chunks = append(chunks, Chunk{Address: rapid.Uint64().Draw(t, "address"), Events: uint32(rapid.IntRange(0, 1000).Draw(t, "n"))})
+			c, at := &chunks[len(chunks)-1], uint32(0)
+			for range rapid.IntRange(0, 2).Draw(t, "cuts") {
+				// Events that stay lie between cuts, so there are enough of them.
+				cut := Cut{First: at + uint32(rapid.IntRange(1, 3).Draw(t, "gap")), Events: uint32(rapid.IntRange(1, 9).Draw(t, "cut"))}
+				at = cut.First + cut.Events
+				c.Events += cut.First
+				c.Cuts = append(c.Cuts, cut)
+			}
 		}
 	}
 	b.End = pipeline.Position{Counter: rapid.Uint64().Draw(t, "counter"), Token: rapid.String().Draw(t, "token")}
@@ -251,7 +259,8 @@ func golden() map[string][]byte {
 		"snapshot": block(snapshot, nil), "catalog3": AppendBlock(nil, markedPayload, &marked),
 		"ranges": block(ranges, nil), "catalog2": AppendBlock(nil, statedPayload, &stated),
 		"rows": block(b, nil), "commit": block(commit, []Chunk{{Address: 1<<32 | 4096, Events: 8}}),
-		"schema": control(KindSchema, schema, err), "catalog": control(KindCatalog, catalog, cerr),
+		"commit3": block(commit, []Chunk{{Address: 1<<32 | 4096, Events: 8, Cuts: []Cut{{First: 2, Events: 1}, {First: 5, Events: 3}}}, {Address: 1<<32 | 8192, Cuts: []Cut{{Events: 4}}}}),
+		"schema":  control(KindSchema, schema, err), "catalog": control(KindCatalog, catalog, cerr),
 		"epoch": control(KindEpoch, AppendEpoch(nil, Epoch{Epoch: 3<<32 | 3, Time: 9}), nil), "proof": control(KindProof, nil, nil),
 		"footer": control(KindFooter, AppendFooter(nil, &Footer{Base: 1, Next: 9, Oldest: 2, Newest: 3, Needs: 3, Blocks: []IndexEntry{{At: 4096, Base: 1, Time: 0}},
 			Tables: []IndexTable{{ID: 1, First: 1, Last: 8}}, Schemas: []IndexSchema{{ID: 1, Version: 1, At: 4096}}}), nil),
