@@ -27,7 +27,8 @@ const (
 	// WireBinlog is a row image of a MySQL or MariaDB rows event, made self-contained by a first
 	// byte: 0 = all columns present; 1 = a bitmap of the present columns follows (bit i of byte
 	// i/8, LSB first, ceil(columns/8) bytes). Then the null bitmap over the present columns and
-	// the packed values, as in the binlog.
+	// the packed values, as in the binlog. Rows of a snapshot have the same form; a JSON value of MySQL is then the
+	// byte 0xff and the server's text, since no statement gives the binary one.
 	// https://dev.mysql.com/doc/dev/mysql-server/latest/classmysql_1_1binlog_1_1event_1_1Rows__event.html
 	WireBinlog Wire = 2
 )

@@ -3,6 +3,7 @@ package binlog
 import (
 	"encoding/base64"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -32,6 +33,10 @@ const (
 	jsonOpaque      = 0x0f
 )
 
+// JSONText begins a document that is kept as the server's own text instead: a snapshot's, since no statement gives
+// the binary form. Binary documents begin with their type, below.
+const JSONText = 0xff
+
 // maxJSONDepth is above what MySQL accepts (100).
 const maxJSONDepth = 128
 
@@ -43,6 +48,13 @@ var errJSON = errors.New("the bytes are not binary JSON")
 // decodeJSON writes a document as the server shows it: the order of keys is its own, and every digit
 // stays.
 func decodeJSON(v *cell.Value, raw []byte, s *cell.Scratch) error {
+	if len(raw) > 0 && raw[0] == JSONText {
+		if raw = raw[1:]; !json.Valid(raw) || !utf8.Valid(raw) {
+			return errJSON
+		}
+		*v = cell.Value{Kind: schemas.KindJSON, B: raw}
+		return nil
+	}
 	from := len(s.Buf)
 	buf, err := appendJSON(s.Buf, raw)
 	if err != nil {

@@ -67,6 +67,19 @@ func NewLayout(t *schemas.Table) (*Layout, error) {
 	return l, nil
 }
 
+// Width returns the room of column i in a row image: fixed bytes, or a little-endian length of prefix bytes and that
+// many bytes.
+func (l *Layout) Width(i int) (fixed, prefix int) { return int(l.widths[i].fixed), int(l.widths[i].prefix) }
+
+// Real returns the column type behind TypeString: that, TypeEnum or TypeSet; of other types the code itself.
+func Real(t *schemas.Type) uint8 {
+	if t.Code == TypeString {
+		real, _ := stringMeta(t.Meta)
+		return real
+	}
+	return t.Code
+}
+
 // RowLen returns the length of the first row image in body, which begins at a null bitmap; present is
 // the event's bitmap of columns (bit i of byte i/8), nil when all are there. It allocates nothing.
 func (l *Layout) RowLen(body, present []byte) (int, error) {

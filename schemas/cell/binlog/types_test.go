@@ -74,6 +74,7 @@ func (s *server) compare(t *testing.T, cases []typeCase) {
 	for _, c := range changes {
 		got[c.table.Name] = append(got[c.table.Name], c)
 	}
+	selected := s.selecting(t)
 	for i, c := range cases {
 		t.Run(c.sql, func(t *testing.T) {
 			if c.show == "" {
@@ -82,6 +83,7 @@ func (s *server) compare(t *testing.T, cases []typeCase) {
 			table := "t" + strconv.Itoa(i)
 			want := s.text(t, "select id, "+c.show+" from "+table+" order by id")
 			s.compareRows(t, c, want, got[table])
+			sameImages(t, selected.images(got[table][0].table), got[table])
 		})
 	}
 }
