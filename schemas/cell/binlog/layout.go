@@ -69,7 +69,9 @@ func NewLayout(t *schemas.Table) (*Layout, error) {
 
 // Width returns the room of column i in a row image: fixed bytes, or a little-endian length of prefix bytes and that
 // many bytes.
-func (l *Layout) Width(i int) (fixed, prefix int) { return int(l.widths[i].fixed), int(l.widths[i].prefix) }
+func (l *Layout) Width(i int) (fixed, prefix int) {
+	return int(l.widths[i].fixed), int(l.widths[i].prefix)
+}
 
 // Real returns the column type behind TypeString: that, TypeEnum or TypeSet; of other types the code itself.
 func Real(t *schemas.Type) uint8 {
