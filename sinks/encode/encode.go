@@ -39,7 +39,7 @@ type Options struct {
 	// Form reads the rows of a table version.
 	Form func(*schemas.Table) *cell.Form
 	// Share keeps what was encoded for others who want the same, once a second encoder with equal options
-	// was made; nil = keep nothing.
+	// was made (an eager one: at once); nil = keep nothing.
 	Share *Share
 }
 

@@ -35,7 +35,7 @@ func (g *Gathered) reset() {
 }
 
 // Gather encodes the Delivery's events into g, taking what others encoded already and leaving to others
-// what it encodes, where that is most of a chunk.
+// what it encodes, where that is most of a chunk or the Share is eager.
 func (e *Encoder) Gather(d *pipeline.Delivery, g *Gathered) {
 	e = e.tagged(d.Replay)
 	g.reset()
@@ -67,7 +67,7 @@ func (e *Encoder) gatherRun(g *Gathered, st *state, r *pipeline.Run) {
 		first, last := n*chunkEvents, min((n+1)*chunkEvents, len(b.Events))
 		to := min(last, int(r.To))
 		var c *chunk
-		if f.chunks[n].ready.Load() || (to-from)*2 >= last-first {
+		if f.chunks[n].ready.Load() || (to-from)*2 >= last-first || f.share.from == 1 {
 			c = e.chunk(f, b, n, st)
 		}
 		if c == nil {

@@ -11,6 +11,7 @@ import (
 // Share bounds the memory of what is kept encoded for all who want the same. Nil keeps nothing.
 type Share struct {
 	limit int64
+	from  int32 // encoders of a key, from which on is kept
 	used  atomic.Int64
 
 	mu    sync.Mutex
@@ -18,7 +19,16 @@ type Share struct {
 }
 
 // NewShare returns a Share of at most about limit bytes; beyond it each encodes for itself.
-func NewShare(limit int) *Share { return &Share{limit: int64(limit), users: map[any]*atomic.Int32{}} }
+func NewShare(limit int) *Share {
+	return &Share{limit: int64(limit), from: 2, users: map[any]*atomic.Int32{}}
+}
+
+// NewEagerShare returns a Share that keeps what a single encoder makes, too: for one that many use.
+func NewEagerShare(limit int) *Share {
+	s := NewShare(limit)
+	s.from = 1
+	return s
+}
 
 // join counts one more encoder of that key, and returns the count.
 func (s *Share) join(key any) *atomic.Int32 {
@@ -82,7 +92,7 @@ func (f *fragments) Free() {
 func (e *Encoder) fragmentsOfBatch(b *pipeline.Batch) *fragments {
 	// What one alone wants is not worth keeping: fresh memory for it costs more than encoding in memory
 	// that is warm (a fifth of all CPU time with one pull subscriber).
-	if e.o.Share == nil || e.users.Load() < 2 {
+	if e.o.Share == nil || e.users.Load() < e.o.Share.from {
 		return nil
 	}
 	d, err := b.Derive(e.key, e.build)

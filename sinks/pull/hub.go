@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -30,12 +31,24 @@ type Hub struct {
 	// are told to come again instead of that it does not exist.
 	Starting func(subscription string) bool
 	// Fetch, when set, answers FetchRequests; it is called once the caller may read the subscription.
-	Fetch func(ctx context.Context, r *leatv1.FetchRequest) (*leatv1.FetchResponse, error)
+	Fetch func(ctx context.Context, r *leatv1.FetchRequest) (Fetched, error)
 
 	mu    sync.Mutex
 	sinks map[string]*Sink
 	epoch uint64
 	wg    sync.WaitGroup
+}
+
+// Fetched answers a FetchRequest. Several callers may have the same, so nobody writes to it.
+type Fetched struct {
+	// Events are entries of leat.v1.Events.events, as encode.Proto makes them.
+	Events []byte
+	// Source of the events, and the Tables that they are of.
+	Source string
+	Tables []*leatv1.Table
+	// Next is where the next Fetch begins; End: all that was asked for was looked at.
+	Next uint64
+	End  bool
 }
 
 // NewHub returns a Hub without subscriptions.
@@ -93,8 +106,12 @@ func (s *service) Fetch(ctx context.Context, r *connect.Request[leatv1.FetchRequ
 			return nil, err
 		}
 	}
-	m, err := s.h.Fetch(ctx, r.Msg)
+	f, err := s.h.Fetch(ctx, r.Msg)
 	if err != nil {
+		return nil, err
+	}
+	m := &leatv1.FetchResponse{Events: &leatv1.Events{Source: f.Source, Tables: f.Tables}, Next: f.Next, End: f.End}
+	if err := setEvents(m.Events, f.Events, strings.Contains(r.Header().Get("Content-Type"), "json")); err != nil {
 		return nil, err
 	}
 	return connect.NewResponse(m), nil

@@ -250,10 +250,15 @@ func (c *owner) pending() []*leatv1.PullResponse {
 	return out
 }
 
-// fill makes the message. The events are bytes already: protobuf takes them as they are (they stand among
-// the fields that it does not know, and it writes those too); JSON needs them decoded.
+// fill makes the message.
 func (s *Sink) fill(m *leatv1.Events, g *grant, raw []byte, asJSON bool) error {
 	s.head(m, g)
+	return setEvents(m, raw, asJSON)
+}
+
+// setEvents sets m's events, which are bytes already: protobuf takes them as they are (they stand among the fields
+// that it does not know, and it writes those too); JSON needs them decoded.
+func setEvents(m *leatv1.Events, raw []byte, asJSON bool) error {
 	if !asJSON {
 		m.ProtoReflect().SetUnknown(raw)
 		return nil

@@ -10,6 +10,7 @@ import (
 	"github.com/leat-cdc/leat/cmd/leat/internal/views"
 	"github.com/leat-cdc/leat/pipeline/deliver"
 	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
+	"github.com/leat-cdc/leat/sinks/pull"
 )
 
 // What became of a subscription's events, and what is to become of those that wait.
@@ -93,10 +94,10 @@ func (s *Server) keeps(name string) bool {
 }
 
 // fetch answers a FetchRequest of who may read the subscription.
-func (s *Server) fetch(ctx context.Context, r *leatv1.FetchRequest) (*leatv1.FetchResponse, error) {
+func (s *Server) fetch(ctx context.Context, r *leatv1.FetchRequest) (pull.Fetched, error) {
 	sub, err := s.runningSubscription(r.Subscription)
 	if err != nil {
-		return nil, api.ConnectError(err)
+		return pull.Fetched{}, api.ConnectError(err)
 	}
 	return s.fetches.Fetch(ctx, sub, r)
 }

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -20,33 +23,55 @@ import (
 	"github.com/leat-cdc/leat/schemas/cell"
 	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
 	"github.com/leat-cdc/leat/sinks/encode"
+	"github.com/leat-cdc/leat/sinks/pull"
 )
 
 const (
 	fetchEvents, maxFetchEvents = 1000, 10_000
 	fetchBytes, maxFetchBytes   = 1 << 20, 8 << 20
 	maxFetchLists               = 100
+	// fetchPiece events are encoded at once: what encoders share together.
+	fetchPiece = 128
 	// maxFetchSeen events are looked at for one answer, which may be empty then: next says where to go on.
 	maxFetchSeen = 500_000
 	// fetchReaders read logs at once for all who fetch.
 	fetchReaders = 2
-	// fetchCache of batches for all who fetch, at most.
-	fetchCache = 16 << 20
+	// fetchCache bytes, at most, are kept for all who fetch: of batches, of these encoded, and of answers, each.
+	fetchCache = 8 << 20
+	// fetchKeep is how long answers stay after the last one was made.
+	fetchKeep = 2 * time.Second
 )
 
-// Fetches are those under way, so that equal ones are answered by one. Safe for concurrent use.
+// Fetches are those under way and their newest answers, so that equal ones are answered by one. Safe for concurrent
+// use.
 type Fetches struct {
 	o     FetchOptions
 	scans *scans.Scans
+	share *encode.Share
+	most  int // bytes of answers that are kept
+
 	mu    sync.Mutex
 	same  map[string]*sameFetch
+	ways  map[string]*way // by subscription
+	kept  []*sameFetch    // those answered, the oldest first
+	bytes int             // of kept
+	idle  *time.Timer     // ends with all that is kept
 }
 
 type sameFetch struct {
+	key   string
 	sub   *config.Subscription // a changed one is another
 	ready chan struct{}
-	resp  *leatv1.FetchResponse
+	found pull.Fetched
 	err   error
+}
+
+// way is what all fetches of a subscription have in common: what was encoded for one is there for the others.
+type way struct {
+	sub     *config.Subscription
+	program *filter.Program
+	enc     *encode.Encoder
+	size    atomic.Int64 // bytes of the last answer
 }
 
 // FetchOptions of an installation.
@@ -63,36 +88,60 @@ type FetchOptions struct {
 
 // NewFetches begins; Close ends it.
 func NewFetches(o FetchOptions) *Fetches {
-	return &Fetches{o: o, scans: scans.New(min(fetchCache, o.Memory/16), fetchReaders), same: map[string]*sameFetch{}}
+	most := int(min(fetchCache, o.Memory/64))
+	all := &Fetches{o: o, scans: scans.New(int64(most), fetchReaders), share: encode.NewEagerShare(most), most: most, same: map[string]*sameFetch{}, ways: map[string]*way{}}
+	all.idle = time.AfterFunc(fetchKeep, func() { all.forget(0) })
+	return all
 }
 
 // Close lets go of what is kept.
-func (all *Fetches) Close() { all.scans.Close() }
+func (all *Fetches) Close() {
+	all.scans.Close()
+	all.forget(0)
+	all.idle.Stop()
+}
+
+// forget forgets the oldest answers, until at most so many bytes are kept.
+func (all *Fetches) forget(most int) {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	n := 0
+	for ; all.bytes > most; n++ {
+		x := all.kept[n]
+		all.bytes -= len(x.found.Events)
+		if all.same[x.key] == x {
+			delete(all.same, x.key)
+		}
+	}
+	all.kept = slices.Delete(all.kept, 0, n)
+}
 
 // Fetch answers a FetchRequest of who may read the subscription.
-func (all *Fetches) Fetch(ctx context.Context, sub *config.Subscription, r *leatv1.FetchRequest) (*leatv1.FetchResponse, error) {
+func (all *Fetches) Fetch(ctx context.Context, sub *config.Subscription, r *leatv1.FetchRequest) (pull.Fetched, error) {
+	none := pull.Fetched{}
 	if err := checkFetch(r); err != nil {
-		return nil, api.ConnectError(err)
+		return none, api.ConnectError(err)
 	}
 	key, err := proto.MarshalOptions{Deterministic: true}.Marshal(r)
 	if err != nil {
-		return nil, err
+		return none, err
 	}
 	for {
 		f, mine := all.join(string(key), sub)
 		if mine {
-			f.resp, f.err = all.answer(ctx, sub, r)
-			all.leave(string(key), f)
+			f.found, f.err = all.answer(ctx, sub, r)
+			// What is there up to an end is always the same; where it ends by itself there is more soon.
+			all.leave(f, f.err == nil && len(f.found.Events) > 0 && (r.To != 0 || !f.found.End))
 		}
 		select {
 		case <-f.ready:
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return none, ctx.Err()
 		}
 		if !mine && ctx.Err() == nil && (errors.Is(f.err, context.Canceled) || errors.Is(f.err, context.DeadlineExceeded)) {
 			continue // who read for us went away
 		}
-		return f.resp, api.ConnectError(Error(f.err))
+		return f.found, api.ConnectError(Error(f.err))
 	}
 }
 
@@ -102,18 +151,27 @@ func (all *Fetches) join(key string, sub *config.Subscription) (x *sameFetch, mi
 	if x = all.same[key]; x != nil && x.sub == sub {
 		return x, false
 	}
-	x = &sameFetch{sub: sub, ready: make(chan struct{})}
+	x = &sameFetch{key: key, sub: sub, ready: make(chan struct{})}
 	all.same[key] = x
 	return x, true
 }
 
-func (all *Fetches) leave(key string, x *sameFetch) {
+// leave shows the answer to all who asked for it, and to those who will while it is kept.
+func (all *Fetches) leave(x *sameFetch, keep bool) {
+	close(x.ready)
 	all.mu.Lock()
-	if all.same[key] == x {
-		delete(all.same, key)
+	if all.same[x.key] != x {
+		keep = false // another one's by now
+	} else if !keep {
+		delete(all.same, x.key)
+	}
+	if keep {
+		all.kept = append(all.kept, x)
+		all.bytes += len(x.found.Events)
+		all.idle.Reset(fetchKeep)
 	}
 	all.mu.Unlock()
-	close(x.ready)
+	all.forget(all.most)
 }
 
 func checkFetch(r *leatv1.FetchRequest) error {
@@ -134,6 +192,7 @@ func checkFetch(r *leatv1.FetchRequest) error {
 type fetching struct {
 	only   *deliver.Selector
 	enc    *encode.Encoder
+	g      encode.Gathered
 	limit  int
 	bytes  int
 	n      int
@@ -147,13 +206,35 @@ type fetching struct {
 	enough bool // there may be more
 }
 
-func (all *Fetches) answer(ctx context.Context, sub *config.Subscription, r *leatv1.FetchRequest) (*leatv1.FetchResponse, error) {
+// way returns the way of a subscription's fetches.
+func (all *Fetches) way(name string, sub *config.Subscription) (*way, error) {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	if w := all.ways[name]; w != nil && w.sub == sub {
+		return w, nil
+	}
+	program, err := parts.Filter(sub, all.o.Form)
+	if err != nil {
+		return nil, err
+	}
+	o := parts.Encoding(sub, all.o.PublicURL, all.o.Form)
+	o.Share = all.share
+	w := &way{sub: sub, program: program, enc: encode.Proto(o)}
+	all.ways[name] = w
+	return w, nil
+}
+
+func (all *Fetches) answer(ctx context.Context, sub *config.Subscription, r *leatv1.FetchRequest) (found pull.Fetched, err error) {
 	log, err := all.o.Log(sub.Source)
 	if err != nil {
-		return nil, api.Errorf(api.Unavailable, "%w", err)
+		return found, api.Errorf(api.Unavailable, "%w", err)
+	}
+	w, err := all.way(r.Subscription, sub)
+	if err != nil {
+		return found, err
 	}
 	oldest, end := log.Bounds()
-	f := &fetching{limit: fetchEvents, bytes: fetchBytes, from: pipeline.Offset(r.From), to: end}
+	f := &fetching{enc: w.enc, limit: fetchEvents, bytes: fetchBytes, from: pipeline.Offset(r.From), to: end}
 	if r.From == 0 {
 		f.from = oldest
 	}
@@ -168,26 +249,28 @@ func (all *Fetches) answer(ctx context.Context, sub *config.Subscription, r *lea
 	}
 	switch {
 	case f.from < oldest:
-		return nil, api.Errorf(api.Gone, "offset %d is older than the log keeps: history is there from %d on", f.from, oldest)
+		return found, api.Errorf(api.Gone, "offset %d is older than the log keeps: history is there from %d on", f.from, oldest)
 	case f.from > end || f.to > end:
-		return nil, api.Errorf(api.Invalid, "[%d, %d) lies beyond the end of the log (%d)", f.from, f.to, end)
+		return found, api.Errorf(api.Invalid, "[%d, %d) lies beyond the end of the log (%d)", f.from, f.to, end)
 	}
-	program, err := parts.Filter(sub, all.o.Form)
-	if err != nil {
-		return nil, err
+	if f.only, err = all.scope(log, w.program, r); err != nil {
+		return found, err
 	}
-	if f.only, err = all.scope(log, program, r); err != nil {
-		return nil, err
-	}
-	f.enc = encode.Proto(parts.Encoding(sub, all.o.PublicURL, all.o.Form))
 	f.next = f.from
+	f.buf = make([]byte, 0, w.size.Load()*9/8)
+	defer f.g.Release()
 	if err := all.scans.Each(ctx, log, f.from, f.to, f.take); err != nil {
-		return nil, err
+		return found, err
 	}
 	if !f.enough {
 		f.next = f.to
 	}
-	return f.response(sub.Source)
+	w.size.Store(int64(len(f.buf)))
+	found = pull.Fetched{Source: sub.Source, Events: f.buf, Next: uint64(f.next), End: f.next >= f.to}
+	for _, t := range f.tables {
+		found.Tables = append(found.Tables, f.enc.Table(t))
+	}
+	return found, nil
 }
 
 func (all *Fetches) scope(log pipeline.Log, program *filter.Program, r *leatv1.FetchRequest) (*deliver.Selector, error) {
@@ -244,23 +327,42 @@ func (f *fetching) take(b *pipeline.Batch) (bool, error) {
 	from, to := int(max(f.from, b.Base)-b.Base), int(min(f.to, b.Next())-b.Base)
 	f.runs = f.only.Select(b, from, to, f.runs[:0])
 	for _, r := range f.runs {
-		for i := int(r.From); i < int(r.To); i++ {
+		for r.From < r.To {
 			if f.n == f.limit || f.n > 0 && len(f.buf) >= f.bytes {
-				f.next, f.enough = b.Offset(i), true
+				f.next, f.enough = b.Offset(int(r.From)), true
 				return false, nil
 			}
-			var err error
-			if f.buf, err = f.enc.Append(f.buf, b, i, r.As); err != nil {
-				return false, fmt.Errorf("event %d: %w", b.Offset(i), err)
+			piece := r
+			piece.To = min(r.To, r.From+uint32(f.limit-f.n), (r.From/fetchPiece+1)*fetchPiece)
+			n, err := f.add(piece)
+			if err != nil {
+				return false, err
 			}
-			f.n++
-			f.table(b.TableOf(i))
+			r.From += uint32(n)
 		}
 	}
 	f.next = min(f.to, b.Next())
 	f.seen += to - from
 	f.enough = f.next < f.to && (f.n == f.limit || len(f.buf) >= f.bytes || f.seen >= maxFetchSeen)
 	return !f.enough, nil
+}
+
+// add adds the events of a run while there is room, at least one, and returns how many.
+func (f *fetching) add(r pipeline.Run) (n int, err error) {
+	f.enc.Gather(&pipeline.Delivery{Runs: []pipeline.Run{r}}, &f.g)
+	size := uint32(0)
+	for n < len(f.g.Ends) && (f.n == 0 || len(f.buf)+int(size) < f.bytes) {
+		size = f.g.Ends[n]
+		f.table(r.Batch.TableOf(int(r.From) + n))
+		f.n++
+		n++
+	}
+	if len(f.g.Errs) > 0 && f.g.Errs[0].Event < n {
+		bad := f.g.Errs[0]
+		return 0, fmt.Errorf("event %d: %w", r.Batch.Offset(int(r.From)+bad.Event), bad)
+	}
+	f.buf = f.g.AppendRange(f.buf, 0, int(size))
+	return n, nil
 }
 
 func (f *fetching) table(t *schemas.Table) {
@@ -272,16 +374,4 @@ func (f *fetching) table(t *schemas.Table) {
 	if t != nil {
 		f.tables = append(f.tables, t)
 	}
-}
-
-func (f *fetching) response(source string) (*leatv1.FetchResponse, error) {
-	events := &leatv1.Events{Source: source}
-	if err := proto.Unmarshal(f.buf, events); err != nil {
-		return nil, fmt.Errorf("events: %w", err)
-	}
-	events.Source = source
-	for _, t := range f.tables {
-		events.Tables = append(events.Tables, f.enc.Table(t))
-	}
-	return &leatv1.FetchResponse{Events: events, Next: uint64(f.next), End: f.next >= f.to}, nil
 }
