@@ -84,7 +84,7 @@ func (w *world) settle(input string) {
 
 const (
 	healInputs = 60_000
-	healIdle   = 500         // steps in time, of a second, later of half a minute
+	healIdle   = 500         // steps in time without a delivery; of a second, later of half a minute
 	healLook   = time.Minute // how often people redrive and resume
 )
 
@@ -92,9 +92,9 @@ const (
 // the process, and looks a last time.
 func (w *world) heal() {
 	w.wellAgain()
-	healed, looked, idle := time.Now(), time.Time{}, 0
+	healed, looked, idle, still, delivered := time.Now(), time.Time{}, 0, 0, uint64(0)
 	for n := 0; w.failure() == nil; n++ {
-		if n > healInputs || idle > healIdle {
+		if n > healInputs || still > healIdle {
 			w.breaks("stuck: after %d inputs and %s without any fault not all is delivered: %s", n, time.Since(healed), w.complaint())
 			return
 		}
@@ -115,6 +115,10 @@ func (w *world) heal() {
 		}
 		if idle++; idle > healIdle/5 {
 			time.Sleep(29 * time.Second)
+		}
+		// One with a rate takes an event or two in a step, however long that is.
+		if still++; w.delivered() != delivered {
+			still, delivered = 0, w.delivered()
 		}
 		time.Sleep(time.Second)
 		w.settle("time")
@@ -142,6 +146,17 @@ func (w *world) heal() {
 	if w.failure() == nil {
 		w.checkStopped()
 	}
+}
+
+// delivered counts events, those that came again too.
+func (w *world) delivered() (n uint64) {
+	if w.p == nil {
+		return 0
+	}
+	for _, st := range w.p.engine.Status().Subscriptions {
+		n += st.Delivered
+	}
+	return n
 }
 
 // names of what waits, for the trace.
