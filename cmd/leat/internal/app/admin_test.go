@@ -59,7 +59,7 @@ func TestPauseResumeSeekRemove(t *testing.T) {
 	}
 	// A seek while events wait for a client that is not there needs no grace.
 	until(t, "events to wait for a client", func() bool { return in.subscription(t, "idle").InFlight > 0 })
-	soon, cancel := context.WithTimeout(ctx, 30*time.Second)
+	soon, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	r, err := in.admin.Seek(soon, connect.NewRequest(&leatv1.SeekRequest{Subscription: "idle", To: &leatv1.SeekRequest_Latest{Latest: true}, Reason: "a test"}))
 	if err != nil {

@@ -59,6 +59,7 @@ func TestParkedEventsOutliveRetention(t *testing.T) {
 	}
 	h.waits(t, rows+4)
 	until(t, "nothing to be parked", func() bool { return in.subscription(t, "a").Parked == 0 })
+	control.waits(t, rows+4)
 	var sizes []any
 	for _, e := range h.got(t) {
 		if e.Data.Key["id"] == float64(-1) {

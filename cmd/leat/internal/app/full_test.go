@@ -45,7 +45,7 @@ func (f smallFile) WriteVec(pieces [][]byte, off int64) error {
 func TestLogFull(t *testing.T) {
 	t.Parallel()
 	db, h, dir := newPG(t), newHook(t), t.TempDir()
-	yaml := db.yaml("a: {source: files, deliver: {" + patient(h) + "}}")
+	yaml := db.yaml("a: {source: files, deliver: {" + toHook(h) + "}}")
 	full := &atomic.Bool{}
 	small := func(o *Options) { o.FS = smallDisk{full: full} }
 	in := install(t, dir, yaml, small)

@@ -40,7 +40,7 @@ func TestApplyStopsStalledSubscriptionsTogether(t *testing.T) {
 	for range n {
 		<-asked
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second) // as the command waits
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second) // as the command waits: one after the other would take a minute
 	defer cancel()
 	left := db.yaml("p: {source: files, deliver: {pull: {}}}")
 	if _, err := in.admin.Apply(ctx, connect.NewRequest(&leatv1.ApplyRequest{Name: "leat.yaml", Config: []byte(left)})); err != nil {
