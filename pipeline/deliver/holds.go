@@ -3,6 +3,8 @@ package deliver
 import (
 	"context"
 	"fmt"
+	"strings"
+	"time"
 
 	"github.com/leat-cdc/leat/pipeline"
 )
@@ -95,6 +97,35 @@ func (s *Subscription) rewind(ctx context.Context, cur pipeline.Cursor, j pipeli
 	h.given = j.At
 	if err := s.cfg.Jobs.PutJob(ctx, j); err != nil {
 		return fmt.Errorf("begin job %s: %w", j.ID, err)
+	}
+	s.setHold(h)
+	return nil
+}
+
+// seekHold lets a seek hold for keys that are held too: what the pass has not brought below at is left out. Of that,
+// what the live session passed over (it stands at read) is listed as skipped; the rest was delivered before.
+func (s *Subscription) seekHold(ctx context.Context, at, read pipeline.Offset, reason string) error {
+	if s.hold == nil || s.hold.job.State.Ended() || s.hold.job.At >= at {
+		return nil
+	}
+	j := s.hold.job
+	if passed := (pipeline.OffsetRange{From: s.hold.resolvedTo(), To: min(at, read)}); passed.From < passed.To {
+		skip := Skip{Subscription: s.cfg.Name, Ranges: []pipeline.OffsetRange{passed}, Time: time.Now(),
+			Reason: strings.TrimPrefix(reason+": only the events of the keys that job "+j.ID+" held", ": ")}
+		if err := s.cfg.Store.PutSkip(ctx, skip); err != nil {
+			return fmt.Errorf("list what is skipped: %w", err)
+		}
+	}
+	j.At, j.High = at, max(j.High, at)
+	h, err := newHold(&s.cfg, j)
+	if err != nil {
+		return err
+	}
+	if s.hold.given > 0 {
+		h.given = max(s.hold.given, at)
+	}
+	if err := s.cfg.Jobs.PutJob(ctx, j); err != nil {
+		return fmt.Errorf("move job %s: %w", j.ID, err)
 	}
 	s.setHold(h)
 	return nil

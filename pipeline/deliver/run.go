@@ -355,6 +355,11 @@ func (s *Subscription) seek(ctx context.Context, cur pipeline.Cursor, to Start, 
 			return cur, fmt.Errorf("seek: list what is skipped: %w", err)
 		}
 	}
+	if !foreign {
+		if err := s.seekHold(ctx, at, from, reason); err != nil {
+			return cur, fmt.Errorf("seek: %w", err)
+		}
+	}
 	if beyond && cur.Log == next.Log {
 		// No cursor of one log goes back, but this one is of offsets that the log does not know: it is
 		// made one of no log first.
