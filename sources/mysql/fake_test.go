@@ -154,7 +154,7 @@ func (p *primary) HandleQuery(q string) (*gomysql.Result, error) {
 		return nil, nil
 	case strings.Contains(q, "@@session.time_zone"):
 		return answer([]any{"+00:00", "", "utf8mb4", fmt.Sprint(writeTimeout)})
-	case q == "SHOW GLOBAL VARIABLES":
+	case strings.HasPrefix(q, "SHOW GLOBAL VARIABLES"):
 		return answer([]any{"version", "8.4.0"}, []any{"server_uuid", "x"}, []any{"server_id", "1"}, []any{"log_bin", "ON"}, []any{"gtid_mode", "ON"},
 			[]any{"binlog_checksum", checksum}, []any{"lower_case_table_names", "0"})
 	case strings.Contains(q, "GTID_SUBTRACT"):

@@ -52,11 +52,11 @@ func (g *giant) HandleQuery(q string) (*gomysql.Result, error) {
 		rs, err := gomysql.BuildSimpleTextResultset(names, rows)
 		return gomysql.NewResult(rs), err
 	}
-	switch q {
-	case "SHOW GLOBAL VARIABLES":
+	switch {
+	case strings.HasPrefix(q, "SHOW GLOBAL VARIABLES"):
 		return answer([]any{"version", "9.7.0"}, []any{"server_uuid", "giant"}, []any{"server_id", "1"}, []any{"log_bin", "ON"}, []any{"gtid_mode", "OFF"},
 			[]any{"binlog_checksum", "CRC32"}, []any{"lower_case_table_names", "0"}, []any{"binlog_row_metadata", "FULL"})
-	case "SHOW BINARY LOGS":
+	case q == "SHOW BINARY LOGS":
 		return answer([]any{g.names[0], "4"})
 	}
 	return g.primary.HandleQuery(q)

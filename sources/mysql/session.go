@@ -30,9 +30,16 @@ func (v *server) name() string {
 	return "MySQL " + v.version
 }
 
-// vars reads global variables; those that the server does not know are missing from the result.
+// variables that anything here looks at.
+var variables = []string{"binlog_checksum", "binlog_encryption", "binlog_expire_logs_auto_purge", "binlog_expire_logs_seconds", "binlog_format",
+	"binlog_row_image", "binlog_row_metadata", "binlog_row_value_options", "encrypt_binlog", "event_scheduler", "expire_logs_days",
+	"gtid_ignore_duplicates", "gtid_mode", "log_bin", "log_replica_updates", "log_slave_updates", "lower_case_table_names",
+	"max_binlog_total_size", "server_id", "server_uuid", "version", "version_comment"}
+
+// vars reads global variables; those that the server does not know are missing from the result. All thousand of them
+// would take a server 3 to 30 ms, these 0.3.
 func (c *conn) vars(ctx context.Context) (map[string]string, error) {
-	all, err := c.rows(ctx, "SHOW GLOBAL VARIABLES")
+	all, err := c.rows(ctx, "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('"+strings.Join(variables, "','")+"')")
 	if err != nil {
 		return nil, err
 	}
