@@ -109,6 +109,9 @@ type Column struct {
 	// Dropped columns stand in the wire form but not in what a subscriber sees: the columns
 	// that `columns:` keeps out.
 	Dropped bool `json:"dropped,omitempty"`
+	// Number is the database's own of the column (PostgreSQL's attnum), 0 = unknown: a column that is renamed
+	// keeps it, one that is dropped and added again does not.
+	Number int16 `json:"number,omitempty"`
 }
 
 // Table is one version of one table's shape. The source fills everything but ID, Version, Routing
@@ -134,6 +137,9 @@ type Table struct {
 	Routing []int `json:"routing,omitempty"`
 	// KeySpace names the space that the routing key lives in; tables of one space share order per key.
 	KeySpace string `json:"key_space,omitempty"`
+	// Number is the database's own of the table (PostgreSQL's oid), 0 = unknown: another one under the same
+	// name is another table.
+	Number uint32 `json:"number,omitempty"`
 
 	subject string
 }
@@ -185,9 +191,15 @@ func (t *Table) ShapeHash() uint64 {
 	if len(t.Carried) > 0 {
 		fmt.Fprintf(h, " %v", t.Carried)
 	}
+	if t.Number != 0 {
+		fmt.Fprintf(h, " #%d", t.Number)
+	}
 	for i := range t.Columns {
 		c := &t.Columns[i]
 		fmt.Fprintf(h, "|%q %v %v %v %v ", c.Name, c.Nullable, c.Generated, c.Hidden, c.Dropped)
+		if c.Number != 0 {
+			fmt.Fprintf(h, "#%d ", c.Number)
+		}
 		for ty := &c.Type; ty != nil; ty = ty.Elem {
 			fmt.Fprintf(h, "%d %q %d %d %d %d %q %q %q %d %d %d %d;", ty.Kind, ty.Name, ty.Bits, ty.Length, ty.Precision,
 				ty.Scale, ty.Labels, ty.Charset, ty.Collation, ty.OID, ty.Mod, ty.Code, ty.Meta)

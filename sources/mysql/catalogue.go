@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
+	"slices"
 	"time"
 
 	"github.com/leat-cdc/leat/pipeline"
@@ -21,22 +21,24 @@ import (
 
 // lookups reads the catalogue for a stream. Owned by the stream's run goroutine.
 type lookups struct {
-	src  *Source
-	srv  *server
-	snap *snapshot
+	src *Source
+	srv *server
+	// entries are what the catalogue said, nil until it was first asked: then of all tables at once.
+	entries map[string]entry
+	// touched are the statements about a table from where we stood when the catalogue was first asked on, up
+	// to where we stand and to the G of each entry. A dropped database touches "database.".
+	touched    map[string][]touch
+	collations map[string]uint64
 	// ctx ends what is under way when the stream is closed.
 	ctx    context.Context
 	cancel context.CancelFunc
 }
 
-// snapshot is the catalogue as it was at one place of the binlog.
-type snapshot struct {
-	columns map[string][]catalogColumn
-	// file and pos are G.
-	file string
-	pos  uint64
-	// touched are the statements about a table between where we stood and G.
-	touched map[string][]touch
+// entry is a table as the catalogue had it at one place of the binlog, G.
+type entry struct {
+	columns []catalogColumn
+	file    string
+	pos     uint64
 }
 
 // touch is one statement about a table.
@@ -71,19 +73,9 @@ func (r *reader) declare(m *binlog.TableMap) (looked, ok bool, err error) {
 	if m.Named && !ambiguous(m, r.srv.mariadb) {
 		return false, true, nil
 	}
-	name := m.Schema + "." + m.Table
-	if r.look.snap == nil || !before(r.file, r.pos, r.look.snap.file, r.look.snap.pos) {
-		if r.look.snap, err = r.look.read(r); err != nil {
-			return false, false, err
-		}
-	}
-	snap := r.look.snap
-	columns := snap.columns[name]
-	var since []touch
-	for _, t := range snap.touched[name] {
-		if !before(t.file, t.pos, r.file, r.pos) {
-			since = append(since, t)
-		}
+	columns, since, err := r.look.table(r, m.Schema, m.Table)
+	if err != nil {
+		return false, false, err
 	}
 	if m.Named {
 		return r.declareNamed(m, columns, since)
@@ -158,48 +150,129 @@ func before(file string, pos uint64, otherFile string, otherPos uint64) bool {
 	return file == otherFile && pos < otherPos || file != otherFile && follows(file, otherFile)
 }
 
-// read takes a snapshot and looks through the binlog up to it.
-func (l *lookups) read(r *reader) (*snapshot, error) {
+// table returns what the catalogue says of a table, and the statements about it between our place and that.
+func (l *lookups) table(r *reader, schema, name string) ([]catalogColumn, []touch, error) {
+	full := schema + "." + name
+	e, ok := l.entries[full]
+	since := func() (list []touch) {
+		from, to := place{file: r.file, pos: r.pos}, place{file: e.file, pos: e.pos}
+		if !before(from.file, from.pos, to.file, to.pos) {
+			from, to = to, from
+			from.pos++ // a statement that ends at G is in what the catalogue said
+		}
+		for _, t := range slices.Concat(l.touched[full], l.touched[schema+"."]) {
+			if !before(t.file, t.pos, from.file, from.pos) && !before(to.file, to.pos, t.file, t.pos) {
+				list = append(list, t)
+			}
+		}
+		return list
+	}
+	// Behind G it holds as long as nothing came by.
+	stale := !before(r.file, r.pos, e.file, e.pos) && len(since()) > 0
+	if l.entries != nil && ok && !stale {
+		return e.columns, since(), nil
+	}
+	if list := l.touched[full]; list != nil { // what lies before our place is of no more use
+		l.touched[full] = slices.DeleteFunc(list, func(t touch) bool { return before(t.file, t.pos, r.file, r.pos) })
+	}
+	if err := l.read(r, schema, name); err != nil {
+		return nil, nil, err
+	}
+	e = l.entries[full]
+	return e.columns, since(), nil
+}
+
+// note keeps a statement about a table.
+func (l *lookups) note(name string, t touch) {
+	if l.touched != nil {
+		l.touched[name] = append(l.touched[name], t)
+	}
+}
+
+// noteAll keeps a statement about the shape of tables.
+func (l *lookups) noteAll(s statement.Statement, t touch) {
+	switch s.Kind {
+	case statement.Create, statement.Alter, statement.Rename, statement.Drop:
+		if s.Temporary {
+			return
+		}
+		for _, n := range slices.Concat(s.Tables, s.Taken) {
+			l.note(n.Schema+"."+n.Table, t)
+		}
+	case statement.DropSchema:
+		for _, n := range s.Tables {
+			l.note(n.Schema+".", t)
+		}
+	}
+}
+
+// read asks the catalogue, the first time for all tables and then for one, and looks through the binlog up to
+// where it stood then.
+func (l *lookups) read(r *reader, schema, name string) error {
 	ctx, cancel := context.WithTimeout(l.ctx, lookupTimeout)
 	defer cancel()
 	c, err := l.src.connect(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { _ = c.Close() }()
 	v, _, err := c.inspect(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if v.identity() != l.srv.identity() {
-		return nil, transient("server_changed", "look at the catalogue: the url leads to another server now", nil)
+		return transient("server_changed", "look at the catalogue: the url leads to another server now", nil)
 	}
-	snap := &snapshot{touched: map[string][]touch{}}
-	if snap.columns, err = c.catalogue(ctx); err != nil {
-		return nil, err
+	if l.collations == nil {
+		if l.collations, err = c.collations(ctx); err != nil {
+			return err
+		}
 	}
-	if snap.file, snap.pos, err = c.binlogEnd(ctx, v); err != nil {
-		return nil, err
+	where := ""
+	if l.entries != nil {
+		where = fmt.Sprintf(" AND TABLE_SCHEMA = %s AND TABLE_NAME = %s", quote(schema), quote(name))
 	}
+	columns, err := c.columns(ctx, l.collations, where)
+	if err != nil {
+		return err
+	}
+	file, pos, err := c.binlogEnd(ctx, v)
+	if err != nil {
+		return err
+	}
+	if l.entries == nil {
+		l.entries, l.touched = map[string]entry{}, map[string][]touch{}
+	}
+	for name, list := range columns {
+		l.entries[name] = entry{list, file, pos}
+	}
+	if full := schema + "." + name; columns[full] == nil {
+		l.entries[full] = entry{nil, file, pos} // gone since
+	}
+	return l.between(ctx, c, v, r, file, pos)
+}
+
+// between notes the statements from our place to another.
+func (l *lookups) between(ctx context.Context, c *conn, v *server, r *reader, untilFile string, until uint64) error {
 	file, pos := r.file, r.tx.from
-	if !before(file, pos, snap.file, snap.pos) {
-		return snap, nil
+	if !before(file, pos, untilFile, until) {
+		return nil
 	}
 	if err := c.register(ctx, v, 0, ""); err != nil {
-		return nil, err
+		return err
 	}
 	from := pos
 	if from > 1<<32-1 {
 		from = 4
 	}
 	if err := c.dumpFile(0, file, uint32(max(from, 4)), dumpNonBlock); err != nil {
-		return nil, err
+		return err
 	}
-	return snap, l.scan(ctx, c, r, snap, file, from)
+	return l.scan(ctx, c, &reader{src: r.src, srv: r.srv, file: file, pos: from}, untilFile, until)
 }
 
-// scan notes the statements between a place and the snapshot's.
-func (l *lookups) scan(ctx context.Context, c *conn, r *reader, snap *snapshot, file string, pos uint64) error {
+// scan notes the statements that look finds up to a place.
+func (l *lookups) scan(ctx context.Context, c *conn, look *reader, file string, pos uint64) error {
 	chunks, free, done := make(chan chunk, 1), make(chan []byte, 2), make(chan struct{})
 	free <- make([]byte, 0, gulp)
 	free <- make([]byte, 0, gulp)
@@ -209,7 +282,6 @@ func (l *lookups) scan(ctx context.Context, c *conn, r *reader, snap *snapshot, 
 	stop := context.AfterFunc(ctx, func() { _ = c.raw.Close() })
 	defer stop()
 
-	look := &reader{src: r.src, srv: r.srv, file: file, pos: pos}
 	for ch := range chunks {
 		for b := ch.buf; len(b) > 0; {
 			ev, rest, err := look.packets.next(b)
@@ -223,10 +295,10 @@ func (l *lookups) scan(ctx context.Context, c *conn, r *reader, snap *snapshot, 
 			if ev == nil {
 				continue
 			}
-			if err := look.skim(ev, snap); err != nil {
+			if err := look.skim(ev, l); err != nil {
 				return look.explain(event.Header{}, err)
 			}
-			if !before(look.file, look.pos, snap.file, snap.pos) {
+			if !before(look.file, look.pos, file, pos) {
 				return nil
 			}
 		}
@@ -239,7 +311,7 @@ func (l *lookups) scan(ctx context.Context, c *conn, r *reader, snap *snapshot, 
 }
 
 // skim reads an event as far as it moves the place or is a statement.
-func (r *reader) skim(ev []byte, snap *snapshot) error {
+func (r *reader) skim(ev []byte, l *lookups) error {
 	h, err := event.ReadHeader(ev)
 	if err != nil {
 		return err
@@ -274,20 +346,6 @@ func (r *reader) skim(ev []byte, snap *snapshot) error {
 	}
 	text := r.text(q.Text, q.Collation)
 	s := statement.Read(text, r.options(&q))
-	note := func(name string) {
-		snap.touched[name] = append(snap.touched[name], touch{r.file, r.pos, text, s.Kind})
-	}
-	switch s.Kind {
-	case statement.Create, statement.Alter, statement.Rename, statement.Drop:
-		for _, n := range append(s.Tables, s.Taken...) {
-			note(n.Schema + "." + n.Table)
-		}
-	case statement.DropSchema:
-		for name := range snap.columns {
-			if len(s.Tables) > 0 && strings.HasPrefix(name, s.Tables[0].Schema+".") {
-				note(name)
-			}
-		}
-	}
+	l.noteAll(s, touch{r.file, r.pos, text, s.Kind})
 	return nil
 }

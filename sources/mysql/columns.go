@@ -10,6 +10,15 @@ import (
 
 // catalogue reads the columns of all tables but the server's own, by database.table, in order.
 func (c *conn) catalogue(ctx context.Context) (map[string][]catalogColumn, error) {
+	ids, err := c.collations(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return c.columns(ctx, ids, "")
+}
+
+// collations reads the numbers of the collations.
+func (c *conn) collations(ctx context.Context) (map[string]uint64, error) {
 	ids := map[string]uint64{}
 	all, err := c.rows(ctx, "SELECT COLLATION_NAME, COALESCE(ID, 0) FROM information_schema.COLLATIONS")
 	if err != nil {
@@ -24,8 +33,13 @@ func (c *conn) catalogue(ctx context.Context) (map[string][]catalogColumn, error
 			ids[row[0]] = id
 		}
 	}
+	return ids, nil
+}
+
+// columns reads the columns of tables; and limits which, in SQL.
+func (c *conn) columns(ctx context.Context, ids map[string]uint64, and string) (map[string][]catalogColumn, error) {
 	rows, err := c.rows(ctx, `SELECT TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, COLUMN_TYPE, COALESCE(COLLATION_NAME, ''), EXTRA, IS_NULLABLE, COLUMN_KEY
-		FROM information_schema.COLUMNS WHERE TABLE_SCHEMA NOT IN ('mysql', 'sys', 'performance_schema', 'information_schema')
+		FROM information_schema.COLUMNS WHERE TABLE_SCHEMA NOT IN ('mysql', 'sys', 'performance_schema', 'information_schema')`+and+`
 		ORDER BY TABLE_SCHEMA, TABLE_NAME, ORDINAL_POSITION`)
 	if err != nil {
 		return nil, err

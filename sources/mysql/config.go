@@ -159,6 +159,11 @@ func (g globs) match(schema, table string, fold bool) bool {
 	return (len(g.in) == 0 || slices.ContainsFunc(g.in, named)) && !slices.ContainsFunc(g.out, named)
 }
 
+// exactly tells whether the table is named, not only matched by a glob.
+func (g globs) exactly(schema, table string, fold bool) bool {
+	return slices.ContainsFunc(g.in, func(p string) bool { return !strings.ContainsAny(p, "*?") && names(p, schema, table, fold) })
+}
+
 // names tells whether a glob names the table.
 func names(pattern, schema, table string, fold bool) bool {
 	if !fold {

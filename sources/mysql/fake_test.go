@@ -33,7 +33,7 @@ type primary struct {
 	format []byte
 	groups [][][]byte // transactions, the first is gno 1
 	tail   [][]byte   // behind the last one
-	snap   *snapshot
+	snap   map[string]entry
 
 	mu    sync.Mutex
 	dumps []*replication.BinlogStreamer
@@ -166,9 +166,9 @@ func (p *primary) HandleQuery(q string) (*gomysql.Result, error) {
 	case strings.Contains(q, "COLLATION"):
 		if strings.Contains(q, "information_schema.COLUMNS") {
 			var rows [][]any
-			for name, columns := range p.snap.columns {
+			for name, e := range p.snap {
 				db, table, _ := strings.Cut(name, ".")
-				for _, c := range columns {
+				for _, c := range e.columns {
 					rows = append(rows, []any{db, table, c.name, c.declared, c.collation, "", "YES", ""})
 				}
 			}

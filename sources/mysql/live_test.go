@@ -3,6 +3,7 @@ package mysql
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -184,11 +185,32 @@ func (r *reading) record(b *pipeline.Batch, i int) record {
 	}
 	rec.what += " " + b.Tables[e.Table].Subject()
 	r.tables[b.Tables[e.Table].Subject()] = b.Tables[e.Table]
+	if e.Op == pipeline.OpSchema {
+		rec.what += " " + shapeText(r.t, b.Bytes(e.After))
+	}
 	if !e.Op.Row() {
 		return rec
 	}
 	rec.what += " " + r.image(b, e, e.Before) + " -> " + r.image(b, e, e.After)
 	return rec
+}
+
+// shapeText is what a schema event says: the columns, and whether rows changed without events.
+func shapeText(t testing.TB, content []byte) string {
+	t.Helper()
+	var c pipeline.SchemaChange
+	if err := json.Unmarshal(content, &c); err != nil {
+		t.Fatal(err)
+	}
+	names := make([]string, len(c.Columns))
+	for i := range names {
+		names[i] = c.Columns[i].Name
+	}
+	text := "(" + strings.Join(names, ",") + ")"
+	if c.Rewrites {
+		text += " rewrites"
+	}
+	return text
 }
 
 // image writes a row as col=value pairs, ~ for absent columns.

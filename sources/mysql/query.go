@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/schemas/cell/binlog/charset"
 	"github.com/leat-cdc/leat/sources/mysql/internal/event"
 	"github.com/leat-cdc/leat/sources/mysql/internal/statement"
@@ -101,36 +100,9 @@ func (r *reader) effect(q *event.Statement, text string, s statement.Statement) 
 		return nil
 	case statement.Truncate:
 		return r.truncated(s.Tables)
-	case statement.Create, statement.Drop:
-		if s.Temporary {
-			r.temporary(q.Thread, s)
-			return nil
-		}
-		for _, n := range s.Tables {
-			r.defined(n, text)
-			if s.Rows {
-				r.quarantine(n.Schema, n.Table, codeStatement, "the table was filled by a statement (CREATE TABLE … SELECT) that was logged as text", cureStatement)
-			}
-		}
-	case statement.Alter, statement.Rename:
-		for _, n := range s.Tables {
-			r.defined(n, text)
-			if s.Rows {
-				r.gap(n.Schema, n.Table, codePartition, "rows came or went with a partition or a tablespace, without events: "+firstWords(text))
-			}
-		}
-		for _, n := range s.Taken {
-			r.defined(n, text)
-			r.gap(n.Schema, n.Table, codeRenamed, "another table took this name, with its rows")
-		}
-	case statement.DropSchema:
-		for _, sh := range r.tables.byName {
-			if len(s.Tables) == 1 && sh.schema == s.Tables[0].Schema {
-				r.defined(statement.Name{Schema: sh.schema, Table: sh.name}, text)
-			}
-		}
 	}
-	return nil
+	r.look.noteAll(s, touch{r.file, r.pos, text, s.Kind})
+	return r.define(q, text, s)
 }
 
 // firstWords is the head of a statement, without what may be secret in it.
@@ -144,13 +116,6 @@ func firstWords(text string) string {
 		head = head[:100] + "…"
 	}
 	return head
-}
-
-// defined tells that the table's shape may be another from here on.
-func (r *reader) defined(n statement.Name, text string) {
-	if r.src.tables.match(n.Schema, n.Table, r.srv.fold) {
-		r.tables.touched(n.Schema+"."+n.Table, text)
-	}
 }
 
 // changed quarantines a table whose rows a statement changed.
@@ -179,19 +144,6 @@ func (r *reader) temporary(thread uint32, s statement.Statement) {
 			r.temps[key] = true
 		}
 	}
-}
-
-// truncated adds the event of a table that lost its rows.
-func (r *reader) truncated(names []statement.Name) error {
-	for _, n := range names {
-		if !r.wanted(n.Schema, n.Table) {
-			continue
-		}
-		if err := r.tableEvent(pipeline.OpTruncate, r.stand(n.Schema, n.Table), nil); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // text turns a statement into UTF-8. The names in it must be the table maps' names, and in some

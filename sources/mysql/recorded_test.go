@@ -48,9 +48,9 @@ func recorded(t testing.TB, name string) [][]byte {
 
 // standIn is a catalogue for recorded binlogs, which carry no names: columns by number, all of them text in
 // UTF-8 or with twenty labels, which is as good for counting rows.
-func standIn(t testing.TB, events [][]byte) *snapshot {
+func standIn(t testing.TB, events [][]byte) map[string]entry {
 	t.Helper()
-	snap := &snapshot{file: "mysql-bin.999999", columns: map[string][]catalogColumn{}, touched: map[string][]touch{}}
+	all := map[string]entry{}
 	note := func(body []byte) {
 		m, err := binlog.ReadTableMap(body, false)
 		if err != nil {
@@ -64,7 +64,7 @@ func standIn(t testing.TB, events [][]byte) *snapshot {
 			}
 			list = append(list, k)
 		}
-		snap.columns[m.Schema+"."+m.Table] = list
+		all[m.Schema+"."+m.Table] = entry{list, "mysql-bin.999999", 0}
 	}
 	var p event.Payload
 	defer p.Close()
@@ -91,7 +91,7 @@ func standIn(t testing.TB, events [][]byte) *snapshot {
 			}
 		}
 	}
-	return snap
+	return all
 }
 
 // offline is a reader without a connection. emit may be nil.
@@ -143,7 +143,7 @@ func TestRecorded(t *testing.T) {
 				return nil
 			}
 			r := offline(t, Config{}, take)
-			r.look.snap = standIn(t, recorded(t, name))
+			r.look.entries = standIn(t, recorded(t, name))
 			for _, ev := range recorded(t, name) {
 				e, err := parser.Parse(ev)
 				if err != nil {
@@ -179,7 +179,7 @@ func TestRecorded(t *testing.T) {
 // What was read once allocates nothing when it comes again: not per row, not per event.
 func TestRowsDoNotAllocate(t *testing.T) {
 	r := offline(t, Config{BatchBytes: 64 << 20, BatchEvents: 1 << 20}, nil)
-	r.look.snap = standIn(t, recorded(t, "mysql-bin.sakila.gz"))
+	r.look.entries = standIn(t, recorded(t, "mysql-bin.sakila.gz"))
 	var tableMap, rows []byte
 	best := 0
 	var last []byte
@@ -232,7 +232,7 @@ func FuzzReader(f *testing.F) {
 		}
 	}
 	base := recorded(f, "mysql-bin.sakila.gz")
-	snap := standIn(f, base)
+	entries := standIn(f, base)
 	var setup [][]byte
 	for _, ev := range base {
 		setup = append(setup, ev)
@@ -242,7 +242,7 @@ func FuzzReader(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, ev []byte) {
 		r := offline(t, Config{}, nil)
-		r.look.snap = snap
+		r.look.entries = entries
 		for _, s := range setup {
 			if err := r.outer(s); err != nil {
 				return

@@ -3,6 +3,7 @@ package mysql
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -75,13 +76,72 @@ func TestDefinitions(t *testing.T) {
 		expect(t, r, db.Name,
 			"insert a - -> id=1 v=1",
 			"insert a - -> id=2 v=2",
-			"schema a",
+			"schema a (id,v,w) rewrites",
 			"insert a - -> id=3 v=NULL w=x",
 			"truncate a",
 			"insert b - -> id=5 v=6",
-			"schema a",
-			"insert a - -> id=8 v=9")
+			"schema a ()", "schema c (id,v,w) rewrites",
+			"schema b ()", "schema a (id,v) rewrites",
+			"insert a - -> id=8 v=9",
+			"schema a ()", "schema c ()")
 		expectNotices(t, r, db.Name, "3 renamed c", "3 renamed a")
+	})
+}
+
+// What a statement does to rows that exist is told where the shapes do not show it, and only there.
+func TestRewrites(t *testing.T) {
+	t.Parallel()
+	flavors(t, servers.MySQLOptions{}, func(t *testing.T, db *servertest.Database) {
+		r := events(t, db, Config{},
+			"create table a (id int primary key, v int, w int)", "insert into a values (1,1,1)",
+			"alter table a add x int null, add key (v)", "insert into a values (2,2,2,2)",
+			"alter table a rename column v to w, rename column w to v", "insert into a values (3,3,3,3)",
+			"alter table a drop x", "alter table a add x int first", "insert into a values (4,4,4,4)",
+			"alter table a drop x, modify w bigint", "insert into a values (5,5,5)",
+			"alter table a drop w, add w bigint", "insert into a values (6,6,6)",
+			"alter table a add y int default 7", "alter table a add z int", "insert into a values (7,7,7,7,7)",
+			"alter table a modify v smallint", "insert into a values (8,8,8,8,8)",
+			"create table p (id int primary key) partition by range (id) (partition p0 values less than (10), partition p1 values less than (20))",
+			"insert into p values (1),(11)", "alter table p drop partition p0", "create or replace view v as select * from p", "insert into p values (12)",
+			"drop table p", "create table p (id int primary key)", "insert into p values (1)")
+		r.records = slices.DeleteFunc(r.records, func(x record) bool { return strings.HasPrefix(x.what, "insert") })
+		expect(t, r, db.Name,
+			"schema a (id,v,w,x)",
+			"schema a (id,v,w,x) rewrites", // where the statement stands
+			"schema a (id,w,v,x) rewrites",
+			"schema a (x,id,w,v) rewrites",
+			"schema a (id,w,v)",
+			"schema a (id,w,v) rewrites",
+			"schema a (id,v,w) rewrites",
+			"schema a (id,v,w,y,z) rewrites",
+			"schema a (id,v,w,y,z) rewrites",
+			"schema p (id) rewrites",
+			"schema p ()", "schema p (id)")
+	})
+}
+
+// The tables by which gh-ost and pt-online-schema-change work are not delivered, and the swap at their end
+// leaves the table the same one, in its new shape.
+func TestGhosts(t *testing.T) {
+	t.Parallel()
+	flavors(t, servers.MySQLOptions{}, func(t *testing.T, db *servertest.Database) {
+		r := events(t, db, Config{Tables: []string{db.Name + ".*", db.Name + "._kept_new"}},
+			"create table t (id int primary key, v int)", "insert into t values (1,1)",
+			"create /* gh-ost */ table _t_ghc (id int primary key)", "insert into _t_ghc values (1)",
+			"create /* gh-ost */ table _t_gho like t", "alter /* gh-ost */ table _t_gho add column w int default 5",
+			"insert into _t_gho (id,v) select id,v from t", "insert into t values (2,2)", "insert into _t_gho (id,v) values (2,2)",
+			"create table _t_del (id int primary key)", "drop table _t_del",
+			"rename /* gh-ost */ table t to _t_del, _t_gho to t", "insert into t values (3,3,3)", "drop table _t_ghc", "drop table _t_del",
+			"create table _t_new (id int not null primary key, v int default null, w int default 5)", "alter table _t_new add column x int",
+			"insert into _t_new (id,v) select id,v from t", "rename table t to _t_old, _t_new to t", "drop table _t_old", "insert into t values (4,4,4,4)",
+			"create table _lone_old (id int primary key)", "insert into _lone_old values (1)",
+			"create table kept (id int primary key)", "create table _kept_new (id int primary key)", "insert into _kept_new values (1)")
+		expect(t, r, db.Name,
+			"insert t - -> id=1 v=1", "insert t - -> id=2 v=2",
+			"schema t (id,v,w) rewrites", "insert t - -> id=3 v=3 w=3",
+			"schema t (id,v,w,x)", "insert t - -> id=4 v=4 w=4 x=4",
+			"insert _lone_old - -> id=1", "insert _kept_new - -> id=1")
+		expectNotices(t, r, db.Name)
 	})
 }
 
@@ -236,7 +296,7 @@ func TestDeclaredTypes(t *testing.T) {
 		"create table f (id int primary key, u uuid)", "insert into f values (1,null)", "alter table f modify u binary(16)", "insert into f values (2,null)")
 	expect(t, r, db.Name,
 		"insert d - -> id=1 u=123e4567-e89b-12d3-a456-426614174000 i=::1 b=abc",
-		"schema d",
+		"schema d (id,u,i,b,x)",
 		"insert d - -> id=2 u=NULL i=NULL b=NULL x=NULL")
 	expectNotices(t, r, db.Name, "1 metadata f")
 }
@@ -261,6 +321,6 @@ func TestChangeBetweenStreams(t *testing.T) {
 				Columns: r.tables[db.Name+".z"].Columns}}
 		}
 		r.follow(source(t, cfg), "id=2")
-		expect(t, r, db.Name, "insert z - -> id=1", "schema z", "insert z - -> id=2 y=3")
+		expect(t, r, db.Name, "insert z - -> id=1", "schema z (id,y) rewrites", "insert z - -> id=2 y=3")
 	})
 }

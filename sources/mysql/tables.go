@@ -2,7 +2,6 @@ package mysql
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -10,8 +9,8 @@ import (
 	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/schemas"
 	"github.com/leat-cdc/leat/schemas/cell/binlog"
+	"github.com/leat-cdc/leat/sources/mysql/internal/ddl"
 	"github.com/leat-cdc/leat/sources/mysql/internal/event"
-	"github.com/leat-cdc/leat/sources/mysql/internal/statement"
 )
 
 // shape is one version of a table, as a table map told it.
@@ -34,14 +33,16 @@ type tables struct {
 	last   *shape
 	byName map[string]*shape
 	known  map[string]*schemas.Table // what the log had when the stream began, and stand-ins
-	ddl    map[string]string         // the last statement about a table since its last table map
+	ddl    map[string]*ddl.Pending   // statements about a table since its last table map
+	ghosts map[string]bool           // names that look like a ghost's: whether they are one's
 }
 
 // maxIDs bounds the map of table ids: each reopening of a table gives it a new one.
 const maxIDs = 1 << 14
 
 func (t *tables) init(r *reader) {
-	t.byID, t.byName, t.known, t.ddl = map[uint64]*shape{}, map[string]*shape{}, map[string]*schemas.Table{}, map[string]string{}
+	t.byID, t.byName, t.known = map[uint64]*shape{}, map[string]*shape{}, map[string]*schemas.Table{}
+	t.ddl, t.ghosts = map[string]*ddl.Pending{}, map[string]bool{}
 	if r.src.cfg.Known == nil {
 		return
 	}
@@ -76,11 +77,16 @@ func (t *tables) put(id uint64, sh *shape) {
 }
 
 // touched tells that a statement changed the table: what the catalogue said of it is over.
-func (t *tables) touched(name, text string) {
-	t.ddl[name] = text
+func (t *tables) touched(name string) *ddl.Pending {
 	if sh := t.byName[name]; sh != nil && sh.looked {
 		sh.raw = nil
 	}
+	p := t.ddl[name]
+	if p == nil {
+		p = &ddl.Pending{}
+		t.ddl[name] = p
+	}
+	return p
 }
 
 // newest is the last known shape of a table, nil when none is.
@@ -114,31 +120,42 @@ func (r *reader) tableMap(h event.Header, body []byte) error {
 		return nil
 	}
 	sh := &shape{schema: m.Schema, name: m.Table, raw: bytes.Clone(raw)}
-	before := r.tables.newest(name)
-	if r.wanted(m.Schema, m.Table) {
-		if sh.wanted, err = r.shape(sh, m); err != nil {
-			return err
-		}
+	before, here := r.tables.newest(name), r.tables.byName[name]
+	wanted, err := r.wanted(m.Schema, m.Table)
+	if err == nil && wanted {
+		sh.wanted, err = r.shape(sh, m)
+	}
+	if err != nil {
+		return err
 	}
 	r.tables.byName[name] = sh
 	r.tables.put(id, sh)
-	text := r.tables.ddl[name]
+	if !wanted { // what was done to a ghost counts for the table whose place it takes
+		return nil
+	}
+	pending := r.tables.ddl[name]
 	delete(r.tables.ddl, name)
-	if sh.wanted && before != nil && before != sh.table && len(before.Columns) > 0 && !same(before, sh.table) {
-		return r.schemaChange(before, sh.table, text)
+	if !sh.wanted {
+		return nil
+	}
+	if event, rewrites := pending.Effect(before, sh.table, before == sh.table || before != nil && same(before, sh.table), here != nil && here.table != nil); event {
+		return r.schemaEvent(sh.table, pending.Text(), rewrites)
 	}
 	return nil
 }
 
 // wanted tells whether the table's rows are to be read.
-func (r *reader) wanted(schema, name string) bool {
+func (r *reader) wanted(schema, name string) (bool, error) {
 	if !r.src.tables.match(schema, name, r.srv.fold) {
-		return false
+		return false, nil
+	}
+	if ghost, err := r.ghost(schema, name); ghost || err != nil {
+		return false, err
 	}
 	if r.quar.all != "" {
 		r.quarantine(schema, name, codeStatement, r.quar.all, cureStatement)
 	}
-	return !r.quar.tables[schema+"."+name]
+	return !r.quar.tables[schema+"."+name], nil
 }
 
 // shape makes a table of what the table map says, and of the catalogue where the map does not suffice. ok
@@ -194,21 +211,6 @@ func same(a, b *schemas.Table) bool {
 	return x.ShapeHash() == y.ShapeHash()
 }
 
-// schemaChange adds the event that tells of a new shape, in front of the first rows that have it.
-func (r *reader) schemaChange(before, now *schemas.Table, text string) error {
-	change := pipeline.SchemaChange{Columns: make([]schemas.Column, 0, len(now.Columns)), Statement: text, Rewrites: rewrites(before, now, text, r.options(nil))}
-	for _, c := range now.Columns {
-		if !c.Dropped {
-			change.Columns = append(change.Columns, c)
-		}
-	}
-	content, err := json.Marshal(change)
-	if err != nil {
-		return fmt.Errorf("write the schema change of %s.%s: %w", now.Schema, now.Name, err)
-	}
-	return r.tableEvent(pipeline.OpSchema, now, content)
-}
-
 // tableEvent adds a table-wide event to the open transaction.
 func (r *reader) tableEvent(op pipeline.Op, t *schemas.Table, after []byte) error {
 	if err := r.room(); err != nil {
@@ -238,26 +240,6 @@ func (r *reader) tableIndex(t *schemas.Table) (uint16, error) {
 		}
 	}
 	return r.b.TableIndex(t)
-}
-
-// rewrites tells whether rows that exist may read otherwise now, without events: a column of another
-// type, or a new one that begins with a value.
-func rewrites(before, now *schemas.Table, text string, o statement.Options) bool {
-	s := statement.Read(text, o)
-	for i := range now.Columns {
-		c := &now.Columns[i]
-		j := before.Column(c.Name)
-		switch {
-		case c.Dropped:
-		case j < 0:
-			if !c.Nullable || s.Default || text == "" {
-				return true
-			}
-		case before.Columns[j].Type.Name != c.Type.Name || before.Columns[j].Type.Collation != c.Type.Collation || before.Columns[j].Nullable && !c.Nullable:
-			return true
-		}
-	}
-	return false
 }
 
 // stand is a table without columns, for a table-wide event of a table of which no row was seen.

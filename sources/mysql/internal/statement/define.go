@@ -4,10 +4,7 @@ import "strings"
 
 func (p *parser) create() Statement {
 	l := p.l
-	if l.accept("OR") {
-		l.accept("REPLACE")
-	}
-	s := Statement{Kind: Create}
+	s := Statement{Kind: Create, Replaces: l.accept("OR") && l.accept("REPLACE")}
 	for {
 		switch {
 		case l.accept("TEMPORARY"):
@@ -36,8 +33,8 @@ func (p *parser) rest(s *Statement) {
 			return
 		case t.is("SELECT"):
 			s.Rows = true // in row format the server writes the statement without it
-		case t.is("DEFAULT"):
-			s.Default = true
+		case t.is("CONNECTION", "PASSWORD"):
+			s.Secret = true
 		case t.is("START"):
 			if p.l.accept("TRANSACTION") && p.l.peek().kind == end {
 				s.Opens = true
@@ -80,13 +77,16 @@ func (p *parser) alter() Statement {
 		t := l.next()
 		switch {
 		case t.kind == end:
+			s.Again = p.again(s.Dropped)
 			return s
 		case t.punct('('):
 			p.skipColumns(&s)
-		case t.is("DEFAULT"):
-			s.Default = true
 		case t.is("RENAME"):
 			p.renameTo(&s)
+		case t.is("CHANGE"):
+			p.renameColumn(&s)
+		case t.is("DROP"):
+			p.dropColumn(&s)
 		case t.is("PARTITION", "PARTITIONING") && before.is("DROP", "TRUNCATE", "EXCHANGE", "CONVERT", "COALESCE", "DISCARD", "IMPORT"):
 			s.Rows = s.Rows || before.is("DROP", "TRUNCATE", "EXCHANGE", "CONVERT", "DISCARD", "IMPORT")
 		case t.is("TABLESPACE") && before.is("IMPORT", "DISCARD"):
@@ -95,9 +95,63 @@ func (p *parser) alter() Statement {
 			if other, ok := p.name(); ok {
 				s.Tables, s.Rows = append(s.Tables, other), true
 			}
+		default:
+			p.value(t, &s)
 		}
 		before = t
 	}
+}
+
+// value notes what a word in a definition says about the values of columns.
+func (p *parser) value(t token, s *Statement) {
+	switch {
+	case t.is("DEFAULT"):
+		s.Values = s.Values || !p.l.peek().is("NULL")
+	case t.is("AS"):
+		s.Values = s.Values || p.l.peek().punct('(')
+	case t.is("MODIFY", "CONVERT"):
+		s.Converts = true
+	case t.is("CONNECTION", "PASSWORD"):
+		s.Secret = true
+	}
+}
+
+// dropColumn reads what follows DROP in an ALTER TABLE when it is a column.
+func (p *parser) dropColumn(s *Statement) {
+	if !p.l.accept("COLUMN") && p.l.peek().is("INDEX", "KEY", "PRIMARY", "FOREIGN", "CONSTRAINT", "CHECK", "PARTITION", "PARTITIONING", "DEFAULT", "SYSTEM", "PERIOD") {
+		return
+	}
+	p.ifExists()
+	if p.l.peek().named() {
+		s.Dropped = append(s.Dropped, p.l.next().text)
+	}
+}
+
+// renameColumn reads a CHANGE.
+func (p *parser) renameColumn(s *Statement) {
+	s.Converts = true
+	p.l.accept("COLUMN")
+	p.ifExists()
+	if from, to := p.l.next(), p.l.next(); !strings.EqualFold(from.text, to.text) {
+		s.Renames++
+	}
+}
+
+// again tells whether a name stands in the statement more than once.
+func (p *parser) again(names []string) bool {
+	for _, name := range names {
+		l := &lexer{s: p.l.s, o: p.o}
+		n := 0
+		for t := l.next(); t.kind != end; t = l.next() {
+			if t.named() && strings.EqualFold(t.text, name) {
+				n++
+			}
+		}
+		if n > 1 {
+			return true
+		}
+	}
+	return false
 }
 
 // skipColumns passes over parentheses and notes what matters in them.
@@ -110,15 +164,19 @@ func (p *parser) skipColumns(s *Statement) {
 			depth++
 		case t.punct(')'):
 			depth--
-		case t.is("DEFAULT"):
-			s.Default = true
+		default:
+			p.value(t, s)
 		}
 	}
 }
 
 // renameTo reads what follows RENAME in an ALTER TABLE.
 func (p *parser) renameTo(s *Statement) {
-	if p.l.accept("COLUMN", "INDEX", "KEY") {
+	if p.l.accept("COLUMN") {
+		s.Renames++
+		return
+	}
+	if p.l.accept("INDEX", "KEY") {
 		return
 	}
 	p.l.accept("TO", "AS")

@@ -62,8 +62,18 @@ type Statement struct {
 	Temporary bool
 	// Opens: row events and a commit follow (CREATE TABLE … START TRANSACTION).
 	Opens bool
-	// Default: the word DEFAULT stands in it.
-	Default bool
+	// Replaces: CREATE OR REPLACE; what had the name is gone.
+	Replaces bool
+	// Values: a column may begin with a value (DEFAULT but not DEFAULT NULL, a generated column).
+	Values bool
+	// Renames counts columns that get another name, Converts says that one may get another type.
+	Renames  int
+	Converts bool
+	// Dropped are columns that go. Again: one of their names stands in the statement once more.
+	Dropped []string
+	Again   bool
+	// Secret: it may hold a password (CONNECTION of a FEDERATED table, ENCRYPTION_KEY and the like).
+	Secret bool
 }
 
 // Read reads one statement.
