@@ -20,6 +20,7 @@ type about struct {
 	notNull   map[string]bool
 	defaults  map[string]bool
 	generated map[string]bool
+	number    map[string]int16
 }
 
 // resolve says how the rows of a relation are read.
@@ -37,7 +38,7 @@ func (s *Source) resolve(ctx context.Context, c *catalog, rel *pgoutput.Relation
 	if err != nil {
 		return shape, s.failure(fmt.Sprintf("look up the types of table %s.%s", rel.Schema, rel.Name), err)
 	}
-	t := &schemas.Table{Schema: rel.Schema, Name: rel.Name, Wire: schemas.WirePGText, FullBefore: rel.Identity == pgoutput.IdentityFull}
+	t := &schemas.Table{Schema: rel.Schema, Name: rel.Name, Wire: schemas.WirePGText, FullBefore: rel.Identity == pgoutput.IdentityFull, Number: rel.OID}
 	shape = pgoutput.Shape{Table: t, Defaulted: a.defaults}
 	var identity []string
 	for i, col := range rel.Columns {
@@ -65,8 +66,13 @@ func (s *Source) resolve(ctx context.Context, c *catalog, rel *pgoutput.Relation
 		}
 		t.Columns = append(t.Columns, schemas.Column{
 			Name: col.Name, Type: types[i], Nullable: !a.notNull[col.Name], Generated: a.generated[col.Name],
+			Number: a.number[col.Name],
 		})
+		if a.number[col.Name] == 0 {
+			a.defaults[col.Name] = true // renamed or gone since: who knows
+		}
 	}
+	shape.KeyLost = slices.ContainsFunc(a.key, func(name string) bool { return t.Column(name) < 0 })
 	for _, name := range identityOf(rel.Identity, identity, a.key, t) {
 		t.Identity = append(t.Identity, t.Column(name))
 	}
@@ -121,15 +127,17 @@ func (s *Source) reads(schema, name string, ancestors []string) bool {
 }
 
 func (c *catalog) about(ctx context.Context, oid uint32) (*about, error) {
-	a := &about{notNull: map[string]bool{}, defaults: map[string]bool{}, generated: map[string]bool{}}
-	rows, err := c.conn.Query(ctx, `select attname::text, attnotnull, atthasdef, attgenerated <> '' from pg_attribute
+	a := &about{notNull: map[string]bool{}, defaults: map[string]bool{}, generated: map[string]bool{}, number: map[string]int16{}}
+	rows, err := c.conn.Query(ctx, `select attname::text, attnotnull, atthasdef or atthasmissing, attgenerated <> '', attnum from pg_attribute
 		where attrelid = $1 and attnum > 0 and not attisdropped`, oid)
 	if err != nil {
 		return nil, err
 	}
 	var name string
 	var notNull, def, generated bool
-	if _, err := pgx.ForEachRow(rows, []any{&name, &notNull, &def, &generated}, func() error {
+	var number int16
+	if _, err := pgx.ForEachRow(rows, []any{&name, &notNull, &def, &generated, &number}, func() error {
+		a.number[name] = number
 		a.notNull[name], a.defaults[name], a.generated[name] = notNull, def, generated
 		return nil
 	}); err != nil {

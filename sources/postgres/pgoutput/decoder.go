@@ -1,7 +1,6 @@
 package pgoutput
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -396,40 +395,4 @@ func (d *Decoder) table(rel *relation) (uint16, error) {
 	}
 	rel.batch, rel.index = d.curNumber, i
 	return i, nil
-}
-
-// schemaEvent appends the event that says that rel has a new shape.
-func (d *Decoder) schemaEvent(rel *relation, was *schemas.Table) error {
-	now := rel.shape.Table
-	change := pipeline.SchemaChange{Columns: now.Columns, Rewrites: rewrites(was, &rel.shape)}
-	text, err := json.Marshal(change)
-	if err != nil {
-		return fmt.Errorf("describe the new shape of %s: %w", now.Subject(), err)
-	}
-	d.room()
-	i, err := d.table(rel)
-	if err != nil {
-		return err
-	}
-	d.add(pipeline.OpSchema, i, pipeline.Nowhere, d.cur.Put(text))
-	return nil
-}
-
-// rewrites reports whether the change of shape changed rows without events: a column of another type, or a
-// new one with a default.
-func rewrites(was *schemas.Table, shape *Shape) bool {
-	for i := range shape.Table.Columns {
-		c := &shape.Table.Columns[i]
-		j := was.Column(c.Name)
-		if j < 0 {
-			if c.Generated || shape.Defaulted[c.Name] {
-				return true
-			}
-			continue
-		}
-		if o := &was.Columns[j]; o.Type.OID != c.Type.OID || o.Type.Mod != c.Type.Mod {
-			return true
-		}
-	}
-	return false
 }

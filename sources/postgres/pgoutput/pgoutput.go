@@ -58,8 +58,11 @@ type Shape struct {
 	Table *schemas.Table
 	// Keep says which columns of the wire form stay, nil for all. Table.Columns has only those.
 	Keep []bool
-	// Defaulted names columns that have a default: when such a one is new, rows changed without events.
+	// Defaulted names columns that have a default or are not in the catalogue any more: when such a one is
+	// new, rows changed without events, or may have.
 	Defaulted map[string]bool
+	// KeyLost: the catalogue's primary key has a column that the relation lacks, as it was renamed since.
+	KeyLost bool
 }
 
 // Refused is an error of Resolve that concerns only its table: the table is quarantined, others go on.

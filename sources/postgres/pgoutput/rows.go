@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"reflect"
 	"slices"
 	"time"
 
@@ -52,20 +51,23 @@ func (d *Decoder) resolve(rel *relation) error {
 	}
 	now := shape.Table.Seal()
 	subject := now.Subject()
+	was := d.o.Known[subject]
+	if shape.KeyLost && was != nil && len(now.Identity) == 0 {
+		keepIdentity(was, now)
+	}
 	if wasRefused {
 		d.notice(rel, pipeline.NoticeReleased, "its rows can be read again", "")
 		d.notice(rel, pipeline.NoticeGap, "its rows were not read while it was quarantined", pipeline.BringRows)
 	}
-	was := d.o.Known[subject]
 	if was != nil && was.ShapeHash() == now.ShapeHash() {
 		rel.shape.Table = was // one pointer per shape
 		return nil
 	}
 	d.o.Known[subject] = now
-	if was == nil || reflect.DeepEqual(was.Columns, now.Columns) {
+	if was == nil {
 		return nil
 	}
-	return d.schemaEvent(rel, was)
+	return d.reshaped(rel, was)
 }
 
 func (d *Decoder) quarantine(rel *relation, reason, cure string) {
