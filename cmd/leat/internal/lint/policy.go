@@ -14,6 +14,7 @@ type Rule struct {
 var Policy = []Rule{
 	{"schemas", nil, "floor 1: the words for shapes import the standard library only"},
 	{"schemas/cell", []string{"schemas/."}, "typed values know shapes, nothing else"},
+	{"schemas/change", []string{"schemas/."}, "compares shapes, whoever asks"},
 	{"schemas/envelope", nil, "generated code stands alone"},
 	{"pipeline/.", []string{"schemas"}, "floor 2: words and seams import no machinery"},
 	{"pipeline/partition", []string{"pipeline/.", "schemas"}, "pure: imports none of its siblings"},
