@@ -430,6 +430,9 @@ func (st *Stream) fail(ctx context.Context, err error) error {
 // Confirm says that everything up to p is durable; see pipeline.Stream.
 func (st *Stream) Confirm(p pipeline.Position) { st.status.confirm(lsnOf(p.Token)) }
 
+// Cut has batches end behind each transaction; see snapshot.Cutter.
+func (st *Stream) Cut(on bool) { st.dec.Cut(on) }
+
 // Close ends the connection and joins; see pipeline.Stream.
 func (st *Stream) Close() error {
 	st.close.Do(func() {

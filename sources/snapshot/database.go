@@ -16,7 +16,8 @@ import (
 
 // Database is what a source gives so that its tables can be read in chunks while its stream runs. Safe for
 // concurrent use. Errors that trying again may cure are *pipeline.SourceError of class Transient; a *TableError
-// ends the one table, its job goes on with the others.
+// ends the one table, its job goes on with the others. One that is an io.Closer is closed with each stream, and used
+// again by the next.
 type Database interface {
 	// Tables returns those of the source's tables that match the globs, with what it takes to read them.
 	Tables(ctx context.Context, globs []string) ([]Table, error)

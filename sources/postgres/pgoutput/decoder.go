@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/leat-cdc/leat/pipeline"
@@ -58,6 +59,7 @@ type Decoder struct {
 	num      [32]byte
 
 	committed int64 // see Committed
+	cut       atomic.Bool
 }
 
 // transaction is the one between Begin and Commit.
@@ -66,6 +68,7 @@ type transaction struct {
 	begun      bool // has an entry in cur.Txs
 	id         uint32
 	time       int64
+	marks      []string // watermarks in it
 	chunks     int    // handed out so far
 	before     uint32 // events in them
 	// Where it begins in cur.
@@ -215,8 +218,10 @@ func (d *Decoder) commit(p []byte) error {
 		return errors.New("a commit without a transaction")
 	}
 	d.pos = max(d.pos, end)
+	marks := d.tx.marks
 	if !d.tx.begun {
 		d.tx = transaction{}
+		d.watermarks(marks, end)
 		return nil
 	}
 	t := &d.cur.Txs[len(d.cur.Txs)-1]
@@ -224,9 +229,11 @@ func (d *Decoder) commit(p []byte) error {
 	t.Ends, t.Time = true, at+EpochMicros
 	if d.tx.chunks == 0 {
 		d.tx = transaction{}
+		d.watermarks(marks, end)
 		return nil
 	}
 	d.chunk()
+	d.watermarks(marks, end)
 	b := d.cur
 	b.Kind, b.Open = pipeline.BatchCommit, d.openName()
 	b.Txs = append(b.Txs, pipeline.Tx{
@@ -236,6 +243,19 @@ func (d *Decoder) commit(p []byte) error {
 	d.hand()
 	return nil
 }
+
+// watermarks puts those of a transaction behind it, and cuts the batch there when that was asked for.
+func (d *Decoder) watermarks(ids []string, end LSN) {
+	for _, id := range ids {
+		d.cur.Watermarks = append(d.cur.Watermarks, pipeline.Watermark{ID: id, Event: uint32(len(d.cur.Events)), Position: string(d.lsn(end))})
+	}
+	if !d.tx.open && d.cut.Load() {
+		d.Flush()
+	}
+}
+
+// Cut has every batch end behind each transaction, or not. May be called by another goroutine.
+func (d *Decoder) Cut(on bool) { d.cut.Store(on) }
 
 func (d *Decoder) decimal(n uint32) []byte { return strconv.AppendUint(d.num[:0], uint64(n), 10) }
 
@@ -354,7 +374,7 @@ func (d *Decoder) end(b *pipeline.Batch) {
 // Flush makes the whole transactions that were seen ready.
 func (d *Decoder) Flush() {
 	switch {
-	case len(d.cur.Txs) == 0:
+	case len(d.cur.Txs) == 0 && len(d.cur.Watermarks) == 0:
 	case !d.tx.begun:
 		d.hand()
 	case d.tx.txs > 0:

@@ -24,6 +24,9 @@ type LSN = pglogrepl.LSN
 // EpochMicros is PostgreSQL's epoch, 2000-01-01 UTC, in microseconds since 1970.
 const EpochMicros = 946_684_800_000_000
 
+// WatermarkPrefix is that of the transactional messages that are watermarks of snapshots: no events.
+const WatermarkPrefix = "leat.watermark"
+
 var errShort = errors.New("message ends too early")
 
 // Replica identities, as a Relation message names them (pg_class.relreplident).

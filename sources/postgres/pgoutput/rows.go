@@ -235,7 +235,11 @@ func (d *Decoder) logical(p []byte, sent int64) error {
 		if !d.tx.open {
 			return errors.New("a transactional message outside of a transaction")
 		}
-		if !d.tx.skip {
+		switch {
+		case d.tx.skip:
+		case string(prefix) == WatermarkPrefix:
+			d.tx.marks = append(d.tx.marks, string(content))
+		default:
 			d.message(prefix, content)
 		}
 		return nil

@@ -1,0 +1,571 @@
+package postgres
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/schemas"
+	"github.com/leat-cdc/leat/sources/postgres/pgoutput"
+	"github.com/leat-cdc/leat/sources/snapshot"
+)
+
+// rowReader is a connection on which chunks are read: a snapshot.Session.
+type rowReader struct {
+	d     *Snapshots
+	s     *Source // whose server it reads
+	c     *catalog
+	plans map[string]*plan
+	// whole is the connection and plan of a consistent read that is open; it is c, unless c is a replica's.
+	whole *plan
+	at    *catalog
+	rows  int // the next part of it
+}
+
+// plan is how one table is read, as long as its fingerprint holds.
+type plan struct {
+	print   string
+	shape   *schemas.Table
+	columns string // of the select
+	keyOnly string // the same with NULL for what is not of the key
+	from    string
+	filter  string
+	key     []keyColumn // in the order of paging
+	version int
+}
+
+// keyColumn is one column of the key, with the operators of its index.
+type keyColumn struct {
+	name                    string
+	typ                     uint32
+	schema                  string // of the operators: =, >, >=, <=
+	equal, more, from, upTo string
+	place                   int // in Identity
+}
+
+func (r *rowReader) connect(ctx context.Context, s *Source) (c *catalog, err error) {
+	if c, err = s.catalog(ctx); err != nil {
+		return nil, err
+	}
+	if _, err := c.conn.PgConn().Exec(ctx, readSettings).ReadAll(); err != nil {
+		c.close()
+		return nil, s.failure("set up the reading of rows", err)
+	}
+	return c, nil
+}
+
+// Close ends the connection.
+func (r *rowReader) Close() error {
+	if r.at != nil && r.at != r.c {
+		r.at.close()
+	}
+	r.c.close()
+	return nil
+}
+
+// fingerprint is of everything that a plan is made of; $1 is the table's name, $2 the publication's.
+const fingerprint = `select c.oid::text || ' ' || c.relkind::text || c.relreplident::text || (select count(*) from pg_enum)
+  || ' ' || (select string_agg(concat_ws(',', attnum, attname, atttypid, atttypmod, attnotnull, attgenerated, atthasdef), ' ' order by attnum) from pg_attribute where attrelid = c.oid and attnum > 0 and not attisdropped)
+  || ' ' || coalesce((select string_agg(concat_ws(',', indexrelid, indisprimary, indisreplident), ' ' order by indexrelid) from pg_index where indrelid = c.oid), '')
+  || ' ' || coalesce((select concat_ws(',', attnames, rowfilter) from pg_publication_tables where pubname = $3 and schemaname = $1 and tablename = $2), '-')
+from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = $1 and c.relname = $2`
+
+const keyQuery = `
+select a.attname::text, a.atttypid, n.nspname::text,
+  max(o.oprname) filter (where m.amopstrategy = 3), max(o.oprname) filter (where m.amopstrategy = 5),
+  max(o.oprname) filter (where m.amopstrategy = 4), max(o.oprname) filter (where m.amopstrategy = 2)
+from pg_index i, unnest(i.indkey[0:i.indnkeyatts-1], i.indclass[0:i.indnkeyatts-1]) with ordinality k(num, class, place)
+join pg_attribute a on a.attnum = k.num join pg_opclass oc on oc.oid = k.class
+join pg_amop m on m.amopfamily = oc.opcfamily and m.amoplefttype = oc.opcintype and m.amoprighttype = oc.opcintype and m.amoppurpose = 's'
+join pg_operator o on o.oid = m.amopopr join pg_namespace n on n.oid = o.oprnamespace
+where i.indrelid = $1 and a.attrelid = $1 and (case when $2 then i.indisprimary else i.indisreplident end)
+group by a.attname, a.atttypid, n.nspname, k.place order by k.place`
+
+// plan finds out how the table of q is read.
+func (r *rowReader) plan(ctx context.Context, q *snapshot.Query, print string) (*plan, error) {
+	name := quoteTable(q.Table.Schema, q.Table.Name)
+	all, err := r.c.tables(ctx, r.s.cfg.Publication)
+	if err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(all, func(t *table) bool { return t.schema == q.Table.Schema && t.name == q.Table.Name })
+	if i < 0 || !all[i].published {
+		return nil, &snapshot.TableError{Code: "dropped", What: fmt.Sprintf("table %s is not in publication %s any more", name, r.s.cfg.Publication)}
+	}
+	t := all[i]
+	rel, err := r.relation(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	shape, err := r.s.resolve(ctx, r.c, rel)
+	var refused *pgoutput.Refused
+	switch {
+	case errors.As(err, &refused):
+		return nil, &snapshot.TableError{Code: "shape", What: refused.Reason, Cure: refused.Cure}
+	case err != nil:
+		return nil, err
+	case shape.Table == nil:
+		return nil, &snapshot.TableError{Code: "dropped", What: "the source does not read table " + name}
+	}
+	p := &plan{print: print, filter: t.filter, from: name, shape: r.d.shape(shape.Table.Seal())}
+	if t.kind == "r" {
+		p.from = "only " + name
+	}
+	if key := t.pageKey(); !slices.Equal(key, q.Table.Key) {
+		return nil, &snapshot.TableError{Code: "key", What: "the key of table " + name + " is another than when its snapshot began", Cure: "begin its snapshot anew: leat backfill"}
+	} else if len(key) > 0 {
+		if err := r.key(ctx, p, t, slices.Equal(key, t.key)); err != nil {
+			return nil, err
+		}
+	}
+	for i, col := range p.shape.Columns {
+		if i > 0 {
+			p.columns += ", "
+			p.keyOnly += ", "
+		}
+		p.columns += quote(col.Name)
+		if slices.Contains(p.shape.Identity, i) {
+			p.keyOnly += quote(col.Name)
+		} else {
+			p.keyOnly += "null"
+		}
+	}
+	return p, nil
+}
+
+// relation is what the stream would say of the table.
+func (r *rowReader) relation(ctx context.Context, t *table) (rel *pgoutput.Relation, err error) {
+	what := "look up table " + quoteTable(t.schema, t.name)
+	ctx, end := r.c.begin(ctx, what)
+	defer end(&err)
+	rows, err := r.c.conn.Query(ctx, `select attname::text, atttypid, atttypmod from pg_attribute
+		where attrelid = $1 and attnum > 0 and not attisdropped and attname = any($2::text[]) order by attnum`, t.oid, t.listed)
+	if err != nil {
+		return nil, r.s.failure(what, err)
+	}
+	rel = &pgoutput.Relation{OID: t.oid, Schema: t.schema, Name: t.name, Identity: t.identity[0]}
+	var col pgoutput.RelationColumn
+	_, err = pgx.ForEachRow(rows, []any{&col.Name, &col.OID, &col.Mod}, func() error {
+		col.Key = t.identity == "f" || slices.Contains(t.identityColumns, col.Name)
+		rel.Columns = append(rel.Columns, col)
+		return nil
+	})
+	return rel, r.s.failure(what, err)
+}
+
+func (r *rowReader) key(ctx context.Context, p *plan, t *table, primary bool) (err error) {
+	what := "look up the key of table " + p.from
+	ctx, end := r.c.begin(ctx, what)
+	defer end(&err)
+	rows, err := r.c.conn.Query(ctx, keyQuery, t.oid, primary)
+	if err != nil {
+		return r.s.failure(what, err)
+	}
+	var k keyColumn
+	if _, err = pgx.ForEachRow(rows, []any{&k.name, &k.typ, &k.schema, &k.equal, &k.more, &k.from, &k.upTo}, func() error {
+		p.key = append(p.key, k)
+		return nil
+	}); err != nil {
+		return r.s.failure(what, err)
+	}
+	for i := range p.key {
+		p.key[i].place = slices.IndexFunc(p.shape.Identity, func(c int) bool { return p.shape.Columns[c].Name == p.key[i].name })
+		if p.key[i].place < 0 {
+			return &snapshot.TableError{Code: "key", What: "key column " + p.key[i].name + " of table " + p.from + " does not travel in the stream"}
+		}
+	}
+	if len(p.key) != len(p.shape.Identity) {
+		return &snapshot.TableError{Code: "key", What: "the key of table " + p.from + " cannot be put in order"}
+	}
+	return nil
+}
+
+// shape returns the one pointer for a shape.
+func (d *Snapshots) shape(t *schemas.Table) *schemas.Table {
+	if was, ok := d.shapes.Load(t.Subject()); ok && was.(*schemas.Table).ShapeHash() == t.ShapeHash() {
+		return was.(*schemas.Table)
+	}
+	d.shapes.Store(t.Subject(), t)
+	return t
+}
+
+// Read reads a chunk; see snapshot.Session.
+func (r *rowReader) Read(ctx context.Context, q snapshot.Query, c *snapshot.Chunk) error {
+	err := r.read(ctx, &q, c)
+	if err == nil {
+		return nil
+	}
+	var te *snapshot.TableError
+	if e := r.d.tableError(&q, err); e != nil {
+		te = e
+	} else if !errors.As(err, &te) {
+		return r.s.failure("read rows of table "+quoteTable(q.Table.Schema, q.Table.Name), err)
+	}
+	if _, rerr := r.c.conn.PgConn().Exec(ctx, "rollback").ReadAll(); rerr != nil {
+		return r.s.failure("read rows", rerr)
+	}
+	return te
+}
+
+func (r *rowReader) read(ctx context.Context, q *snapshot.Query, c *snapshot.Chunk) error {
+	if q.Rest {
+		return r.part(ctx, q, c)
+	}
+	if r.s != r.d.s && len(q.Table.Key) > 0 {
+		if err := r.caughtUp(ctx); err != nil {
+			return err
+		}
+	}
+	name := q.Table.Schema + "." + q.Table.Name
+	p := r.plans[name]
+	if p == nil {
+		p = &plan{}
+	}
+	for range 10 {
+		print, err := r.chunk(ctx, q, p, c)
+		if err != nil || print == "" {
+			return err
+		}
+		if p, err = r.plan(ctx, q, print); err != nil { // there is none, or the table changed
+			return err
+		}
+		r.plans[name] = p
+		c.Reset()
+	}
+	return fmt.Errorf("the shape of table %s changes all the time", name)
+}
+
+// caughtUp waits until a replica has replayed what stood before the last watermark.
+func (r *rowReader) caughtUp(ctx context.Context) error {
+	want := r.d.replayed().String()
+	for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second) {
+		var there *bool
+		if err := r.c.conn.QueryRow(ctx, "select case when pg_is_in_recovery() then pg_last_wal_replay_lsn() >= $1::text::pg_lsn end", want).Scan(&there); err != nil {
+			return err
+		}
+		if there == nil {
+			return &pipeline.SourceError{Code: CodeStandby, What: fmt.Sprintf("source %s: the server of the snapshot's url is no replica", r.s.cfg.Name), Cure: "name a standby of the source's server, or take the url away"}
+		}
+		if *there {
+			return nil
+		}
+		t := time.NewTimer(wait)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return ctx.Err()
+		}
+	}
+}
+
+const beginRead = "begin transaction isolation level repeatable read read only"
+
+// chunk reads within one transaction of its own. print is not empty when the plan does not hold.
+func (r *rowReader) chunk(ctx context.Context, q *snapshot.Query, p *plan, c *snapshot.Chunk) (print string, err error) {
+	if len(q.Table.Key) == 0 {
+		return r.beginWhole(ctx, q, p, c)
+	}
+	b := &pgconn.Batch{}
+	b.ExecParams(beginRead, nil, nil, nil, nil)
+	r.ask(b, q)
+	if p.print != "" {
+		sql, args, types, err := p.query(q)
+		if err != nil {
+			return "", &snapshot.TableError{Code: "key", What: err.Error(), Cure: "begin the table's snapshot anew: leat backfill"}
+		}
+		b.ExecParams(sql, args, types, nil, nil)
+	}
+	b.ExecParams("commit", nil, nil, nil, nil)
+	results := r.c.conn.PgConn().ExecBatch(ctx, b)
+	print, err = r.take(results, q, p, c)
+	return print, errors.Join(err, results.Close())
+}
+
+// ask queues the question after the transactions that the read sees and the table's fingerprint.
+func (r *rowReader) ask(b *pgconn.Batch, q *snapshot.Query) {
+	b.ExecParams("select pg_current_snapshot()::text, ("+fingerprint+")",
+		[][]byte{[]byte(q.Table.Schema), []byte(q.Table.Name), []byte(r.s.cfg.Publication)}, []uint32{textOID, textOID, textOID}, nil, nil)
+}
+
+const textOID = 25
+
+// take reads the answers.
+func (r *rowReader) take(results *pgconn.MultiResultReader, q *snapshot.Query, p *plan, c *snapshot.Chunk) (print string, err error) {
+	for n := 0; results.NextResult(); n++ {
+		rows := results.ResultReader()
+		switch {
+		case n == 1 && rows.NextRow():
+			v := rows.Values()
+			if v[1] == nil {
+				return "", &snapshot.TableError{Code: "dropped", What: "table " + quoteTable(q.Table.Schema, q.Table.Name) + " is not there any more"}
+			}
+			if print = string(v[1]); print == p.print {
+				print = ""
+			}
+			if r.s == r.d.s { // a replica replays in the log's order
+				if c.Unseen, err = unseen(string(v[0])); err != nil {
+					return "", err
+				}
+			}
+		case n == 2 && p.print != "":
+			c.Shape = p.shape
+			p.rows(rows, q, c)
+		}
+		if _, err := rows.Close(); err != nil {
+			return "", err
+		}
+	}
+	return print, nil
+}
+
+// rows takes over the rows of an answer as images of the stream.
+func (p *plan) rows(rows *pgconn.ResultReader, q *snapshot.Query, c *snapshot.Chunk) {
+	n := 0
+	for rows.NextRow() {
+		n++
+		if c.More {
+			continue // they were asked for; what is kept is enough
+		}
+		at := len(c.Arena)
+		values := rows.Values()
+		c.Arena = binary.BigEndian.AppendUint16(c.Arena, uint16(len(values)))
+		for i, v := range values {
+			switch {
+			case v != nil:
+				c.Arena = binary.BigEndian.AppendUint32(append(c.Arena, 't'), uint32(len(v)))
+				c.Arena = append(c.Arena, v...)
+			case q.Scout && !slices.Contains(p.shape.Identity, i):
+				c.Arena = append(c.Arena, 'u')
+			default:
+				c.Arena = append(c.Arena, 'n')
+			}
+		}
+		c.Rows = append(c.Rows, pipeline.Span{Off: uint32(at), Len: uint32(len(c.Arena) - at)})
+		c.More = q.Bytes > 0 && len(c.Arena) >= q.Bytes && !q.Rest
+	}
+	if c.More && n == len(c.Rows) && n < q.Limit {
+		c.More = false // the last one was the last
+	}
+	c.More = c.More || n >= q.Limit
+}
+
+// query is the statement that reads q.
+func (p *plan) query(q *snapshot.Query) (sql string, args [][]byte, types []uint32, err error) {
+	param := func(v []byte, k *keyColumn) string {
+		args, types = append(args, v), append(types, k.typ)
+		return "$" + strconv.Itoa(len(args))
+	}
+	var where []string
+	if p.filter != "" {
+		where = append(where, p.filter)
+	}
+	if q.Where != "" {
+		where = append(where, q.Where+"\n") // a comment at its end does not hide the bracket
+	}
+	bounds := []struct {
+		key  []byte
+		last bool
+	}{{q.After, false}, {q.Until, true}}
+	for _, bound := range bounds {
+		if bound.key == nil {
+			continue
+		}
+		values, err := cells(bound.key, len(p.key))
+		if err != nil {
+			return "", nil, nil, err
+		}
+		where = append(where, p.bound(values, bound.last, param))
+	}
+	if q.Keys != nil {
+		var any []string
+		for _, key := range q.Keys {
+			values, err := cells(key, len(p.key))
+			if err != nil {
+				return "", nil, nil, err
+			}
+			var all []string
+			for i := range p.key {
+				k := &p.key[i]
+				all = append(all, k.operator(k.equal, param(values[k.place], k)))
+			}
+			any = append(any, "("+strings.Join(all, " and ")+")")
+		}
+		where = append(where, strings.Join(any, " or "))
+	}
+	columns := p.columns
+	if q.Scout {
+		columns = p.keyOnly
+	}
+	sql = "select " + columns + " from " + p.from
+	if len(where) > 0 {
+		sql += " where (" + strings.Join(where, ") and (") + ")"
+	}
+	for i, k := range p.key {
+		sql += map[bool]string{true: " order by ", false: ", "}[i == 0] + quote(k.name)
+	}
+	if q.Scout {
+		return sql + " offset " + strconv.Itoa(q.Limit-1) + " limit 1", args, types, nil
+	}
+	return sql + " limit " + strconv.Itoa(q.Limit), args, types, nil
+}
+
+func (k *keyColumn) operator(op, param string) string {
+	return fmt.Sprintf("%s operator(%s.%s) %s", quote(k.name), quote(k.schema), op, param)
+}
+
+// bound is key > values, with last key <= values. As a row comparison where the operators are the server's own, so
+// that the index is used for all columns; a type of an extension has its own, which a row comparison would not find
+// for some columns only.
+func (p *plan) bound(values [][]byte, last bool, param func([]byte, *keyColumn) string) string {
+	params, own := make([]string, len(p.key)), true
+	var names []string
+	for i := range p.key {
+		k := &p.key[i]
+		params[i] = param(values[k.place], k)
+		names = append(names, quote(k.name))
+		own = own && k.schema == "pg_catalog" && k.more == ">" && k.upTo == "<="
+	}
+	if own {
+		return "(" + strings.Join(names, ", ") + ") " + map[bool]string{false: ">", true: "<="}[last] + " (" + strings.Join(params, ", ") + ")"
+	}
+	text := "false" // a > x or a = x and (b > y or …), from the end
+	for i := len(p.key) - 1; i >= 0; i-- {
+		k := &p.key[i]
+		text = fmt.Sprintf("(%s or %s and %s)", k.operator(k.more, params[i]), k.operator(k.equal, params[i]), text)
+	}
+	first := &p.key[0] // by which the index can be used
+	if last {
+		return first.operator(first.upTo, params[0]) + " and not " + text
+	}
+	return first.operator(first.from, params[0]) + " and " + text
+}
+
+// unseen reads xmin:xmax:xip,…: a transaction was not visible if it is listed or at or above xmax.
+// https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-PG-SNAPSHOT-PARTS
+func unseen(text string) (func(id []byte) bool, error) {
+	parts := strings.Split(text, ":")
+	if len(parts) != 3 {
+		return nil, fmt.Errorf("%q is no snapshot of transactions", text)
+	}
+	most, err := strconv.ParseUint(parts[1], 10, 64)
+	if err != nil {
+		return nil, fmt.Errorf("%q is no snapshot of transactions", text)
+	}
+	var listed []uint64
+	for x := range strings.SplitSeq(parts[2], ",") {
+		if n, err := strconv.ParseUint(x, 10, 64); err == nil {
+			listed = append(listed, n)
+		}
+	}
+	slices.Sort(listed)
+	return func(id []byte) bool {
+		n, ok := decimal(id)
+		if !ok {
+			return false // a message that stands in no transaction
+		}
+		full := most + uint64(int64(int32(n-uint32(most)))) // the stream's ids lack the upper half
+		if full >= most {
+			return true
+		}
+		_, found := slices.BinarySearch(listed, full)
+		return found
+	}, nil
+}
+
+func decimal(p []byte) (n uint32, ok bool) {
+	for _, c := range p {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		n = n*10 + uint32(c-'0')
+	}
+	return n, len(p) > 0
+}
+
+// beginWhole begins the consistent read of a table without a key and reads its first rows.
+func (r *rowReader) beginWhole(ctx context.Context, q *snapshot.Query, p *plan, c *snapshot.Chunk) (print string, err error) {
+	if r.at == nil {
+		if r.at = r.c; r.s != r.d.s {
+			if r.at, err = r.connect(ctx, r.d.s); err != nil {
+				r.at = nil
+				return "", err
+			}
+		}
+	}
+	b := &pgconn.Batch{}
+	b.ExecParams(beginRead, nil, nil, nil, nil)
+	r.ask(b, q)
+	if p.print != "" {
+		sql := "declare leat_whole no scroll cursor for select " + p.columns + " from " + p.from
+		var where []string
+		for _, w := range []string{p.filter, q.Where} {
+			if w != "" {
+				where = append(where, w+"\n")
+			}
+		}
+		if len(where) > 0 {
+			sql += " where (" + strings.Join(where, ") and (") + ")"
+		}
+		b.ExecParams(sql, nil, nil, nil, nil)
+	}
+	results := r.at.conn.PgConn().ExecBatch(ctx, b)
+	was := r.s
+	r.s = r.d.s // its own server
+	print, err = r.take(results, q, &plan{print: p.print}, c)
+	r.s = was
+	if err = errors.Join(err, results.Close()); err != nil {
+		return "", err
+	}
+	if print != "" {
+		_, err = r.at.conn.PgConn().Exec(ctx, "rollback").ReadAll()
+		return print, err
+	}
+	r.whole = p
+	return "", r.part(ctx, q, c)
+}
+
+// part reads more of the consistent read.
+func (r *rowReader) part(ctx context.Context, q *snapshot.Query, c *snapshot.Chunk) error {
+	if r.whole == nil {
+		return errors.New("no consistent read is open")
+	}
+	limit := q.Limit
+	if r.rows > 0 {
+		limit = min(limit, r.rows)
+	}
+	b := &pgconn.Batch{}
+	b.ExecParams("fetch forward "+strconv.Itoa(limit)+" from leat_whole", nil, nil, nil, nil)
+	results := r.at.conn.PgConn().ExecBatch(ctx, b)
+	c.Shape = r.whole.shape
+	for results.NextResult() {
+		rows := results.ResultReader()
+		part := *q
+		part.Limit, part.Bytes = limit, 0
+		r.whole.rows(rows, &part, c)
+		if _, err := rows.Close(); err != nil {
+			break
+		}
+	}
+	if err := results.Close(); err != nil {
+		return err
+	}
+	if r.rows = 0; q.Bytes > 0 && len(c.Arena) > q.Bytes && len(c.Rows) > 0 { // rows are large: fewer at a time
+		r.rows = max(1, len(c.Rows)*q.Bytes/len(c.Arena))
+	}
+	if c.More {
+		return nil
+	}
+	r.whole, r.rows = nil, 0
+	_, err := r.at.conn.PgConn().Exec(ctx, "commit").ReadAll()
+	return err
+}

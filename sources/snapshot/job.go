@@ -1,0 +1,203 @@
+package snapshot
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+	"time"
+
+	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/schemas"
+)
+
+// mostAgain is how many single rows of a table may wait to be read again; with more the table is read anew.
+const mostAgain = 10_000
+
+// job is a snapshot under way. The stream's mutex guards it.
+type job struct {
+	pipeline.SnapshotJob
+	ctx    context.Context // ends with the job
+	stop   context.CancelFunc
+	loaded bool // tables are known
+	busy   bool // somebody is at that
+	ended  bool // its last mark is made
+	tables []*table
+	ratio  float64
+	not    time.Time // before this it gets no work
+	trouble
+}
+
+// table is one of a job's tables.
+type table struct {
+	Table
+	job     *job
+	subject string
+	// open are the pieces that are not done, in the order of their keys; the last one may have no end.
+	open []*segment
+	// again are keys of rows to be read again; flying those that somebody reads.
+	again    map[string]bool
+	flying   map[string]bool
+	begun    bool
+	sizer    sizer
+	reading  bool // of a table without a key: somebody reads it
+	not      time.Time
+	windows  []*window
+	progress pipeline.TableProgress
+	trouble
+}
+
+// segment is a piece of a table: after < key <= until.
+type segment struct {
+	after, until []byte
+	busy         bool
+}
+
+// trouble counts what went wrong in a row.
+type trouble struct{ times int }
+
+// delay is how long to wait after one more.
+func (t *trouble) delay() time.Duration {
+	d := 100 * time.Millisecond << min(t.times, 9)
+	t.times++
+	return min(d, 30*time.Second)
+}
+
+// resume is SnapshotMark.Resume.
+type resume struct {
+	Tables []tableResume `json:"tables"`
+}
+
+// tableResume is what is left of one table: keys are the database's.
+type tableResume struct {
+	Schema string      `json:"schema"`
+	Name   string      `json:"name"`
+	Key    []string    `json:"key,omitempty"`
+	Begun  bool        `json:"begun,omitempty"`
+	Open   [][2][]byte `json:"open,omitempty"`
+	Again  [][]byte    `json:"again,omitempty"`
+}
+
+func (t *table) done() bool { return t.progress.Done || t.progress.Fault != "" }
+
+// restart has all of the table read, again.
+func (t *table) restart() {
+	t.open, t.again = []*segment{{}}, map[string]bool{}
+	t.begun = false
+	for _, w := range t.windows {
+		w.void = "the table is read anew"
+	}
+}
+
+// settle sees whether the table is done.
+func (t *table) settle() {
+	t.progress.Done = t.progress.Done || t.progress.Fault == "" && len(t.open) == 0 && len(t.again) == 0 && len(t.flying) == 0
+}
+
+// readAgain notes a row that has to be read again.
+func (t *table) readAgain(key []byte) {
+	if len(t.again) >= mostAgain && !t.again[string(key)] {
+		t.restart()
+		return
+	}
+	t.again[string(key)] = true
+}
+
+// fault ends the reading of the table.
+func (t *table) fault(e *TableError) {
+	t.progress.Fault, t.progress.Cure = e.What, e.Cure
+	if e.Err != nil {
+		t.progress.Fault += ": " + e.Err.Error()
+	}
+	t.open, t.again = nil, nil
+}
+
+// done reports whether nothing is left to do.
+func (j *job) done() bool {
+	return j.loaded && !slices.ContainsFunc(j.tables, func(t *table) bool { return !t.done() })
+}
+
+// mark says how far the job is.
+func (j *job) mark(state pipeline.JobState, reason string) *pipeline.SnapshotMark {
+	m := &pipeline.SnapshotMark{Job: j.ID, For: j.For, State: state, Reason: reason}
+	if state == pipeline.JobRunning && j.done() {
+		m.State = pipeline.JobDone
+	}
+	var r resume
+	for _, t := range j.tables {
+		m.Tables = append(m.Tables, t.progress)
+		if t.done() {
+			continue
+		}
+		tr := tableResume{Schema: t.Schema, Name: t.Name, Key: t.Key, Begun: t.begun}
+		for _, s := range t.open {
+			tr.Open = append(tr.Open, [2][]byte{s.after, s.until})
+		}
+		for _, keys := range []map[string]bool{t.again, t.flying} {
+			for k := range keys {
+				tr.Again = append(tr.Again, []byte(k))
+			}
+		}
+		r.Tables = append(r.Tables, tr)
+	}
+	if !m.State.Ended() {
+		m.Resume, _ = json.Marshal(r) // strings and bytes only: cannot fail
+	} else {
+		j.ended = true
+	}
+	return m
+}
+
+// load takes over the tables that the database has, and how far the job was with them.
+func (j *job) load(all []Table, newTable func(Table) *table) {
+	j.loaded = true
+	had := map[string]bool{}
+	if j.Mark != nil && len(j.Mark.Tables) > 0 {
+		var r resume
+		if json.Unmarshal(j.Mark.Resume, &r) != nil {
+			r.Tables = nil // of no version that we know: tables are read anew
+		}
+		for _, p := range j.Mark.Tables {
+			had[p.Table] = true
+			j.tables = append(j.tables, j.resumed(p, all, r, newTable))
+		}
+		return // a table that came since has all of its rows in the stream
+	}
+	for _, t := range all {
+		j.tables = append(j.tables, newTable(t))
+	}
+}
+
+// resumed goes on with the table of p.
+func (j *job) resumed(p pipeline.TableProgress, all []Table, r resume, newTable func(Table) *table) *table {
+	i := slices.IndexFunc(all, func(t Table) bool { return schemas.Subject(t.Schema, t.Name) == p.Table })
+	if i < 0 {
+		t := newTable(Table{})
+		t.subject, t.progress = p.Table, p
+		if !p.Done && p.Fault == "" {
+			t.fault(&TableError{Code: "dropped", What: "it is not there any more, or the source does not read it any more"})
+		}
+		return t
+	}
+	t := newTable(all[i])
+	estimate, whole := t.progress.Estimate, t.progress.Whole
+	t.progress = p
+	t.progress.Estimate, t.progress.Whole = max(estimate, p.Estimate), whole
+	if t.done() {
+		t.open = nil
+		return t
+	}
+	for _, tr := range r.Tables {
+		if tr.Schema != t.Schema || tr.Name != t.Name || !slices.Equal(tr.Key, t.Key) {
+			continue
+		}
+		t.open = nil
+		for _, s := range tr.Open {
+			t.open = append(t.open, &segment{after: s[0], until: s[1]})
+		}
+		for _, k := range tr.Again {
+			t.again[string(k)] = true
+		}
+		t.begun = tr.Begun
+	}
+	return t
+}
