@@ -304,4 +304,3 @@ func (d *db) write(t *testing.T, f func(exec func(string, ...any), n int)) (stop
 	})
 	return sync.OnceFunc(func() { close(done); join.Wait() })
 }
-

@@ -69,8 +69,8 @@ type transaction struct {
 	id         uint32
 	time       int64
 	marks      []string // watermarks in it
-	chunks     int    // handed out so far
-	before     uint32 // events in them
+	chunks     int      // handed out so far
+	before     uint32   // events in them
 	// Where it begins in cur.
 	events, txs, arena, tables int
 }
