@@ -37,6 +37,15 @@ func decodeRanges(p []byte, h *Header, into *pipeline.Batch) error {
 		if err := checkNew(&into.Ranges[i]); err != nil {
 			return err
 		}
+		for o := range into.Ranges[i].Opened { // empty as none: what is written again says the same
+			r := &into.Ranges[i].Opened[o]
+			if len(r.Start) == 0 {
+				r.Start = nil
+			}
+			if len(r.Parents) == 0 {
+				r.Parents = nil
+			}
+		}
 	}
 	return nil
 }
