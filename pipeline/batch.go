@@ -204,6 +204,11 @@ func (b *Batch) TableIndex(t *schemas.Table) (uint16, error) {
 	return uint16(len(b.Tables) - 1), nil
 }
 
+// Meant reports whether the batch's events are for the subscription: not rows of a snapshot for another.
+func (b *Batch) Meant(subscription string) bool {
+	return b.Snapshot == nil || b.Snapshot.For == "" || b.Snapshot.For == subscription
+}
+
 // Offset returns the offset of event i.
 func (b *Batch) Offset(i int) Offset { return b.Base + Offset(i) }
 

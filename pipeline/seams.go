@@ -69,7 +69,7 @@ func (e *SourceError) Error() string {
 func (e *SourceError) Unwrap() error { return e.Err }
 
 // BringRows is the cure where rows changed, or were there before, that no event brings.
-const BringRows = "bring the rows to the subscribers from the database by your own means (this version has no backfill)"
+const BringRows = "bring the rows with leat backfill SUBSCRIPTION --table TABLE, for each subscription"
 
 // Finding is one result of a check of a source or sink.
 type Finding struct {

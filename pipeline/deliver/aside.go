@@ -109,7 +109,7 @@ func (w *window) clip(runs []pipeline.Run) []pipeline.Run {
 // Selector picks what a job of the kind that ends at `to` would deliver of the subscription's events. For one
 // goroutine.
 func (s *Subscription) Selector(scope *Scope, kind pipeline.JobKind, to pipeline.Offset) *Selector {
-	only := NewSelector(s.cfg.Filter, scope)
+	only := NewSelector(s.cfg.Name, s.cfg.Filter, scope)
 	if kind != pipeline.JobAside && scope.expr != nil && s.cfg.Order != OrderNone {
 		only.follow(s.cfg.Order, to)
 	}

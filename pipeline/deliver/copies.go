@@ -277,7 +277,7 @@ func (c *copier) flush(ctx context.Context) error {
 
 // pick takes copies of what the keys hold of a batch.
 func (c *copier) pick(b *pipeline.Batch, from, to pipeline.Offset) error {
-	if !c.holds(b, from, to) {
+	if !b.Meant(c.cfg.Name) || !c.holds(b, from, to) {
 		return nil
 	}
 	c.runs = c.runs[:0]

@@ -60,8 +60,7 @@ const (
 	ExhaustedPark
 )
 
-// Laggard says what happens when retention has removed what was not read yet. A third policy, a snapshot for this
-// one subscription (pipeline.SnapshotJob.For), would pause it here until the rows' stretch of the log is known.
+// Laggard says what happens when retention has removed what was not read yet.
 type Laggard uint8
 
 const (
@@ -70,17 +69,22 @@ const (
 	LaggardHold Laggard = iota
 	// LaggardSkip: what is gone is listed as skipped.
 	LaggardSkip
+	// LaggardSnapshot: held as with LaggardHold; then a snapshot brings the rows to this subscription alone, which
+	// goes on live at the end of the log. What is left out is listed as skipped.
+	LaggardSnapshot
 )
 
 // String is the policy as the configuration names it.
-func (l Laggard) String() string { return [...]string{"hold", "skip"}[l] }
+func (l Laggard) String() string { return [...]string{"hold", "skip", "snapshot"}[l] }
 
 // Start says where a new subscription begins, or where a seek goes. The zero Start is the oldest offset
 // that the log keeps.
 type Start struct {
 	Latest bool
-	Offset pipeline.Offset
-	Time   time.Time
+	// Snapshot: at the end of the log, behind which a snapshot brings the rows that are there (Config.Snapshot).
+	Snapshot bool
+	Offset   pipeline.Offset
+	Time     time.Time
 }
 
 // Batch bounds a Delivery.
@@ -157,6 +161,10 @@ type Config struct {
 	Retry     Retry
 	Exhausted Exhausted
 	Laggard   Laggard
+	// Snapshot makes a snapshot for this subscription alone durable, or finds the one that was, for the reason why,
+	// and returns the offset from which its rows and all that is newer are read: at least oldest, at most next. For
+	// Start.Snapshot and LaggardSnapshot.
+	Snapshot func(ctx context.Context, why string, oldest, next pipeline.Offset) (pipeline.Offset, error)
 	// Gate that Deliveries go through while they are encoded, with others of the process; nil = none. Priority
 	// is the class there.
 	Gate     *sched.Gate
@@ -194,6 +202,9 @@ func (c Config) filled() (Config, error) {
 	}
 	if len(missing) > 0 {
 		return c, fmt.Errorf("subscription %q: config lacks %v", c.Name, missing)
+	}
+	if c.Snapshot == nil && (c.From.Snapshot || c.Laggard == LaggardSnapshot) {
+		return c, fmt.Errorf("subscription %q: nothing makes its snapshots", c.Name)
 	}
 	if c.MaxInFlight < 0 || c.Batch.Events < 0 || c.Batch.Bytes < 0 || c.Batch.Wait < 0 || c.Retry.Attempts < 0 || c.Budget < 0 || c.Rate < 0 {
 		return c, fmt.Errorf("subscription %q: a limit is negative", c.Name)

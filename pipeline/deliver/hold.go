@@ -98,7 +98,7 @@ func (h *hold) running() bool { return h.job.State == pipeline.JobRunning }
 
 // selector of what is delivered again below Live.
 func (h *hold) selector(c *Config) *Selector {
-	s := NewSelector(nil, h.scope) // the pass has applied the subscription's own filter
+	s := NewSelector(c.Name, nil, h.scope) // the pass has applied the subscription's own filter
 	if h.follows() {
 		until := h.job.Live
 		if h.job.Stop > 0 {

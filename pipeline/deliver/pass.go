@@ -28,6 +28,7 @@ const (
 // the last; or, the pass being near, offset handover is fixed: live events of the keys from there on wait in
 // memory until the pass has delivered all below. Then the parks are forgotten, first on disk.
 type pass struct {
+	name   string                       // of the subscription
 	keys   map[uint64]pipeline.Offset   // From by hash
 	one    map[pipeline.Offset]struct{} // Single
 	parks  *parks
@@ -79,7 +80,7 @@ const passMark = 64
 
 // newPass returns nil when no park is to be redriven and nothing is held, or what is held is paused.
 func newPass(s *session) *pass {
-	p := &pass{parks: &s.sub.parks, fed: noOffset, budget: s.share.budget(max(1, s.cfg.Budget/passBudget)), arrived: make(chan passed)}
+	p := &pass{name: s.cfg.Name, parks: &s.sub.parks, fed: noOffset, budget: s.share.budget(max(1, s.cfg.Budget/passBudget)), arrived: make(chan passed)}
 	if h := s.sub.hold; h != nil && !h.running() {
 		return nil // a key that it took back would run ahead of what it is still to be brought
 	}
@@ -415,7 +416,7 @@ func (p *pass) hand(ctx context.Context, b *pipeline.Batch, from, to pipeline.Of
 
 // item picks what the keys hold of a batch; nil when that is nothing.
 func (p *pass) item(ctx context.Context, b *pipeline.Batch, from, to pipeline.Offset) (*item, error) {
-	if from >= to {
+	if from >= to || !b.Meant(p.name) {
 		return nil, nil
 	}
 	it := items.Get().(*item)

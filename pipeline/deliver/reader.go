@@ -155,7 +155,11 @@ func (r *reader) hand(ctx context.Context, b *pipeline.Batch) error {
 	it := items.Get().(*item)
 	it.next = r.end(b)
 	r.fails = r.fails[:0]
+	meant := b.Meant(r.cfg.Name)
 	r.each(b, func(from, to int) {
+		if !meant {
+			return
+		}
 		if r.only != nil {
 			it.runs = r.only.Select(b, from, to, it.runs)
 		} else if r.filter != nil {
@@ -252,11 +256,21 @@ func (r *reader) bury(ctx context.Context, b *pipeline.Batch) error {
 	return nil
 }
 
-// skip lists what retention took and goes on behind it. Both laggard policies end here: with hold the
-// engine kept the log up to the quota first, and it is an alarm.
+// skip lists what retention took and goes on behind it, with LaggardSnapshot where a snapshot brings the rows. All
+// laggard policies end here: but with skip the engine kept the log up to the quota first, and it is an alarm.
 func (r *reader) skip(ctx context.Context, oldest pipeline.Offset) error {
 	if r.cfg.window != nil {
 		return &JobError{fmt.Sprintf("retention removed offsets %d to %d before they were replayed: history is there from offset %d on", r.pos, oldest-1, oldest)}
+	}
+	reason := "retention removed it before it was delivered"
+	if r.cfg.Laggard == LaggardSnapshot {
+		reason = "retention removed what was not delivered: a snapshot brings the rows"
+		if err := r.persist(ctx, "begin a snapshot", func() (err error) {
+			oldest, err = r.cfg.Snapshot(ctx, WhyLaggard, oldest, r.next())
+			return err
+		}); err != nil {
+			return err
+		}
 	}
 	var lost []pipeline.OffsetRange
 	lost = clip(r.pending, r.pos, oldest)
@@ -264,7 +278,7 @@ func (r *reader) skip(ctx context.Context, oldest pipeline.Offset) error {
 		lost = append(lost, pipeline.OffsetRange{From: from, To: oldest})
 	}
 	if len(lost) > 0 {
-		s := Skip{Subscription: r.cfg.Name, Ranges: lost, Reason: "retention removed it before it was delivered", Time: time.Now()}
+		s := Skip{Subscription: r.cfg.Name, Ranges: lost, Reason: reason, Time: time.Now()}
 		if err := r.persist(ctx, "list what is skipped", func() error { return r.cfg.Store.PutSkip(ctx, s) }); err != nil {
 			return err
 		}
@@ -272,7 +286,12 @@ func (r *reader) skip(ctx context.Context, oldest pipeline.Offset) error {
 			r.expired.Add(uint64(l.To - l.From))
 		}
 		cure := pipeline.BringRows + "; give the log more retention (log.retention), or the subscriber more capacity"
-		r.cfg.Observer.Warned("subscription "+r.cfg.Name, fmt.Sprintf("offsets %d to %d were removed by retention before they were delivered: skipped and listed", lost[0].From, oldest-1), cure)
+		what := "offsets %d to %d were removed by retention before they were delivered: skipped and listed"
+		if r.cfg.Laggard == LaggardSnapshot {
+			what = "offsets %d to %d were removed by retention, or stood behind what was, before they were delivered: skipped and listed; a snapshot brings the rows"
+			cure = "leat jobs shows it; give the log more retention (log.retention), or the subscriber more capacity"
+		}
+		r.cfg.Observer.Warned("subscription "+r.cfg.Name, fmt.Sprintf(what, lost[0].From, oldest-1), cure)
 	}
 	it := items.Get().(*item)
 	it.next = oldest
@@ -284,6 +303,12 @@ func (r *reader) skip(ctx context.Context, oldest pipeline.Offset) error {
 		it.release(r.budget, false)
 		return ctx.Err()
 	}
+}
+
+// next is the end of the log.
+func (r *reader) next() pipeline.Offset {
+	_, next := r.cfg.Log.Bounds()
+	return next
 }
 
 // persist tries until it succeeds or ctx ends: state that cannot be written stops reading, it does not

@@ -289,6 +289,10 @@ func (s *Subscription) setCursor(cur pipeline.Cursor) {
 
 func (s *Subscription) first(ctx context.Context) (pipeline.Cursor, error) {
 	at, err := s.locate(ctx, s.cfg.From)
+	if s.cfg.From.Snapshot {
+		oldest, next := s.cfg.Log.Bounds()
+		at, err = s.cfg.Snapshot(ctx, WhyNew, oldest, next)
+	}
 	if err != nil {
 		return pipeline.Cursor{}, err
 	}
@@ -299,6 +303,14 @@ func (s *Subscription) first(ctx context.Context) (pipeline.Cursor, error) {
 	s.setCursor(cur)
 	return cur, nil
 }
+
+// Reasons for which a subscription asks for a snapshot.
+const (
+	// WhyNew: it is new, and begins with one.
+	WhyNew = "new"
+	// WhyLaggard: retention removed what it had not read.
+	WhyLaggard = "laggard"
+)
 
 // locate turns a Start into an offset that the log has given out or gives out next.
 func (s *Subscription) locate(ctx context.Context, at Start) (pipeline.Offset, error) {

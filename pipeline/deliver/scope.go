@@ -102,6 +102,7 @@ func (c *Scope) HasTable(t *schemas.Table) bool {
 
 // Selector picks what a scope means of a subscription's events. Not for concurrent use.
 type Selector struct {
+	name        string // of the subscription
 	scope       *Scope
 	own, narrow *filter.Filter // nil: everything passes
 	runs, some  []pipeline.Run
@@ -142,9 +143,10 @@ func (s *Selector) follows(b *pipeline.Batch, i uint32, met bool) bool {
 	return ok
 }
 
-// NewSelector returns a selector of what of the subscription's own filter (nil: everything) is in the scope.
-func NewSelector(own *filter.Program, scope *Scope) *Selector {
-	s := &Selector{scope: scope}
+// NewSelector returns a selector of what of a subscription's events, by its own filter (nil: everything), is in the
+// scope.
+func NewSelector(subscription string, own *filter.Program, scope *Scope) *Selector {
+	s := &Selector{name: subscription, scope: scope}
 	if own != nil {
 		s.own = own.New()
 	}
@@ -158,6 +160,9 @@ func NewSelector(own *filter.Program, scope *Scope) *Selector {
 // on is left out: it became a dead letter when it was read live. What the scope's fails on, or proves to have
 // left it, is meant: rather too much is delivered again.
 func (s *Selector) Select(b *pipeline.Batch, from, to int, runs []pipeline.Run) []pipeline.Run {
+	if !b.Meant(s.name) {
+		return runs
+	}
 	if s.own == nil {
 		return s.clip(b, pipeline.Run{Batch: b, From: uint32(from), To: uint32(to)}, runs)
 	}

@@ -141,7 +141,7 @@ func (s *session) reader() *reader {
 		high: max(s.start.Low, s.start.High), pending: s.start.Pending}
 	switch w := s.cfg.window; {
 	case w != nil:
-		r.only = NewSelector(s.cfg.Filter, w.scope)
+		r.only = NewSelector(s.cfg.Name, s.cfg.Filter, w.scope)
 	case s.cfg.Filter != nil:
 		r.filter = s.cfg.Filter.New()
 	}

@@ -91,7 +91,7 @@ func (s *Server) viewOf(name string) (*views.View, error) {
 	o := encode.Options{PublicURL: publicURL, Form: s.forms.Of}
 	v := &views.View{}
 	if isSub {
-		source = sub.Source
+		source, v.For = sub.Source, name
 		o = parts.Encoding(sub, publicURL, s.forms.Of)
 		var err error
 		if v.Filter, err = parts.Filter(sub, s.forms.Of); err != nil {

@@ -61,6 +61,7 @@ type explainer struct {
 
 func newExplainer(ctx context.Context, s Subscription) (*explainer, error) {
 	x := &explainer{Subscription: s}
+	s.View.For = "" // rows for others are explained too
 	if s.View.Filter != nil {
 		x.filter = s.View.Filter.New()
 		s.View.Filter = nil // what it leaves out is explained too
@@ -170,8 +171,10 @@ func (x *explainer) event(ctx context.Context, b *pipeline.Batch, i int) (*leatv
 	o := b.Offset(i)
 	e := &leatv1.Explained{Id: pipeline.EventID(x.Source, o), Offset: uint64(o)}
 	as := b.Events[i].Op
-	selected, reason := true, ""
-	if x.filter != nil {
+	selected, reason := b.Meant(x.Name), "it is a row of a snapshot for subscription "
+	if !selected {
+		reason += b.Snapshot.For
+	} else if x.filter != nil {
 		runs, fails := x.filter.Select(b, i, i+1, nil, nil)
 		selected = len(runs) > 0
 		switch {

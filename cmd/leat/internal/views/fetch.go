@@ -253,7 +253,7 @@ func (all *Fetches) answer(ctx context.Context, sub *config.Subscription, r *lea
 	case f.from > end || f.to > end:
 		return found, api.Errorf(api.Invalid, "[%d, %d) lies beyond the end of the log (%d)", f.from, f.to, end)
 	}
-	if f.only, err = all.scope(log, w.program, r); err != nil {
+	if f.only, err = all.scope(log, r.Subscription, w.program, r); err != nil {
 		return found, err
 	}
 	f.next = f.from
@@ -273,7 +273,7 @@ func (all *Fetches) answer(ctx context.Context, sub *config.Subscription, r *lea
 	return found, nil
 }
 
-func (all *Fetches) scope(log pipeline.Log, program *filter.Program, r *leatv1.FetchRequest) (*deliver.Selector, error) {
+func (all *Fetches) scope(log pipeline.Log, name string, program *filter.Program, r *leatv1.FetchRequest) (*deliver.Selector, error) {
 	scope := pipeline.Scope{Tables: r.Tables}
 	if len(r.Ranges) > 0 {
 		h, err := partition.NewHistory(log.Ranges())
@@ -292,7 +292,7 @@ func (all *Fetches) scope(log pipeline.Log, program *filter.Program, r *leatv1.F
 	if err != nil {
 		return nil, api.Errorf(api.Invalid, "%w", err)
 	}
-	return deliver.NewSelector(program, c), nil
+	return deliver.NewSelector(name, program, c), nil
 }
 
 // rangeByID finds a range, open or closed. Range 0 is that of a space that was never split: the only one's.

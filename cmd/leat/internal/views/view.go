@@ -15,10 +15,12 @@ import (
 
 // View is a way through a log that moves no cursor.
 type View struct {
-	Log    pipeline.Log
-	From   pipeline.Offset
-	To     pipeline.Offset // 0 = follow
-	Filter *filter.Program // nil = everything
+	Log  pipeline.Log
+	From pipeline.Offset
+	To   pipeline.Offset // 0 = follow
+	// Filter, nil = everything; and of rows of snapshots those for the subscription For, empty = all.
+	Filter *filter.Program
+	For    string
 	Enc    *encode.Encoder
 	Match  func(b *pipeline.Batch, i int) bool // nil = everything
 	// Show takes what was selected of one batch; the slices are used again afterwards.
@@ -62,6 +64,9 @@ func (v *View) Run(ctx context.Context) error {
 }
 
 func (v *View) batch(b *pipeline.Batch, f *filter.Filter) error {
+	if v.For != "" && !b.Meant(v.For) {
+		return nil
+	}
 	from, to := 0, len(b.Events)
 	if b.Base < v.From {
 		from = min(int(v.From-b.Base), to)
