@@ -81,3 +81,70 @@ type Job struct {
 	Created, Ended time.Time
 	Owner          string
 }
+
+// JobSnapshot is the kind of a Snapshot where it stands among jobs: it reads the rows that are there.
+const JobSnapshot JobKind = "snapshot"
+
+// SnapshotCause says why a snapshot was made.
+type SnapshotCause string
+
+const (
+	// CauseInitial: the source was new; the rows are for all.
+	CauseInitial SnapshotCause = "initial"
+	// CauseNew: the subscription was new, and begins with one.
+	CauseNew SnapshotCause = "new"
+	// CauseLaggard: retention had removed what the subscription had not read.
+	CauseLaggard SnapshotCause = "laggard"
+	// CauseBackfill: a person asked for it.
+	CauseBackfill SnapshotCause = "backfill"
+)
+
+// Snapshot is a job that brings the rows that are there into the log.
+type Snapshot struct {
+	// ID is [a-z0-9]+ and never given out again, to no replay either.
+	ID, Source string
+	// Log that the rows go to.
+	Log string
+	// For is the one subscription that they are for; empty: all.
+	For   string
+	Cause SnapshotCause
+	// Tables are globs over schema.table; Where is a condition in the database's own language, empty = all rows.
+	Tables []string
+	Where  string
+	// After: the job's rows stand at or above this offset.
+	After  Offset
+	State  JobState
+	Reason string
+	// Progress, as of the last mark that was durable.
+	Progress       []TableProgress
+	Created, Ended time.Time
+	Owner          string
+}
+
+// Rows returns how many rows entered the log and how many there are about; total 0: that is not known of each table.
+func (s *Snapshot) Rows() (done, total uint64) {
+	known := true
+	for _, t := range s.Progress {
+		done += t.Rows + t.Overtaken
+		switch {
+		case t.Done || t.Fault != "":
+			total += t.Rows + t.Overtaken
+		case t.Estimate == 0:
+			known = false
+		default:
+			total += max(t.Estimate, t.Rows+t.Overtaken)
+		}
+	}
+	if !known {
+		total = 0
+	}
+	return done, total
+}
+
+// Bytes that entered the log.
+func (s *Snapshot) Bytes() (n uint64) {
+	for _, t := range s.Progress {
+		n += t.Bytes
+	}
+	return n
+}

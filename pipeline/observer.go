@@ -22,6 +22,8 @@ type Observer struct {
 	// SubscriptionLag: how near a subscription is to what retention removes has changed: live, catch-up, at risk,
 	// expired; policy is what then happens (hold, skip), why is for people.
 	SubscriptionLag func(subscription, stage, policy, why string)
+	// SnapshotState: a snapshot job began (running), or ended as done, cancelled or failed; why is for people.
+	SnapshotState func(source, job, state, why string)
 	// Delivered: a Delivery of n events came back after took; class is "ok" or why it failed; lag is the
 	// time since the newest event's commit.
 	Delivered func(subscription, class string, events, bytes int, took, lag time.Duration)
@@ -54,6 +56,9 @@ func (o Observer) Fill() Observer {
 	}
 	if o.SubscriptionLag == nil {
 		o.SubscriptionLag = func(string, string, string, string) {}
+	}
+	if o.SnapshotState == nil {
+		o.SnapshotState = func(string, string, string, string) {}
 	}
 	if o.Delivered == nil {
 		o.Delivered = func(string, string, int, int, time.Duration, time.Duration) {}

@@ -167,6 +167,8 @@ const (
 	// NoticeGap: changes of the table before this place did not enter the log (it joined late, the
 	// publication lacked it): a backfill brings them.
 	NoticeGap NoticeKind = 3
+	// NoticeFilled: a snapshot brought what a gap left out.
+	NoticeFilled NoticeKind = 4
 )
 
 // Notice is something that the log must remember about a table, in order with its rows.

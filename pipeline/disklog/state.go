@@ -129,15 +129,16 @@ func (st *state) whole() error {
 	return nil
 }
 
-// notice keeps what is in force: a quarantine until it is released, the newest gap of each table.
+// notice keeps what is in force: a quarantine until it is released, the newest gap of each table until it is filled.
 func (st *state) notice(n pipeline.Notice) {
 	st.notices = slices.DeleteFunc(slices.Clone(st.notices), func(o pipeline.Notice) bool {
 		if o.Table != n.Table {
 			return false
 		}
-		return o.Kind == n.Kind || n.Kind == pipeline.NoticeReleased && o.Kind == pipeline.NoticeQuarantined
+		return o.Kind == n.Kind || n.Kind == pipeline.NoticeReleased && o.Kind == pipeline.NoticeQuarantined ||
+			n.Kind == pipeline.NoticeFilled && o.Kind == pipeline.NoticeGap
 	})
-	if n.Kind != pipeline.NoticeReleased {
+	if n.Kind != pipeline.NoticeReleased && n.Kind != pipeline.NoticeFilled {
 		st.notices = append(st.notices, n)
 	}
 }

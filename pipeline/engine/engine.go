@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/pipeline/backfill"
 	"github.com/leat-cdc/leat/pipeline/deliver"
 	"github.com/leat-cdc/leat/pipeline/flow"
 	"github.com/leat-cdc/leat/pipeline/ingest"
@@ -37,6 +38,8 @@ type Config struct {
 	// Again is how long a source that stopped (a person has to act) or a log that failed waits until it
 	// is tried again by itself; default 30 s. Retry does it at once.
 	Again time.Duration
+
+	ids *ids
 }
 
 // Source is what the engine needs to run one source.
@@ -49,6 +52,11 @@ type Source struct {
 	// Hold, when set, returns the lowest offset that somebody who does not run here still wants (a paused
 	// subscription that the configuration no longer names), and whether there is one.
 	Hold func() (pipeline.Offset, bool)
+	// Initial: a log that is new begins with a snapshot of all tables. Snapshots need a Source whose streams are
+	// pipeline.Snapshotters, and a Config.Store that is a backfill.Store.
+	Initial bool
+	// SnapshotRoom, when set, bounds what is not delivered of a snapshot, in bytes; default 1 GiB.
+	SnapshotRoom func() int64
 	// Ranges splits and merges the source's key ranges by load; Hot 0: only when a person asks.
 	Ranges partition.Policy
 	// Limits of the database's load; asked of a Source that is a pipeline.Prober.
@@ -65,6 +73,8 @@ type Source struct {
 // Sink and Observer, which the engine sets.
 type Subscription struct {
 	Deliver deliver.Config
+	// Tables that its snapshots bring, globs; none: all.
+	Tables []string
 	// OpenSink makes the sink; called for each start, closed by the engine.
 	OpenSink func(ctx context.Context) (pipeline.Sink, error)
 }
@@ -89,6 +99,7 @@ func New(cfg Config) *Engine {
 	if cfg.Again == 0 {
 		cfg.Again = 30 * time.Second
 	}
+	cfg.ids = newIDs(cfg.Store)
 	return &Engine{cfg: cfg, units: map[string]*unit{}, opening: map[string]bool{}}
 }
 
@@ -287,6 +298,8 @@ type SourceStatus struct {
 	LoadError string
 	Verdict   flow.Verdict
 	Disk      flow.DiskStage
+	// Snapshots are the jobs that have not ended, the oldest first.
+	Snapshots []backfill.Status
 }
 
 // Status is the engine at a moment.

@@ -146,6 +146,9 @@ func (e *Engine) replaysOf(subscription string) *replays {
 }
 
 func (e *Engine) changeJob(ctx context.Context, id string, to pipeline.JobState, reason string) error {
+	if found, err := e.changeSnapshot(ctx, id, to, reason); found || err != nil {
+		return err
+	}
 	store, ok := e.cfg.Store.(JobStore)
 	if !ok {
 		return refuse("no job %q", id)

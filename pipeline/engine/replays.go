@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -21,6 +20,7 @@ type replays struct {
 	obs     pipeline.Observer
 	allowed func() (ratio float64, why string)
 	wake    chan struct{}
+	ids     *ids
 
 	// turn has its one place taken while a job is chosen, and while one that does not run is changed: the store is
 	// asked meanwhile, so that who waits for it waits no longer than its context.
@@ -72,7 +72,7 @@ func (m *meter) measure(now time.Time, done uint64) float64 {
 }
 
 func newReplays(cfg Config, name string, allowed func() (float64, string)) *replays {
-	r := &replays{name: name, again: cfg.Again, obs: cfg.Observer, allowed: allowed, wake: make(chan struct{}, 1), turn: make(chan struct{}, 1)}
+	r := &replays{name: name, again: cfg.Again, ids: cfg.ids, obs: cfg.Observer, allowed: allowed, wake: make(chan struct{}, 1), turn: make(chan struct{}, 1)}
 	r.store, _ = cfg.Store.(JobStore)
 	return r
 }
@@ -442,26 +442,15 @@ func (r *replays) add(ctx context.Context, j pipeline.Job) (pipeline.Job, error)
 		return j, err
 	}
 	defer r.give()
-	all, err := r.store.Jobs(ctx, "")
-	if err != nil {
+	var err error
+	j.Created = time.Now()
+	if j.ID, err = r.ids.next(ctx, j.Created); err != nil {
 		return j, err
 	}
-	j.Created = time.Now()
-	j.ID = jobID(j.Created, all)
 	defer r.poke() // when that failed too: it may have been done
 	if err := r.store.PutJob(ctx, j); err != nil {
 		return j, err
 	}
 	_, err = r.read(ctx)
 	return j, err
-}
-
-// jobID returns an id that no job has: the time in base 36, so that none comes again.
-func jobID(now time.Time, all []pipeline.Job) string {
-	for n := now.UnixMilli(); ; n++ {
-		id := strconv.FormatInt(n, 36)
-		if !slices.ContainsFunc(all, func(j pipeline.Job) bool { return j.ID == id }) {
-			return id
-		}
-	}
 }

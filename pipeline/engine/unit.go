@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/pipeline/backfill"
 	"github.com/leat-cdc/leat/pipeline/deliver"
 	"github.com/leat-cdc/leat/pipeline/flow"
 	"github.com/leat-cdc/leat/pipeline/ingest"
@@ -21,6 +22,7 @@ type unit struct {
 	spec     Source
 	again    chan struct{}
 	governor *governor
+	jobs     *backfill.Jobs // nil: the store keeps none
 	cancel   context.CancelFunc
 	done     chan struct{}
 
@@ -36,6 +38,7 @@ func startUnit(cfg Config, s Source, log pipeline.Log) *unit {
 	ctx, cancel := context.WithCancel(context.Background())
 	u := &unit{cfg: cfg, spec: s, again: make(chan struct{}, 1), cancel: cancel, done: make(chan struct{}), runners: map[string]*runner{}}
 	u.governor = newGovernor(s, cfg.Observer)
+	u.jobs = newJobs(u)
 	u.state = SourceStatus{Name: s.Name, State: "connecting", Since: time.Now()}
 	u.opened(log)
 	go func() {
@@ -95,6 +98,10 @@ func (u *unit) live(ctx context.Context) {
 	floor.Go(func() { u.governor.run(ctx) })
 	defer floor.Wait()
 	defer cancel()
+	if !u.openJobs(ctx, log) {
+		return
+	}
+	floor.Go(func() { u.runJobs(ctx) })
 	u.mu.Lock()
 	for _, r := range u.runners {
 		r.start(log)
@@ -104,6 +111,9 @@ func (u *unit) live(ctx context.Context) {
 	obs.SourceState = u.sourceState
 	c := ingest.Config{Name: u.spec.Name, Source: u.spec.Source, Log: into, Route: u.spec.Routes, Form: u.cfg.Form, Observer: obs}
 	c.Gate = throttleGate(u.governor.reading)
+	if u.jobs != nil {
+		c.Opened = func(s pipeline.Stream) func() { return u.jobs.Opened(ctx, s) }
+	}
 	for {
 		err := ingest.Run(ctx, c)
 		var se *pipeline.SourceError
@@ -221,6 +231,7 @@ func (u *unit) add(s Subscription) error {
 	if u.runners[s.Deliver.Name] != nil {
 		return fmt.Errorf("subscription %q runs already", s.Deliver.Name)
 	}
+	s.Deliver.Snapshot = u.snapshotFor(s)
 	r := &runner{cfg: u.cfg, spec: s, replays: newReplays(u.cfg, s.Deliver.Name, u.governor.replaying)}
 	u.runners[s.Deliver.Name] = r
 	if u.log != nil {
@@ -255,6 +266,9 @@ func (u *unit) status() (SourceStatus, []SubscriptionStatus) {
 		s.Oldest, s.Next = log.Bounds()
 	}
 	u.governor.status(&s)
+	if u.jobs != nil {
+		s.Snapshots = u.jobs.Status(time.Now())
+	}
 	var subs []SubscriptionStatus
 	for _, r := range runners {
 		subs = append(subs, SubscriptionStatus{Name: r.spec.Deliver.Name, Source: s.Name, Status: r.status(), Lag: r.verdict(), Policy: r.spec.Deliver.Laggard})

@@ -71,6 +71,9 @@ func Compile(o Options) (*Program, error) {
 	return p, nil
 }
 
+// Takes reports whether rows of a table can pass.
+func (p *Program) Takes(schema, table string) bool { return p.tables.Match(schema, table) }
+
 // Filter is one goroutine's use of a Program.
 type Filter struct {
 	p     *Program

@@ -40,6 +40,9 @@ type Config struct {
 	MaxEvent int
 	// Gate, when set, is asked before each batch is read and blocks while reading is throttled.
 	Gate func(ctx context.Context) error
+	// Opened, when set, is told of each stream that was opened, before it is read: all that was read before is
+	// durable. What it returns is called before the stream is closed.
+	Opened func(pipeline.Stream) (closing func())
 }
 
 // Run reads until ctx ends (it returns nil) or something happened that trying again does not cure: a
@@ -116,6 +119,10 @@ func (r *reader) once(ctx context.Context) error {
 	}
 	r.cfg.Observer.SourceState(r.cfg.Name, "streaming", nil)
 	clear(r.rows.catalog.bySrc) // a new stream has table versions of its own
+	closing := func() {}
+	if r.cfg.Opened != nil {
+		closing = r.cfg.Opened(stream)
+	}
 	ctx, stop := context.WithCancel(ctx)
 	var joined sync.WaitGroup
 	var confirmErr error
@@ -126,6 +133,7 @@ func (r *reader) once(ctx context.Context) error {
 	err = r.pump(ctx, stream)
 	stop()
 	joined.Wait()
+	closing()
 	if cerr := stream.Close(); err == nil {
 		err = cerr
 	}

@@ -312,6 +312,14 @@ func logPositions(t *testing.T, l pipeline.Log) {
 	if n := l.Notices(); len(n) != 1 || n[0].Table != "public.b" {
 		t.Fatalf("in force: %+v", n)
 	}
+	for i, k := range []pipeline.NoticeKind{pipeline.NoticeGap, pipeline.NoticeFilled} {
+		b = Build(position(8), suiteEpoch)
+		b.Notices = append(b.Notices, pipeline.Notice{Kind: k, Table: "public.b"}) // quarantined it stays
+		put(t, l, b)
+		if n := l.Notices(); len(n) != 2-i {
+			t.Fatalf("in force: %+v", n)
+		}
+	}
 	if tables := l.Tables(); len(tables) != 1 || tables[0].Subject() != "public.files" {
 		t.Fatalf("tables: %v", tables)
 	}

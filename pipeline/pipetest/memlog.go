@@ -240,9 +240,10 @@ func (l *MemoryLog) Snapshots() []pipeline.SnapshotMark {
 func InForce(all []pipeline.Notice) []pipeline.Notice {
 	var held []pipeline.Notice
 	for i, n := range all {
-		over := n.Kind == pipeline.NoticeReleased
+		over := n.Kind == pipeline.NoticeReleased || n.Kind == pipeline.NoticeFilled
 		for _, later := range all[i+1:] {
-			if later.Table == n.Table && (later.Kind == pipeline.NoticeReleased || later.Kind == n.Kind) {
+			filled := later.Kind == pipeline.NoticeFilled && n.Kind == pipeline.NoticeGap
+			if later.Table == n.Table && (later.Kind == pipeline.NoticeReleased || later.Kind == n.Kind || filled) {
 				over = true
 			}
 		}

@@ -59,7 +59,7 @@ func (s *Store) DropSubscription(ctx context.Context, name string) error {
 	}
 	defer func() { _ = tx.Rollback() }() // after Commit it does nothing
 	for _, q := range []string{"DELETE FROM cursors WHERE subscription = ?", "DELETE FROM dead_letters WHERE subscription = ?",
-		"DELETE FROM skips WHERE subscription = ?", "DELETE FROM parks WHERE subscription = ?", "DELETE FROM jobs WHERE subscription = ?", "DELETE FROM throttles WHERE name = ?", "DELETE FROM subscriptions WHERE name = ?"} {
+		"DELETE FROM skips WHERE subscription = ?", "DELETE FROM parks WHERE subscription = ?", "DELETE FROM jobs WHERE subscription = ?", "DELETE FROM snapshots WHERE for_one = ?", "DELETE FROM throttles WHERE name = ?", "DELETE FROM subscriptions WHERE name = ?"} {
 		if _, err := tx.ExecContext(ctx, q, name); err != nil {
 			return fmt.Errorf("drop subscription %q: %w", name, err)
 		}
@@ -117,5 +117,6 @@ func (s *Store) Sources(ctx context.Context) ([]Source, error) {
 // DropSource forgets a source; its subscriptions are not touched.
 func (s *Store) DropSource(ctx context.Context, name string) error {
 	return errors.Join(s.exec(ctx, "drop the source", "DELETE FROM held_tables WHERE log IN (SELECT log FROM sources WHERE name = ?)", name),
+		s.exec(ctx, "drop the source", "DELETE FROM snapshots WHERE source = ?", name),
 		s.exec(ctx, "drop the source", "DELETE FROM sources WHERE name = ?", name), s.DropThrottle(ctx, name))
 }

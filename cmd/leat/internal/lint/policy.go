@@ -24,6 +24,7 @@ var Policy = []Rule{
 	{"pipeline/sched", []string{"pipeline/.", "schemas"}, "pure: who goes next, whatever goes"},
 	{"pipeline/filter", []string{"pipeline/.", "schemas"}, "compiles to a func over a row, whoever calls it"},
 	{"pipeline/state", []string{"pipeline/.", "schemas"}, "a store knows no machinery"},
+	{"pipeline/backfill", []string{"pipeline/.", "schemas"}, "knows streams and logs by their seams, not who opens them"},
 	{"pipeline/ingest", []string{"pipeline/.", "schemas", "pipeline/partition"}, "ingest and deliver meet only in the log"},
 	{"pipeline/deliver", []string{"pipeline/.", "schemas", "pipeline/flow", "pipeline/sched", "pipeline/partition", "pipeline/filter", "pipeline/record", "pipeline/state"}, "ingest and deliver meet only in the log, whose format copies of held events have"},
 	{"pipeline/engine", []string{"pipeline", "schemas"}, "owns the goroutines, so it may know every part of the pipeline"},

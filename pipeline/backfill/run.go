@@ -1,0 +1,236 @@
+package backfill
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/leat-cdc/leat/pipeline"
+)
+
+const (
+	// lookEvery is how often marks and pace are looked at while there are jobs.
+	lookEvery = 250 * time.Millisecond
+	// storeEvery looks are between two of the store: who drops a subscription drops its jobs there.
+	storeEvery = 8
+)
+
+// Opened takes a stream of the source that was opened; what it returns is called when that is about to be closed.
+func (s *Jobs) Opened(ctx context.Context, stream pipeline.Stream) (closing func()) {
+	s.sweep(ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stream, _ = stream.(pipeline.Snapshotter)
+	s.unable = s.stream == nil
+	for _, j := range s.active {
+		j.started = false
+		s.start(j)
+	}
+	s.pace()
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.stream = nil
+	}
+}
+
+// start hands a job to the stream that is open: a paused one waits. s.mu is held.
+func (s *Jobs) start(j *job) {
+	if s.stream == nil || j.started || j.State == pipeline.JobPaused {
+		return
+	}
+	j.started, j.ratio, j.why = true, -1, ""
+	order := pipeline.SnapshotJob{ID: j.ID, Tables: j.Tables, For: j.For, Where: j.Where}
+	for _, m := range s.log.Snapshots() {
+		if m.Job == j.ID {
+			order.Mark = &m
+		}
+	}
+	if order.Mark != nil && order.Mark.State.Ended() {
+		return // the next look notes that
+	}
+	s.stream.Start(order)
+	r, why := s.ratio(j)
+	s.stream.Pace(j.ID, r, why)
+}
+
+// Run looks after the jobs until ctx ends.
+func (s *Jobs) Run(ctx context.Context) {
+	t := time.NewTimer(0)
+	defer t.Stop()
+	for n := 0; ; n++ {
+		select {
+		case <-t.C:
+		case <-s.wake:
+		case <-ctx.Done():
+			return
+		}
+		if len(s.list()) == 0 {
+			t.Stop()
+			continue
+		}
+		if err := s.step(ctx, n%storeEvery == 0); err != nil && ctx.Err() == nil {
+			s.cfg.Observer.Warned("source "+s.cfg.Source, err.Error()+"; tried again", "see that the data folder has space and can be written")
+			n = 0
+		}
+		t.Reset(lookEvery)
+	}
+}
+
+// step notes what the log made durable, and sets the pace.
+func (s *Jobs) step(ctx context.Context, store bool) error {
+	if err := s.take(ctx); err != nil {
+		return err
+	}
+	defer s.give()
+	if store {
+		if err := s.dropped(ctx); err != nil {
+			return err
+		}
+	}
+	for _, m := range s.marked() {
+		if err := s.end(ctx, m.Job, m.State, m.Reason); err != nil {
+			return err
+		}
+		if m.State == pipeline.JobDone {
+			if err := s.fill(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, j := range s.active {
+		s.start(j)
+	}
+	s.pace()
+	return nil
+}
+
+// marked takes the jobs' progress from the log, and returns the marks of those that ended.
+func (s *Jobs) marked() (ended []pipeline.SnapshotMark) {
+	s.mu.Lock()
+	marks := s.log.Snapshots()
+	var faults []pipeline.TableProgress
+	for _, m := range marks {
+		j := s.find(m.Job)
+		if j == nil {
+			continue
+		}
+		j.Progress = m.Tables
+		for _, t := range m.Tables {
+			if t.Fault != "" && !j.warned[t.Table] {
+				j.warned[t.Table] = true
+				faults = append(faults, t)
+			}
+		}
+		if m.State.Ended() {
+			ended = append(ended, m)
+		}
+	}
+	s.mu.Unlock()
+	for _, t := range faults {
+		s.cfg.Observer.Warned("source "+s.cfg.Source+", table "+t.Table, "its snapshot ended: "+t.Fault, t.Cure)
+	}
+	return ended
+}
+
+// dropped forgets the jobs that the store has not any more.
+func (s *Jobs) dropped(ctx context.Context) error {
+	all, err := s.cfg.Store.Snapshots(ctx, s.cfg.Source)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.active = slices.DeleteFunc(s.active, func(j *job) bool {
+		gone := !slices.ContainsFunc(all, func(o pipeline.Snapshot) bool { return o.ID == j.ID })
+		if gone && s.stream != nil {
+			s.stream.Stop(j.ID)
+		}
+		return gone
+	})
+	return nil
+}
+
+// pace tells the stream each job's pace where it changed. s.mu is held.
+func (s *Jobs) pace() {
+	for _, j := range s.active {
+		r, why := s.ratio(j)
+		if s.stream != nil && j.started && (r != j.ratio || why != j.why) {
+			s.stream.Pace(j.ID, r, why)
+		}
+		j.ratio, j.why = r, why
+	}
+}
+
+// ratio decides on a job's pace. One job reads at a time, the oldest that can. s.mu is held.
+func (s *Jobs) ratio(j *job) (float64, string) {
+	if j.State == pipeline.JobPaused {
+		return 0, j.Reason
+	}
+	bytes, who, ok := s.cfg.Undelivered(j.For)
+	if !ok && j.For != "" {
+		return 0, "subscription " + j.For + " does not run here"
+	}
+	// What a job brought is no more than it brought, however far the subscription is behind.
+	if n, bound := min(bytes, int64(j.Bytes())), s.cfg.Bound(); n > bound {
+		return 0, fmt.Sprintf("subscription %s has %d MiB of the log to be delivered, and of a snapshot there are %d MiB at most: it goes on as they are delivered", who, bytes>>20, max(1, bound>>20))
+	}
+	for _, o := range s.active {
+		if o == j {
+			break
+		}
+		if o.ratio > 0 && o.started {
+			return 0, "job " + o.ID + " runs first"
+		}
+	}
+	return s.cfg.Allowed()
+}
+
+// fill takes back the gaps that snapshots have brought to all who take the table.
+func (s *Jobs) fill(ctx context.Context) error {
+	s.mu.Lock()
+	log := s.log
+	s.mu.Unlock()
+	notices := log.Notices()
+	if !slices.ContainsFunc(notices, func(n pipeline.Notice) bool { return n.Kind == pipeline.NoticeGap }) {
+		return nil
+	}
+	all, err := s.cfg.Store.Snapshots(ctx, s.cfg.Source)
+	if err != nil {
+		return err
+	}
+	b := pipeline.NewBatch()
+	for _, n := range notices {
+		if n.Kind != pipeline.NoticeGap {
+			continue
+		}
+		takers := s.cfg.Takers(n.Table)
+		filled := len(takers) > 0
+		for _, name := range takers {
+			filled = filled && slices.ContainsFunc(all, func(j pipeline.Snapshot) bool { return brought(&j, n, name) })
+		}
+		if filled {
+			b.Notices = append(b.Notices, pipeline.Notice{Kind: pipeline.NoticeFilled, Table: n.Table, Code: n.Code, Time: time.Now().UTC(),
+				Reason: "a snapshot brought the rows to all who take them"})
+		}
+	}
+	if len(b.Notices) == 0 {
+		b.Release()
+		return nil
+	}
+	for _, n := range b.Notices {
+		s.cfg.Observer.Noticed(s.cfg.Source, n)
+	}
+	return s.cfg.Append(ctx, b)
+}
+
+// brought reports whether a job brought a gap's table, whole, to a subscription.
+func brought(j *pipeline.Snapshot, n pipeline.Notice, name string) bool {
+	if j.State != pipeline.JobDone || j.Where != "" || j.For != "" && j.For != name || j.Created.Before(n.Time) {
+		return false
+	}
+	return slices.ContainsFunc(j.Progress, func(t pipeline.TableProgress) bool { return t.Table == n.Table && t.Done && t.Fault == "" })
+}
