@@ -100,7 +100,7 @@ func (u *unit) undelivered(name string) (bytes int64, who string, ok bool) {
 		if name != "" && n != name || sub == nil {
 			continue
 		}
-		if st := sub.State(); name == "" && st != deliver.StateRunning && st != deliver.StateRetrying {
+		if st := sub.Status().State; name == "" && st != deliver.StateRunning && st != deliver.StateRetrying {
 			continue
 		}
 		at, known := sub.Place()
