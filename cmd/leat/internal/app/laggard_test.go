@@ -53,18 +53,24 @@ func TestALaggardIsAnnouncedThenExpired(t *testing.T) {
 	if st := in.subscription(t, "well"); st.Laggard.GetStage() != "live" {
 		t.Errorf("the other one: %v", st.Laggard)
 	}
+	skipped := func() []*leatv1.Skipped {
+		r, err := in.admin.Parked(t.Context(), connect.NewRequest(&leatv1.ParkedRequest{Subscription: "slow"}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.Msg.Skipped
+	}
 	oldest := in.source(t, "files").Oldest
+	if lost := skipped(); len(lost) != 1 || lost[0].To != oldest || !strings.Contains(lost[0].Reason, "has not come to it yet") {
+		t.Errorf("while it stands still is listed %v, the log begins at %d", lost, oldest)
+	}
 	if _, err := in.admin.Resume(t.Context(), connect.NewRequest(&leatv1.ResumeRequest{Subscription: "slow"})); err != nil {
 		t.Fatal(err)
 	}
 	var listed []*leatv1.Skipped
 	until(t, "what was left out to be listed", func() bool {
-		r, err := in.admin.Parked(t.Context(), connect.NewRequest(&leatv1.ParkedRequest{Subscription: "slow"}))
-		if err != nil {
-			t.Fatal(err)
-		}
-		listed = r.Msg.Skipped
-		return len(listed) > 0
+		listed = skipped()
+		return len(listed) > 0 && listed[0].Time != nil
 	})
 	n := listed[0].To - listed[0].From
 	if n == 0 || listed[0].To != oldest || !strings.Contains(listed[0].Reason, "retention") || stage().ExpiredEvents != n {

@@ -42,12 +42,36 @@ func (s Subscription) Parked(ctx context.Context, r *leatv1.ParkedRequest) (*lea
 	if err != nil {
 		return nil, err
 	}
+	listed := pipeline.Offset(0)
 	for _, k := range skips {
 		for _, o := range k.Ranges {
+			listed = max(listed, o.To)
 			resp.Skipped = append(resp.Skipped, &leatv1.Skipped{From: uint64(o.From), To: uint64(o.To), Reason: k.Reason, Time: timestamppb.New(k.Time)})
 		}
 	}
-	return resp, nil
+	lost, err := s.expired(ctx, listed)
+	resp.Skipped = append(resp.Skipped, lost...)
+	return resp, err
+}
+
+// expired is what retention has removed before it was delivered and the subscription, which stands still, has not
+// listed itself yet; it will when it reads on.
+func (s Subscription) expired(ctx context.Context, listed pipeline.Offset) (lost []*leatv1.Skipped, err error) {
+	v, err := s.View()
+	if err != nil {
+		return nil, nil // the log is not open: what it keeps is not known
+	}
+	cur, ok, err := s.Store.Load(ctx, s.Name)
+	if err != nil || !ok || cur.Log != v.Log.ID() {
+		return nil, err
+	}
+	oldest, _ := v.Log.Bounds()
+	for _, o := range append(cur.Pending, pipeline.OffsetRange{From: max(cur.Low, cur.High), To: oldest}) {
+		if o.From, o.To = max(o.From, listed), min(o.To, oldest); o.From < o.To {
+			lost = append(lost, &leatv1.Skipped{From: uint64(o.From), To: uint64(o.To), Reason: "retention has removed it before it was delivered; the subscription has not come to it yet"})
+		}
+	}
+	return lost, nil
 }
 
 // usualParked is how many dead letters and parked keys are listed unless a request asks for up to ten times as many.
