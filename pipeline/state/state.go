@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/pressly/goose/v3"
@@ -52,6 +53,16 @@ func cure(err error) error {
 		return fmt.Errorf("%w; the data folder and its files must belong to the user that runs Leat", err)
 	}
 	return err
+}
+
+// NoSpace reports whether an error says that the disk is full, of the state or of any file.
+func NoSpace(err error) bool {
+	var e *sqlite.Error
+	if errors.As(err, &e) {
+		code := e.Code() & 0xff
+		return code == sqlite3.SQLITE_FULL || code == sqlite3.SQLITE_IOERR // the shared memory's file too
+	}
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
 // Open opens the state in the file at path, makes it when it is not there and brings an older one up to

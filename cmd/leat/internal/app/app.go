@@ -19,6 +19,7 @@ import (
 	"github.com/leat-cdc/leat/cmd/leat/internal/api"
 	"github.com/leat-cdc/leat/cmd/leat/internal/config"
 	"github.com/leat-cdc/leat/cmd/leat/internal/telemetry"
+	"github.com/leat-cdc/leat/pipeline/state"
 )
 
 // Options of Run.
@@ -44,9 +45,12 @@ type Options struct {
 	Started func(s *Server, addr net.Addr)
 }
 
+// spaceEvery is how often a start is tried again on a full disk.
+const spaceEvery = 5 * time.Second
+
 // Run is `leat run`: it serves until ctx ends, then stops: it takes nothing more, finishes or abandons what
-// is in flight, persists cursors.
-func Run(ctx context.Context, o Options) (err error) {
+// is in flight, persists cursors. On a disk that has no room to begin it waits until there is some.
+func Run(ctx context.Context, o Options) error {
 	if err := o.Config.CheckRun(); err != nil {
 		return err
 	}
@@ -58,19 +62,38 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	// What is not a budgeted buffer (code, stacks, one batch a reader) takes a share of its own.
 	debug.SetMemoryLimit(int64(o.Config.Memory) + 96<<20)
+	for said := ""; ; {
+		tel, err := telemetry.New(o.Stderr, telemetry.Options{Format: o.LogFormat, Level: o.LogLevel, Version: o.Version})
+		if err != nil {
+			return err
+		}
+		begun, err := run(ctx, o, tel)
+		if begun || ctx.Err() != nil || !state.NoSpace(err) {
+			return err
+		}
+		if err.Error() != said {
+			said = err.Error()
+			log := tel.Logger()
+			log.Error().Err(err).Str("cure", "free space in "+o.Config.Data).Msgf("cannot begin, as the disk is full: tried again every %s", spaceEvery)
+		}
+		select {
+		case <-time.After(spaceEvery):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+// run is one start, and all that follows it when it has begun.
+func run(ctx context.Context, o Options, tel *telemetry.Telemetry) (begun bool, err error) {
 	listener, err := net.Listen("tcp", o.Config.Listen)
 	if err != nil {
-		return fmt.Errorf("listen on %s: %w; is another `leat run` there? `listen:` in the config names another address", o.Config.Listen, err)
-	}
-	tel, err := telemetry.New(o.Stderr, telemetry.Options{Format: o.LogFormat, Level: o.LogLevel, Version: o.Version})
-	if err != nil {
-		listener.Close()
-		return err
+		return false, fmt.Errorf("listen on %s: %w; is another `leat run` there? `listen:` in the config names another address", o.Config.Listen, err)
 	}
 	s, err := newServer(ctx, o, tel, listener.Addr())
 	if err != nil {
 		listener.Close()
-		return err
+		return false, err
 	}
 	defer func() {
 		if serr := s.stop(); err == nil {
@@ -80,17 +103,17 @@ func Run(ctx context.Context, o Options) (err error) {
 	options, err := s.apiOptions(o.Config)
 	if err != nil {
 		listener.Close()
-		return err
+		return false, err
 	}
 	http, err := api.New(options)
 	if err != nil {
 		listener.Close()
-		return err
+		return false, err
 	}
 	s.http = http
 	if err := s.begin(ctx); err != nil {
 		listener.Close()
-		return err
+		return false, err
 	}
 	log := tel.Logger()
 	log.Info().Str("version", o.Version).Str("address", listener.Addr().String()).Str("data", o.Config.Data).Msg("listening")
@@ -113,9 +136,9 @@ func Run(ctx context.Context, o Options) (err error) {
 			stopServing()
 			err := <-served
 			s.hub.Wait()
-			return err
+			return true, err
 		case err := <-served:
-			return fmt.Errorf("the API ended: %w", err)
+			return true, fmt.Errorf("the API ended: %w", err)
 		case <-hup:
 			s.reload(ctx, o.Reload)
 		}

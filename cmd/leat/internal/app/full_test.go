@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -38,6 +39,29 @@ func (f smallFile) WriteVec(pieces [][]byte, off int64) error {
 		return syscall.ENOSPC
 	}
 	return f.File.WriteVec(pieces, off)
+}
+
+// onceFull has no space until somebody has asked for some.
+type onceFull struct {
+	diskfs.OS
+	asked atomic.Bool
+}
+
+func (d *onceFull) OpenFile(name string, flag int) (diskfs.File, error) {
+	if flag&os.O_CREATE != 0 && !d.asked.Swap(true) {
+		return nil, &os.PathError{Op: "open", Path: name, Err: syscall.ENOSPC}
+	}
+	return d.OS.OpenFile(name, flag)
+}
+
+// A start on a full disk says so and waits for space.
+func TestAStartWaitsForSpace(t *testing.T) {
+	t.Parallel()
+	in := install(t, t.TempDir(), top+"sources: {leat: {status: {}}}\n", func(o *Options) { o.FS = &onceFull{} })
+	in.streaming(t, "leat")
+	if lines := in.log.String(); strings.Count(lines, "cannot begin, as the disk is full") != 1 || !strings.Contains(lines, "free space in") {
+		t.Error(lines)
+	}
 }
 
 // While the log's disk is full the source is not confirmed, status says so, and nothing is lost: neither
