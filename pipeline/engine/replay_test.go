@@ -428,3 +428,33 @@ func TestKeyCount(t *testing.T) {
 		}
 	}
 }
+
+// TestJobsBegunAtOnceHaveIDsOfTheirOwn: two subscriptions' jobs are not one, though neither is stored when the other
+// gets its id.
+func TestJobsBegunAtOnceHaveIDsOfTheirOwn(t *testing.T) {
+	r := newRig(t, time.Millisecond)
+	one, other := newCopies(), newCopies()
+	r.source(pipetest.NewScriptedSource(script(20)...))
+	r.subscribe("sub", one)
+	r.subscribe("other", other)
+	r.wait(one.RecordingSink, 20)
+	r.wait(other.RecordingSink, 20)
+	first, next := r.bounds()
+	r.settled("sub", next)
+	r.settled("other", next)
+	var all sync.WaitGroup
+	for range 10 {
+		for _, name := range []string{"sub", "other"} {
+			all.Go(func() {
+				q := ReplayRequest{Subscription: name, Kind: pipeline.JobAside, From: Point{Offset: first}, To: Point{Offset: first + 1}}
+				if _, _, err := r.engine.StartReplay(t.Context(), q); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+	all.Wait()
+	if jobs, err := r.engine.Jobs(t.Context(), ""); err != nil || len(jobs) != 20 {
+		t.Errorf("20 jobs were begun, %d are there: %v", len(jobs), err)
+	}
+}
