@@ -1,0 +1,241 @@
+package verify
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/sources/snapshot"
+)
+
+// keysAtOnce are read from the source in one go.
+const keysAtOnce = 500
+
+// settle looks at the doubts again until each is decided, or moves.
+func (c *comparison) settle(ctx context.Context, s snapshot.Session) error {
+	if err := c.name(ctx); err != nil {
+		return err
+	}
+	for range rounds {
+		if len(c.doubts) == 0 {
+			return nil
+		}
+		// What the log holds by now is before the reads; what it gains up to the fence may be beside them.
+		_, now := c.o.Log.Bounds()
+		from := c.end
+		c.end = max(c.end, now)
+		if err := c.fold(ctx, from, c.end, c.learn); err != nil {
+			return err
+		}
+		source, err := c.look(ctx, s, c.table, "again")
+		if err != nil {
+			return err
+		}
+		if c.o.Target != nil {
+			if err := c.lookAtTarget(ctx); err != nil {
+				return err
+			}
+		}
+		touched := map[uint64]bool{}
+		err = c.forward(ctx, func(b *pipeline.Batch, i int, op pipeline.Op) error {
+			if op == pipeline.OpTruncate {
+				for key := range c.doubts {
+					touched[key] = true
+				}
+			}
+			if l, ok, err := c.event(b, i, op); err != nil {
+				return err
+			} else if ok {
+				touched[l.key] = true
+			}
+			return c.learn(b, i, op)
+		})
+		if err != nil {
+			return err
+		}
+		for _, key := range slices.Sorted(maps.Keys(c.doubts)) {
+			if touched[key] {
+				continue
+			}
+			l, in := source[key]
+			if err := c.decide(ctx, c.doubts[key], l, in); err != nil {
+				return err
+			}
+			delete(c.doubts, key)
+		}
+	}
+	c.report.Moving += uint64(len(c.doubts))
+	return nil
+}
+
+// learn brings a doubt up to an event of its key.
+func (c *comparison) learn(b *pipeline.Batch, i int, op pipeline.Op) error {
+	if c.o.Target != nil {
+		return nil
+	}
+	if op == pipeline.OpTruncate {
+		for _, d := range c.doubts {
+			d.known = false
+		}
+		return nil
+	}
+	l, ok, err := c.event(b, i, op)
+	if err != nil || !ok {
+		return err
+	}
+	d := c.doubts[l.key]
+	if d == nil {
+		return nil
+	}
+	if d.other.sums == nil || !d.known {
+		d.other = line{key: l.key, gone: true, sums: make([]uint64, len(l.sums))}
+	}
+	d.other.merge(l)
+	d.known = !l.gone
+	return nil
+}
+
+// name finds the keys of doubts of which only the log knows.
+func (c *comparison) name(ctx context.Context) error {
+	for _, d := range c.doubts {
+		if d.raw != nil {
+			continue
+		}
+		err := c.at(ctx, d.other.at, func(b *pipeline.Batch, i int) (err error) {
+			d.raw, err = c.o.KeyOf(b.TableOf(i), image(b, i))
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func image(b *pipeline.Batch, i int) []byte {
+	if after := b.Bytes(b.Events[i].After); after != nil {
+		return after
+	}
+	return b.Bytes(b.Events[i].Before)
+}
+
+// at shows the event at an offset.
+func (c *comparison) at(ctx context.Context, o uint64, f func(b *pipeline.Batch, i int) error) error {
+	r, err := c.o.Log.Read(pipeline.Offset(o))
+	if err != nil {
+		return fmt.Errorf("read the log: %w", err)
+	}
+	defer r.Close()
+	b, err := r.Next(ctx)
+	if err != nil {
+		return fmt.Errorf("read the log: %w", err)
+	}
+	defer b.Release()
+	if pipeline.Offset(o) < b.Base || pipeline.Offset(o) >= b.Next() {
+		return fmt.Errorf("event %d is not in the log any more", o)
+	}
+	return f(b, int(pipeline.Offset(o)-b.Base))
+}
+
+// look reads the doubts' rows.
+func (c *comparison) look(ctx context.Context, s snapshot.Session, t snapshot.Table, phase string) (map[uint64]line, error) {
+	found := map[uint64]line{}
+	keys := make([][]byte, 0, len(c.doubts))
+	for _, d := range c.doubts {
+		keys = append(keys, d.raw)
+	}
+	done := 0
+	for some := range slices.Chunk(keys, keysAtOnce) {
+		began := time.Now()
+		if err := s.Read(ctx, snapshot.Query{Table: t, Keys: some, Limit: len(some)}, &c.chunk); err != nil {
+			return nil, err
+		}
+		took := time.Since(began)
+		_, err := c.chunkRows(func(l line, _ []byte) error {
+			l.sums = slices.Clone(l.sums)
+			found[l.key] = l
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+		done += len(some)
+		c.o.Progress(Progress{Table: c.report.Table, Phase: phase, Done: uint64(done), Rows: uint64(len(keys))})
+		if err := c.o.Pace(ctx, took); err != nil {
+			return nil, err
+		}
+	}
+	return found, nil
+}
+
+// lookAtTarget waits until the subscriber has what the source was read with, and reads the target's rows.
+func (c *comparison) lookAtTarget(ctx context.Context) error {
+	to, err := c.o.Fence(ctx)
+	if err != nil {
+		return err
+	}
+	if c.o.Settled != nil {
+		if err := c.o.Settled(ctx, to); err != nil {
+			return err
+		}
+	}
+	s, t, err := c.o.Target(ctx, c.table)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	rows, err := c.look(ctx, s, t, "target")
+	if err != nil {
+		return err
+	}
+	for key, d := range c.doubts {
+		d.other, d.known = rows[key], false
+		_, d.known = rows[key]
+	}
+	return nil
+}
+
+// decide counts a doubt whose key did not change while it was looked at.
+func (c *comparison) decide(ctx context.Context, d *doubt, source line, in bool) error {
+	diff := Difference{raw: d.raw}
+	switch {
+	case !in && !d.known:
+		return nil
+	case in && d.known && c.same(&source, &d.other):
+		c.equal(&source, &d.other)
+		return nil
+	case in && !d.known && c.o.Target == nil && !c.whole:
+		c.report.Rows++
+		c.report.Beyond++
+		return nil
+	case in && !d.known:
+		diff.Kind = "missing"
+	case !in:
+		diff.Kind = "extra"
+	default:
+		diff.Kind = "different"
+		for i, name := range c.layout.names {
+			if a, b := source.sums[i], d.other.sums[i]; a != b && a != unknown && b != unknown {
+				diff.Columns = append(diff.Columns, name)
+			}
+		}
+	}
+	if in {
+		c.report.Rows++
+		r := c.rangeOf(&source)
+		r.SourceRows, r.source = r.SourceRows+1, r.source+lineSum(&source)
+	}
+	if d.known {
+		r := c.rangeOf(&d.other)
+		r.OtherRows, r.rest = r.OtherRows+1, r.rest+lineSum(&d.other)
+	}
+	c.report.Different++
+	if len(c.report.Differences) < maxListed {
+		diff.Key = c.o.KeyText(d.raw)
+		c.report.Differences = append(c.report.Differences, diff)
+	}
+	return nil
+}
