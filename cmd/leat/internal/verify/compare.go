@@ -38,6 +38,7 @@ type comparison struct {
 	chunk     snapshot.Chunk
 	end       pipeline.Offset // the log is read up to here
 	doubts    map[uint64]*doubt
+	unseen    map[string]bool // transactions that the last reads of doubts did not see
 }
 
 // doubt is a key to be looked at again.
@@ -144,11 +145,13 @@ func (c *comparison) read(ctx context.Context, s snapshot.Session, t snapshot.Ta
 		}
 		done += uint64(len(c.chunk.Rows))
 		c.o.Progress(Progress{Table: c.report.Table, Phase: phase, Done: done, Rows: t.Estimate})
-		if !c.chunk.More || len(c.chunk.Keys) == 0 {
+		if !c.chunk.More || len(c.chunk.Rows) == 0 {
 			return keys.Flush()
 		}
-		last := c.chunk.Keys[len(c.chunk.Keys)-1]
-		q.After = append(q.After[:0], c.chunk.Arena[last.Off:last.Off+last.Len]...)
+		last := c.chunk.Rows[len(c.chunk.Rows)-1]
+		if q.After, err = c.o.KeyOf(c.chunk.Shape, c.chunk.Arena[last.Off:last.Off+last.Len]); err != nil {
+			return err
+		}
 		if err := c.o.Pace(ctx, took); err != nil {
 			return err
 		}
@@ -177,9 +180,9 @@ func (c *comparison) chunkRows(f func(l line, raw []byte) error) (n uint64, err 
 			if err != nil {
 				return n, err
 			}
-			var raw []byte
-			if k := c.chunk.Keys[i]; k.Present() {
-				raw = c.chunk.Arena[k.Off : k.Off+k.Len]
+			raw, err := c.o.KeyOf(c.chunk.Shape, image(b, i))
+			if err != nil {
+				return n, err
 			}
 			n++
 			if err := f(l, raw); err != nil {

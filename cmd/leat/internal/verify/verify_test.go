@@ -118,7 +118,7 @@ func (s *session) Close() error { return nil }
 func (s *session) Read(_ context.Context, q snapshot.Query, c *snapshot.Chunk) error {
 	s.w.tick()
 	defer s.w.tick()
-	c.Shape, c.Arena, c.Rows, c.Keys, c.More = s.w.table, c.Arena[:0], c.Rows[:0], c.Keys[:0], false
+	c.Shape, c.Arena, c.Rows, c.More = s.w.table, c.Arena[:0], c.Rows[:0], false
 	rows := s.rows()
 	for id := 1; id <= keys; id++ {
 		row, ok := rows[id]
@@ -134,9 +134,6 @@ func (s *session) Read(_ context.Context, q snapshot.Query, c *snapshot.Chunk) e
 		off := uint32(len(c.Arena))
 		c.Arena = pipetest.AppendTuple(c.Arena, row)
 		c.Rows = append(c.Rows, pipeline.Span{Off: off, Len: uint32(len(c.Arena)) - off})
-		off = uint32(len(c.Arena))
-		c.Arena = append(c.Arena, key...)
-		c.Keys = append(c.Keys, pipeline.Span{Off: off, Len: uint32(len(key))})
 	}
 	return nil
 }
