@@ -127,7 +127,7 @@ func (s *session) Read(_ context.Context, q snapshot.Query, c *snapshot.Chunk) e
 			q.Keys != nil && !slices.ContainsFunc(q.Keys, func(k []byte) bool { return string(k) == string(key) }) {
 			continue
 		}
-		if len(c.Rows) == min(q.Limit, 5) {
+		if q.Keys == nil && len(c.Rows) == min(q.Limit, 5) {
 			c.More = true
 			return nil
 		}
