@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"context"
 	"encoding/json"
 	"slices"
 )
@@ -18,6 +19,13 @@ type Snapshotter interface {
 	// Pace sets the share of the time that the job's chunks may take, from 0 (it stands still until told otherwise) to
 	// 1, and why, for people, where it is below 1.
 	Pace(id string, ratio float64, why string)
+}
+
+// Fencer is the optional capability of a Stream to say when it has come to now. Safe for concurrent use.
+type Fencer interface {
+	// Fence blocks until everything that was committed in the database before the call was handed out by Next and taken
+	// (Next was called again), ErrClosed when the stream ends before. It writes into the database's log.
+	Fence(ctx context.Context) error
 }
 
 // SnapshotJob asks for the existing rows of tables.

@@ -35,6 +35,21 @@ func (s *Jobs) Opened(ctx context.Context, stream pipeline.Stream) (closing func
 	}
 }
 
+// Fence blocks until everything that was committed in the source before the call was handed to the log.
+func (s *Jobs) Fence(ctx context.Context) error {
+	s.mu.Lock()
+	f, ok := s.stream.(pipeline.Fencer)
+	streams := s.stream != nil
+	s.mu.Unlock()
+	switch {
+	case ok:
+		return f.Fence(ctx)
+	case streams:
+		return refuse("source %s cannot say where its log is now", s.cfg.Source)
+	}
+	return refuse("source %s is not being read now: see leat status", s.cfg.Source)
+}
+
 // start hands a job to the stream that is open: a paused one waits. s.mu is held.
 func (s *Jobs) start(j *job) {
 	if s.stream == nil || j.started || j.State == pipeline.JobPaused {

@@ -113,9 +113,7 @@ func TestAHungSubscriptionMovesNobody(t *testing.T) {
 	r.subscribe("hung", hung)
 	r.subscribe("well", well)
 	r.wait(well, 500)
-	if c := src.Confirmed(); c.Counter != 500 {
-		t.Fatalf("the source is confirmed up to %d", c.Counter)
-	}
+	r.eventually("the source is confirmed", func() bool { return src.Confirmed().Counter == 500 })
 	st := r.engine.Status()
 	if len(st.Subscriptions) != 2 || st.Subscriptions[0].Name != "hung" || st.Subscriptions[0].Delivered != 0 || st.Sources[0].State != "streaming" {
 		t.Fatalf("%+v", st)

@@ -18,6 +18,7 @@ type ranges struct {
 	lock    chan struct{}
 	sampler partition.Sampler
 	sampled bool
+	last    uint64 // ticket of what was appended last
 
 	// change is held from the plan of a change until it is appended; under it:
 	change   chan struct{}
@@ -53,7 +54,26 @@ func (r *ranges) Append(ctx context.Context, b *pipeline.Batch) (uint64, error) 
 	if r.sampled {
 		r.sampler.Add(b)
 	}
-	return r.Log.Append(ctx, b)
+	ticket, err := r.Log.Append(ctx, b)
+	if err == nil {
+		r.last = ticket
+	}
+	return ticket, err
+}
+
+// settled waits until everything that was appended is durable, and returns the offset behind it.
+func (r *ranges) settled(ctx context.Context) (pipeline.Offset, error) {
+	if err := take(ctx, r.lock); err != nil {
+		return 0, err
+	}
+	last := r.last
+	<-r.lock
+	_, next := r.Bounds()
+	if last == 0 { // nothing yet since it was opened
+		return next, nil
+	}
+	s, err := r.Synced(ctx, last-1)
+	return max(next, s.Next), err
 }
 
 // make plans a change on the newest maps and makes it. It returns when the change is durable; an error of
@@ -94,7 +114,7 @@ func (r *ranges) append(ctx context.Context, plan func(*partition.Maps) (pipelin
 	if err != nil {
 		return c, 0, fmt.Errorf("write the change of ranges: %w", err)
 	}
-	r.maps = next
+	r.maps, r.last = next, ticket
 	return c, ticket, nil
 }
 

@@ -152,6 +152,27 @@ func (u *unit) append(ctx context.Context, b *pipeline.Batch) error {
 	return err
 }
 
+// Fence returns an offset below which all stands that was committed in the source before the call, durable. A
+// *ReplayError says why that cannot be known now.
+func (e *Engine) Fence(ctx context.Context, source string) (pipeline.Offset, error) {
+	for _, u := range e.all() {
+		if u.spec.Name != source || u.jobs == nil {
+			continue
+		}
+		if err := u.jobs.Fence(ctx); err != nil {
+			return 0, refused(err)
+		}
+		u.mu.Lock()
+		r := u.ranges
+		u.mu.Unlock()
+		if r == nil {
+			return 0, refuse("the log of source %q is closed now", source)
+		}
+		return r.settled(ctx)
+	}
+	return 0, refuse("no source %q runs here", source)
+}
+
 // snapshotting is the share of the time that snapshots may read, and why it is not all.
 func (g *governor) snapshotting() (ratio float64, why string) {
 	v := g.now()

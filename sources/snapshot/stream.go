@@ -29,9 +29,10 @@ type stream struct {
 	join  sync.WaitGroup
 	busy  atomic.Bool // there are jobs, or were
 
-	images images
-	out    []*pipeline.Batch // to be handed out
-	opens  map[string]*unfinished
+	images  images
+	watched bool              // a fence was met
+	out     []*pipeline.Batch // to be handed out
+	opens   map[string]*unfinished
 	// holding is a read whose rows come now, while the stream waits.
 	holding *whole
 	dropped *whole // one that failed, with batches that it held back
@@ -41,6 +42,7 @@ type stream struct {
 	started  bool
 	jobs     []*job
 	marks    map[string]*window // by watermark: whose low or high it is
+	fences   map[string]*fence  // by watermark
 	windows  []*window
 	numbers  uint64 // windows so far
 	marked   uint64 // watermarks so far
@@ -65,7 +67,7 @@ func newStream(inner pipeline.Stream, db Database, c Config) *stream {
 	ctx, end := context.WithCancel(context.Background())
 	s := &stream{
 		inner: inner, db: db, cfg: c, name: strconv.FormatInt(time.Now().UnixNano(), 36), ctx: ctx, end: end,
-		opens: map[string]*unfinished{}, changed: make(chan struct{}), marks: map[string]*window{}, slots: c.Workers,
+		opens: map[string]*unfinished{}, changed: make(chan struct{}), marks: map[string]*window{}, fences: map[string]*fence{}, slots: c.Workers,
 	}
 	if c.Max {
 		s.slots += 2
@@ -189,6 +191,10 @@ func (s *stream) Next(ctx context.Context) (*pipeline.Batch, error) {
 			}
 			continue
 		}
+		if s.watched {
+			s.fenced()
+			s.watched = false
+		}
 		b, err := s.inner.Next(ctx)
 		if err != nil {
 			return nil, err
@@ -208,6 +214,9 @@ func (s *stream) take(b *pipeline.Batch) {
 	clear(b.Watermarks)
 	b.Watermarks = b.Watermarks[:0]
 	for _, m := range marks {
+		if f := s.fences[m.ID]; f != nil {
+			f.met, s.watched = true, true
+		}
 		if w := s.marks[m.ID]; w != nil && w.low == m.ID && !w.opened {
 			w.opened, w.past = true, s.history.next
 			if w.whole != nil {
