@@ -146,7 +146,7 @@ func (c *comparison) at(ctx context.Context, o uint64, f func(b *pipeline.Batch,
 // look reads the doubts' rows.
 func (c *comparison) look(ctx context.Context, s snapshot.Session, t snapshot.Table, phase string) (map[uint64]line, error) {
 	found := map[uint64]line{}
-	c.unseen = map[string]bool{}
+	c.unseen = c.unseen[:0]
 	keys := make([][]byte, 0, len(c.doubts))
 	for _, d := range c.doubts {
 		keys = append(keys, d.raw)
@@ -158,8 +158,8 @@ func (c *comparison) look(ctx context.Context, s snapshot.Session, t snapshot.Ta
 			return nil, err
 		}
 		took := time.Since(began)
-		for _, tx := range c.chunk.Unseen {
-			c.unseen[tx] = true
+		if c.chunk.Unseen != nil {
+			c.unseen = append(c.unseen, c.chunk.Unseen)
 		}
 		_, err := c.chunkRows(func(l line, _ []byte) error {
 			l.sums = slices.Clone(l.sums)
@@ -260,7 +260,8 @@ func (c *comparison) early(ctx context.Context, d *doubt) (early bool, err error
 		return false, nil
 	}
 	err = c.at(ctx, d.other.at, func(b *pipeline.Batch, i int) error {
-		early = c.unseen[string(b.Bytes(b.Txs[b.Events[i].Tx].ID))]
+		tx := b.Bytes(b.Txs[b.Events[i].Tx].ID)
+		early = slices.ContainsFunc(c.unseen, func(unseen func([]byte) bool) bool { return unseen(tx) })
 		return nil
 	})
 	return early, err

@@ -38,7 +38,7 @@ type comparison struct {
 	chunk     snapshot.Chunk
 	end       pipeline.Offset // the log is read up to here
 	doubts    map[uint64]*doubt
-	unseen    map[string]bool // transactions that the last reads of doubts did not see
+	unseen    []func(tx []byte) bool // say which transactions the last reads of doubts did not see
 }
 
 // doubt is a key to be looked at again.
