@@ -21,6 +21,7 @@ type job struct {
 	loaded bool // tables are known
 	busy   bool // somebody is at that
 	ended  bool // its last mark is made
+	grew   bool // there is more to be read than its last mark says
 	tables []*table
 	ratio  float64
 	not    time.Time // before this it gets no work
@@ -82,7 +83,7 @@ func (t *table) done() bool { return t.progress.Done || t.progress.Fault != "" }
 // restart has all of the table read, again.
 func (t *table) restart() {
 	t.open, t.again = []*segment{{}}, map[string]bool{}
-	t.begun = false
+	t.begun, t.job.grew = false, true
 	for _, w := range t.windows {
 		w.void = "the table is read anew"
 	}
@@ -100,6 +101,7 @@ func (t *table) readAgain(key []byte) {
 		return
 	}
 	t.again[string(key)] = true
+	t.job.grew = true
 }
 
 // fault ends the reading of the table.
@@ -147,57 +149,60 @@ func (j *job) mark(state pipeline.JobState, reason string) *pipeline.SnapshotMar
 	return m
 }
 
-// load takes over the tables that the database has, and how far the job was with them.
-func (j *job) load(all []Table, newTable func(Table) *table) {
-	j.loaded = true
-	had := map[string]bool{}
-	if j.Mark != nil && len(j.Mark.Tables) > 0 {
-		var r resume
-		if json.Unmarshal(j.Mark.Resume, &r) != nil {
-			r.Tables = nil // of no version that we know: tables are read anew
-		}
-		for _, p := range j.Mark.Tables {
-			had[p.Table] = true
-			j.tables = append(j.tables, j.resumed(p, all, r, newTable))
-		}
-		return // a table that came since has all of its rows in the stream
+// resume takes over how far the job was: what happens to its tables counts from now on.
+func (j *job) resume(newTable func(Table) *table) {
+	if j.Mark == nil {
+		return
 	}
-	for _, t := range all {
-		j.tables = append(j.tables, newTable(t))
+	var r resume
+	if json.Unmarshal(j.Mark.Resume, &r) != nil {
+		r.Tables = nil // of no version that we know: tables are read anew
+	}
+	for _, p := range j.Mark.Tables {
+		t := newTable(Table{})
+		t.subject, t.progress = p.Table, p
+		if t.done() {
+			t.open = nil
+		}
+		for _, tr := range r.Tables {
+			if schemas.Subject(tr.Schema, tr.Name) != p.Table {
+				continue
+			}
+			t.Schema, t.Name, t.Key, t.begun, t.open = tr.Schema, tr.Name, tr.Key, tr.Begun, nil
+			for _, s := range tr.Open {
+				t.open = append(t.open, &segment{after: s[0], until: s[1]})
+			}
+			for _, k := range tr.Again {
+				t.again[string(k)] = true
+			}
+		}
+		j.tables = append(j.tables, t)
 	}
 }
 
-// resumed goes on with the table of p.
-func (j *job) resumed(p pipeline.TableProgress, all []Table, r resume, newTable func(Table) *table) *table {
-	i := slices.IndexFunc(all, func(t Table) bool { return schemas.Subject(t.Schema, t.Name) == p.Table })
-	if i < 0 {
-		t := newTable(Table{})
-		t.subject, t.progress = p.Table, p
-		if !p.Done && p.Fault == "" {
-			t.fault(&TableError{Code: "dropped", What: "it is not there any more, or the source does not read it any more"})
+// load takes over the tables that the database has. One that came since the job began has all of its rows in the
+// stream.
+func (j *job) load(all []Table, newTable func(Table) *table) {
+	j.loaded = true
+	if len(j.tables) == 0 {
+		for _, t := range all {
+			j.tables = append(j.tables, newTable(t))
 		}
-		return t
 	}
-	t := newTable(all[i])
-	estimate, whole := t.progress.Estimate, t.progress.Whole
-	t.progress = p
-	t.progress.Estimate, t.progress.Whole = max(estimate, p.Estimate), whole
-	if t.done() {
-		t.open = nil
-		return t
-	}
-	for _, tr := range r.Tables {
-		if tr.Schema != t.Schema || tr.Name != t.Name || !slices.Equal(tr.Key, t.Key) {
+	for _, t := range j.tables {
+		if t.done() {
 			continue
 		}
-		t.open = nil
-		for _, s := range tr.Open {
-			t.open = append(t.open, &segment{after: s[0], until: s[1]})
+		i := slices.IndexFunc(all, func(o Table) bool { return schemas.Subject(o.Schema, o.Name) == t.subject })
+		if i < 0 {
+			t.fault(&TableError{Code: "dropped", What: "the table is not there any more, or the source does not read it any more"})
+			continue
 		}
-		for _, k := range tr.Again {
-			t.again[string(k)] = true
+		if !slices.Equal(t.Key, all[i].Key) {
+			t.restart()
 		}
-		t.begun = tr.Begun
+		t.Table = all[i]
+		t.progress.Whole = len(t.Key) == 0
+		t.progress.Estimate = max(t.progress.Estimate, t.Estimate)
 	}
-	return t
 }

@@ -21,13 +21,14 @@ type sizer struct {
 	target time.Duration
 	most   int
 	limit  int
+	least  int
 	clean  int
 	slow   bool // there was a breach
 }
 
-func newSizer(target time.Duration, full bool) sizer {
-	s := sizer{target: target, most: mostChunk, limit: firstChunk}
-	if full {
+func newSizer(c *Config) sizer {
+	s := sizer{target: c.Chunk, most: mostChunk, limit: c.first, least: min(leastChunk, c.first)}
+	if c.Max {
 		s.most = mostChunkMax
 	}
 	return s
@@ -39,7 +40,7 @@ func (s *sizer) took(n int, d time.Duration, cut bool) {
 	case cut:
 		s.limit, s.clean, s.slow = max(n, 1), 0, true
 	case d > s.target:
-		s.limit, s.clean, s.slow = max(s.limit/2, leastChunk), 0, true
+		s.limit, s.clean, s.slow = max(s.limit/2, s.least), 0, true
 	case n < s.limit:
 	case !s.slow && d < s.target/2:
 		s.limit = min(2*s.limit, s.most)
@@ -51,7 +52,7 @@ func (s *sizer) took(n int, d time.Duration, cut bool) {
 }
 
 // smaller is after a chunk in whose window too much changed.
-func (s *sizer) smaller() { s.limit, s.clean, s.slow = max(s.limit/2, leastChunk), 0, true }
+func (s *sizer) smaller() { s.limit, s.clean, s.slow = max(s.limit/2, s.least), 0, true }
 
 // rest is how long to do nothing after a chunk that took d, to take only this share of the time.
 func rest(d time.Duration, ratio float64) time.Duration {

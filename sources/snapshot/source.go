@@ -17,6 +17,8 @@ type Config struct {
 	Workers int
 	// Max: read without pauses, in chunks of up to 50,000 rows, many of them on their way.
 	Max bool
+
+	first, batch int // rows of the first chunk, bytes of a batch: smaller in tests
 }
 
 // gentle is the share of the time that chunks take of each worker at the default pace.
@@ -34,11 +36,19 @@ func New(src pipeline.Source, db Database, c Config) pipeline.Source {
 			c.Workers = 2
 		}
 	}
+	setDefault(&c.first, firstChunk)
+	setDefault(&c.batch, batchBytes)
 	s := &source{src, db, c}
 	if p, ok := src.(pipeline.Prober); ok {
 		return &probed{s, p}
 	}
 	return s
+}
+
+func setDefault(v *int, to int) {
+	if *v == 0 {
+		*v = to
+	}
 }
 
 type source struct {

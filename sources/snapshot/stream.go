@@ -35,7 +35,7 @@ type stream struct {
 	opens   map[string]*unfinished
 	// holding is a read whose rows come now, while the stream waits.
 	holding *whole
-	dropped *whole // one that failed, with batches that it held back
+	dropped []*pipeline.Batch // held back by one that failed
 
 	mu       sync.Mutex
 	changed  chan struct{} // closed and made anew when workers may find something to do
@@ -88,7 +88,8 @@ func (s *stream) Close() error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, h := range []*whole{s.dropped, s.whole, s.holding} {
+	s.out = append(s.out, s.dropped...)
+	for _, h := range []*whole{s.whole, s.holding} {
 		if h == nil {
 			continue
 		}
@@ -99,7 +100,7 @@ func (s *stream) Close() error {
 	for _, b := range s.out {
 		b.Release()
 	}
-	s.out, s.whole, s.holding = nil, nil, nil
+	s.out, s.dropped, s.whole, s.holding = nil, nil, nil, nil
 	return err
 }
 
@@ -118,6 +119,7 @@ func (s *stream) Start(sj pipeline.SnapshotJob) {
 	}
 	j := &job{SnapshotJob: sj, ratio: 1}
 	j.ctx, j.stop = context.WithCancel(s.ctx)
+	j.resume(func(t Table) *table { return s.newTable(j, t) })
 	s.jobs = append(s.jobs, j)
 	s.busy.Store(true)
 	if !s.started {
@@ -226,6 +228,7 @@ func (s *stream) take(b *pipeline.Batch) {
 	}
 	touches := s.whole != nil && s.touches(b, s.whole.w.table.subject)
 	s.record(b)
+	s.remember()
 	for _, m := range marks {
 		if m.Position != "" {
 			s.position = m.Position
@@ -247,17 +250,28 @@ func (s *stream) take(b *pipeline.Batch) {
 	s.deliverNotes()
 }
 
+// remember puts the marks of jobs whose tables have something more to be read, because of the batch that is to follow,
+// before that batch: a crash must not fall between. The mutex is held.
+func (s *stream) remember() {
+	for _, j := range s.jobs {
+		if j.grew && !j.ended {
+			b := pipeline.NewBatch()
+			b.Read, b.Snapshot = time.Now(), j.mark(pipeline.JobRunning, "")
+			s.out = append(s.out, b)
+		}
+		j.grew = false
+	}
+}
+
 // pass hands b out, or holds it back for a read that looks for its place. The mutex is held.
 func (s *stream) pass(b *pipeline.Batch, touches bool) {
+	s.out = append(s.out, s.dropped...)
+	s.dropped = nil
 	if h := s.whole; h != nil && h.opened && h.w.void == "" {
-		h.keep(s, b, touches)
+		h.keep(b, touches)
 		return
 	} else if h != nil {
 		h.flush(s)
-	}
-	if s.dropped != nil {
-		s.dropped.flush(s)
-		s.dropped = nil
 	}
 	s.out = append(s.out, b)
 }

@@ -45,7 +45,7 @@ func newWhole(w *window) *whole {
 }
 
 // keep holds a batch back. The stream's mutex is held.
-func (h *whole) keep(s *stream, b *pipeline.Batch, touches bool) {
+func (h *whole) keep(b *pipeline.Batch, touches bool) {
 	h.kept = append(h.kept, kept{b, touches})
 	if h.bytes += b.Size(); h.bytes > mostKept {
 		h.w.void = "too much was written meanwhile"
@@ -172,7 +172,7 @@ func (s *stream) held(ctx context.Context) error {
 				b = s.rows(w)
 			}
 			addRow(b, t, p.chunk.Row(i))
-			if len(b.Arena) >= batchBytes {
+			if len(b.Arena) >= s.cfg.batch {
 				s.hand(b, w)
 				b = nil
 			}
@@ -227,28 +227,39 @@ func (w *worker) readWhole(win *window) error {
 	win.chunk, win.at, win.high = c, time.Now(), s.watermark()
 	s.marks[win.high] = win
 	s.mu.Unlock()
-	if err := s.db.Mark(ctx, win.high); err != nil {
-		return err
-	}
-	select {
-	case ok := <-h.answer:
-		if !ok {
-			return nil
-		}
-	case <-ctx.Done():
+	err := s.db.Mark(ctx, win.high)
+	if err == nil {
 		select {
-		case ok := <-h.answer: // it was placed meanwhile, and the stream waits for us
-			if ok {
-				h.send(s, part{last: true, err: ctx.Err()})
+		case ok := <-h.answer:
+			if !ok {
+				return nil
 			}
-		default:
+		case <-ctx.Done():
+			err = ctx.Err()
 		}
-		return ctx.Err()
+	}
+	if err != nil {
+		return w.abandon(win, err)
 	}
 	if cutter, ok := s.inner.(Cutter); ok {
 		cutter.Cut(false)
 	}
 	return w.pour(win, q, c)
+}
+
+// abandon gives the read up: the watermark may have come all the same, and the stream then waits for rows.
+func (w *worker) abandon(win *window, err error) error {
+	s := w.s
+	s.mu.Lock()
+	placed := s.holding == win.whole
+	if !placed {
+		delete(s.marks, win.high)
+	}
+	s.mu.Unlock()
+	if placed {
+		win.whole.send(s, part{last: true, err: err})
+	}
+	return err
 }
 
 // pour hands over all of the rows, beginning with those of c.

@@ -189,7 +189,7 @@ func (s *stream) emit(w *window) {
 			b = s.rows(w)
 		}
 		addRow(b, t, image)
-		if len(b.Arena) >= batchBytes && i < len(c.Rows)-1 {
+		if len(b.Arena) >= s.cfg.batch && i < len(c.Rows)-1 {
 			if key, err := s.db.Key(c.Shape, image); err == nil && w.seg != nil {
 				w.seg.after = key
 			}

@@ -63,7 +63,7 @@ func (w *worker) leave() {
 func (s *stream) task(ctx context.Context) (*job, *window) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
-	for {
+	for ctx.Err() == nil {
 		s.mu.Lock()
 		now := time.Now()
 		soon := now.Add(time.Hour)
@@ -76,10 +76,14 @@ func (s *stream) task(ctx context.Context) (*job, *window) {
 				s.mu.Unlock()
 				return j, nil
 			}
-			if s.slots <= 0 {
+			if s.slots <= 0 || s.whole != nil {
 				continue
 			}
-			if w := s.windowOf(j, now, &soon); w != nil {
+			w, alone := s.windowOf(j, now, &soon)
+			if alone { // when the others have closed
+				break
+			}
+			if w != nil {
 				s.register(w)
 				// The next task is another job's, if it has one.
 				s.jobs = append(slices.DeleteFunc(s.jobs, func(o *job) bool { return o == j }), j)
@@ -92,11 +96,11 @@ func (s *stream) task(ctx context.Context) (*job, *window) {
 		timer.Reset(time.Until(soon))
 		select {
 		case <-ctx.Done():
-			return nil, nil
 		case <-changed:
 		case <-timer.C:
 		}
 	}
+	return nil, nil
 }
 
 // later reports whether at is still to come, and then is the next to be looked at.
@@ -110,21 +114,22 @@ func later(at, now time.Time, soon *time.Time) bool {
 	return true
 }
 
-// windowOf finds something of the job to read. The mutex is held.
-func (s *stream) windowOf(j *job, now time.Time, soon *time.Time) *window {
+// windowOf finds something of the job to read; alone says that there is something which bears no other window beside
+// it: what that holds back of the stream, rows of chunks must not overtake. The mutex is held.
+func (s *stream) windowOf(j *job, now time.Time, soon *time.Time) (w *window, alone bool) {
 	for _, t := range j.tables {
 		if t.done() || later(t.not, now, soon) {
 			continue
 		}
 		if t.progress.Whole {
-			if t.reading || s.whole != nil {
-				continue
+			if len(s.windows) > 0 {
+				return nil, true
 			}
 			t.reading = true
 			w := &window{job: j, table: t}
 			w.whole = newWhole(w)
 			s.whole = w.whole
-			return w
+			return w, false
 		}
 		if len(t.again) > 0 {
 			w := &window{job: j, table: t}
@@ -136,16 +141,16 @@ func (s *stream) windowOf(j *job, now time.Time, soon *time.Time) *window {
 				delete(t.again, k)
 				t.flying[k] = true
 			}
-			return w
+			return w, false
 		}
 		for _, seg := range t.open {
 			if !seg.busy {
 				seg.busy = true
-				return &window{job: j, table: t, seg: seg}
+				return &window{job: j, table: t, seg: seg}, false
 			}
 		}
 	}
-	return nil
+	return nil, false
 }
 
 // load lists the job's tables.
@@ -181,7 +186,7 @@ func list(names []string) string {
 func (s *stream) newTable(j *job, t Table) *table {
 	return &table{
 		Table: t, job: j, subject: schemas.Subject(t.Schema, t.Name), open: []*segment{{}}, again: map[string]bool{}, flying: map[string]bool{},
-		sizer:    newSizer(s.cfg.Chunk, s.cfg.Max),
+		sizer:    newSizer(&s.cfg),
 		progress: pipeline.TableProgress{Table: schemas.Subject(t.Schema, t.Name), Estimate: t.Estimate, Whole: len(t.Key) == 0},
 	}
 }
@@ -339,7 +344,11 @@ func (s *stream) failed(j *job, win *window, err error) {
 		s.unregister(win)
 		s.putBack(win)
 		if s.whole == win.whole && win.whole != nil {
-			s.whole, s.dropped = nil, win.whole
+			s.whole = nil
+			for _, k := range win.whole.kept {
+				s.dropped = append(s.dropped, k.b)
+			}
+			win.whole.kept = nil
 		}
 	}
 	if j.ctx.Err() != nil || j.ended {
