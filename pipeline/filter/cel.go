@@ -11,6 +11,7 @@ import (
 	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/common/types/ref"
 
+	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/schemas/cell"
 )
 
@@ -38,14 +39,16 @@ type expression struct {
 	columns []string
 	// images that it names: before, after.
 	images [2]bool
-	fast   closure // nil: only CEL can
+	// message: it names the message of an event; rows: what only a row has.
+	message, rows bool
+	fast          closure // nil: only CEL can
 }
 
-var variables = []string{"op", "table", "key", "before", "after", "tx", "time"}
+var variables = []string{"op", "table", "key", "before", "after", "message", "tx", "time"}
 
 func compile(text string) (*expression, error) {
 	env, err := cel.NewEnv(cel.Variable("op", cel.StringType), cel.Variable("table", cel.StringType), cel.Variable("key", cel.DynType),
-		cel.Variable("before", cel.DynType), cel.Variable("after", cel.DynType), cel.Variable("tx", cel.MapType(cel.StringType, cel.StringType)),
+		cel.Variable("before", cel.DynType), cel.Variable("after", cel.DynType), cel.Variable("message", cel.DynType), cel.Variable("tx", cel.MapType(cel.StringType, cel.StringType)),
 		cel.Variable("time", cel.TimestampType), cel.CrossTypeNumericComparisons(true), cel.DefaultUTCTimeZone(true))
 	if err != nil {
 		return nil, fmt.Errorf("set up CEL: %w", err)
@@ -82,6 +85,8 @@ func (x *expression) names(root ast.Expr) {
 			if n := slices.Index([]string{"before", "after"}, e.AsIdent()); n >= 0 {
 				x.images[n] = true
 			}
+			x.message = x.message || e.AsIdent() == "message"
+			x.rows = x.rows || slices.Contains([]string{"before", "after", "key"}, e.AsIdent())
 		case ast.SelectKind:
 			if _, ok := imageOf(e.AsSelect().Operand()); ok && !slices.Contains(x.columns, e.AsSelect().FieldName()) {
 				x.columns = append(x.columns, e.AsSelect().FieldName())
@@ -115,6 +120,9 @@ func (p *Program) Columns() []string {
 	slices.Sort(names)
 	return names
 }
+
+// OfRows reports whether the expression speaks of a row: a source of messages has none.
+func (p *Program) OfRows() bool { return p.expr != nil && p.expr.rows }
 
 // imageOf tells which image an expression is.
 func imageOf(e ast.Expr) (which int, ok bool) {
@@ -153,6 +161,9 @@ func (c *celEval) eval(r *row) (truth, error) {
 			if named && !r.images[n].span.Present() {
 				return unknown, nil
 			}
+		}
+		if c.x.message && r.event.Op != pipeline.OpMessage {
+			return unknown, nil
 		}
 		return failed, err
 	}
@@ -197,6 +208,8 @@ func (c *celEval) ResolveName(name string) (any, bool) {
 		}
 		c.key = celImage{eval: c, which: n, identity: true}
 		return &c.key, true
+	case "message":
+		return message(r), true
 	case "tx":
 		tx := &r.batch.Txs[r.event.Tx]
 		return types.NewStringStringMap(types.DefaultTypeAdapter, map[string]string{"id": string(r.batch.Bytes(tx.ID)), "position": string(r.batch.Bytes(tx.Position))}), true

@@ -4,7 +4,7 @@
 // use of it. Both work on whole batches and on cells in wire form: only the columns that the expression
 // names are decoded.
 //
-// The expression speaks of op, table, key, before, after, tx (id, position) and time. Values are what
+// The expression speaks of op, table, key, before, after, message (prefix, content), tx (id, position) and time. Values are what
 // the event's JSON shows, with three differences: instants (timestamptz) are CEL timestamps, JSON columns
 // are their content, bytes are CEL bytes.
 //

@@ -294,3 +294,45 @@ func BenchmarkClosures(b *testing.B) {
 func BenchmarkCEL(b *testing.B) {
 	benchmarkFilter(b, `op == "delete" || after.deleted == false`, false)
 }
+
+// A filter sees what a logical message says; of an event that is none it cannot tell, so that passes.
+func TestMessages(t *testing.T) {
+	n := nodes()
+	b := pipeline.NewBatch()
+	defer b.Release()
+	b.Txs = append(b.Txs, pipeline.Tx{ID: b.PutString("7"), Position: b.PutString("0/7"), Ends: true})
+	for _, content := range []string{`{"kind":"subscription","name":"a","n":3}`, `not JSON`} {
+		b.Events = append(b.Events, pipeline.Event{Op: pipeline.OpMessage, Table: pipeline.NoTable, Key: pipeline.Nowhere, Before: b.PutString("leat.status"), After: b.PutString(content)})
+	}
+	row := build(pipetest.Change{Op: pipeline.OpInsert, Table: n, After: cells("1", "f", "/a", "1", "1", "{}")})
+	defer row.Release()
+	for expr, want := range map[string]string{
+		`message.content.kind == "subscription"`:                          "pass fail pass",
+		`message.content.kind == "source"`:                                "drop fail pass",
+		`message.prefix == "leat.status" && message.content.n == 3`:       "pass fail pass",
+		`message.prefix == "other"`:                                       "drop drop pass",
+		`message.content == "not JSON"`:                                   "drop pass pass",
+		`op == "message" && message.prefix == "leat.status"`:              "pass pass drop",
+		`op == "insert" ? after.id == 1 : message.prefix == "other"`:      "drop drop pass",
+		`message != null && has(message.content.n) || after.path == "/b"`: "pass pass drop", // what depends on an image passes
+	} {
+		f := mustCompile(t, expr)
+		got := ""
+		for _, on := range []struct {
+			b *pipeline.Batch
+			i int
+		}{{b, 0}, {b, 1}, {row, 0}} {
+			runs, fails := f.Select(on.b, on.i, on.i+1, nil, nil)
+			got += " " + verdict(runs, fails)
+		}
+		if got[1:] != want {
+			t.Errorf("%s: %s, want %s", expr, got[1:], want)
+		}
+	}
+	for expr, rows := range map[string]bool{`message.content.kind == "x"`: false, `op == "insert"`: false, `key.id == 1`: true, `after.x == 1`: true, `has(before.x)`: true} {
+		p, err := Compile(Options{Expr: expr, Form: form.Of})
+		if err != nil || p.OfRows() != rows {
+			t.Errorf("%s: of rows is not %v: %v", expr, rows, err)
+		}
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"cel.dev/cel-go/common/types/ref"
 	"cel.dev/cel-go/common/types/traits"
 
+	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/schemas"
 	"github.com/leat-cdc/leat/schemas/cell"
 )
@@ -65,6 +66,19 @@ func celValue(v *cell.Value, t *schemas.Type) ref.Val {
 		return types.NewRefValList(types.DefaultTypeAdapter, list)
 	}
 	return types.String(v.B)
+}
+
+// message makes a CEL value of a logical message: its prefix, and its content, which is a text unless it is JSON.
+func message(r *row) ref.Val {
+	if r.event.Op != pipeline.OpMessage {
+		return types.NullValue
+	}
+	text := r.batch.Bytes(r.event.After)
+	var content any
+	if json.Unmarshal(text, &content) != nil {
+		content = string(text)
+	}
+	return types.DefaultTypeAdapter.NativeToValue(map[string]any{"prefix": string(r.batch.Bytes(r.event.Before)), "content": content})
 }
 
 // clock writes microseconds as [-]HH:MM:SS[.ffffff]; hours may exceed 23.

@@ -44,8 +44,8 @@ func (h *hook) changes(t *testing.T) (all []status.Change) {
 // who hears of them are not.
 func TestStatusSource(t *testing.T) {
 	t.Parallel()
-	db, h, ops, dir := newPG(t), newHook(t), newHook(t), t.TempDir()
-	yaml := strings.Replace(db.yaml("a: {source: files, deliver: {"+toHook(h)+"}}", "ops: {source: leat, deliver: {"+toHook(ops)+"}}", "late: {source: leat, deliver: {pull: {}}}"),
+	db, h, ops, some, dir := newPG(t), newHook(t), newHook(t), newHook(t), t.TempDir()
+	yaml := strings.Replace(db.yaml("some: {source: leat, filter: 'message.content.kind == \"source\"', deliver: {"+toHook(some)+"}}","a: {source: files, deliver: {"+toHook(h)+"}}", "ops: {source: leat, deliver: {"+toHook(ops)+"}}", "late: {source: leat, deliver: {pull: {}}}"),
 		"sources:\n", "sources:\n  leat: {status: {}}\n", 1)
 	in := install(t, dir, yaml)
 	in.streaming(t, "files")
@@ -94,8 +94,14 @@ func TestStatusSource(t *testing.T) {
 		return all[len(all)-1].State == "streaming" || all[len(all)-1].State == "running"
 	})
 	for _, c := range ops.changes(t) {
-		if c.Name == "ops" || c.Name == "late" || c.Name == "leat" {
+		if c.Name == "ops" || c.Name == "some" || c.Name == "late" || c.Name == "leat" {
 			t.Errorf("a loop: %+v", c)
+		}
+	}
+	until(t, "what passes the filter", func() bool { return len(some.changes(t)) > 1 })
+	for _, c := range some.changes(t) {
+		if c.Kind != "source" {
+			t.Errorf("passed a filter for sources: %+v", c)
 		}
 	}
 	if st := in.source(t, "leat"); st.Kind != "status" || st.LogId == "" || st.Position == "" {

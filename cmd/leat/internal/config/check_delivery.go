@@ -34,6 +34,11 @@ func (c *checker) subscription(path string, s *Subscription) {
 			}
 		}
 	}
+	if src := c.cfg.Sources[s.Source]; src != nil && src.Status != nil && s.Filter != "" {
+		if p, err := filter.Compile(filter.Options{Expr: s.Filter, Form: form.Of}); err == nil && p.OfRows() {
+			c.fail(path+".filter", `like message.content.kind == "laggard" || message.content.state == "stopped"`, "%s.filter speaks of rows, but the status source %s has messages", path, s.Source)
+		}
+	}
 	for _, t := range sortedKeys(s.Columns) {
 		c.columns(yamltree.Join(path+".columns", t), s.Columns[t])
 	}

@@ -6,7 +6,7 @@ type Subscription struct {
 	Source string `json:"source" need:"true" form:"name"`
 	// Globs over schema.table, as in sources. Default: all tables of the source.
 	Tables []string `json:"tables" form:"glob"`
-	// CEL expression over op, table, key, before, after, tx, time. Default: every event.
+	// CEL expression over op, table, key, before, after, message, tx, time. Default: every event.
 	Filter string `json:"filter"`
 	// Columns to send, by table: names, or names to leave out with a leading
 	// `!`. Default: all.

@@ -49,6 +49,9 @@ func (s Subscription) Parked(ctx context.Context, r *leatv1.ParkedRequest) (*lea
 			resp.Skipped = append(resp.Skipped, &leatv1.Skipped{From: uint64(o.From), To: uint64(o.To), Reason: k.Reason, Time: timestamppb.New(k.Time)})
 		}
 	}
+	if len(r.Ids) > 0 {
+		return resp, nil
+	}
 	lost, err := s.expired(ctx, listed)
 	resp.Skipped = append(resp.Skipped, lost...)
 	return resp, err
