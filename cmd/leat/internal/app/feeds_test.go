@@ -45,7 +45,7 @@ func (h *hook) changes(t *testing.T) (all []status.Change) {
 func TestStatusSource(t *testing.T) {
 	t.Parallel()
 	db, h, ops, some, dir := newPG(t), newHook(t), newHook(t), newHook(t), t.TempDir()
-	yaml := strings.Replace(db.yaml("some: {source: leat, filter: 'message.content.kind == \"source\"', deliver: {"+toHook(some)+"}}","a: {source: files, deliver: {"+toHook(h)+"}}", "ops: {source: leat, deliver: {"+toHook(ops)+"}}", "late: {source: leat, deliver: {pull: {}}}"),
+	yaml := strings.Replace(db.yaml("some: {source: leat, filter: 'message.content.kind == \"source\"', deliver: {"+toHook(some)+"}}", "a: {source: files, deliver: {"+toHook(h)+"}}", "ops: {source: leat, deliver: {"+toHook(ops)+"}}", "late: {source: leat, deliver: {pull: {}}}"),
 		"sources:\n", "sources:\n  leat: {status: {}}\n", 1)
 	in := install(t, dir, yaml)
 	in.streaming(t, "files")

@@ -60,13 +60,13 @@ func (s Subscription) Parked(ctx context.Context, r *leatv1.ParkedRequest) (*lea
 // expired is what retention has removed before it was delivered and the subscription, which stands still, has not
 // listed itself yet; it will when it reads on.
 func (s Subscription) expired(ctx context.Context, listed pipeline.Offset) (lost []*leatv1.Skipped, err error) {
-	v, err := s.View()
-	if err != nil {
-		return nil, nil // the log is not open: what it keeps is not known
-	}
 	cur, ok, err := s.Store.Load(ctx, s.Name)
-	if err != nil || !ok || cur.Log != v.Log.ID() {
+	if err != nil || !ok {
 		return nil, err
+	}
+	v, err := s.View()
+	if err != nil || cur.Log != v.Log.ID() {
+		return nil, nil // the log is not open, or another one: what it keeps is not known
 	}
 	oldest, _ := v.Log.Bounds()
 	for _, o := range append(cur.Pending, pipeline.OffsetRange{From: max(cur.Low, cur.High), To: oldest}) {
