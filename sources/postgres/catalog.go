@@ -151,14 +151,22 @@ order by n.nspname, c.relname`
 func (c *catalog) tables(ctx context.Context, publication string) (list []*table, err error) {
 	ctx, end := c.begin(ctx, "list the tables")
 	defer end(&err)
-	rows, err := c.conn.Query(ctx, tablesQuery, publication)
-	if err != nil {
-		return nil, c.s.failure("list the tables", err)
-	}
-	list, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (*table, error) {
-		t := &table{}
-		return t, row.Scan(&t.oid, &t.schema, &t.name, &t.kind, &t.persistence, &t.identity, &t.key, &t.identityColumns,
-			&t.ancestors, &t.columns, &t.generated, &t.published, &t.listed, &t.filter)
+	err = pgx.BeginFunc(ctx, c.conn, func(tx pgx.Tx) error {
+		// The view of publications opens tables. Whoever loads one under its strongest lock may take an hour, and the
+		// reader of the stream waits for this connection.
+		if _, err := tx.Exec(ctx, "set local lock_timeout = '1s'"); err != nil {
+			return err
+		}
+		rows, err := tx.Query(ctx, tablesQuery, publication)
+		if err != nil {
+			return err
+		}
+		list, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (*table, error) {
+			t := &table{}
+			return t, row.Scan(&t.oid, &t.schema, &t.name, &t.kind, &t.persistence, &t.identity, &t.key, &t.identityColumns,
+				&t.ancestors, &t.columns, &t.generated, &t.published, &t.listed, &t.filter)
+		})
+		return err
 	})
 	if err != nil {
 		return nil, c.s.failure("list the tables", err)

@@ -165,10 +165,10 @@ func closeConn(conn *pgconn.PgConn) {
 }
 
 // startReplication asks for the stream from start on; the answer is read by the stream itself.
-func startReplication(slot, publication string, start pglogrepl.LSN) string {
+func startReplication(slot, publication, protocol string, start pglogrepl.LSN) string {
 	names := strings.ReplaceAll(quote(publication), "'", "''")
-	return fmt.Sprintf("START_REPLICATION SLOT %s LOGICAL %s (proto_version '1', publication_names '%s', messages 'true', binary 'false', streaming 'off')",
-		quote(slot), start, names)
+	return fmt.Sprintf("START_REPLICATION SLOT %s LOGICAL %s (%s, publication_names '%s', messages 'true', binary 'false')",
+		quote(slot), start, protocol, names)
 }
 
 // quote quotes an identifier.

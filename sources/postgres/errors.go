@@ -41,6 +41,7 @@ const (
 	CodeSlotDatabase       = "slot_database"
 	CodeSlotLimit          = "slot_limit"
 	CodeStandby            = "standby"
+	CodeReopened           = "reopened"
 	CodeRowTooLarge        = "row_too_large"
 	CodeSenderLimit        = "sender_limit"
 	CodePublicationMissing = "publication_missing"

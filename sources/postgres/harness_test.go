@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -107,6 +108,12 @@ func (d *db) source(change ...func(*Config)) *Source {
 	return s
 }
 
+// partLine is a line of an open transaction, with the subtransaction that wrote it.
+type partLine struct {
+	part uint32
+	line string
+}
+
 // reading is a stream with what came out of it, as lines.
 type reading struct {
 	t       *testing.T
@@ -114,7 +121,7 @@ type reading struct {
 	last    pipeline.Position
 	lines   []string
 	notices []pipeline.Notice
-	open    map[string][]string
+	open    map[string][]partLine
 	tables  map[string]*schemas.Table
 	batches []pipeline.BatchKind
 	err     error
@@ -127,7 +134,7 @@ func (d *db) open(s *Source, after pipeline.Position) *reading {
 		d.t.Fatal(err)
 	}
 	d.t.Cleanup(func() { _ = st.Close() })
-	return &reading{t: d.t, stream: st, last: after, open: map[string][]string{}, tables: map[string]*schemas.Table{}}
+	return &reading{t: d.t, stream: st, last: after, open: map[string][]partLine{}, tables: map[string]*schemas.Table{}}
 }
 
 const patience = 20 * time.Second
@@ -160,9 +167,15 @@ func (r *reading) take(b *pipeline.Batch) {
 	case pipeline.BatchRows:
 		r.lines = append(r.lines, lines...)
 	case pipeline.BatchChunk:
-		r.open[b.Open] = append(r.open[b.Open], lines...)
+		for i, l := range lines {
+			r.open[b.Open] = append(r.open[b.Open], partLine{b.Txs[b.Events[i].Tx].Part, l})
+		}
 	case pipeline.BatchCommit:
-		r.lines = append(r.lines, r.open[b.Open]...)
+		for _, l := range r.open[b.Open] {
+			if !slices.Contains(b.Without, l.part) {
+				r.lines = append(r.lines, l.line)
+			}
+		}
 		delete(r.open, b.Open)
 	case pipeline.BatchAbort:
 		delete(r.open, b.Open)

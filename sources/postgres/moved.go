@@ -51,6 +51,9 @@ func (s *Source) carries(t *table, viaRoot bool) carried {
 // moved compares where rows travel with where they did when the catalogue was last looked at, also by an
 // earlier stream of this Source, and tells of rows that came or went so.
 func (w *watcher) moved(ctx context.Context, made *ensured) {
+	if made.all == nil {
+		return
+	}
 	all, now := made.all, w.s.places(made.all, made.viaRoot)
 	w.s.mu.Lock()
 	before := w.s.placed

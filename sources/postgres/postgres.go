@@ -80,9 +80,10 @@ type Source struct {
 	mask   masker
 	probe  prober
 
-	mu      sync.Mutex
-	streams int                // opened so far
-	placed  map[uint32]carried // when the catalogue was last looked at
+	mu     sync.Mutex
+	opened int                // streams so far
+	whole  uint32             // the transaction because of which none is streamed while it runs; 0: none
+	placed map[uint32]carried // when the catalogue was last looked at
 }
 
 // New checks the configuration; it connects to nothing.

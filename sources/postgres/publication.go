@@ -121,13 +121,16 @@ type ensured struct {
 	all    []*table          // as they stood when it looked
 	// viaRoot: rows of partitions travel under the name of the table above.
 	viaRoot bool
-	again   bool // one of them only because somebody holds a lock on it
+	again   bool // one of them, or all is nil, only because somebody holds a lock
 }
 
 // ensurePublication makes the publication, or adds to it what it lacks. may says that it may be made: with
 // WAL to be read that is older than it, making it would not help.
 func (s *Source) ensurePublication(ctx context.Context, c *catalog, may bool) (*ensured, error) {
 	all, err := c.tables(ctx, s.cfg.Publication)
+	if pg := (*pgconn.PgError)(nil); !may && errors.As(err, &pg) && pg.Code == lockTimeout {
+		return &ensured{again: true}, nil // a stream that goes on does not wait for it
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -50,6 +50,8 @@ type Stream struct {
 	}
 	sent  int64                 // when the server sent the last transaction's message, µs since 1970; 0: it has nothing left
 	poked atomic.Bool           // somebody wants the reader to look around
+	whole uint32                // the transaction because of which none is streamed while it runs; 0: they are
+	calm  atomic.Uint64         // a place behind that one's end; 0: not known
 	stale atomic.Bool           // what types are made of has changed
 	lost  atomic.Pointer[error] // the connection for the catalogue is
 	close sync.Once
@@ -106,7 +108,11 @@ func (s *Source) open(ctx context.Context, c *catalog, after pipeline.Position) 
 	if err != nil {
 		return nil, err
 	}
-	raw, err := s.start(ctx, conn, at)
+	streaming, err := s.streams(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := s.start(ctx, conn, srv, at, streaming)
 	if err != nil {
 		return nil, err
 	}
@@ -123,7 +129,7 @@ func (s *Source) open(ctx context.Context, c *catalog, after pipeline.Position) 
 }
 
 // start sends START_REPLICATION and waits for the server's consent. The connection is ours from then on.
-func (s *Source) start(ctx context.Context, conn *pgconn.PgConn, at pglogrepl.LSN) (raw net.Conn, err error) {
+func (s *Source) start(ctx context.Context, conn *pgconn.PgConn, srv *server, at pglogrepl.LSN, streaming bool) (raw net.Conn, err error) {
 	ctx, end := s.limited(ctx, "start replication")
 	defer end(&err)
 	if err := conn.SyncConn(ctx); err != nil {
@@ -136,7 +142,7 @@ func (s *Source) start(ctx context.Context, conn *pgconn.PgConn, at pglogrepl.LS
 	stop := context.AfterFunc(ctx, func() { _ = h.Conn.SetDeadline(aLongTimeAgo) })
 	defer stop()
 	err = func() error {
-		h.Frontend.Send(&pgproto3.Query{String: startReplication(s.cfg.Slot, s.cfg.Publication, at)})
+		h.Frontend.Send(&pgproto3.Query{String: startReplication(s.cfg.Slot, s.cfg.Publication, protocol(srv.version, streaming), at)})
 		if err := h.Frontend.Flush(); err != nil {
 			return err
 		}
@@ -198,8 +204,9 @@ func (s *Source) newStream(conn net.Conn, c *catalog, srv *server, at pglogrepl.
 	}
 	st := &Stream{s: s, conn: conn, catalog: c, gulps: gulpsOf(conn), status: newStatus(conn, interval, at), ctx: context.Background()}
 	s.mu.Lock()
-	s.streams++
-	number := s.streams
+	s.opened++
+	number := s.opened
+	st.whole = s.whole
 	s.mu.Unlock()
 	tok := token{system: srv.SystemID, timeline: srv.Timeline, slot: s.cfg.Slot}
 	known := map[string]*schemas.Table{}
@@ -211,6 +218,7 @@ func (s *Source) newStream(conn net.Conn, c *catalog, srv *server, at pglogrepl.
 	st.dec = pgoutput.NewDecoder(pgoutput.Options{
 		After: at, Counter: after.Counter, Known: known,
 		Token:      func(lsn pgoutput.LSN) string { t := tok; t.lsn = lsn; return t.String() },
+		Settled:    func(xid uint32, rel *pgoutput.Relation) (string, error) { return s.settled(st.ctx, c, xid, rel) },
 		Resolve:    func(rel *pgoutput.Relation) (pgoutput.Shape, error) { return s.resolve(st.ctx, c, rel) },
 		BatchBytes: s.cfg.BatchBytes, BatchEvents: s.cfg.BatchEvents,
 		Stream: strconv.FormatInt(time.Now().UnixNano(), 36) + "." + strconv.Itoa(number),
@@ -256,6 +264,9 @@ func (st *Stream) Next(ctx context.Context) (*pipeline.Batch, error) {
 		st.look()
 		if st.dec.Ready() {
 			continue
+		}
+		if err := st.resumed(); err != nil {
+			return nil, err
 		}
 		if p := st.lost.Load(); p != nil {
 			return nil, st.fail(ctx, *p)
@@ -424,7 +435,7 @@ func (st *Stream) fail(ctx context.Context, err error) error {
 	if p := st.status.failed.Load(); p != nil {
 		err = *p
 	}
-	return st.s.failure("read the stream", err)
+	return st.s.failure("read the stream", st.again(err))
 }
 
 // Confirm says that everything up to p is durable; see pipeline.Stream.

@@ -56,6 +56,7 @@ func (w *watcher) run(ctx context.Context) {
 		case <-tick.C:
 		}
 		w.gaps(ctx)
+		w.calms(ctx)
 		now, enums, err := w.c.prints(ctx, w.s.cfg.Publication)
 		if err == nil && enums != w.enums { // the stream does not say when an enum gets a label
 			w.enums = enums

@@ -24,6 +24,10 @@ type Options struct {
 	// Resolve says how rows of a relation are read. It is called for each Relation message when its first
 	// row comes, and may block. A *Refused quarantines the table, another error ends the stream.
 	Resolve func(*Relation) (Shape, error)
+	// Settled says why what the catalogue tells of a relation may not be what it will tell once the transactions that
+	// run now have ended, "" when it is. It is asked, and may block, before Resolve for a transaction that is sent
+	// while it runs; nil: it always is. A reason ends the stream with an *Unsettled.
+	Settled func(xid uint32, rel *Relation) (string, error)
 	// Known are the last shapes by subject that the log has at After; the decoder goes on to update it.
 	Known map[string]*schemas.Table
 	// BatchBytes and BatchEvents are the sizes at which a batch is cut.
@@ -48,6 +52,9 @@ type Decoder struct {
 	o         Options
 	relations map[uint32]*relation
 	last      *relation // the one that the last row was of
+	running   map[uint32]*running
+	block     *running // the one of which a block is being read
+	part      uint32   // its subtransaction that the message is of
 	cur       *pipeline.Batch
 	curNumber uint64
 	ready     []*pipeline.Batch
@@ -80,7 +87,7 @@ func NewDecoder(o Options) *Decoder {
 	if o.Known == nil {
 		o.Known = map[string]*schemas.Table{}
 	}
-	d := &Decoder{o: o, relations: map[uint32]*relation{}, pos: o.After, out: o.After, counter: o.Counter}
+	d := &Decoder{o: o, relations: map[uint32]*relation{}, running: map[uint32]*running{}, pos: o.After, out: o.After, counter: o.Counter}
 	d.fresh()
 	return d
 }
@@ -131,6 +138,11 @@ func (d *Decoder) Refresh() {
 	for _, rel := range d.relations {
 		rel.ready = false
 	}
+	for _, run := range d.running {
+		for _, rel := range run.relations {
+			rel.ready = false
+		}
+	}
 }
 
 // Close gives back what was not handed out.
@@ -164,6 +176,13 @@ func (d *Decoder) Message(p []byte, sent int64) error {
 	}
 	body := p[1:]
 	switch p[0] {
+	case 'I', 'U', 'D', 'R', 'T', 'M', 'Y':
+		var err error
+		if body, err = d.inBlock(body); err != nil {
+			return err
+		}
+	}
+	switch p[0] {
 	case 'I', 'U', 'D':
 		return d.row(p[0], body)
 	case 'B':
@@ -175,14 +194,14 @@ func (d *Decoder) Message(p []byte, sent int64) error {
 		if err != nil {
 			return err
 		}
-		was := d.relations[rel.OID]
-		d.relations[rel.OID] = &relation{Relation: *rel, refused: was != nil && was.refused}
-		d.last = nil
+		d.describe(rel)
 		return nil
 	case 'T':
 		return d.truncate(body)
 	case 'M':
 		return d.logical(body, sent)
+	case 'S', 'E', 'c', 'A':
+		return d.streamed(p[0], body, sent)
 	case 'O', 'Y': // origin and type: nothing that the catalogue does not say better
 		return nil
 	}
@@ -214,7 +233,7 @@ func (d *Decoder) commit(p []byte) error {
 	if r.bad {
 		return fmt.Errorf("commit message: %w", errShort)
 	}
-	if !d.tx.open {
+	if !d.tx.open || d.block != nil {
 		return errors.New("a commit without a transaction")
 	}
 	d.pos = max(d.pos, end)
@@ -235,7 +254,7 @@ func (d *Decoder) commit(p []byte) error {
 	d.chunk()
 	d.watermarks(marks, end)
 	b := d.cur
-	b.Kind, b.Open = pipeline.BatchCommit, d.openName()
+	b.Kind, b.Open = pipeline.BatchCommit, d.openName(d.tx.id)
 	b.Txs = append(b.Txs, pipeline.Tx{
 		ID: b.Put(d.decimal(d.tx.id)), Position: b.Put(d.lsn(end)), Time: at + EpochMicros, Before: d.tx.before, Ends: true,
 	})
@@ -246,11 +265,15 @@ func (d *Decoder) commit(p []byte) error {
 
 // watermarks puts those of a transaction behind it, and cuts the batch there when that was asked for.
 func (d *Decoder) watermarks(ids []string, end LSN) {
-	for _, id := range ids {
-		d.cur.Watermarks = append(d.cur.Watermarks, pipeline.Watermark{ID: id, Event: uint32(len(d.cur.Events)), Position: string(d.lsn(end))})
-	}
+	d.mark(ids, end)
 	if !d.tx.open && d.cut.Load() {
 		d.Flush()
+	}
+}
+
+func (d *Decoder) mark(ids []string, end LSN) {
+	for _, id := range ids {
+		d.cur.Watermarks = append(d.cur.Watermarks, pipeline.Watermark{ID: id, Event: uint32(len(d.cur.Events)), Position: string(d.lsn(end))})
 	}
 }
 
@@ -271,8 +294,8 @@ func (d *Decoder) lsn(l LSN) []byte {
 	return b
 }
 
-func (d *Decoder) openName() string {
-	return d.o.Stream + "." + strconv.FormatUint(uint64(d.tx.id), 10)
+func (d *Decoder) openName(xid uint32) string {
+	return d.o.Stream + "." + strconv.FormatUint(uint64(xid), 10)
 }
 
 // room makes sure that one more event of the open transaction may be added, cutting the batch if need be,
@@ -280,6 +303,8 @@ func (d *Decoder) openName() string {
 func (d *Decoder) room() {
 	if len(d.cur.Events) >= d.o.BatchEvents || len(d.cur.Arena) >= d.o.BatchBytes || len(d.cur.Tables) >= pipeline.MaxTables-1 {
 		switch {
+		case d.block != nil:
+			d.chunk()
 		case !d.tx.begun:
 			d.hand()
 		case d.tx.txs > 0:
@@ -289,7 +314,7 @@ func (d *Decoder) room() {
 		}
 	}
 	if !d.tx.begun {
-		d.begun(0)
+		d.begun(d.tx.before)
 	}
 }
 
@@ -300,7 +325,7 @@ func (d *Decoder) begun(before uint32) {
 	t.events, t.txs, t.arena, t.tables = len(b.Events), len(b.Txs), len(b.Arena), len(b.Tables)
 	b.Txs = append(b.Txs, pipeline.Tx{
 		ID: b.Put(d.decimal(t.id)), Position: pipeline.Nowhere,
-		Time: t.time, First: uint32(len(b.Events)), Before: before,
+		Time: t.time, First: uint32(len(b.Events)), Before: before, Part: d.partHere(),
 	})
 }
 
@@ -309,7 +334,13 @@ func (d *Decoder) chunk() {
 	b := d.cur
 	d.tx.chunks++
 	d.tx.before += uint32(len(b.Events))
-	b.Kind, b.Open = pipeline.BatchChunk, d.openName()
+	b.Kind, b.Open = pipeline.BatchChunk, d.openName(d.tx.id)
+	if d.block != nil {
+		d.tx.begun = false
+		d.ready = append(d.ready, b)
+		d.fresh()
+		return
+	}
 	ends := b.Txs[0].Ends
 	d.ready = append(d.ready, b)
 	d.fresh()
@@ -371,6 +402,16 @@ func (d *Decoder) end(b *pipeline.Batch) {
 	d.notices = nil
 }
 
+func (d *Decoder) partHere() uint32 {
+	if d.block == nil {
+		return 0
+	}
+	return d.part
+}
+
+// Inside reports whether the last message was not the end of a transaction or block.
+func (d *Decoder) Inside() bool { return d.tx.open }
+
 // Flush makes the whole transactions that were seen ready.
 func (d *Decoder) Flush() {
 	switch {
@@ -399,6 +440,9 @@ func (d *Decoder) Stamp(t time.Time) {
 // add appends an event of the open transaction.
 func (d *Decoder) add(op pipeline.Op, table uint16, before, after pipeline.Span) {
 	b := d.cur
+	if d.block != nil && b.Txs[len(b.Txs)-1].Part != d.part {
+		b.Txs = append(b.Txs, pipeline.Tx{ID: b.Txs[0].ID, Position: pipeline.Nowhere, Time: d.tx.time, First: uint32(len(b.Events)), Part: d.part})
+	}
 	b.Events = append(b.Events, pipeline.Event{
 		Op: op, Table: table, Tx: uint32(len(b.Txs) - 1), Key: pipeline.Nowhere, Before: before, After: after,
 	})

@@ -1,5 +1,5 @@
-// Package pgoutput turns the messages of PostgreSQL's logical replication protocol (version 1, text format,
-// no streaming of open transactions) into batches. It does no IO: package postgres reads the connection and
+// Package pgoutput turns the messages of PostgreSQL's logical replication protocol (versions 1 to 4, text format,
+// without two-phase commit) into batches. It does no IO: package postgres reads the connection and
 // looks things up in the catalogue.
 //
 // Words: a position is "behind" a transaction when it is at or above the end LSN of its commit. "Whole"

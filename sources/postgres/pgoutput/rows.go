@@ -15,7 +15,7 @@ import (
 func (d *Decoder) relation(oid uint32) (*relation, error) {
 	rel := d.last
 	if rel == nil || rel.OID != oid {
-		if rel = d.relations[oid]; rel == nil {
+		if rel = d.described(oid); rel == nil {
 			return nil, fmt.Errorf("a row of relation %d, which was not described before", oid)
 		}
 	}
@@ -34,6 +34,15 @@ func (d *Decoder) relation(oid uint32) (*relation, error) {
 // resolve asks how rel is read. Only now, with a row at hand: relations of dropped transactions may be older
 // than what the log knows.
 func (d *Decoder) resolve(rel *relation) error {
+	if d.block != nil && d.o.Settled != nil {
+		why, err := d.o.Settled(d.block.xid, &rel.Relation)
+		if err == nil && why != "" {
+			err = &Unsettled{XID: d.block.xid, Reason: why}
+		}
+		if err != nil {
+			return err
+		}
+	}
 	wasRefused := rel.refused
 	shape, err := d.o.Resolve(&rel.Relation)
 	var refused *Refused
@@ -51,7 +60,7 @@ func (d *Decoder) resolve(rel *relation) error {
 	}
 	now := shape.Table.Seal()
 	subject := now.Subject()
-	was := d.o.Known[subject]
+	was := d.shapeKnown(subject)
 	if shape.KeyLost && was != nil && len(now.Identity) == 0 {
 		keepIdentity(was, now)
 	}
@@ -63,7 +72,7 @@ func (d *Decoder) resolve(rel *relation) error {
 		rel.shape.Table = was // one pointer per shape
 		return nil
 	}
-	d.o.Known[subject] = now
+	d.learn(subject, now)
 	if was == nil {
 		return nil
 	}

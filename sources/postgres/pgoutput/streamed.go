@@ -1,0 +1,239 @@
+package pgoutput
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/schemas"
+)
+
+// Transactions that the server sends while they run (protocol 2, streaming): in blocks, between which others
+// commit. Each block leaves as chunks; each run of rows of one subtransaction is a Part. What was rolled back to a
+// savepoint is named by the commit. What a transaction says about tables is its own until it commits.
+//
+// https://www.postgresql.org/docs/current/protocol-logicalrep-message-formats.html
+
+// running is a streamed transaction that has not ended.
+type running struct {
+	xid       uint32
+	chunks    int
+	before    uint32
+	gone      []uint32 // subtransactions that were rolled back
+	relations map[uint32]*relation
+	known     map[string]shapeOf
+	marks     []string // watermarks
+}
+
+// shapeOf is the shape that a table has in a running transaction, and the subtransaction that brought it.
+type shapeOf struct {
+	table *schemas.Table
+	part  uint32
+}
+
+// Unsettled says that the catalogue does not yet show what a running transaction has made of a table: it has to be
+// read when it has committed, that is without streaming.
+type Unsettled struct {
+	XID    uint32
+	Reason string
+}
+
+// Error names the transaction and the reason.
+func (e *Unsettled) Error() string {
+	return fmt.Sprintf("transaction %d cannot be read before it ends: %s", e.XID, e.Reason)
+}
+
+// streamed takes the messages that only a stream of running transactions has.
+func (d *Decoder) streamed(kind byte, p []byte, sent int64) error {
+	r := reader{p: p}
+	switch kind {
+	case 'S':
+		xid := r.u32()
+		r.u8() // first block or not
+		return d.startBlock(xid, sent, r.bad)
+	case 'E':
+		return d.endBlock()
+	case 'c':
+		xid := r.u32()
+		r.u8()
+		at, end, when := LSN(r.u64()), LSN(r.u64()), int64(r.u64())
+		if r.bad {
+			return fmt.Errorf("stream commit message: %w", errShort)
+		}
+		return d.streamCommit(xid, at, end, when+EpochMicros)
+	default: // 'A'; with streaming 'parallel' place and time follow
+		xid, part := r.u32(), r.u32()
+		if r.bad {
+			return fmt.Errorf("stream abort message: %w", errShort)
+		}
+		if err := d.streamAbort(xid, part); err != nil || len(r.p) < 16 {
+			return err
+		}
+		d.Advance(LSN(r.u64()))
+		return nil
+	}
+}
+
+func (d *Decoder) startBlock(xid uint32, sent int64, short bool) error {
+	switch {
+	case short:
+		return fmt.Errorf("stream start message: %w", errShort)
+	case d.tx.open:
+		return errors.New("a block of a transaction begins inside of another")
+	}
+	d.Flush() // cur is empty now
+	run := d.running[xid]
+	if run == nil {
+		run = &running{xid: xid, relations: map[uint32]*relation{}, known: map[string]shapeOf{}}
+		d.running[xid] = run
+	}
+	d.block, d.last = run, nil
+	d.tx = transaction{open: true, id: xid, time: sent, chunks: run.chunks, before: run.before}
+	return nil
+}
+
+func (d *Decoder) endBlock() error {
+	run := d.block
+	if run == nil {
+		return errors.New("a block of a transaction ends that did not begin")
+	}
+	if len(d.cur.Events) > 0 {
+		d.chunk()
+	}
+	d.block, d.last = nil, nil
+	run.chunks, run.before, run.marks = d.tx.chunks, d.tx.before, append(run.marks, d.tx.marks...)
+	d.tx = transaction{}
+	return nil
+}
+
+// inBlock takes the number of the subtransaction off a message of a block; elsewhere there is none.
+func (d *Decoder) inBlock(p []byte) ([]byte, error) {
+	if d.block == nil {
+		return p, nil
+	}
+	if len(p) < 4 {
+		return nil, errShort
+	}
+	if d.part = binary.BigEndian.Uint32(p); d.part == d.block.xid {
+		d.part = 0
+	}
+	return p[4:], nil
+}
+
+func (d *Decoder) streamCommit(xid uint32, at, end LSN, when int64) error {
+	if d.tx.open {
+		return errors.New("a streamed transaction commits inside of another")
+	}
+	run := d.running[xid]
+	delete(d.running, xid)
+	d.committed = when
+	d.Flush()
+	if run == nil { // nothing of it was wanted
+		d.pos = max(d.pos, end)
+		return nil
+	}
+	d.adopt(run)
+	if at < d.o.After {
+		if run.chunks > 0 {
+			d.ready = append(d.ready, d.abort(run))
+		}
+		return nil
+	}
+	d.pos = max(d.pos, end)
+	if run.chunks == 0 {
+		d.watermarks(run.marks, end)
+		return nil
+	}
+	d.mark(run.marks, end)
+	b := d.cur
+	b.Kind, b.Open, b.Without = pipeline.BatchCommit, d.openName(xid), append(b.Without, run.gone...)
+	b.Txs = append(b.Txs, pipeline.Tx{ID: b.Put(d.decimal(xid)), Position: b.Put(d.lsn(end)), Time: when, Before: run.before, Ends: true})
+	d.hand()
+	return nil
+}
+
+// adopt makes what a committed transaction said of tables true for all that follow.
+func (d *Decoder) adopt(run *running) {
+	for oid, rel := range run.relations {
+		d.relations[oid] = rel
+	}
+	for subject, shape := range run.known {
+		d.o.Known[subject] = shape.table
+	}
+	d.last = nil
+}
+
+func (d *Decoder) streamAbort(xid, part uint32) error {
+	if d.tx.open {
+		return errors.New("a streamed transaction ends inside of another")
+	}
+	run := d.running[xid]
+	if run == nil {
+		return nil
+	}
+	if part != xid {
+		run.gone = append(run.gone, part)
+		for subject, shape := range run.known {
+			if shape.part == part {
+				delete(run.known, subject)
+			}
+		}
+		for _, rel := range run.relations {
+			rel.ready = false
+		}
+		return nil
+	}
+	delete(d.running, xid)
+	if run.chunks > 0 {
+		d.ready = append(d.ready, d.abort(run))
+	}
+	return nil
+}
+
+func (d *Decoder) abort(run *running) *pipeline.Batch {
+	b := pipeline.NewBatch()
+	b.Kind, b.Open = pipeline.BatchAbort, d.openName(run.xid)
+	return b
+}
+
+// Running is how many transactions are open of which something was sent.
+func (d *Decoder) Running() int { return len(d.running) }
+
+// shapeKnown returns the last shape of a table, as the transaction that is being read sees it.
+func (d *Decoder) shapeKnown(subject string) *schemas.Table {
+	if d.block != nil {
+		if shape, ok := d.block.known[subject]; ok {
+			return shape.table
+		}
+	}
+	return d.o.Known[subject]
+}
+
+func (d *Decoder) learn(subject string, t *schemas.Table) {
+	if d.block != nil {
+		d.block.known[subject] = shapeOf{t, d.part}
+		return
+	}
+	d.o.Known[subject] = t
+}
+
+// described is what a Relation message said of a table last, in the transaction that is being read or before.
+func (d *Decoder) described(oid uint32) *relation {
+	if d.block != nil {
+		if rel := d.block.relations[oid]; rel != nil {
+			return rel
+		}
+	}
+	return d.relations[oid]
+}
+
+func (d *Decoder) describe(rel *Relation) {
+	was := d.described(rel.OID)
+	in := d.relations
+	if d.block != nil {
+		in = d.block.relations
+	}
+	in[rel.OID] = &relation{Relation: *rel, refused: was != nil && was.refused}
+	d.last = nil
+}
