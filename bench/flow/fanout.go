@@ -3,11 +3,15 @@ package main
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"slices"
 	"time"
 
+	"connectrpc.com/connect"
+
 	"github.com/leat-cdc/leat/bench/process"
 	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
+	"github.com/leat-cdc/leat/schemas/envelope/leatv1/leatv1connect"
 )
 
 const healthy = 12
@@ -52,28 +56,28 @@ func fanout(ctx context.Context, r *rig) error {
 	if err := r.stop(); err != nil {
 		return err
 	}
-	var alone, beside []float64
-	for run := range r.o.runs {
-		for _, with := range []bool{false, true} {
-			v, err := r.backlogRate(ctx, run, with)
-			if err != nil {
-				return err
-			}
-			if with {
-				beside = append(beside, v)
-			} else {
-				alone = append(alone, v)
-			}
-			process.Say("fanout: run %d, sick beside: %v: %.0f events/s to each of %d", run+1, with, v, healthy)
+	run := 0
+	var sickly []float64
+	without, with, err := alternate(ctx, 2*r.o.runs, func(ctx context.Context, with bool) (float64, error) {
+		run++
+		v, others, err := r.backlogRate(ctx, run, with)
+		if with {
+			sickly = append(sickly, others)
 		}
+		process.Say("fanout: sick beside: %v: %.0f events/s to each of %d; %.0f to the sick", with, v, healthy, others)
+		return v, err
+	})
+	if err != nil {
+		return err
 	}
-	ratio := median(beside) / median(alone)
-	r.found("rate of 12 healthy beside 4 sick, from a backlog", "≥ 95 % of that without", ratio >= 0.95, "%.1f %%: %s against %s events/s each", 100*ratio, spread(beside, "%.0f"), spread(alone, "%.0f"))
+	p := pairs{without, with}
+	r.found("rate of 12 healthy beside 4 sick, from a backlog", "≥ 95 % of that without", p.ratio() >= 0.95, "%.1f %% (%.1f to %.1f in %d pairs; alike runs differ by %.0f %%): %s against %s events/s each; the four took %s",
+		100*p.ratio(), 100*slices.Min(p.ratios()), 100*slices.Max(p.ratios()), len(with), 100*p.noise(), spread(with, "%.0f"), spread(without, "%.0f"), spread(sickly, "%.0f"))
 	return r.fanoutLive(ctx)
 }
 
-// backlogRate is how many events a second the healthy ones get, each, of the backlog.
-func (r *rig) backlogRate(ctx context.Context, run int, with bool) (float64, error) {
+// backlogRate is how many events a second the healthy ones get, each, of the backlog, and the sick, together.
+func (r *rig) backlogRate(ctx context.Context, run int, with bool) (each, others float64, err error) {
 	how := well(receivers)
 	n := healthy
 	if with {
@@ -84,17 +88,17 @@ func (r *rig) backlogRate(ctx context.Context, run int, with bool) (float64, err
 		}
 	}
 	if err := r.become(ctx, how); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	if err := r.start(ctx, "", subs(fmt.Sprintf("r%d%v-", run, map[bool]string{true: "b", false: "a"}[with]), 0, n, "    from: earliest\n")); err != nil {
-		return 0, err
+	if err := r.start(ctx, "", subs(fmt.Sprintf("r%d-", run), 0, n, "    from: earliest\n")); err != nil {
+		return 0, 0, err
 	}
 	if _, err := r.complete(ctx, 3*time.Minute, ints(0, healthy)...); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	all, err := r.tallies(ctx, false)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	first, last := all[0].First, all[0].Last
 	events := int64(0)
@@ -107,104 +111,81 @@ func (r *rig) backlogRate(ctx context.Context, run int, with bool) (float64, err
 		}
 		events += t.Events
 	}
-	if err := r.become(ctx, well(receivers)); err != nil { // nobody keeps Leat from ending
-		return 0, err
+	took := last.Sub(first).Seconds()
+	for _, t := range all[healthy:] {
+		others += float64(t.Events) / took
 	}
-	return float64(events) / healthy / last.Sub(first).Seconds(), r.stop()
+	if err := r.become(ctx, well(receivers)); err != nil { // nobody keeps Leat from ending
+		return 0, 0, err
+	}
+	return float64(events) / healthy / took, others, r.stop()
 }
 
 // live rows a second, in transactions of ten: what both cores take together with the database, the receivers and
 // sixteen subscribers without a queue anywhere.
 const liveRate, liveEach = 1000, 10
 
+// fanoutLive compares the healthy ones' latency while the four are paused with that while they are sick.
 func (r *rig) fanoutLive(ctx context.Context) error {
-	if err := r.stop(); err != nil {
-		return err
-	}
-	var alone, beside []float64
-	var lags []float64
-	var peak uint64
 	rates := &chart{Title: "16 webhook subscribers: events delivered a second", Unit: "events/s"}
 	lag := &chart{Title: "how far each is behind", Unit: "events"}
-	for run := range r.o.runs {
-		for _, with := range []bool{false, true} {
-			p99, err := r.livePhase(ctx, run, with, run == r.o.runs-1, rates, lag, &lags, &peak)
-			if err != nil {
-				return err
-			}
-			if with {
-				beside = append(beside, p99)
-			} else {
-				alone = append(alone, p99)
-			}
-			process.Say("fanout: run %d, sick beside: %v: p99 %.1f ms", run+1, with, p99)
-		}
-	}
-	ratio := median(beside) / median(alone)
-	r.found("p99 of 12 healthy beside 4 sick, live", "≤ +10 %", ratio <= 1.1, "%+.0f %%: %s against %s ms", 100*(ratio-1), spread(beside, "%.1f"), spread(alone, "%.1f"))
-	half := len(lags) / 2
-	r.found("what the slot holds while four are sick", "flat", median(lags[half:]) <= 2*median(lags[:half])+1<<20, "%.0f KiB in the first half, %.0f KiB in the second", median(lags[:half])/1024, median(lags[half:])/1024)
-	r.found("anonymous memory", "≤ 512 + 150 MiB", peak <= 662<<20, "%d MiB at most", peak>>20)
-	return r.draw(rates, lag)
-}
-
-// livePhase returns the healthy ones' p99. The last phase with sick ones is drawn, and ends with their recovery.
-func (r *rig) livePhase(ctx context.Context, run int, with, last bool, rates, lag *chart, lags *[]float64, peak *uint64) (p99 float64, err error) {
-	n := healthy
-	if with {
-		n = receivers
-	}
 	if err := r.become(ctx, well(receivers)); err != nil {
-		return 0, err
+		return err
 	}
-	if err := r.start(ctx, "", subs(fmt.Sprintf("l%d%v-", run, map[bool]string{true: "b", false: "a"}[with]), 0, n, "    from: latest\n    batch: {events: 20}\n    retry: {max: 5s}\n")); err != nil {
-		return 0, err
+	all := subs("live", 0, receivers, "    from: latest\n    batch: {events: 20}\n    retry: {max: 5s}\n")
+	if err := r.start(ctx, "", all); err != nil {
+		return err
 	}
 	w, err := r.write(ctx, liveRate, liveEach)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	begin := time.Now()
-	watch := r.sample(ctx, r.watchFanout(n, with && last, rates, lag, lags, peak, with))
+	var lags []float64
+	var peak uint64
+	watch := r.sample(ctx, r.watchFanout(rates, lag, &lags, &peak))
 	if err := wait(ctx, keys/liveRate*time.Second+time.Second); err != nil { // each key has had its first
-		return 0, err
+		return err
 	}
-	if with {
-		rates.Marks = append(rates.Marks, mark{seconds(begin), "four fall sick"})
-		if err := r.become(ctx, sick); err != nil {
-			return 0, err
+	if err := r.become(ctx, sick); err != nil {
+		return err
+	}
+	api := leatv1connect.NewAdminServiceClient(http.DefaultClient, r.leat.Addr)
+	err = r.alternateLatencies(ctx, pieces*r.o.runs, "12 healthy beside 4 sick, live", func(ctx context.Context, with bool) (latency, error) {
+		rates.Marks = append(rates.Marks, mark{seconds(begin), ""})
+		for _, s := range all[healthy:] {
+			var err error
+			if with {
+				_, err = api.Resume(ctx, connect.NewRequest(&leatv1.ResumeRequest{Subscription: s.name}))
+			} else {
+				_, err = api.Pause(ctx, connect.NewRequest(&leatv1.PauseRequest{Subscription: s.name, Reason: "bench"}))
+			}
+			if err != nil {
+				return latency{}, fmt.Errorf("pause or resume %s: %w", s.name, err)
+			}
 		}
-	}
-	if _, err := r.tallies(ctx, true); err != nil { // forget the beginning's latencies
-		return 0, err
-	}
-	if err := wait(ctx, r.o.phase); err != nil {
-		return 0, err
-	}
-	all, err := r.tallies(ctx, true)
+		took, err := r.piece(ctx, ints(0, healthy)...)
+		process.Say("fanout: sick beside: %v: p99 %.1f ms", with, took.p99)
+		return took, err
+	}, func() string { return "" })
 	if err != nil {
-		return 0, err
+		return err
 	}
-	var micros []int64
-	for _, t := range all[:healthy] {
-		micros = append(micros, t.Micros...)
-	}
-	slices.Sort(micros)
-	p99 = percentile(micros, 0.99)
-	if with && last {
-		if err := r.recover(ctx, begin, rates, w); err != nil {
-			return 0, err
+	for _, s := range all[healthy:] {
+		if _, err := api.Resume(ctx, connect.NewRequest(&leatv1.ResumeRequest{Subscription: s.name})); err != nil {
+			return err
 		}
-	} else if err := w.end(); err != nil {
-		return 0, err
+	}
+	if err := r.recover(ctx, begin, rates, w); err != nil {
+		return err
 	}
 	if err := watch.end(); err != nil {
-		return 0, err
+		return err
 	}
-	if err := r.become(ctx, well(receivers)); err != nil {
-		return 0, err
-	}
-	return p99, r.stop()
+	half := len(lags) / 2
+	r.found("what the slot holds meanwhile", "flat", median(lags[half:]) <= 2*median(lags[:half])+1<<20, "%.0f KiB in the first half, %.0f KiB in the second", median(lags[:half])/1024, median(lags[half:])/1024)
+	r.found("anonymous memory", "≤ 512 + 150 MiB", peak <= 662<<20, "%d MiB at most", peak>>20)
+	return r.draw(rates, lag)
 }
 
 // recover makes the sick well and waits until they have everything.
@@ -233,40 +214,32 @@ func (r *rig) recover(ctx context.Context, begin time.Time, rates *chart, w *wri
 }
 
 // watchFanout draws the healthy ones' mean and each sick one.
-func (r *rig) watchFanout(n int, drawn bool, rates, lag *chart, lags *[]float64, peak *uint64, with bool) func(float64, []tally, *leatv1.StatusResponse) {
+func (r *rig) watchFanout(rates, lag *chart, lags *[]float64, peak *uint64) func(float64, []tally, *leatv1.StatusResponse) {
 	lines := []*series{{Name: "each of the 12 healthy"}, {Name: "stalled"}, {Name: "refusing"}, {Name: "slow"}, {Name: "flapping"}}
 	behind := []*series{{Name: "the 12 healthy, the worst"}, {Name: "stalled"}, {Name: "refusing"}, {Name: "slow"}, {Name: "flapping"}}
-	if drawn {
-		rates.Lines, lag.Lines, rates.Marks = lines, behind, nil
-	}
+	rates.Lines, lag.Lines = lines, behind
 	count := make([]rate, 5)
 	return func(at float64, all []tally, st *leatv1.StatusResponse) {
 		*peak = max(*peak, st.MemoryUsed)
-		if with && len(st.Sources) == 1 && st.Sources[0].Pressure != nil {
+		if len(st.Sources) == 1 && st.Sources[0].Pressure != nil {
 			*lags = append(*lags, float64(st.Sources[0].Pressure.GetBehindBytes()))
-		}
-		if !drawn {
-			return
 		}
 		sum, worst := int64(0), uint64(0)
 		for _, t := range all[:healthy] {
 			sum += t.Events
 		}
 		lines[0].add(at, count[0].of(at, float64(sum)/healthy))
-		for i := healthy; i < n; i++ {
+		for i := healthy; i < receivers; i++ {
 			lines[i-healthy+1].add(at, count[i-healthy+1].of(at, float64(all[i].Events)))
 		}
 		for _, s := range st.Subscriptions {
 			var i int
-			if _, err := fmt.Sscanf(s.Name[len(s.Name)-2:], "%d", &i); err != nil {
-				i = int(s.Name[len(s.Name)-1] - '0')
-			}
-			if i < 0 {
-				i = -i
+			if _, err := fmt.Sscanf(s.Name, "live%d", &i); err != nil {
+				continue
 			}
 			if i < healthy {
 				worst = max(worst, s.LagEvents)
-			} else if i < n {
+			} else {
 				behind[i-healthy+1].add(at, float64(s.LagEvents))
 			}
 		}

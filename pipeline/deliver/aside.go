@@ -15,6 +15,9 @@ import (
 const (
 	// asideShare of the live limit is what replays aside may have.
 	asideShare = 0.2
+	// asideSlice is how many events a Delivery of copies has beside what is live: what follows waits for a core no longer
+	// than that takes, about 0.1 ms.
+	asideSlice = 50
 	// asideBudget of the subscription's Budget.
 	asideBudget = 4
 	// asideLag: while the oldest event that live has not done is older, replays wait.

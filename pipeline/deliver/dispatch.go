@@ -112,6 +112,7 @@ func (s *session) sendAll(ctx context.Context, now time.Time) (waits bool) {
 	limit, until := share(s.limit(), ratio, now)
 	s.throttled = time.Time{}
 	limit = s.besides(limit, ratio, now)
+	s.gentle = s.turn.entry.Gentle(now)
 	for s.pace.permits(now) {
 		if s.inflight >= limit {
 			s.throttled = until
@@ -158,12 +159,14 @@ func (s *session) cut(aside bool, now time.Time) *delivery {
 	if d.aside = aside; aside {
 		s.takeUnits(d, &s.held.aside, now)
 	} else {
-		s.takeUnits(d, &s.held.ready, now)
-	}
-	if d.Events == 0 && s.blocked == 0 && !aside {
-		s.takeSlots(d)
-		if s.lanes.order != OrderSource || len(s.held.keys) == 0 {
-			s.takeStream(d, now)
+		if s.outage.On() { // by what has failed it is tried last: that may be what is wrong, and would fail again and again
+			s.takeFresh(d, now)
+		}
+		if d.Events == 0 {
+			s.takeUnits(d, &s.held.ready, now)
+		}
+		if d.Events == 0 {
+			s.takeFresh(d, now)
 		}
 	}
 	if d.Events == 0 {
@@ -172,6 +175,17 @@ func (s *session) cut(aside bool, now time.Time) *delivery {
 		return nil
 	}
 	return d
+}
+
+// takeFresh gives d what has not been tried yet.
+func (s *session) takeFresh(d *delivery, now time.Time) {
+	if s.blocked > 0 {
+		return
+	}
+	s.takeSlots(d)
+	if s.lanes.order != OrderSource || len(s.held.keys) == 0 {
+		s.takeStream(d, now)
+	}
 }
 
 // takeSlots takes what queued in slots that are free again.
@@ -236,7 +250,7 @@ func (s *session) takeStream(d *delivery, now time.Time) {
 		s.lanes.barrier = false
 	}
 	t := &s.stream
-	if due := t.due(s.cfg); t.ready < s.cfg.Batch.Events && now.Before(due) {
+	if due := t.due(s.cfg); t.ready < s.most() && now.Before(due) {
 		return
 	}
 	for !t.empty() && (d.Events == 0 || d.Events < s.most()) {

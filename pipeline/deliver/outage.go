@@ -69,11 +69,14 @@ func (s *session) verdict(d *delivery, failed *pipeline.DeliveryError) flow.Resu
 	return flow.Mute // it only takes less than it was given, and does take something
 }
 
-// most is how many events a Delivery may have: a probe has one, so that no other's fault is taken for the
-// endpoint's.
+// most is how many events a Delivery may have: few, when it is of copies beside what is live; a probe has one, so that
+// no other's fault is taken for the endpoint's.
 func (s *session) most() int {
-	if s.outage.On() {
+	switch {
+	case s.outage.On():
 		return 1
+	case s.gentle:
+		return min(asideSlice, s.cfg.Batch.Events)
 	}
 	return s.cfg.Batch.Events
 }

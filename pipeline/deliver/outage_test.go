@@ -248,6 +248,36 @@ func TestPoisonIsNoOutage(t *testing.T) {
 	})
 }
 
+// TestManyPoisonKeysAreNoOutage: fifty keys that begin to be refused at once are more than half of all calls, and what
+// is sent to find out is not one of them only: the others go on soon, and the fifty are parked.
+func TestManyPoisonKeysAreNoOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sink := &sick{took: map[uint64][]pipeline.Offset{}, poison: func(o pipeline.Offset) bool { return o >= first+200 && o < first+250 }}
+		l, m := pipetest.NewMemoryLog("log", first), newMemory()
+		c := config(l, m, sink)
+		c.Exhausted, c.MaxInFlight, c.Batch.Events, c.Retry = ExhaustedPark, 16, 20, Retry{Initial: 100 * time.Millisecond, Max: 500 * time.Millisecond, Attempts: 3}
+		sub := start(t, c)
+		n, worst := uint64(0), pipeline.Offset(0)
+		for i := range 600 {
+			some := make([]uint64, 10+40*b2i(i == 20))
+			for i := range some {
+				some[i], n = n, n+1
+			}
+			appendTo(t, l, keys(some...)...)
+			time.Sleep(10 * time.Millisecond)
+			st := sub.Status()
+			worst = max(worst, st.Read-st.Low)
+		}
+		time.Sleep(10 * time.Second)
+		st := sub.Status()
+		sub.end()
+		if st.Parked != 50 || st.Low != first+pipeline.Offset(n) || len(sink.took) != int(n)-50 || st.State != StateRunning {
+			t.Fatalf("%d of %d keys came; %+v", len(sink.took), n, st)
+		}
+		t.Logf("%d calls, %d events behind at most", sink.calls, worst)
+	})
+}
+
 // TestAnOutageOutlivesASession: a pause within it asks nothing of the endpoint, a resume asks at once.
 func TestAnOutageOutlivesASession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

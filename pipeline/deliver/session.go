@@ -36,6 +36,7 @@ type session struct {
 	// passing counts Deliveries of the pass that are out; asideLast: the last one sent was one.
 	passing   int
 	asideLast bool
+	gentle    bool // a replay beside what is live: see sched.Entry
 	pace      pace
 	speed     speed
 	// limiter is the subscription's: what it learned outlives the session; nil: MaxInFlight alone counts.

@@ -18,6 +18,8 @@
 //     gets 5 % of its class's cost.
 //   - Lane: within a kind all get the same cost.
 //
+// Beside what is live, replays go in the gaps only, well below saturation too: see gaps.go.
+//
 // Classes and lanes go by deficit round robin, with debts: a turn ends when the balance is below zero, and a turn
 // begins by a quantum, so that the mean number of looks at a lane per grant is two, however many lanes there are.
 // A lane that wants something for the first time in a while goes before those that always do, once.

@@ -10,8 +10,10 @@ import (
 // encode, it waits for a disk or for a peer that does not read. It is also the most CPU that is charged.
 const spell = 10 * time.Millisecond
 
+const slotsPerCore = 2
+
 // DefaultSlots is how many grants are given at once by default: see docs/performance.md.
-func DefaultSlots() int { return 2 * runtime.GOMAXPROCS(0) }
+func DefaultSlots() int { return slotsPerCore * runtime.GOMAXPROCS(0) }
 
 // Gate lets lanes share a number of slots: who asks while one is free gets it; else a Scheduler decides whose
 // turn it is when one comes free. Safe for concurrent use.
@@ -24,6 +26,7 @@ type Gate struct {
 	busy  occupied // the longest first
 	timer *time.Timer
 	armed bool
+	gaps  gaps
 	stats Stats
 }
 
@@ -64,23 +67,25 @@ func (g *Gate) Stats() Stats {
 // Entry is a lane at a gate. Its methods are its owner's, one at a time, save for those of its grants. On a nil
 // Entry every grant is free.
 type Entry struct {
-	gate *Gate
-	lane *Lane
-	wake chan struct{}
-	rest bool // nothing is asked for; the owner's
+	gate   *Gate
+	lane   *Lane
+	wake   chan struct{}
+	replay bool
+	rest   bool // nothing is asked for; the owner's
 
 	// Under gate.mu: grants that were not begun, what they were charged, and since when they wait for that.
 	held    int
 	charged float64
 	since   stay
+	resting bool // it waits for a gap
 }
 
-// Enter makes a lane; nil on a nil Gate.
+// Enter makes a lane; nil on a nil Gate. One that enters as a Replay is not to be shifted to another kind.
 func (g *Gate) Enter(c Class, k Kind) *Entry {
 	if g == nil {
 		return nil
 	}
-	e := &Entry{gate: g, lane: g.s.Lane(c, k), wake: make(chan struct{}, 1), rest: true}
+	e := &Entry{gate: g, lane: g.s.Lane(c, k), wake: make(chan struct{}, 1), replay: k == Replay, rest: true}
 	e.since.entry, e.lane.Owner = e, e
 	return e
 }
@@ -112,6 +117,17 @@ func (e *Entry) Ask(n int, now time.Time) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	e.rest = false
+	if e.lane.kind == Live {
+		g.gaps.live = now
+	}
+	if e.replay {
+		if e.held == 0 && g.rests(e, now) {
+			return false
+		}
+		if now.Sub(g.gaps.live) < Calm {
+			n = 1
+		}
+	}
 	switch {
 	case e.held > 0:
 		g.s.Want(e.lane, n-e.held, now)
@@ -136,12 +152,34 @@ func (e *Entry) Rest(now time.Time) {
 	e.rest = true
 	g.s.Want(e.lane, 0, now)
 	g.giveBack(e)
+	g.freed(now)
+}
+
+// freed gives what has come free to those that wait for it.
+func (g *Gate) freed(now time.Time) {
 	g.fill(now)
+	g.wakeReplays(now)
+}
+
+// take counts n more slots in use by a lane; below zero: that many fewer.
+func (g *Gate) take(replay bool, n int) {
+	g.used += n
+	if replay {
+		g.gaps.used += n
+	}
+}
+
+// signal wakes the owner.
+func (e *Entry) signal() {
+	select {
+	case e.wake <- struct{}{}:
+	default:
+	}
 }
 
 // hold gives e a grant.
 func (g *Gate) hold(e *Entry, charged float64, now time.Time) {
-	g.used++
+	g.take(e.replay, 1)
 	g.stats.Granted++
 	g.stats.Classes[e.lane.class.name].Granted++
 	if e.held == 0 {
@@ -156,7 +194,7 @@ func (g *Gate) giveBack(e *Entry) {
 	if e.held == 0 {
 		return
 	}
-	g.used -= e.held
+	g.take(e.replay, -e.held)
 	g.s.Unused(e.lane, e.charged)
 	e.held, e.charged = 0, 0
 	g.busy.remove(&e.since)
@@ -172,10 +210,7 @@ func (g *Gate) fill(now time.Time) {
 		c.Waited++
 		c.Wait += max(0, l.waited)
 		g.hold(e, charged, now)
-		select {
-		case e.wake <- struct{}{}:
-		default:
-		}
+		e.signal()
 	}
 }
 
@@ -204,10 +239,10 @@ func (g *Gate) retake() {
 		if first := g.busy.first; first.entry != nil {
 			g.giveBack(first.entry)
 		} else {
-			g.used--
+			g.take(first.replay, -1)
 			g.busy.remove(first)
 		}
-		g.fill(now)
+		g.freed(now)
 	}
 	g.watch(now)
 }
@@ -240,6 +275,7 @@ func (e *Entry) Begin(t *Grant, now time.Time) {
 		e.charged = 0
 		g.busy.remove(&e.since)
 	}
+	t.stay.replay = e.replay
 	g.busy.add(&t.stay, now)
 }
 
@@ -262,10 +298,13 @@ func (t *Grant) Done(bytes int, now time.Time) {
 	} else {
 		g.s.Done(e.lane, t.charged, cost)
 	}
+	if e.replay {
+		g.rest(min(now.Sub(t.begun), spell), now)
+	}
 	if t.stay.in {
-		g.used--
+		g.take(e.replay, -1)
 		g.busy.remove(&t.stay)
-		g.fill(now)
+		g.freed(now)
 	}
 }
 
@@ -274,6 +313,7 @@ type stay struct {
 	prev, next *stay
 	since      time.Time
 	entry      *Entry // nil: of a grant that was begun
+	replay     bool   // that one's
 	in         bool
 }
 

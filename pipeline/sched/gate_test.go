@@ -114,7 +114,7 @@ func TestGateUnsaturated(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := NewGate(4)
 		us := []*subscriber{
-			{class: Low, kind: Replay, limit: 2, cpu: 100 * time.Microsecond, rtt: time.Millisecond},
+			{class: Low, kind: CatchUp, limit: 2, cpu: 100 * time.Microsecond, rtt: time.Millisecond},
 			{class: Low, limit: 2, cpu: 100 * time.Microsecond, rtt: time.Millisecond},
 		}
 		serve(g, time.Second, us...)
