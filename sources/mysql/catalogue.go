@@ -10,6 +10,7 @@ import (
 
 	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/schemas/cell/binlog"
+	"github.com/leat-cdc/leat/sources/mysql/internal/catalog"
 	"github.com/leat-cdc/leat/sources/mysql/internal/event"
 	"github.com/leat-cdc/leat/sources/mysql/internal/statement"
 )
@@ -36,7 +37,7 @@ type lookups struct {
 
 // entry is a table as the catalogue had it at one place of the binlog, G.
 type entry struct {
-	columns []catalogColumn
+	columns []catalog.Column
 	file    string
 	pos     uint64
 }
@@ -47,13 +48,6 @@ type touch struct {
 	pos  uint64
 	text string
 	kind statement.Kind
-}
-
-// catalogColumn is a column as the catalogue has it.
-type catalogColumn struct {
-	name, declared, collation string
-	hidden, nullable, primary bool
-	collationID               uint64
 }
 
 // lookupTimeout bounds reading the catalogue and looking through the binlog.
@@ -90,13 +84,13 @@ func (r *reader) declare(m *binlog.TableMap) (looked, ok bool, err error) {
 		return false, false, nil
 	}
 	for i := range columns {
-		columns[i].fill(&m.Columns[i], m, i)
+		columns[i].Fill(&m.Columns[i], m, i)
 	}
 	return true, true, nil
 }
 
 // declareNamed sets what the catalogue declares of the columns that the event leaves open.
-func (r *reader) declareNamed(m *binlog.TableMap, columns []catalogColumn, since []touch) (looked, ok bool, err error) {
+func (r *reader) declareNamed(m *binlog.TableMap, columns []catalog.Column, since []touch) (looked, ok bool, err error) {
 	for i := range m.Columns {
 		c := &m.Columns[i]
 		if !open(c, r.srv.mariadb) {
@@ -110,8 +104,8 @@ func (r *reader) declareNamed(m *binlog.TableMap, columns []catalogColumn, since
 		}
 		declared := ""
 		for j := range columns {
-			if columns[j].name == c.Name {
-				declared = columns[j].declared
+			if columns[j].Name == c.Name {
+				declared = columns[j].Declared
 			}
 		}
 		if !sure || declared == "" {
@@ -151,7 +145,7 @@ func before(file string, pos uint64, otherFile string, otherPos uint64) bool {
 }
 
 // table returns what the catalogue says of a table, and the statements about it between our place and that.
-func (l *lookups) table(r *reader, schema, name string) ([]catalogColumn, []touch, error) {
+func (l *lookups) table(r *reader, schema, name string) ([]catalog.Column, []touch, error) {
 	full := schema + "." + name
 	e, ok := l.entries[full]
 	since := func() (list []touch) {
@@ -224,15 +218,15 @@ func (l *lookups) read(r *reader, schema, name string) error {
 		return transient("server_changed", "look at the catalogue: the url leads to another server now", nil)
 	}
 	if l.collations == nil {
-		if l.collations, err = c.collations(ctx); err != nil {
+		if l.collations, err = catalog.Collations(ctx, c.rows); err != nil {
 			return err
 		}
 	}
-	where := ""
+	where := catalog.Everything
 	if l.entries != nil {
-		where = fmt.Sprintf(" AND TABLE_SCHEMA = %s AND TABLE_NAME = %s", quote(schema), quote(name))
+		where += fmt.Sprintf(" AND TABLE_SCHEMA = %s AND TABLE_NAME = %s", quote(schema), quote(name))
 	}
-	columns, err := c.columns(ctx, l.collations, where)
+	columns, err := catalog.Columns(ctx, c.rows, l.collations, where)
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/schemas"
+	"github.com/leat-cdc/leat/sources/mysql/internal/catalog"
 )
 
 // Check connects and says what must be different on the server, each with its cure. What it cannot ask
@@ -270,12 +271,12 @@ func (k *checker) catalogue(ctx context.Context) {
 }
 
 // columns looks at one table.
-func (k *checker) columns(name, schema, table string, columns []catalogColumn) {
+func (k *checker) columns(name, schema, table string, columns []catalog.Column) {
 	primary := false
 	for _, c := range columns {
-		primary = primary || c.primary
-		if c.primary && k.s.drops(schema, table, c.name, k.v.fold) {
-			k.add("error", "columns", name, "columns: leaves out "+c.name+", a column of the primary key", "keep the columns of the primary key")
+		primary = primary || c.Primary
+		if c.Primary && k.s.drops(schema, table, c.Name, k.v.fold) {
+			k.add("error", "columns", name, "columns: leaves out "+c.Name+", a column of the primary key", "keep the columns of the primary key")
 		}
 	}
 	if !primary && len(columns) > 0 {
@@ -289,7 +290,7 @@ func ident(schema, table string) string {
 }
 
 // unknown finds columns of the configuration that no table has; a row of tables begins with schema and name.
-func (k *checker) unknown(key, pattern string, list []string, tables [][]string, columns map[string][]catalogColumn) {
+func (k *checker) unknown(key, pattern string, list []string, tables [][]string, columns map[string][]catalog.Column) {
 	place, any := key+": "+pattern, false
 	for _, t := range tables {
 		table := t[0] + "." + t[1]
@@ -299,7 +300,7 @@ func (k *checker) unknown(key, pattern string, list []string, tables [][]string,
 		any = true
 		for _, n := range list {
 			n = strings.TrimPrefix(n, "!")
-			if !slices.ContainsFunc(columns[table], func(c catalogColumn) bool { return strings.EqualFold(c.name, n) }) {
+			if !slices.ContainsFunc(columns[table], func(c catalog.Column) bool { return strings.EqualFold(c.Name, n) }) {
 				k.add("error", key+"_unknown", place, fmt.Sprintf("%s has no column %s", table, n), "correct the name under "+key+":")
 			}
 		}
@@ -358,9 +359,9 @@ func (s *Source) Tables(ctx context.Context) ([]*schemas.Table, error) {
 		}
 		t := &schemas.Table{Schema: r[0], Name: r[1], Wire: schemas.WireBinlog, FullBefore: v.rowImageFull}
 		for i, col := range columns[r[0]+"."+r[1]] {
-			t.Columns = append(t.Columns, schemas.Column{Name: col.name, Type: schemas.Type{Name: col.declared}, Nullable: col.nullable, Hidden: col.hidden,
-				Dropped: s.drops(r[0], r[1], col.name, v.fold)})
-			if col.primary {
+			t.Columns = append(t.Columns, schemas.Column{Name: col.Name, Type: schemas.Type{Name: col.Declared}, Nullable: col.Nullable, Hidden: col.Hidden,
+				Dropped: s.drops(r[0], r[1], col.Name, v.fold)})
+			if col.Primary {
 				t.Identity = append(t.Identity, i)
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/leat-cdc/leat/pipeline"
@@ -48,6 +49,11 @@ type Config struct {
 	// SignalTable is a table ("database.table") with columns owner, reason, ratio, until (UTC) through which a
 	// person or a program in the database throttles the reading; empty: none.
 	SignalTable string
+	// WatermarkTable is the table ("database.table") that snapshots write their watermarks to; it is made where the
+	// user may. Its rows are never events. Default leat.watermark; "-": snapshots do not write to the server at all.
+	WatermarkTable string
+	// ReplicaURL is of a replica that snapshots read tables from, as URL is; empty: from the server itself.
+	ReplicaURL string
 	// Observer may be empty.
 	Observer pipeline.Observer
 }
@@ -66,11 +72,14 @@ const (
 type Source struct {
 	cfg     Config
 	url     target
+	replica target // of snapshots
 	tables  globs
 	columns []columnRule
 	start   start
 	at      progress
 	probe   prober
+	awaited awaited
+	live    sync.Map // liveKey → *schemas.Table: what the stream has
 }
 
 var _ pipeline.Source = (*Source)(nil)
@@ -108,6 +117,19 @@ func New(cfg Config) (*Source, error) {
 	if s.tables, err = parseGlobs(cfg.Tables); err != nil {
 		return nil, fmt.Errorf("source %s: %w", cfg.Name, err)
 	}
+	if cfg.ReplicaURL != "" {
+		if s.replica, err = parseURL(cfg.ReplicaURL); err != nil {
+			return nil, fmt.Errorf("source %s: snapshot: %w", cfg.Name, err)
+		}
+	}
+	if c.WatermarkTable == "" {
+		c.WatermarkTable = defaultSignal
+	}
+	if c.WatermarkTable != noSignal && strings.Count(c.WatermarkTable, ".") != 1 {
+		return nil, fmt.Errorf("source %s: snapshot: signal: %q: want DATABASE.TABLE, or - to never write", cfg.Name, c.WatermarkTable)
+	}
+	s.tables.signalTable(c.WatermarkTable)
+	s.awaited.wake = make(chan struct{}, 1)
 	if s.start, err = parseStart(cfg.Start); err != nil {
 		return nil, fmt.Errorf("source %s: %w", cfg.Name, err)
 	}

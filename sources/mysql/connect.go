@@ -70,6 +70,7 @@ func (s *Source) dial(ctx context.Context, config *tls.Config) (*client.Conn, er
 			if config != nil {
 				c.SetTLSConfig(config)
 			}
+			c.UnsetCapability(gomysql.CLIENT_DEPRECATE_EOF) // so that whoever reads answers by itself knows their form
 			c.ReadTimeout, c.WriteTimeout = s.cfg.LookupTimeout, s.cfg.LookupTimeout
 			c.SetAttributes(map[string]string{"program_name": "leat", "_client_role": "binary_log_listener"})
 			return nil

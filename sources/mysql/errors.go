@@ -80,9 +80,17 @@ type oneLine struct{ error }
 func (e oneLine) Error() string { return strings.Join(strings.Fields(e.error.Error()), " ") }
 func (e oneLine) Unwrap() error { return e.error }
 
+// serverSays is the server's own error, in our words.
+type serverSays struct{ *gomysql.MyError }
+
+func (e serverSays) Error() string {
+	return fmt.Sprintf("server error %d (%s): %s", e.Code, e.State, e.Message)
+}
+func (e serverSays) Unwrap() error { return e.MyError }
+
 // serverError says what an error packet means.
 func serverError(doing string, my *gomysql.MyError) *pipeline.SourceError {
-	err := fmt.Errorf("server error %d (%s): %s", my.Code, my.State, my.Message)
+	err := error(serverSays{my})
 	switch my.Code {
 	case erAccess, erDBAccess, erHostNotAllowed, erMustChangePW, erAccountLocked, erPluginNotLoaded, erHostBlocked:
 		return stopped("access_denied", doing+": the server refuses the user", "check user, password and host in the url", err)

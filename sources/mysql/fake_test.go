@@ -169,12 +169,12 @@ func (p *primary) HandleQuery(q string) (*gomysql.Result, error) {
 			for name, e := range p.snap {
 				db, table, _ := strings.Cut(name, ".")
 				for _, c := range e.columns {
-					rows = append(rows, []any{db, table, c.name, c.declared, c.collation, "", "YES", ""})
+					rows = append(rows, []any{db, table, c.Name, c.Declared, c.Collation, "", "YES", "", "", "", "", ""})
 				}
 			}
 			return answer(rows...)
 		}
-		return answer([]any{"utf8mb4_general_ci", fmt.Sprint(collationUTF8MB4)})
+		return answer([]any{"utf8mb4_general_ci", "45"})
 	}
 	return nil, gomysql.NewDefaultError(gomysql.ER_UNKNOWN_ERROR, "the fake does not know: "+q)
 }

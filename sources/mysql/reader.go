@@ -97,11 +97,11 @@ func (r *reader) ready(due bool) *pipeline.Batch {
 	if r.tx.open || r.scan {
 		return nil
 	}
-	if len(r.b.Events) == 0 && len(r.b.Notices) == 0 && !due {
+	if r.bare() && !due {
 		return nil
 	}
 	r.b.End = r.end()
-	if len(r.b.Events) == 0 && len(r.b.Notices) == 0 && r.token == r.sent {
+	if r.bare() && r.token == r.sent {
 		return nil
 	}
 	r.measure()
@@ -119,8 +119,11 @@ func (r *reader) handed() {
 func (r *reader) stands() { r.src.at.note(r.file, max(r.pos, r.passed), r.eventTime) }
 
 // empty tells whether all that was read was handed over.
-func (r *reader) empty() bool {
-	return len(r.b.Events) == 0 && len(r.b.Notices) == 0 && !r.tx.open && !r.scan
+func (r *reader) empty() bool { return r.bare() && !r.tx.open && !r.scan }
+
+// bare tells whether the batch says nothing but a position.
+func (r *reader) bare() bool {
+	return len(r.b.Events) == 0 && len(r.b.Notices) == 0 && len(r.b.Watermarks) == 0
 }
 
 // measure notes how much r.b holds, before it is another's.
@@ -191,8 +194,11 @@ func (r *reader) outer(ev []byte) error {
 	if err := r.apply(h, ev[event.HeaderSize:]); err != nil {
 		return r.explain(h, err)
 	}
-	if !r.tx.open && !r.at.byGTID {
-		r.at.file, r.at.pos = r.file, r.pos
+	if !r.tx.open {
+		if !r.at.byGTID {
+			r.at.file, r.at.pos = r.file, r.pos
+		}
+		r.surface()
 	}
 	return nil
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/schemas/cell/binlog"
+	"github.com/leat-cdc/leat/sources/mysql/internal/catalog"
 	"github.com/leat-cdc/leat/sources/mysql/internal/event"
 	"github.com/leat-cdc/leat/sources/mysql/internal/gtid"
 )
@@ -56,11 +57,11 @@ func standIn(t testing.TB, events [][]byte) map[string]entry {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var list []catalogColumn
+		var list []catalog.Column
 		for i, c := range m.Columns {
-			k := catalogColumn{name: "c" + strconv.Itoa(i), declared: "text", collation: "utf8mb4_general_ci", collationID: collationUTF8MB4}
+			k := catalog.Column{Name: "c" + strconv.Itoa(i), Declared: "text", Collation: "utf8mb4_general_ci", CollationID: 45}
 			if real := byte(c.Meta >> 8); c.Code == binlog.TypeString && (real == binlog.TypeEnum || real == binlog.TypeSet) {
-				k.declared = "enum('" + strings.Repeat("x','", 19) + "y')"
+				k.Declared = "enum('" + strings.Repeat("x','", 19) + "y')"
 			}
 			list = append(list, k)
 		}

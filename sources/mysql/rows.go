@@ -35,6 +35,9 @@ func (r *reader) rows(h event.Header, body []byte) error {
 		return fmt.Errorf("rows outside of a transaction: %w", event.ErrDamaged)
 	}
 	if !sh.wanted {
+		if sh.signal != nil {
+			return r.signalled(sh.signal, h, body)
+		}
 		return nil
 	}
 	if n := len(r.tx.touched); n == 0 || r.tx.touched[n-1] != sh && !slices.Contains(r.tx.touched, sh) {
@@ -57,6 +60,7 @@ func (r *reader) rows(h event.Header, body []byte) error {
 		t := *sh.table
 		t.FullBefore = false
 		sh.table = &t
+		r.src.live.Store(liveKey{sh.schema, sh.name}, sh.table)
 	}
 	return r.images(sh, &ev)
 }

@@ -42,9 +42,11 @@ func newStream(s *Source, c *conn, v *server, p *plan, counter uint64) (*stream,
 	}
 	st.wg.Go(func() { pump(c.raw, c.silence, chunks, free, st.done) })
 	s.at.opened(1)
+	s.awaited.streams(true)
 	st.wg.Go(func() {
 		defer close(st.over)
 		defer s.at.opened(-1)
+		defer s.awaited.streams(false)
 		defer r.close()
 		st.err = st.run(r, chunks, free, s.cfg.StatusInterval)
 	})
@@ -93,6 +95,8 @@ func (st *stream) run(r *reader, chunks <-chan chunk, free chan<- []byte, status
 				ch.buf = make([]byte, 0, gulp)
 			}
 			free <- ch.buf
+		case <-r.src.awaited.wake:
+			r.surface()
 		case <-tick.C:
 			due = true
 			r.tick()

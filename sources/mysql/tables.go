@@ -21,7 +21,8 @@ type shape struct {
 	wanted bool
 	table  *schemas.Table
 	layout *binlog.Layout
-	trim   *trim // columns stay out of the log
+	trim   *trim   // columns stay out of the log
+	signal *signal // its rows are watermarks
 	// looked: the catalogue said a part of it, so it ends with the next statement about the table.
 	looked bool
 }
@@ -128,6 +129,11 @@ func (r *reader) tableMap(h event.Header, body []byte) error {
 	if err != nil {
 		return err
 	}
+	if sh.wanted {
+		r.src.live.Store(liveKey{sh.schema, sh.name}, sh.table)
+	} else if r.isSignal(name) {
+		sh.signal = newSignal(m)
+	}
 	r.tables.byName[name] = sh
 	r.tables.put(id, sh)
 	if !wanted { // what was done to a ghost counts for the table whose place it takes
@@ -142,6 +148,10 @@ func (r *reader) tableMap(h event.Header, body []byte) error {
 		return r.schemaEvent(sh.table, pending.Text(), rewrites)
 	}
 	return nil
+}
+
+func (r *reader) isSignal(name string) bool {
+	return name == r.src.cfg.WatermarkTable || r.srv.fold && strings.EqualFold(name, r.src.cfg.WatermarkTable)
 }
 
 // wanted tells whether the table's rows are to be read.

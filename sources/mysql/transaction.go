@@ -29,6 +29,7 @@ type transaction struct {
 	name         string // of its chunks
 	touched      []*shape
 	notices      []pipeline.Notice
+	marks        []string // watermarks
 	// poison: its rows cannot be told apart by what happened to them; why.
 	poison string
 	skip   bool
@@ -79,7 +80,7 @@ func (r *reader) startTx(h event.Header) {
 		r.scan = false
 	}
 	t := &r.tx
-	*t = transaction{open: true, time: int64(h.Time) * 1e6, from: before, skip: r.scan, touched: t.touched[:0], notices: t.notices[:0]}
+	*t = transaction{open: true, time: int64(h.Time) * 1e6, from: before, skip: r.scan, touched: t.touched[:0], notices: t.notices[:0], marks: t.marks[:0]}
 }
 
 func (r *reader) tag(b []byte) string {
@@ -135,7 +136,7 @@ func (r *reader) cut() error {
 		r.b.End = r.end()
 		return r.give()
 	}
-	if r.tx.first > 0 {
+	if r.tx.first > 0 || len(r.b.Watermarks) > 0 {
 		return r.split()
 	}
 	return r.chunkOut(false)
@@ -268,13 +269,17 @@ func (r *reader) executed() {
 func (r *reader) closeTx() {
 	t := &r.tx
 	r.b.Notices = append(r.b.Notices, t.notices...)
-	t.open, t.listed, t.notices, t.touched = false, false, t.notices[:0], t.touched[:0]
+	for _, id := range t.marks {
+		r.marked(id)
+	}
+	t.open, t.listed, t.notices, t.touched, t.marks = false, false, t.notices[:0], t.touched[:0], t.marks[:0]
 	r.reached()
 }
 
 // drop takes the open transaction's events back; what else happened (its GTID is spent) stays.
 func (r *reader) drop() error {
 	t, b := &r.tx, r.b
+	t.marks = t.marks[:0]
 	if t.listed {
 		b.Events, b.Arena, b.Txs = b.Events[:t.first], b.Arena[:t.arena], b.Txs[:len(b.Txs)-1]
 	}
