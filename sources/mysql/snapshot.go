@@ -24,12 +24,14 @@ type liveKey struct{ schema, name string }
 
 // Snapshots returns what package sources/snapshot needs to read the source's tables. It connects when it is first
 // asked something; Close ends its connection.
-func (s *Source) Snapshots() *Snapshots {
+func (s *Source) Snapshots() *Snapshots { return &Snapshots{chunks.New(s.chunks())} }
+
+func (s *Source) chunks() chunks.Config {
 	table := s.cfg.WatermarkTable
 	if table == noSignal {
 		table = ""
 	}
-	return &Snapshots{chunks.New(chunks.Config{
+	return chunks.Config{
 		Name: s.cfg.Name, Signal: table, Replica: s.cfg.ReplicaURL != "",
 		Connect: s.reader,
 		Match:   s.tables.match,
@@ -45,7 +47,7 @@ func (s *Source) Snapshots() *Snapshots {
 		// Rows of a large table's condition may be far apart.
 		Silence: max(s.cfg.LookupTimeout, lookupTimeout),
 		Warned:  func(what, cure string) { s.cfg.Observer.Warned("source "+s.cfg.Name, what, cure) },
-	})}
+	}
 }
 
 // Snapshots is a source's [snapshot.Database]: Tables, Mark, Session, Key.

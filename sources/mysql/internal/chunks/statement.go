@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/leat-cdc/leat/schemas"
+	"github.com/leat-cdc/leat/schemas/cell/binlog"
 	"github.com/leat-cdc/leat/schemas/cell/binlog/rowimage"
 	"github.com/leat-cdc/leat/sources/snapshot"
 )
@@ -65,7 +66,7 @@ func (sh *shaped) statement(q *snapshot.Query, where bool) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		add(beyond(sh.order, list, bound.op, bound.equal))
+		add(sh.beyond(list, bound.op, bound.equal))
 	}
 	if len(q.Keys) > 0 {
 		var any []string
@@ -74,7 +75,7 @@ func (sh *shaped) statement(q *snapshot.Query, where bool) (string, error) {
 			if err != nil {
 				return "", err
 			}
-			any = append(any, equal(sh.order, list))
+			any = append(any, sh.equal(list))
 		}
 		add(strings.Join(any, " OR "))
 	}
@@ -117,26 +118,76 @@ func (sh *shaped) literals(key []byte) ([]string, error) {
 
 // beyond compares the key's columns with literals as one value would be: a row constructor would not use the index
 // on all of them. last is added to the last column's operator.
-func beyond(key, literals []string, op, last string) string {
+func (sh *shaped) beyond(literals []string, op, last string) string {
 	var any []string
-	for i := range key {
+	for i, name := range sh.order {
 		o := op
-		if i == len(key)-1 {
+		if i == len(sh.order)-1 {
 			o += last
 		}
 		all := make([]string, 0, i+1)
 		if i > 0 {
-			all = append(all, equal(key[:i], literals))
+			all = append(all, sh.equal(literals[:i]))
 		}
-		any = append(any, "("+strings.Join(append(all, ident(key[i])+" "+o+" "+literals[i]), " AND ")+")")
+		any = append(any, "("+strings.Join(append(all, sh.compare(name, o, literals[i])), " AND ")+")")
 	}
 	return strings.Join(any, " OR ")
 }
 
-func equal(key, literals []string) string {
-	all := make([]string, len(key))
-	for i, name := range key {
-		all[i] = ident(name) + " = " + literals[i]
+// maxList is how many values of an enum or a set are listed.
+const maxList = 1 << 10
+
+// compare compares one column. The servers do not use the index to compare the numbers of enums and sets, but they do
+// for a list of them.
+func (sh *shaped) compare(name, op, literal string) string {
+	values := sh.values(name)
+	n, err := strconv.ParseUint(literal, 10, 64)
+	if values == 0 || err != nil {
+		return ident(name) + " " + op + " " + literal
+	}
+	from, to := uint64(0), n // op is <
+	switch op {
+	case "<=":
+		to = n + 1
+	case ">":
+		from, to = n+1, values
+	}
+	var list []string
+	for v := from; v < to; v++ {
+		list = append(list, strconv.FormatUint(v, 10))
+	}
+	if len(list) == 0 {
+		return "FALSE"
+	}
+	return ident(name) + " IN (" + strings.Join(list, ",") + ")"
+}
+
+// values is how many values an enum or a set has, 0 for other columns and for too many.
+func (sh *shaped) values(name string) uint64 {
+	t := &sh.table.Columns[sh.table.Column(name)].Type
+	values := uint64(0)
+	switch binlog.Real(t) {
+	case binlog.TypeEnum:
+		values = uint64(len(t.Labels)) + 1
+	case binlog.TypeSet:
+		values = 1 << min(len(t.Labels), 63)
+	}
+	if values > maxList {
+		return 0
+	}
+	return values
+}
+
+// equal compares the first columns of the key. A number that an enum or a set never has stands beside its number: what
+// is one number alone the servers take out of ORDER BY, and then sort all rows that are left.
+func (sh *shaped) equal(literals []string) string {
+	all := make([]string, len(literals))
+	for i, literal := range literals {
+		name := sh.order[i]
+		all[i] = ident(name) + " = " + literal
+		if values := sh.values(name); values > 0 {
+			all[i] = ident(name) + " IN (" + literal + "," + strconv.FormatUint(values, 10) + ")"
+		}
 	}
 	return "(" + strings.Join(all, " AND ") + ")"
 }
