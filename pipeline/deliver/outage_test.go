@@ -196,6 +196,34 @@ func outlast(t *testing.T, fault func(*rand.Rand) (time.Duration, *pipeline.Deli
 	return st, m, sink
 }
 
+// TestAnOutageOfAStrictOrder: one event is tried at a time, and under skip given up on; when that was done to some in a
+// row it is the endpoint, and no more are.
+func TestAnOutageOfAStrictOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		sink := &sick{rand: rand.New(rand.NewPCG(1, 4)), fault: errors500, took: map[uint64][]pipeline.Offset{}, from: began, to: began.Add(12 * time.Hour)}
+		l, m := pipetest.NewMemoryLog("log", first), newMemory()
+		c := config(l, m, sink)
+		c.Order, c.Exhausted, c.MaxInFlight, c.Batch.Events = OrderSource, ExhaustedSkip, 1, 1
+		sub := start(t, c)
+		var all []uint64
+		for k := range uint64(50) {
+			all = append(all, k)
+		}
+		appendTo(t, l, keys(all...)...)
+		time.Sleep(11 * time.Hour)
+		if st := sub.Status(); st.State != StateWaiting || sink.probes > 1000 {
+			t.Errorf("after %d calls: %+v", sink.probes, st)
+		}
+		time.Sleep(2 * time.Hour)
+		st := sub.Status()
+		sub.end()
+		if lost := len(m.dead); lost == 0 || lost > 4 || len(sink.took) != 50-lost || st.State != StateRunning || st.Low != first+50 {
+			t.Errorf("%d dead letters, %d of 50 events came: %+v", lost, len(sink.took), st)
+		}
+	})
+}
+
 // TestKeysParkedByAnOutageRedriveThemselves: where attempts are spent before it is known.
 func TestKeysParkedByAnOutageRedriveThemselves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

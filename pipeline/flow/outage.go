@@ -49,8 +49,9 @@ const (
 )
 
 // Outage knows whether the endpoint as a whole is away: when it cannot be reached or said so; or when over half of
-// at least 20 calls across at least 5 keys failed within 30 s, or nearly all of the last 20 whenever they were, and
-// the majority of up to five probes fails too. A call about many events may fail by one of them, and then all calls
+// at least 20 calls across at least 5 keys failed within 30 s, or nearly all of the last 20 whenever they were (where
+// one key after the other is tried to its end, the keys are those since anything worked), and the majority of up to
+// five probes fails too. A call about many events may fail by one of them, and then all calls
 // do while each key by itself works: so probes are to be about one event each, of different keys. While it is on,
 // one call at a time probes: at once while it is suspected, then from 1 s to 60 s apart or when the endpoint asked
 // for; what failed since Since is to be refunded. Not for concurrent use.
@@ -73,6 +74,7 @@ type Outage struct {
 	seconds [outageWindow / time.Second]outageSecond
 	recent  [outageCalls]outageCall // ring of the newest calls
 	calls   int
+	streak  keySet // of those that failed since anything worked
 }
 
 type outageSecond struct {
@@ -265,10 +267,13 @@ func (o *Outage) note(key uint64, failed bool, now time.Time) {
 		*s = outageSecond{at: at}
 	}
 	s.calls++
-	if failed {
-		s.failed++
-		s.keys.add(key)
+	if !failed {
+		o.streak = keySet{}
+		return
 	}
+	s.failed++
+	s.keys.add(key)
+	o.streak.add(key)
 }
 
 // failing is when the newest calls, which all failed, began to.
@@ -300,7 +305,7 @@ func (o *Outage) broken(now time.Time) (calls, failed int, since time.Time) {
 			}
 		}
 	}
-	if calls >= outageCalls && failed*10 >= calls*9 && keys.n >= outageKeys {
+	if calls >= outageCalls && failed*10 >= calls*9 && max(keys.n, o.streak.n) >= outageKeys {
 		return calls, failed, since
 	}
 	calls, failed, since, keys = 0, 0, now, keySet{}
