@@ -84,8 +84,17 @@ func (b *budget) lock() func() {
 	return b.share.m.mu.Unlock
 }
 
-// wait returns once the reader may read on: so at most one batch is taken beyond its own limit.
-func (b *budget) wait(ctx context.Context) error {
+// errNoRoom: the batch was not taken, or none may be for now; reading goes on anew once there is room.
+var errNoRoom = errors.New("no memory for the batch")
+
+// inHand is for how long a reader that has no room keeps the batch, and what the log has read ahead for it, all the
+// same: for less they are not worth reading again.
+const inHand = time.Second
+
+// wait returns once the reader may read on: so at most one batch is taken beyond its own limit. patient: however
+// long it takes; else errNoRoom comes when it takes long.
+func (b *budget) wait(ctx context.Context, patient bool) error {
+	var late <-chan time.Time
 	for {
 		unlock := b.lock()
 		room := b.account.Room()
@@ -93,19 +102,20 @@ func (b *budget) wait(ctx context.Context) error {
 		if room {
 			return nil
 		}
+		if late == nil && !patient {
+			t := time.NewTimer(inHand)
+			defer t.Stop()
+			late = t.C
+		}
 		select {
 		case <-b.free:
+		case <-late:
+			return errNoRoom
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
 }
-
-// errNoRoom: the batch was not taken; it is read again once it has room.
-var errNoRoom = errors.New("no memory for the batch")
-
-// inHand is for how long a batch that has no room is kept all the same: for less it is not worth reading again.
-const inHand = time.Second
 
 // take waits until n bytes are there, and takes them. patient: for as long as it needs; else errNoRoom comes
 // when it takes long, and await goes on waiting, at the same place in line.

@@ -129,3 +129,61 @@ func TestStalledKeepNothing(t *testing.T) {
 		}
 	})
 }
+
+// watched counts the readers of a log that are open and have read something: those hold what was read ahead for them.
+type watched struct {
+	*endless
+	holding atomic.Int64
+}
+
+func (w *watched) Read(from pipeline.Offset) (pipeline.LogReader, error) {
+	r, err := w.endless.Read(from)
+	return &watchedReader{LogReader: r, w: w}, err
+}
+
+type watchedReader struct {
+	pipeline.LogReader
+	w    *watched
+	read bool
+}
+
+func (r *watchedReader) Next(ctx context.Context) (*pipeline.Batch, error) {
+	if !r.read {
+		r.read = true
+		r.w.holding.Add(1)
+	}
+	return r.LogReader.Next(ctx)
+}
+
+func (r *watchedReader) Close() error {
+	if r.read {
+		r.w.holding.Add(-1)
+	}
+	return r.LogReader.Close()
+}
+
+// TestOneThatStandsStillHoldsNoReader: it lets go of what the log has read ahead for it, and misses nothing by that.
+func TestOneThatStandsStillHoldsNoReader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const events = 40_000
+		l := &watched{endless: &endless{pipetest.NewMemoryLog("log", first), events}}
+		s := &stuck{open: make(chan struct{}, 1<<20)}
+		c := config(l, newMemory(), s)
+		c.Memory, c.Credit, c.Budget, c.MaxInFlight = NewMemory(6<<20), 200<<10, 1<<20, 4
+		r := start(t, c)
+		time.Sleep(inHand / 2)
+		if l.holding.Load() == 0 {
+			t.Error("it let go of the log at once")
+		}
+		time.Sleep(inHand)
+		if n := l.holding.Load(); n != 0 {
+			t.Errorf("%d readers hold what was read ahead", n)
+		}
+		close(s.open)
+		time.Sleep(time.Minute)
+		if got := s.events.Load(); got != events {
+			t.Errorf("%d events of %d", got, events)
+		}
+		r.end()
+	})
+}

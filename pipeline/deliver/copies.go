@@ -387,7 +387,7 @@ func (p *pass) fromCopies(ctx context.Context, c *Config, from *pipeline.Offset,
 				break
 			}
 			for _, h := range page {
-				if err := p.budget.wait(ctx); err != nil {
+				if err := p.budget.wait(ctx, true); err != nil {
 					return err
 				}
 				b, err := d.decode(ctx, h)

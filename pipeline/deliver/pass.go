@@ -374,7 +374,7 @@ func (p *pass) each(ctx context.Context, c *Config, from *pipeline.Offset, to pi
 	}
 	defer lr.Close()
 	for read := 1; *from < to; read++ {
-		if err := p.budget.wait(ctx); err != nil {
+		if err := p.budget.wait(ctx, true); err != nil {
 			return err
 		}
 		b, err := lr.Next(ctx)

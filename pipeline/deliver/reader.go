@@ -123,12 +123,12 @@ func (r *reader) read(ctx context.Context) error {
 	}
 	defer lr.Close()
 	tail, _ := lr.(pipeline.Tailing)
-	for {
+	for fresh := true; ; fresh = false {
 		if w := r.cfg.window; w != nil && r.pos >= w.to {
 			<-ctx.Done()
 			return ctx.Err()
 		}
-		if err := r.budget.wait(ctx); err != nil {
+		if err := r.budget.wait(ctx, fresh); err != nil { // a log's reader that has read nothing yet holds nothing
 			return err
 		}
 		b, err := lr.Next(ctx)
