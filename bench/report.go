@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -105,17 +106,13 @@ func middle(sorted []float64, format string) string {
 func (r *report) print(out io.Writer) {
 	fmt.Fprintf(out, "\n%s; %d cores (%s), %s/%s, %s; %v rows, %v runs\n", r.Time.Format(time.DateTime+" MST"), r.Machine.Cores, r.Machine.CPU, r.Machine.OS,
 		r.Machine.Arch, r.Machine.Go, r.Options["rows"], r.Options["runs"])
-	for _, db := range slices.Sorted(func(yield func(string) bool) {
-		for k := range r.Values {
-			if !yield(k) {
-				return
-			}
-		}
-	}) {
+	databases := slices.Sorted(maps.Keys(r.Values))
+	for _, db := range databases {
 		fmt.Fprintf(out, "\n%s\n", r.Servers[db])
 		r.throughput(out, db)
 		r.delays(out, db)
 	}
+	r.verdicts(out, databases)
 }
 
 func (r *report) throughput(out io.Writer, db string) {

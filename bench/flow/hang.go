@@ -17,7 +17,7 @@ func hang(ctx context.Context, r *rig) error {
 	if err := r.become(ctx, well(receivers)); err != nil {
 		return err
 	}
-	r.memory = "128MiB" // what keeps the newest of the log fills within the phase before
+	r.memory = "64MiB" // what keeps the newest of the log, and that encoded, fills within a minute
 	if err := r.start(ctx, "", subs("h", 0, eight, "    from: latest\n    batch: {events: 20}\n    retry: {max: 5s}\n")); err != nil {
 		return err
 	}
@@ -31,8 +31,10 @@ func hang(ctx context.Context, r *rig) error {
 		used:  &chart{Title: "what is held", Unit: "MiB", Lines: []*series{{Name: "anonymous memory"}, {Name: "in the slot"}}},
 	}
 	watch := r.sample(ctx, h.look)
-	// Each key has had its first, and memory is what this load takes.
-	if err := wait(ctx, keys/liveRate*time.Second+r.o.phase); err != nil {
+	if err := wait(ctx, keys/liveRate*time.Second); err != nil { // each key has had its first
+		return err
+	}
+	if err := r.level(ctx); err != nil {
 		return err
 	}
 	before, err := r.others(ctx, max(r.o.phase, r.o.hang/6))
@@ -76,6 +78,22 @@ func hang(ctx context.Context, r *rig) error {
 	r.found("anonymous memory meanwhile", "flat", used[1] <= 1.1*used[0]+8, "%.0f MiB in the first half, %.0f MiB in the second", used[0], used[1])
 	r.found("the one, once it answers", "resumes by itself, catches up completely", true, "complete %.1f s after the writing ended, nothing lost, each key in order", took.Seconds())
 	return r.draw(h.rates, h.lag, h.used)
+}
+
+// level waits until memory is what this load takes: buffers fill first, whoever hangs.
+func (r *rig) level(ctx context.Context) error {
+	const step, rise = 15 * time.Second, 3 << 20
+	for before, n := r.leat.Anonymous(), 0; n < 12; n++ {
+		if err := wait(ctx, step); err != nil {
+			return err
+		}
+		now := r.leat.Anonymous()
+		if now < before+rise {
+			return nil
+		}
+		before = now
+	}
+	return nil // it still rises: what is measured then says so
 }
 
 // others is how many events a second each of those that do not hang gets in the next d.

@@ -38,7 +38,7 @@ type experiment struct {
 	do   func(ctx context.Context, r *rig) error
 }
 
-var experiments = []experiment{{"fanout", fanout}, {"step", step}, {"poison", poison}, {"outage", outage}, {"load", load}, {"replay", replay}, {"parks", parks}, {"hang", hang}}
+var experiments = []experiment{{"fanout", fanout}, {"step", step}, {"poison", poison}, {"outage", outage}, {"load", load}, {"replay", replay}, {"parks", parks}, {"hang", hang}, {"crowd", crowd}}
 
 func names() []string {
 	var all []string
