@@ -12,8 +12,10 @@ import (
 const (
 	// lookEvery is how often marks and pace are looked at while there are jobs.
 	lookEvery = 250 * time.Millisecond
-	// storeEvery looks are between two of the store: who drops a subscription drops its jobs there.
-	storeEvery = 8
+	// lookSoon is the shortest time between two looks while rows come.
+	lookSoon = 10 * time.Millisecond
+	// storeEvery is how often the store is looked at: who drops a subscription drops its jobs there.
+	storeEvery = 2 * time.Second
 )
 
 // Opened takes a stream of the source that was opened; what it returns is called when that is about to be closed.
@@ -70,24 +72,39 @@ func (s *Jobs) start(j *job) {
 	s.stream.Pace(j.ID, r, why)
 }
 
+// Appended says that rows of a job went to the log: how much is undelivered is looked at soon. Never blocks.
+func (s *Jobs) Appended() { s.poke() }
+
 // Run looks after the jobs until ctx ends.
 func (s *Jobs) Run(ctx context.Context) {
-	t := time.NewTimer(0)
+	t, soon := time.NewTimer(0), time.NewTimer(0)
 	defer t.Stop()
-	for n := 0; ; n++ {
+	defer soon.Stop()
+	var asked time.Time // of the store
+	for {
+		select { // not at each batch
+		case <-soon.C:
+		case <-ctx.Done():
+			return
+		}
 		select {
 		case <-t.C:
 		case <-s.wake:
 		case <-ctx.Done():
 			return
 		}
+		soon.Reset(lookSoon)
 		if len(s.list()) == 0 {
 			t.Stop()
 			continue
 		}
-		if err := s.step(ctx, n%storeEvery == 0); err != nil && ctx.Err() == nil {
+		store := time.Since(asked) > storeEvery
+		if store {
+			asked = time.Now()
+		}
+		if err := s.step(ctx, store); err != nil && ctx.Err() == nil {
 			s.cfg.Observer.Warned("source "+s.cfg.Source, err.Error()+"; tried again", "see that the data folder has space and can be written")
-			n = 0
+			soon.Reset(lookEvery)
 		}
 		t.Reset(lookEvery)
 	}

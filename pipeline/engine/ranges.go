@@ -19,6 +19,8 @@ type ranges struct {
 	sampler partition.Sampler
 	sampled bool
 	last    uint64 // ticket of what was appended last
+	// marked, when set, is told that rows of a snapshot were appended.
+	marked func()
 
 	// change is held from the plan of a change until it is appended; under it:
 	change   chan struct{}
@@ -53,6 +55,9 @@ func (r *ranges) Append(ctx context.Context, b *pipeline.Batch) (uint64, error) 
 	defer func() { <-r.lock }()
 	if r.sampled {
 		r.sampler.Add(b)
+	}
+	if b.Snapshot != nil && r.marked != nil {
+		defer r.marked()
 	}
 	ticket, err := r.Log.Append(ctx, b)
 	if err == nil {

@@ -129,6 +129,9 @@ func (u *unit) opened(log pipeline.Log) {
 	if err != nil {
 		u.cfg.Observer.Warned("log of "+u.spec.Name, err.Error(), "events flow on; ranges cannot be changed: `leat log verify` shows the log")
 	}
+	if r != nil && u.jobs != nil {
+		r.marked = u.jobs.Appended
+	}
 	u.mu.Lock()
 	u.log, u.ranges = log, r
 	u.mu.Unlock()
