@@ -426,7 +426,9 @@ type SourceStatus struct {
 	// are behind have not read goes early), reading (95 %)
 	Disk string `protobuf:"bytes,50,opt,name=disk,proto3" json:"disk,omitempty"`
 	// what waits, the worst first; empty: nothing does
-	Waits         []*Wait `protobuf:"bytes,42,rep,name=waits,proto3" json:"waits,omitempty"`
+	Waits []*Wait `protobuf:"bytes,42,rep,name=waits,proto3" json:"waits,omitempty"`
+	// that have not ended, the oldest first
+	Snapshots     []*Job `protobuf:"bytes,60,rep,name=snapshots,proto3" json:"snapshots,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -604,6 +606,13 @@ func (x *SourceStatus) GetDisk() string {
 func (x *SourceStatus) GetWaits() []*Wait {
 	if x != nil {
 		return x.Waits
+	}
+	return nil
+}
+
+func (x *SourceStatus) GetSnapshots() []*Job {
+	if x != nil {
+		return x.Snapshots
 	}
 	return nil
 }
@@ -4841,12 +4850,13 @@ func (x *JobsResponse) GetJobs() []*Job {
 	return nil
 }
 
-// Job is a replay.
+// Job is a replay, or a snapshot.
 type Job struct {
-	state        protoimpl.MessageState `protogen:"open.v1"`
-	Id           string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Subscription string                 `protobuf:"bytes,2,opt,name=subscription,proto3" json:"subscription,omitempty"`
-	// aside, fenced, rewind
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// of a snapshot that is for all: empty
+	Subscription string `protobuf:"bytes,2,opt,name=subscription,proto3" json:"subscription,omitempty"`
+	// aside, fenced, rewind; snapshot, whose events are rows, done those that were read, total an estimate
 	Kind string `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
 	From uint64 `protobuf:"varint,4,opt,name=from,proto3" json:"from,omitempty"`
 	To   uint64 `protobuf:"varint,5,opt,name=to,proto3" json:"to,omitempty"`
@@ -4870,7 +4880,15 @@ type Job struct {
 	// what makes it go on; empty when it runs or has ended
 	EndsWhen string `protobuf:"bytes,17,opt,name=ends_when,json=endsWhen,proto3" json:"ends_when,omitempty"`
 	// of done: given up on
-	Dead          uint64 `protobuf:"varint,18,opt,name=dead,proto3" json:"dead,omitempty"`
+	Dead uint64 `protobuf:"varint,18,opt,name=dead,proto3" json:"dead,omitempty"`
+	// The rest is of snapshots.
+	Source string `protobuf:"bytes,19,opt,name=source,proto3" json:"source,omitempty"`
+	// initial, new (the subscription was), laggard, backfill
+	Cause string `protobuf:"bytes,20,opt,name=cause,proto3" json:"cause,omitempty"`
+	// in the database's own language
+	Where         string           `protobuf:"bytes,21,opt,name=where,proto3" json:"where,omitempty"`
+	Tables        []*TableProgress `protobuf:"bytes,22,rep,name=tables,proto3" json:"tables,omitempty"`
+	Bytes         uint64           `protobuf:"varint,23,opt,name=bytes,proto3" json:"bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5031,6 +5049,410 @@ func (x *Job) GetDead() uint64 {
 	return 0
 }
 
+func (x *Job) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *Job) GetCause() string {
+	if x != nil {
+		return x.Cause
+	}
+	return ""
+}
+
+func (x *Job) GetWhere() string {
+	if x != nil {
+		return x.Where
+	}
+	return ""
+}
+
+func (x *Job) GetTables() []*TableProgress {
+	if x != nil {
+		return x.Tables
+	}
+	return nil
+}
+
+func (x *Job) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+// TableProgress is how far a snapshot is with a table.
+type TableProgress struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Table string                 `protobuf:"bytes,1,opt,name=table,proto3" json:"table,omitempty"`
+	Rows  uint64                 `protobuf:"varint,2,opt,name=rows,proto3" json:"rows,omitempty"`
+	Bytes uint64                 `protobuf:"varint,3,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// rows that a change overtook: the change was brought instead
+	Overtaken uint64 `protobuf:"varint,4,opt,name=overtaken,proto3" json:"overtaken,omitempty"`
+	// of all rows, as the database guesses; 0: not known
+	Estimate uint64 `protobuf:"varint,5,opt,name=estimate,proto3" json:"estimate,omitempty"`
+	Done     bool   `protobuf:"varint,6,opt,name=done,proto3" json:"done,omitempty"`
+	// it has no key that can be ordered: it is read at once, and the source's stream waits meanwhile
+	Whole bool `protobuf:"varint,7,opt,name=whole,proto3" json:"whole,omitempty"`
+	// why it could not be read
+	Fault         string `protobuf:"bytes,8,opt,name=fault,proto3" json:"fault,omitempty"`
+	Cure          string `protobuf:"bytes,9,opt,name=cure,proto3" json:"cure,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TableProgress) Reset() {
+	*x = TableProgress{}
+	mi := &file_leat_v1_admin_proto_msgTypes[61]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TableProgress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TableProgress) ProtoMessage() {}
+
+func (x *TableProgress) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_admin_proto_msgTypes[61]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TableProgress.ProtoReflect.Descriptor instead.
+func (*TableProgress) Descriptor() ([]byte, []int) {
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{61}
+}
+
+func (x *TableProgress) GetTable() string {
+	if x != nil {
+		return x.Table
+	}
+	return ""
+}
+
+func (x *TableProgress) GetRows() uint64 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+func (x *TableProgress) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *TableProgress) GetOvertaken() uint64 {
+	if x != nil {
+		return x.Overtaken
+	}
+	return 0
+}
+
+func (x *TableProgress) GetEstimate() uint64 {
+	if x != nil {
+		return x.Estimate
+	}
+	return 0
+}
+
+func (x *TableProgress) GetDone() bool {
+	if x != nil {
+		return x.Done
+	}
+	return false
+}
+
+func (x *TableProgress) GetWhole() bool {
+	if x != nil {
+		return x.Whole
+	}
+	return false
+}
+
+func (x *TableProgress) GetFault() string {
+	if x != nil {
+		return x.Fault
+	}
+	return ""
+}
+
+func (x *TableProgress) GetCure() string {
+	if x != nil {
+		return x.Cure
+	}
+	return ""
+}
+
+type BackfillRequest struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Subscription string                 `protobuf:"bytes,1,opt,name=subscription,proto3" json:"subscription,omitempty"`
+	// globs over schema.table; none: those of the subscription
+	Tables []string `protobuf:"bytes,2,rep,name=tables,proto3" json:"tables,omitempty"`
+	// a condition on each of the tables, in the database's own language; empty: all rows
+	Where string `protobuf:"bytes,3,opt,name=where,proto3" json:"where,omitempty"`
+	// Only says what would be read.
+	DryRun        bool   `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	Reason        string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackfillRequest) Reset() {
+	*x = BackfillRequest{}
+	mi := &file_leat_v1_admin_proto_msgTypes[62]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackfillRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackfillRequest) ProtoMessage() {}
+
+func (x *BackfillRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_admin_proto_msgTypes[62]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackfillRequest.ProtoReflect.Descriptor instead.
+func (*BackfillRequest) Descriptor() ([]byte, []int) {
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{62}
+}
+
+func (x *BackfillRequest) GetSubscription() string {
+	if x != nil {
+		return x.Subscription
+	}
+	return ""
+}
+
+func (x *BackfillRequest) GetTables() []string {
+	if x != nil {
+		return x.Tables
+	}
+	return nil
+}
+
+func (x *BackfillRequest) GetWhere() string {
+	if x != nil {
+		return x.Where
+	}
+	return ""
+}
+
+func (x *BackfillRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *BackfillRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type BackfillResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Plan  *BackfillPlan          `protobuf:"bytes,1,opt,name=plan,proto3" json:"plan,omitempty"`
+	// absent after a dry run
+	Job           *Job `protobuf:"bytes,2,opt,name=job,proto3" json:"job,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackfillResponse) Reset() {
+	*x = BackfillResponse{}
+	mi := &file_leat_v1_admin_proto_msgTypes[63]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackfillResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackfillResponse) ProtoMessage() {}
+
+func (x *BackfillResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_admin_proto_msgTypes[63]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackfillResponse.ProtoReflect.Descriptor instead.
+func (*BackfillResponse) Descriptor() ([]byte, []int) {
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{63}
+}
+
+func (x *BackfillResponse) GetPlan() *BackfillPlan {
+	if x != nil {
+		return x.Plan
+	}
+	return nil
+}
+
+func (x *BackfillResponse) GetJob() *Job {
+	if x != nil {
+		return x.Job
+	}
+	return nil
+}
+
+// BackfillPlan is what a backfill reads.
+type BackfillPlan struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Tables []*BackfillTable       `protobuf:"bytes,1,rep,name=tables,proto3" json:"tables,omitempty"`
+	// what to know before it begins
+	Notes         []string `protobuf:"bytes,2,rep,name=notes,proto3" json:"notes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackfillPlan) Reset() {
+	*x = BackfillPlan{}
+	mi := &file_leat_v1_admin_proto_msgTypes[64]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackfillPlan) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackfillPlan) ProtoMessage() {}
+
+func (x *BackfillPlan) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_admin_proto_msgTypes[64]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackfillPlan.ProtoReflect.Descriptor instead.
+func (*BackfillPlan) Descriptor() ([]byte, []int) {
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{64}
+}
+
+func (x *BackfillPlan) GetTables() []*BackfillTable {
+	if x != nil {
+		return x.Tables
+	}
+	return nil
+}
+
+func (x *BackfillPlan) GetNotes() []string {
+	if x != nil {
+		return x.Notes
+	}
+	return nil
+}
+
+type BackfillTable struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Table string                 `protobuf:"bytes,1,opt,name=table,proto3" json:"table,omitempty"`
+	// rows, as the database guesses; 0: not known
+	Estimate uint64 `protobuf:"varint,2,opt,name=estimate,proto3" json:"estimate,omitempty"`
+	// it is read at once, and the source's stream waits meanwhile; why says so
+	Whole         bool   `protobuf:"varint,3,opt,name=whole,proto3" json:"whole,omitempty"`
+	Why           string `protobuf:"bytes,4,opt,name=why,proto3" json:"why,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackfillTable) Reset() {
+	*x = BackfillTable{}
+	mi := &file_leat_v1_admin_proto_msgTypes[65]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackfillTable) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackfillTable) ProtoMessage() {}
+
+func (x *BackfillTable) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_admin_proto_msgTypes[65]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackfillTable.ProtoReflect.Descriptor instead.
+func (*BackfillTable) Descriptor() ([]byte, []int) {
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{65}
+}
+
+func (x *BackfillTable) GetTable() string {
+	if x != nil {
+		return x.Table
+	}
+	return ""
+}
+
+func (x *BackfillTable) GetEstimate() uint64 {
+	if x != nil {
+		return x.Estimate
+	}
+	return 0
+}
+
+func (x *BackfillTable) GetWhole() bool {
+	if x != nil {
+		return x.Whole
+	}
+	return false
+}
+
+func (x *BackfillTable) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
 type PauseJobRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -5041,7 +5463,7 @@ type PauseJobRequest struct {
 
 func (x *PauseJobRequest) Reset() {
 	*x = PauseJobRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[61]
+	mi := &file_leat_v1_admin_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5053,7 +5475,7 @@ func (x *PauseJobRequest) String() string {
 func (*PauseJobRequest) ProtoMessage() {}
 
 func (x *PauseJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[61]
+	mi := &file_leat_v1_admin_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5066,7 +5488,7 @@ func (x *PauseJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseJobRequest.ProtoReflect.Descriptor instead.
 func (*PauseJobRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{61}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *PauseJobRequest) GetId() string {
@@ -5092,7 +5514,7 @@ type PauseJobResponse struct {
 
 func (x *PauseJobResponse) Reset() {
 	*x = PauseJobResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[62]
+	mi := &file_leat_v1_admin_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5104,7 +5526,7 @@ func (x *PauseJobResponse) String() string {
 func (*PauseJobResponse) ProtoMessage() {}
 
 func (x *PauseJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[62]
+	mi := &file_leat_v1_admin_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5117,7 +5539,7 @@ func (x *PauseJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseJobResponse.ProtoReflect.Descriptor instead.
 func (*PauseJobResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{62}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *PauseJobResponse) GetJob() *Job {
@@ -5136,7 +5558,7 @@ type ResumeJobRequest struct {
 
 func (x *ResumeJobRequest) Reset() {
 	*x = ResumeJobRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[63]
+	mi := &file_leat_v1_admin_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5148,7 +5570,7 @@ func (x *ResumeJobRequest) String() string {
 func (*ResumeJobRequest) ProtoMessage() {}
 
 func (x *ResumeJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[63]
+	mi := &file_leat_v1_admin_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5161,7 +5583,7 @@ func (x *ResumeJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeJobRequest.ProtoReflect.Descriptor instead.
 func (*ResumeJobRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{63}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *ResumeJobRequest) GetId() string {
@@ -5180,7 +5602,7 @@ type ResumeJobResponse struct {
 
 func (x *ResumeJobResponse) Reset() {
 	*x = ResumeJobResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[64]
+	mi := &file_leat_v1_admin_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5192,7 +5614,7 @@ func (x *ResumeJobResponse) String() string {
 func (*ResumeJobResponse) ProtoMessage() {}
 
 func (x *ResumeJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[64]
+	mi := &file_leat_v1_admin_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5205,7 +5627,7 @@ func (x *ResumeJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeJobResponse.ProtoReflect.Descriptor instead.
 func (*ResumeJobResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{64}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *ResumeJobResponse) GetJob() *Job {
@@ -5225,7 +5647,7 @@ type CancelJobRequest struct {
 
 func (x *CancelJobRequest) Reset() {
 	*x = CancelJobRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[65]
+	mi := &file_leat_v1_admin_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5237,7 +5659,7 @@ func (x *CancelJobRequest) String() string {
 func (*CancelJobRequest) ProtoMessage() {}
 
 func (x *CancelJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[65]
+	mi := &file_leat_v1_admin_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5250,7 +5672,7 @@ func (x *CancelJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelJobRequest.ProtoReflect.Descriptor instead.
 func (*CancelJobRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{65}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *CancelJobRequest) GetId() string {
@@ -5276,7 +5698,7 @@ type CancelJobResponse struct {
 
 func (x *CancelJobResponse) Reset() {
 	*x = CancelJobResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[66]
+	mi := &file_leat_v1_admin_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5288,7 +5710,7 @@ func (x *CancelJobResponse) String() string {
 func (*CancelJobResponse) ProtoMessage() {}
 
 func (x *CancelJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[66]
+	mi := &file_leat_v1_admin_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5301,7 +5723,7 @@ func (x *CancelJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelJobResponse.ProtoReflect.Descriptor instead.
 func (*CancelJobResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{66}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *CancelJobResponse) GetJob() *Job {
@@ -5351,7 +5773,7 @@ const file_leat_v1_admin_proto_rawDesc = "" +
 	"\rsignals_error\x18\r \x01(\tR\fsignalsError\x12!\n" +
 	"\fsignals_cure\x18\x0e \x01(\tR\vsignalsCureB\x0f\n" +
 	"\r_behind_bytesB\x12\n" +
-	"\x10_active_sessions\"\xab\x05\n" +
+	"\x10_active_sessions\"\xd7\x05\n" +
 	"\fSourceStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x14\n" +
@@ -5374,7 +5796,8 @@ const file_leat_v1_admin_proto_rawDesc = "" +
 	"\tthrottles\x18( \x03(\v2\x16.leat.v1.ThrottleStateR\tthrottles\x123\n" +
 	"\bpressure\x18) \x01(\v2\x17.leat.v1.SourcePressureR\bpressure\x12\x12\n" +
 	"\x04disk\x182 \x01(\tR\x04disk\x12#\n" +
-	"\x05waits\x18* \x03(\v2\r.leat.v1.WaitR\x05waits\"\x97\x01\n" +
+	"\x05waits\x18* \x03(\v2\r.leat.v1.WaitR\x05waits\x12*\n" +
+	"\tsnapshots\x18< \x03(\v2\f.leat.v1.JobR\tsnapshots\"\x97\x01\n" +
 	"\x04Wait\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1b\n" +
@@ -5700,7 +6123,7 @@ const file_leat_v1_admin_proto_rawDesc = "" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x14\n" +
 	"\x05ended\x18\x03 \x01(\bR\x05ended\"0\n" +
 	"\fJobsResponse\x12 \n" +
-	"\x04jobs\x18\x01 \x03(\v2\f.leat.v1.JobR\x04jobs\"\xf9\x03\n" +
+	"\x04jobs\x18\x01 \x03(\v2\f.leat.v1.JobR\x04jobs\"\x83\x05\n" +
 	"\x03Job\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\"\n" +
 	"\fsubscription\x18\x02 \x01(\tR\fsubscription\x12\x12\n" +
@@ -5720,7 +6143,39 @@ const file_leat_v1_admin_proto_rawDesc = "" +
 	"\x11events_per_second\x18\x0f \x01(\x01R\x0feventsPerSecond\x12-\n" +
 	"\x04left\x18\x10 \x01(\v2\x19.google.protobuf.DurationR\x04left\x12\x1b\n" +
 	"\tends_when\x18\x11 \x01(\tR\bendsWhen\x12\x12\n" +
-	"\x04dead\x18\x12 \x01(\x04R\x04dead\"9\n" +
+	"\x04dead\x18\x12 \x01(\x04R\x04dead\x12\x16\n" +
+	"\x06source\x18\x13 \x01(\tR\x06source\x12\x14\n" +
+	"\x05cause\x18\x14 \x01(\tR\x05cause\x12\x14\n" +
+	"\x05where\x18\x15 \x01(\tR\x05where\x12.\n" +
+	"\x06tables\x18\x16 \x03(\v2\x16.leat.v1.TableProgressR\x06tables\x12\x14\n" +
+	"\x05bytes\x18\x17 \x01(\x04R\x05bytes\"\xdd\x01\n" +
+	"\rTableProgress\x12\x14\n" +
+	"\x05table\x18\x01 \x01(\tR\x05table\x12\x12\n" +
+	"\x04rows\x18\x02 \x01(\x04R\x04rows\x12\x14\n" +
+	"\x05bytes\x18\x03 \x01(\x04R\x05bytes\x12\x1c\n" +
+	"\tovertaken\x18\x04 \x01(\x04R\tovertaken\x12\x1a\n" +
+	"\bestimate\x18\x05 \x01(\x04R\bestimate\x12\x12\n" +
+	"\x04done\x18\x06 \x01(\bR\x04done\x12\x14\n" +
+	"\x05whole\x18\a \x01(\bR\x05whole\x12\x14\n" +
+	"\x05fault\x18\b \x01(\tR\x05fault\x12\x12\n" +
+	"\x04cure\x18\t \x01(\tR\x04cure\"\x94\x01\n" +
+	"\x0fBackfillRequest\x12\"\n" +
+	"\fsubscription\x18\x01 \x01(\tR\fsubscription\x12\x16\n" +
+	"\x06tables\x18\x02 \x03(\tR\x06tables\x12\x14\n" +
+	"\x05where\x18\x03 \x01(\tR\x05where\x12\x17\n" +
+	"\adry_run\x18\x04 \x01(\bR\x06dryRun\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\"]\n" +
+	"\x10BackfillResponse\x12)\n" +
+	"\x04plan\x18\x01 \x01(\v2\x15.leat.v1.BackfillPlanR\x04plan\x12\x1e\n" +
+	"\x03job\x18\x02 \x01(\v2\f.leat.v1.JobR\x03job\"T\n" +
+	"\fBackfillPlan\x12.\n" +
+	"\x06tables\x18\x01 \x03(\v2\x16.leat.v1.BackfillTableR\x06tables\x12\x14\n" +
+	"\x05notes\x18\x02 \x03(\tR\x05notes\"i\n" +
+	"\rBackfillTable\x12\x14\n" +
+	"\x05table\x18\x01 \x01(\tR\x05table\x12\x1a\n" +
+	"\bestimate\x18\x02 \x01(\x04R\bestimate\x12\x14\n" +
+	"\x05whole\x18\x03 \x01(\bR\x05whole\x12\x10\n" +
+	"\x03why\x18\x04 \x01(\tR\x03why\"9\n" +
 	"\x0fPauseJobRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"2\n" +
@@ -5734,8 +6189,7 @@ const file_leat_v1_admin_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"3\n" +
 	"\x11CancelJobResponse\x12\x1e\n" +
-	"\x03job\x18\x01 \x01(\v2\f.leat.v1.JobR\x03job2\xde\n" +
-	"\n" +
+	"\x03job\x18\x01 \x01(\v2\f.leat.v1.JobR\x03job2\x9f\v\n" +
 	"\fAdminService\x129\n" +
 	"\x06Status\x12\x16.leat.v1.StatusRequest\x1a\x17.leat.v1.StatusResponse\x123\n" +
 	"\x04Plan\x12\x14.leat.v1.PlanRequest\x1a\x15.leat.v1.PlanResponse\x126\n" +
@@ -5758,7 +6212,8 @@ const file_leat_v1_admin_proto_rawDesc = "" +
 	"\x06Replay\x12\x16.leat.v1.ReplayRequest\x1a\x17.leat.v1.ReplayResponse\x123\n" +
 	"\x04Jobs\x12\x14.leat.v1.JobsRequest\x1a\x15.leat.v1.JobsResponse\x12?\n" +
 	"\bPauseJob\x12\x18.leat.v1.PauseJobRequest\x1a\x19.leat.v1.PauseJobResponse\x12B\n" +
-	"\tResumeJob\x12\x19.leat.v1.ResumeJobRequest\x1a\x1a.leat.v1.ResumeJobResponse\x12B\n" +
+	"\tResumeJob\x12\x19.leat.v1.ResumeJobRequest\x1a\x1a.leat.v1.ResumeJobResponse\x12?\n" +
+	"\bBackfill\x12\x18.leat.v1.BackfillRequest\x1a\x19.leat.v1.BackfillResponse\x12B\n" +
 	"\tCancelJob\x12\x19.leat.v1.CancelJobRequest\x1a\x1a.leat.v1.CancelJobResponseB9Z7github.com/leat-cdc/leat/schemas/envelope/leatv1;leatv1b\x06proto3"
 
 var (
@@ -5773,7 +6228,7 @@ func file_leat_v1_admin_proto_rawDescGZIP() []byte {
 	return file_leat_v1_admin_proto_rawDescData
 }
 
-var file_leat_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 67)
+var file_leat_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 72)
 var file_leat_v1_admin_proto_goTypes = []any{
 	(*StatusRequest)(nil),         // 0: leat.v1.StatusRequest
 	(*StatusResponse)(nil),        // 1: leat.v1.StatusResponse
@@ -5836,136 +6291,148 @@ var file_leat_v1_admin_proto_goTypes = []any{
 	(*JobsRequest)(nil),           // 58: leat.v1.JobsRequest
 	(*JobsResponse)(nil),          // 59: leat.v1.JobsResponse
 	(*Job)(nil),                   // 60: leat.v1.Job
-	(*PauseJobRequest)(nil),       // 61: leat.v1.PauseJobRequest
-	(*PauseJobResponse)(nil),      // 62: leat.v1.PauseJobResponse
-	(*ResumeJobRequest)(nil),      // 63: leat.v1.ResumeJobRequest
-	(*ResumeJobResponse)(nil),     // 64: leat.v1.ResumeJobResponse
-	(*CancelJobRequest)(nil),      // 65: leat.v1.CancelJobRequest
-	(*CancelJobResponse)(nil),     // 66: leat.v1.CancelJobResponse
-	(*timestamppb.Timestamp)(nil), // 67: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 68: google.protobuf.Duration
+	(*TableProgress)(nil),         // 61: leat.v1.TableProgress
+	(*BackfillRequest)(nil),       // 62: leat.v1.BackfillRequest
+	(*BackfillResponse)(nil),      // 63: leat.v1.BackfillResponse
+	(*BackfillPlan)(nil),          // 64: leat.v1.BackfillPlan
+	(*BackfillTable)(nil),         // 65: leat.v1.BackfillTable
+	(*PauseJobRequest)(nil),       // 66: leat.v1.PauseJobRequest
+	(*PauseJobResponse)(nil),      // 67: leat.v1.PauseJobResponse
+	(*ResumeJobRequest)(nil),      // 68: leat.v1.ResumeJobRequest
+	(*ResumeJobResponse)(nil),     // 69: leat.v1.ResumeJobResponse
+	(*CancelJobRequest)(nil),      // 70: leat.v1.CancelJobRequest
+	(*CancelJobResponse)(nil),     // 71: leat.v1.CancelJobResponse
+	(*timestamppb.Timestamp)(nil), // 72: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 73: google.protobuf.Duration
 }
 var file_leat_v1_admin_proto_depIdxs = []int32{
-	67, // 0: leat.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
+	72, // 0: leat.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
 	4,  // 1: leat.v1.StatusResponse.sources:type_name -> leat.v1.SourceStatus
 	7,  // 2: leat.v1.StatusResponse.subscriptions:type_name -> leat.v1.SubscriptionStatus
 	2,  // 3: leat.v1.StatusResponse.turns:type_name -> leat.v1.PriorityTurns
-	68, // 4: leat.v1.PriorityTurns.wait:type_name -> google.protobuf.Duration
-	68, // 5: leat.v1.SourcePressure.time_to_loss:type_name -> google.protobuf.Duration
-	68, // 6: leat.v1.SourcePressure.time_to_drain:type_name -> google.protobuf.Duration
-	68, // 7: leat.v1.SourcePressure.replica_lag:type_name -> google.protobuf.Duration
-	67, // 8: leat.v1.SourceStatus.since:type_name -> google.protobuf.Timestamp
+	73, // 4: leat.v1.PriorityTurns.wait:type_name -> google.protobuf.Duration
+	73, // 5: leat.v1.SourcePressure.time_to_loss:type_name -> google.protobuf.Duration
+	73, // 6: leat.v1.SourcePressure.time_to_drain:type_name -> google.protobuf.Duration
+	73, // 7: leat.v1.SourcePressure.replica_lag:type_name -> google.protobuf.Duration
+	72, // 8: leat.v1.SourceStatus.since:type_name -> google.protobuf.Timestamp
 	6,  // 9: leat.v1.SourceStatus.notices:type_name -> leat.v1.Notice
-	68, // 10: leat.v1.SourceStatus.lag:type_name -> google.protobuf.Duration
+	73, // 10: leat.v1.SourceStatus.lag:type_name -> google.protobuf.Duration
 	44, // 11: leat.v1.SourceStatus.throttles:type_name -> leat.v1.ThrottleState
 	3,  // 12: leat.v1.SourceStatus.pressure:type_name -> leat.v1.SourcePressure
 	5,  // 13: leat.v1.SourceStatus.waits:type_name -> leat.v1.Wait
-	67, // 14: leat.v1.Wait.until:type_name -> google.protobuf.Timestamp
-	67, // 15: leat.v1.Notice.time:type_name -> google.protobuf.Timestamp
-	67, // 16: leat.v1.SubscriptionStatus.until:type_name -> google.protobuf.Timestamp
-	68, // 17: leat.v1.SubscriptionStatus.lag:type_name -> google.protobuf.Duration
-	44, // 18: leat.v1.SubscriptionStatus.throttles:type_name -> leat.v1.ThrottleState
-	8,  // 19: leat.v1.SubscriptionStatus.laggard:type_name -> leat.v1.Laggard
-	5,  // 20: leat.v1.SubscriptionStatus.waits:type_name -> leat.v1.Wait
-	9,  // 21: leat.v1.SubscriptionStatus.lanes:type_name -> leat.v1.Lane
-	10, // 22: leat.v1.SubscriptionStatus.hosts:type_name -> leat.v1.Host
-	68, // 23: leat.v1.Laggard.time_to_loss:type_name -> google.protobuf.Duration
-	68, // 24: leat.v1.Laggard.time_to_catch_up:type_name -> google.protobuf.Duration
-	68, // 25: leat.v1.Lane.lag:type_name -> google.protobuf.Duration
-	67, // 26: leat.v1.Host.until:type_name -> google.protobuf.Timestamp
-	12, // 27: leat.v1.PlanResponse.changes:type_name -> leat.v1.Change
-	12, // 28: leat.v1.ApplyResponse.changes:type_name -> leat.v1.Change
-	67, // 29: leat.v1.SeekRequest.time:type_name -> google.protobuf.Timestamp
-	25, // 30: leat.v1.ParkedResponse.dead:type_name -> leat.v1.DeadLetter
-	24, // 31: leat.v1.ParkedResponse.skipped:type_name -> leat.v1.Skipped
-	31, // 32: leat.v1.ParkedResponse.parked:type_name -> leat.v1.ParkedKey
-	67, // 33: leat.v1.Skipped.time:type_name -> google.protobuf.Timestamp
-	67, // 34: leat.v1.DeadLetter.time:type_name -> google.protobuf.Timestamp
-	26, // 35: leat.v1.DeadLetter.attempts:type_name -> leat.v1.Attempt
-	67, // 36: leat.v1.Attempt.time:type_name -> google.protobuf.Timestamp
-	68, // 37: leat.v1.Attempt.took:type_name -> google.protobuf.Duration
-	67, // 38: leat.v1.TailRequest.time:type_name -> google.protobuf.Timestamp
-	67, // 39: leat.v1.ParkedKey.since:type_name -> google.protobuf.Timestamp
-	67, // 40: leat.v1.AuditLogRequest.since:type_name -> google.protobuf.Timestamp
-	38, // 41: leat.v1.AuditLogResponse.entries:type_name -> leat.v1.AuditEntry
-	67, // 42: leat.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
-	41, // 43: leat.v1.ExplainResponse.events:type_name -> leat.v1.Explained
-	67, // 44: leat.v1.Explained.committed:type_name -> google.protobuf.Timestamp
-	67, // 45: leat.v1.Explained.until:type_name -> google.protobuf.Timestamp
-	26, // 46: leat.v1.Explained.attempts:type_name -> leat.v1.Attempt
-	68, // 47: leat.v1.ThrottleRequest.duration:type_name -> google.protobuf.Duration
-	44, // 48: leat.v1.ThrottleResponse.throttles:type_name -> leat.v1.ThrottleState
-	67, // 49: leat.v1.ThrottleState.since:type_name -> google.protobuf.Timestamp
-	67, // 50: leat.v1.ThrottleState.until:type_name -> google.protobuf.Timestamp
-	51, // 51: leat.v1.RangesResponse.ranges:type_name -> leat.v1.RangeState
-	51, // 52: leat.v1.SplitRangeResponse.ranges:type_name -> leat.v1.RangeState
-	51, // 53: leat.v1.MergeRangesResponse.ranges:type_name -> leat.v1.RangeState
-	67, // 54: leat.v1.Place.time:type_name -> google.protobuf.Timestamp
-	54, // 55: leat.v1.ReplayScope.ranges:type_name -> leat.v1.ReplayRange
-	52, // 56: leat.v1.ReplayRequest.from:type_name -> leat.v1.Place
-	52, // 57: leat.v1.ReplayRequest.to:type_name -> leat.v1.Place
-	53, // 58: leat.v1.ReplayRequest.scope:type_name -> leat.v1.ReplayScope
-	57, // 59: leat.v1.ReplayResponse.plan:type_name -> leat.v1.ReplayPlan
-	60, // 60: leat.v1.ReplayResponse.job:type_name -> leat.v1.Job
-	67, // 61: leat.v1.ReplayPlan.oldest:type_name -> google.protobuf.Timestamp
-	67, // 62: leat.v1.ReplayPlan.newest:type_name -> google.protobuf.Timestamp
-	68, // 63: leat.v1.ReplayPlan.takes:type_name -> google.protobuf.Duration
-	60, // 64: leat.v1.JobsResponse.jobs:type_name -> leat.v1.Job
-	67, // 65: leat.v1.Job.created:type_name -> google.protobuf.Timestamp
-	67, // 66: leat.v1.Job.ended:type_name -> google.protobuf.Timestamp
-	68, // 67: leat.v1.Job.left:type_name -> google.protobuf.Duration
-	60, // 68: leat.v1.PauseJobResponse.job:type_name -> leat.v1.Job
-	60, // 69: leat.v1.ResumeJobResponse.job:type_name -> leat.v1.Job
-	60, // 70: leat.v1.CancelJobResponse.job:type_name -> leat.v1.Job
-	0,  // 71: leat.v1.AdminService.Status:input_type -> leat.v1.StatusRequest
-	11, // 72: leat.v1.AdminService.Plan:input_type -> leat.v1.PlanRequest
-	14, // 73: leat.v1.AdminService.Apply:input_type -> leat.v1.ApplyRequest
-	16, // 74: leat.v1.AdminService.Pause:input_type -> leat.v1.PauseRequest
-	18, // 75: leat.v1.AdminService.Resume:input_type -> leat.v1.ResumeRequest
-	20, // 76: leat.v1.AdminService.Seek:input_type -> leat.v1.SeekRequest
-	22, // 77: leat.v1.AdminService.Parked:input_type -> leat.v1.ParkedRequest
-	27, // 78: leat.v1.AdminService.RemoveSource:input_type -> leat.v1.RemoveSourceRequest
-	29, // 79: leat.v1.AdminService.Tail:input_type -> leat.v1.TailRequest
-	32, // 80: leat.v1.AdminService.Redrive:input_type -> leat.v1.RedriveRequest
-	34, // 81: leat.v1.AdminService.Discard:input_type -> leat.v1.DiscardRequest
-	36, // 82: leat.v1.AdminService.AuditLog:input_type -> leat.v1.AuditLogRequest
-	39, // 83: leat.v1.AdminService.Explain:input_type -> leat.v1.ExplainRequest
-	42, // 84: leat.v1.AdminService.Throttle:input_type -> leat.v1.ThrottleRequest
-	45, // 85: leat.v1.AdminService.Ranges:input_type -> leat.v1.RangesRequest
-	47, // 86: leat.v1.AdminService.SplitRange:input_type -> leat.v1.SplitRangeRequest
-	49, // 87: leat.v1.AdminService.MergeRanges:input_type -> leat.v1.MergeRangesRequest
-	55, // 88: leat.v1.AdminService.Replay:input_type -> leat.v1.ReplayRequest
-	58, // 89: leat.v1.AdminService.Jobs:input_type -> leat.v1.JobsRequest
-	61, // 90: leat.v1.AdminService.PauseJob:input_type -> leat.v1.PauseJobRequest
-	63, // 91: leat.v1.AdminService.ResumeJob:input_type -> leat.v1.ResumeJobRequest
-	65, // 92: leat.v1.AdminService.CancelJob:input_type -> leat.v1.CancelJobRequest
-	1,  // 93: leat.v1.AdminService.Status:output_type -> leat.v1.StatusResponse
-	13, // 94: leat.v1.AdminService.Plan:output_type -> leat.v1.PlanResponse
-	15, // 95: leat.v1.AdminService.Apply:output_type -> leat.v1.ApplyResponse
-	17, // 96: leat.v1.AdminService.Pause:output_type -> leat.v1.PauseResponse
-	19, // 97: leat.v1.AdminService.Resume:output_type -> leat.v1.ResumeResponse
-	21, // 98: leat.v1.AdminService.Seek:output_type -> leat.v1.SeekResponse
-	23, // 99: leat.v1.AdminService.Parked:output_type -> leat.v1.ParkedResponse
-	28, // 100: leat.v1.AdminService.RemoveSource:output_type -> leat.v1.RemoveSourceResponse
-	30, // 101: leat.v1.AdminService.Tail:output_type -> leat.v1.TailResponse
-	33, // 102: leat.v1.AdminService.Redrive:output_type -> leat.v1.RedriveResponse
-	35, // 103: leat.v1.AdminService.Discard:output_type -> leat.v1.DiscardResponse
-	37, // 104: leat.v1.AdminService.AuditLog:output_type -> leat.v1.AuditLogResponse
-	40, // 105: leat.v1.AdminService.Explain:output_type -> leat.v1.ExplainResponse
-	43, // 106: leat.v1.AdminService.Throttle:output_type -> leat.v1.ThrottleResponse
-	46, // 107: leat.v1.AdminService.Ranges:output_type -> leat.v1.RangesResponse
-	48, // 108: leat.v1.AdminService.SplitRange:output_type -> leat.v1.SplitRangeResponse
-	50, // 109: leat.v1.AdminService.MergeRanges:output_type -> leat.v1.MergeRangesResponse
-	56, // 110: leat.v1.AdminService.Replay:output_type -> leat.v1.ReplayResponse
-	59, // 111: leat.v1.AdminService.Jobs:output_type -> leat.v1.JobsResponse
-	62, // 112: leat.v1.AdminService.PauseJob:output_type -> leat.v1.PauseJobResponse
-	64, // 113: leat.v1.AdminService.ResumeJob:output_type -> leat.v1.ResumeJobResponse
-	66, // 114: leat.v1.AdminService.CancelJob:output_type -> leat.v1.CancelJobResponse
-	93, // [93:115] is the sub-list for method output_type
-	71, // [71:93] is the sub-list for method input_type
-	71, // [71:71] is the sub-list for extension type_name
-	71, // [71:71] is the sub-list for extension extendee
-	0,  // [0:71] is the sub-list for field type_name
+	60, // 14: leat.v1.SourceStatus.snapshots:type_name -> leat.v1.Job
+	72, // 15: leat.v1.Wait.until:type_name -> google.protobuf.Timestamp
+	72, // 16: leat.v1.Notice.time:type_name -> google.protobuf.Timestamp
+	72, // 17: leat.v1.SubscriptionStatus.until:type_name -> google.protobuf.Timestamp
+	73, // 18: leat.v1.SubscriptionStatus.lag:type_name -> google.protobuf.Duration
+	44, // 19: leat.v1.SubscriptionStatus.throttles:type_name -> leat.v1.ThrottleState
+	8,  // 20: leat.v1.SubscriptionStatus.laggard:type_name -> leat.v1.Laggard
+	5,  // 21: leat.v1.SubscriptionStatus.waits:type_name -> leat.v1.Wait
+	9,  // 22: leat.v1.SubscriptionStatus.lanes:type_name -> leat.v1.Lane
+	10, // 23: leat.v1.SubscriptionStatus.hosts:type_name -> leat.v1.Host
+	73, // 24: leat.v1.Laggard.time_to_loss:type_name -> google.protobuf.Duration
+	73, // 25: leat.v1.Laggard.time_to_catch_up:type_name -> google.protobuf.Duration
+	73, // 26: leat.v1.Lane.lag:type_name -> google.protobuf.Duration
+	72, // 27: leat.v1.Host.until:type_name -> google.protobuf.Timestamp
+	12, // 28: leat.v1.PlanResponse.changes:type_name -> leat.v1.Change
+	12, // 29: leat.v1.ApplyResponse.changes:type_name -> leat.v1.Change
+	72, // 30: leat.v1.SeekRequest.time:type_name -> google.protobuf.Timestamp
+	25, // 31: leat.v1.ParkedResponse.dead:type_name -> leat.v1.DeadLetter
+	24, // 32: leat.v1.ParkedResponse.skipped:type_name -> leat.v1.Skipped
+	31, // 33: leat.v1.ParkedResponse.parked:type_name -> leat.v1.ParkedKey
+	72, // 34: leat.v1.Skipped.time:type_name -> google.protobuf.Timestamp
+	72, // 35: leat.v1.DeadLetter.time:type_name -> google.protobuf.Timestamp
+	26, // 36: leat.v1.DeadLetter.attempts:type_name -> leat.v1.Attempt
+	72, // 37: leat.v1.Attempt.time:type_name -> google.protobuf.Timestamp
+	73, // 38: leat.v1.Attempt.took:type_name -> google.protobuf.Duration
+	72, // 39: leat.v1.TailRequest.time:type_name -> google.protobuf.Timestamp
+	72, // 40: leat.v1.ParkedKey.since:type_name -> google.protobuf.Timestamp
+	72, // 41: leat.v1.AuditLogRequest.since:type_name -> google.protobuf.Timestamp
+	38, // 42: leat.v1.AuditLogResponse.entries:type_name -> leat.v1.AuditEntry
+	72, // 43: leat.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	41, // 44: leat.v1.ExplainResponse.events:type_name -> leat.v1.Explained
+	72, // 45: leat.v1.Explained.committed:type_name -> google.protobuf.Timestamp
+	72, // 46: leat.v1.Explained.until:type_name -> google.protobuf.Timestamp
+	26, // 47: leat.v1.Explained.attempts:type_name -> leat.v1.Attempt
+	73, // 48: leat.v1.ThrottleRequest.duration:type_name -> google.protobuf.Duration
+	44, // 49: leat.v1.ThrottleResponse.throttles:type_name -> leat.v1.ThrottleState
+	72, // 50: leat.v1.ThrottleState.since:type_name -> google.protobuf.Timestamp
+	72, // 51: leat.v1.ThrottleState.until:type_name -> google.protobuf.Timestamp
+	51, // 52: leat.v1.RangesResponse.ranges:type_name -> leat.v1.RangeState
+	51, // 53: leat.v1.SplitRangeResponse.ranges:type_name -> leat.v1.RangeState
+	51, // 54: leat.v1.MergeRangesResponse.ranges:type_name -> leat.v1.RangeState
+	72, // 55: leat.v1.Place.time:type_name -> google.protobuf.Timestamp
+	54, // 56: leat.v1.ReplayScope.ranges:type_name -> leat.v1.ReplayRange
+	52, // 57: leat.v1.ReplayRequest.from:type_name -> leat.v1.Place
+	52, // 58: leat.v1.ReplayRequest.to:type_name -> leat.v1.Place
+	53, // 59: leat.v1.ReplayRequest.scope:type_name -> leat.v1.ReplayScope
+	57, // 60: leat.v1.ReplayResponse.plan:type_name -> leat.v1.ReplayPlan
+	60, // 61: leat.v1.ReplayResponse.job:type_name -> leat.v1.Job
+	72, // 62: leat.v1.ReplayPlan.oldest:type_name -> google.protobuf.Timestamp
+	72, // 63: leat.v1.ReplayPlan.newest:type_name -> google.protobuf.Timestamp
+	73, // 64: leat.v1.ReplayPlan.takes:type_name -> google.protobuf.Duration
+	60, // 65: leat.v1.JobsResponse.jobs:type_name -> leat.v1.Job
+	72, // 66: leat.v1.Job.created:type_name -> google.protobuf.Timestamp
+	72, // 67: leat.v1.Job.ended:type_name -> google.protobuf.Timestamp
+	73, // 68: leat.v1.Job.left:type_name -> google.protobuf.Duration
+	61, // 69: leat.v1.Job.tables:type_name -> leat.v1.TableProgress
+	64, // 70: leat.v1.BackfillResponse.plan:type_name -> leat.v1.BackfillPlan
+	60, // 71: leat.v1.BackfillResponse.job:type_name -> leat.v1.Job
+	65, // 72: leat.v1.BackfillPlan.tables:type_name -> leat.v1.BackfillTable
+	60, // 73: leat.v1.PauseJobResponse.job:type_name -> leat.v1.Job
+	60, // 74: leat.v1.ResumeJobResponse.job:type_name -> leat.v1.Job
+	60, // 75: leat.v1.CancelJobResponse.job:type_name -> leat.v1.Job
+	0,  // 76: leat.v1.AdminService.Status:input_type -> leat.v1.StatusRequest
+	11, // 77: leat.v1.AdminService.Plan:input_type -> leat.v1.PlanRequest
+	14, // 78: leat.v1.AdminService.Apply:input_type -> leat.v1.ApplyRequest
+	16, // 79: leat.v1.AdminService.Pause:input_type -> leat.v1.PauseRequest
+	18, // 80: leat.v1.AdminService.Resume:input_type -> leat.v1.ResumeRequest
+	20, // 81: leat.v1.AdminService.Seek:input_type -> leat.v1.SeekRequest
+	22, // 82: leat.v1.AdminService.Parked:input_type -> leat.v1.ParkedRequest
+	27, // 83: leat.v1.AdminService.RemoveSource:input_type -> leat.v1.RemoveSourceRequest
+	29, // 84: leat.v1.AdminService.Tail:input_type -> leat.v1.TailRequest
+	32, // 85: leat.v1.AdminService.Redrive:input_type -> leat.v1.RedriveRequest
+	34, // 86: leat.v1.AdminService.Discard:input_type -> leat.v1.DiscardRequest
+	36, // 87: leat.v1.AdminService.AuditLog:input_type -> leat.v1.AuditLogRequest
+	39, // 88: leat.v1.AdminService.Explain:input_type -> leat.v1.ExplainRequest
+	42, // 89: leat.v1.AdminService.Throttle:input_type -> leat.v1.ThrottleRequest
+	45, // 90: leat.v1.AdminService.Ranges:input_type -> leat.v1.RangesRequest
+	47, // 91: leat.v1.AdminService.SplitRange:input_type -> leat.v1.SplitRangeRequest
+	49, // 92: leat.v1.AdminService.MergeRanges:input_type -> leat.v1.MergeRangesRequest
+	55, // 93: leat.v1.AdminService.Replay:input_type -> leat.v1.ReplayRequest
+	58, // 94: leat.v1.AdminService.Jobs:input_type -> leat.v1.JobsRequest
+	66, // 95: leat.v1.AdminService.PauseJob:input_type -> leat.v1.PauseJobRequest
+	68, // 96: leat.v1.AdminService.ResumeJob:input_type -> leat.v1.ResumeJobRequest
+	62, // 97: leat.v1.AdminService.Backfill:input_type -> leat.v1.BackfillRequest
+	70, // 98: leat.v1.AdminService.CancelJob:input_type -> leat.v1.CancelJobRequest
+	1,  // 99: leat.v1.AdminService.Status:output_type -> leat.v1.StatusResponse
+	13, // 100: leat.v1.AdminService.Plan:output_type -> leat.v1.PlanResponse
+	15, // 101: leat.v1.AdminService.Apply:output_type -> leat.v1.ApplyResponse
+	17, // 102: leat.v1.AdminService.Pause:output_type -> leat.v1.PauseResponse
+	19, // 103: leat.v1.AdminService.Resume:output_type -> leat.v1.ResumeResponse
+	21, // 104: leat.v1.AdminService.Seek:output_type -> leat.v1.SeekResponse
+	23, // 105: leat.v1.AdminService.Parked:output_type -> leat.v1.ParkedResponse
+	28, // 106: leat.v1.AdminService.RemoveSource:output_type -> leat.v1.RemoveSourceResponse
+	30, // 107: leat.v1.AdminService.Tail:output_type -> leat.v1.TailResponse
+	33, // 108: leat.v1.AdminService.Redrive:output_type -> leat.v1.RedriveResponse
+	35, // 109: leat.v1.AdminService.Discard:output_type -> leat.v1.DiscardResponse
+	37, // 110: leat.v1.AdminService.AuditLog:output_type -> leat.v1.AuditLogResponse
+	40, // 111: leat.v1.AdminService.Explain:output_type -> leat.v1.ExplainResponse
+	43, // 112: leat.v1.AdminService.Throttle:output_type -> leat.v1.ThrottleResponse
+	46, // 113: leat.v1.AdminService.Ranges:output_type -> leat.v1.RangesResponse
+	48, // 114: leat.v1.AdminService.SplitRange:output_type -> leat.v1.SplitRangeResponse
+	50, // 115: leat.v1.AdminService.MergeRanges:output_type -> leat.v1.MergeRangesResponse
+	56, // 116: leat.v1.AdminService.Replay:output_type -> leat.v1.ReplayResponse
+	59, // 117: leat.v1.AdminService.Jobs:output_type -> leat.v1.JobsResponse
+	67, // 118: leat.v1.AdminService.PauseJob:output_type -> leat.v1.PauseJobResponse
+	69, // 119: leat.v1.AdminService.ResumeJob:output_type -> leat.v1.ResumeJobResponse
+	63, // 120: leat.v1.AdminService.Backfill:output_type -> leat.v1.BackfillResponse
+	71, // 121: leat.v1.AdminService.CancelJob:output_type -> leat.v1.CancelJobResponse
+	99, // [99:122] is the sub-list for method output_type
+	76, // [76:99] is the sub-list for method input_type
+	76, // [76:76] is the sub-list for extension type_name
+	76, // [76:76] is the sub-list for extension extendee
+	0,  // [0:76] is the sub-list for field type_name
 }
 
 func init() { file_leat_v1_admin_proto_init() }
@@ -6000,7 +6467,7 @@ func file_leat_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_leat_v1_admin_proto_rawDesc), len(file_leat_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   67,
+			NumMessages:   72,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

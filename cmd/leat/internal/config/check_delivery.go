@@ -39,6 +39,14 @@ func (c *checker) subscription(path string, s *Subscription) {
 			c.fail(path+".filter", `like message.content.kind == "laggard" || message.content.state == "stopped"`, "%s.filter speaks of rows, but the status source %s has messages", path, s.Source)
 		}
 	}
+	if src := c.cfg.Sources[s.Source]; src != nil && !src.Snapshots() {
+		if p := path + ".from"; s.From.Kind == FromSnapshot && c.ok(p) {
+			c.fail(p, "use earliest, latest, {offset: N} or {time: T}", "%s: the source %s has no rows that could be copied", p, s.Source)
+		}
+		if p := path + ".laggard"; s.Laggard == "snapshot" && c.ok(p) {
+			c.fail(p, "use hold or skip", "%s: the source %s has no rows that could be copied", p, s.Source)
+		}
+	}
 	for _, t := range sortedKeys(s.Columns) {
 		c.columns(yamltree.Join(path+".columns", t), s.Columns[t])
 	}

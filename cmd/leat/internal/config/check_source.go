@@ -24,16 +24,24 @@ func (c *checker) source(path string, s *Source) {
 	case s.MySQL != nil:
 		c.mysqlURL(path+".mysql.url", s.MySQL.URL.Parsed())
 	}
+	if u := s.Snapshot.URL.Parsed(); u != nil && s.Postgres != nil {
+		c.postgresURL(path+".snapshot.url", u)
+	} else if s.MySQL != nil {
+		c.mysqlURL(path+".snapshot.url", u)
+	}
 	c.start(path, s)
 	c.tables(path, s)
 }
+
+// Snapshots reports whether the source has tables whose rows can be read.
+func (s *Source) Snapshots() bool { return s.Postgres != nil || s.MySQL != nil }
 
 // statusSource refuses what only a database has.
 func (c *checker) statusSource(path string, s *Source) {
 	if s.Postgres != nil || s.MySQL != nil {
 		c.fail(path+".status", "a source is one thing: make two sources of it", "%s has status and a database", path)
 	}
-	set := map[string]bool{"tables": !slices.Equal(s.Tables, []string{"*.*"}), "start": s.Start.Kind != StartNow, "load": s.Load != nil,
+	set := map[string]bool{"tables": !slices.Equal(s.Tables, []string{"*.*"}), "start": s.Start.Kind != StartNow, "load": s.Load != nil, "snapshot": s.Snapshot.Mode != "none" || s.Snapshot.Pace != "default" || s.Snapshot.Workers != 0 || s.Snapshot.URL.Parsed() != nil,
 		"columns": len(s.Columns) > 0, "keys": len(s.Keys) > 0, "key_space": len(s.KeySpace) > 0} // defaults may stand there, as config show prints them
 	for _, field := range sortedKeys(set) {
 		if p := path + "." + field; set[field] && c.doc.Paths[p] != nil && c.ok(p) {

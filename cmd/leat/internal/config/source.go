@@ -60,8 +60,19 @@ type StatusSource struct{}
 
 // Snapshot of the rows that are already there.
 type Snapshot struct {
-	// none, or initial: copy all rows when the source is new.
+	// none, or initial: copy all rows when the source is new, for all its
+	// subscriptions.
 	Mode string `json:"mode" default:"none" enum:"none|initial"`
+	// How fast rows are read: default leaves the database most of its time, max
+	// takes what it gives. Of backfills too, as all of these.
+	Pace string `json:"pace" default:"default" enum:"default|max"`
+	// How long reading one chunk of rows takes at most; its size follows.
+	Chunk Duration `json:"chunk" default:"100ms" min:"5ms" max:"10s"`
+	// Connections that read at once; 0 is 1, at pace max 2.
+	Workers int `json:"workers" default:"0" min:"0" max:"32"`
+	// A replica that rows are read from; as url of the database. It waits until it
+	// has replayed what the primary has. Default: the database itself.
+	URL URL `json:"url"`
 }
 
 // SourceLoad is what the database may be asked to bear before reading slows down.

@@ -12,7 +12,8 @@ type Subscription struct {
 	// `!`. Default: all.
 	Columns map[string][]string `json:"columns" keys:"table" form:"column"`
 	// Where delivery begins when the subscription is new: earliest, latest,
-	// snapshot, {offset: N} or {time: T}. Later changes of it change nothing.
+	// snapshot (the rows that are there, for it alone, and what comes from now
+	// on), {offset: N} or {time: T}. Later changes of it change nothing.
 	From From `json:"from" default:"earliest"`
 	// Order of delivery: per key, source (one total order), or none.
 	Order string `json:"order" default:"key" enum:"key|source|none"`
@@ -31,7 +32,8 @@ type Subscription struct {
 	// the event (it is kept as a dead letter), or block.
 	Exhausted string `json:"exhausted" default:"park" enum:"park|skip|block"`
 	// When delivery falls behind retention: hold (keep the log up to its size,
-	// then skip, loudly), skip, or snapshot.
+	// then skip, loudly), skip, or snapshot (as hold, but then the rows are
+	// copied anew, for it alone, and it goes on with what comes from then on).
 	Laggard string `json:"laggard" default:"hold" enum:"snapshot|hold|skip"`
 	// How often leat.resolved events are sent; 100ms to 1h. Default: off.
 	Resolved Duration `json:"resolved" off:"true" min:"100ms" max:"1h"`

@@ -129,7 +129,7 @@ func TestDiff(t *testing.T) {
 ~ subscriptions.search.deliver.webhook.secret: ${WEBHOOK_SECRET} → ********
 ~ subscriptions.search.deliver.webhook.timeout: 15s → 20s
 ~ subscriptions.search.exhausted: park → skip
-~ subscriptions.search.from: earliest → latest (changes nothing: from is read once, when the subscription is new; leat seek moves forward)
+~ subscriptions.search.from: earliest → latest (changes nothing: from is read once, when the subscription is new; leat seek moves forward, leat backfill brings rows)
 - subscriptions.trace (kept and paused; leat apply --drop trace drops it)
 `
 	if got != want {

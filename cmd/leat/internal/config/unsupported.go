@@ -20,9 +20,6 @@ var unsupported = []struct {
 	warn   bool // accepted, since it does no harm, but said
 }{
 	{path: "log.backend", values: []string{"kafka"}, cure: "use disk"},
-	{path: "sources.*.snapshot.mode", values: []string{"initial"}, cure: "use none"},
-	{path: "subscriptions.*.from", values: []string{"snapshot"}, cure: "use earliest, latest, {offset: N} or {time: T}"},
-	{path: "subscriptions.*.laggard", values: []string{"snapshot"}, cure: "use hold or skip"},
 	{path: "subscriptions.*.deliver.kafka", cure: "use webhook, pull, file or stdout"},
 	{path: "subscriptions.*.deliver.search", cure: "use webhook, pull, file or stdout"},
 	{path: "subscriptions.*.deliver.parquet", cure: "use webhook, pull, file or stdout"},

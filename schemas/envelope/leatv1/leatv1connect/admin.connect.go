@@ -77,6 +77,8 @@ const (
 	AdminServicePauseJobProcedure = "/leat.v1.AdminService/PauseJob"
 	// AdminServiceResumeJobProcedure is the fully-qualified name of the AdminService's ResumeJob RPC.
 	AdminServiceResumeJobProcedure = "/leat.v1.AdminService/ResumeJob"
+	// AdminServiceBackfillProcedure is the fully-qualified name of the AdminService's Backfill RPC.
+	AdminServiceBackfillProcedure = "/leat.v1.AdminService/Backfill"
 	// AdminServiceCancelJobProcedure is the fully-qualified name of the AdminService's CancelJob RPC.
 	AdminServiceCancelJobProcedure = "/leat.v1.AdminService/CancelJob"
 )
@@ -117,6 +119,8 @@ type AdminServiceClient interface {
 	Jobs(context.Context, *connect.Request[leatv1.JobsRequest]) (*connect.Response[leatv1.JobsResponse], error)
 	PauseJob(context.Context, *connect.Request[leatv1.PauseJobRequest]) (*connect.Response[leatv1.PauseJobResponse], error)
 	ResumeJob(context.Context, *connect.Request[leatv1.ResumeJobRequest]) (*connect.Response[leatv1.ResumeJobResponse], error)
+	// Backfill brings the rows that are there to one subscription, beside what it gets live.
+	Backfill(context.Context, *connect.Request[leatv1.BackfillRequest]) (*connect.Response[leatv1.BackfillResponse], error)
 	CancelJob(context.Context, *connect.Request[leatv1.CancelJobRequest]) (*connect.Response[leatv1.CancelJobResponse], error)
 }
 
@@ -257,6 +261,12 @@ func NewAdminServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(adminServiceMethods.ByName("ResumeJob")),
 			connect.WithClientOptions(opts...),
 		),
+		backfill: connect.NewClient[leatv1.BackfillRequest, leatv1.BackfillResponse](
+			httpClient,
+			baseURL+AdminServiceBackfillProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("Backfill")),
+			connect.WithClientOptions(opts...),
+		),
 		cancelJob: connect.NewClient[leatv1.CancelJobRequest, leatv1.CancelJobResponse](
 			httpClient,
 			baseURL+AdminServiceCancelJobProcedure,
@@ -289,6 +299,7 @@ type adminServiceClient struct {
 	jobs         *connect.Client[leatv1.JobsRequest, leatv1.JobsResponse]
 	pauseJob     *connect.Client[leatv1.PauseJobRequest, leatv1.PauseJobResponse]
 	resumeJob    *connect.Client[leatv1.ResumeJobRequest, leatv1.ResumeJobResponse]
+	backfill     *connect.Client[leatv1.BackfillRequest, leatv1.BackfillResponse]
 	cancelJob    *connect.Client[leatv1.CancelJobRequest, leatv1.CancelJobResponse]
 }
 
@@ -397,6 +408,11 @@ func (c *adminServiceClient) ResumeJob(ctx context.Context, req *connect.Request
 	return c.resumeJob.CallUnary(ctx, req)
 }
 
+// Backfill calls leat.v1.AdminService.Backfill.
+func (c *adminServiceClient) Backfill(ctx context.Context, req *connect.Request[leatv1.BackfillRequest]) (*connect.Response[leatv1.BackfillResponse], error) {
+	return c.backfill.CallUnary(ctx, req)
+}
+
 // CancelJob calls leat.v1.AdminService.CancelJob.
 func (c *adminServiceClient) CancelJob(ctx context.Context, req *connect.Request[leatv1.CancelJobRequest]) (*connect.Response[leatv1.CancelJobResponse], error) {
 	return c.cancelJob.CallUnary(ctx, req)
@@ -438,6 +454,8 @@ type AdminServiceHandler interface {
 	Jobs(context.Context, *connect.Request[leatv1.JobsRequest]) (*connect.Response[leatv1.JobsResponse], error)
 	PauseJob(context.Context, *connect.Request[leatv1.PauseJobRequest]) (*connect.Response[leatv1.PauseJobResponse], error)
 	ResumeJob(context.Context, *connect.Request[leatv1.ResumeJobRequest]) (*connect.Response[leatv1.ResumeJobResponse], error)
+	// Backfill brings the rows that are there to one subscription, beside what it gets live.
+	Backfill(context.Context, *connect.Request[leatv1.BackfillRequest]) (*connect.Response[leatv1.BackfillResponse], error)
 	CancelJob(context.Context, *connect.Request[leatv1.CancelJobRequest]) (*connect.Response[leatv1.CancelJobResponse], error)
 }
 
@@ -574,6 +592,12 @@ func NewAdminServiceHandler(svc AdminServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(adminServiceMethods.ByName("ResumeJob")),
 		connect.WithHandlerOptions(opts...),
 	)
+	adminServiceBackfillHandler := connect.NewUnaryHandler(
+		AdminServiceBackfillProcedure,
+		svc.Backfill,
+		connect.WithSchema(adminServiceMethods.ByName("Backfill")),
+		connect.WithHandlerOptions(opts...),
+	)
 	adminServiceCancelJobHandler := connect.NewUnaryHandler(
 		AdminServiceCancelJobProcedure,
 		svc.CancelJob,
@@ -624,6 +648,8 @@ func NewAdminServiceHandler(svc AdminServiceHandler, opts ...connect.HandlerOpti
 			adminServicePauseJobHandler.ServeHTTP(w, r)
 		case AdminServiceResumeJobProcedure:
 			adminServiceResumeJobHandler.ServeHTTP(w, r)
+		case AdminServiceBackfillProcedure:
+			adminServiceBackfillHandler.ServeHTTP(w, r)
 		case AdminServiceCancelJobProcedure:
 			adminServiceCancelJobHandler.ServeHTTP(w, r)
 		default:
@@ -717,6 +743,10 @@ func (UnimplementedAdminServiceHandler) PauseJob(context.Context, *connect.Reque
 
 func (UnimplementedAdminServiceHandler) ResumeJob(context.Context, *connect.Request[leatv1.ResumeJobRequest]) (*connect.Response[leatv1.ResumeJobResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("leat.v1.AdminService.ResumeJob is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) Backfill(context.Context, *connect.Request[leatv1.BackfillRequest]) (*connect.Response[leatv1.BackfillResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("leat.v1.AdminService.Backfill is not implemented"))
 }
 
 func (UnimplementedAdminServiceHandler) CancelJob(context.Context, *connect.Request[leatv1.CancelJobRequest]) (*connect.Response[leatv1.CancelJobResponse], error) {
