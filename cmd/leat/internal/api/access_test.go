@@ -56,7 +56,7 @@ func TestEveryProcedureIsARoute(t *testing.T) {
 var allowed = map[string]string{
 	"Status": "read operate", "Plan": "operate", "Parked": "read operate", "AuditLog": "read operate", "Explain": "read operate", "Tail": "read operate",
 	"Apply": "operate", "Pause": "operate", "Resume": "operate", "Seek": "operate", "Throttle": "operate", "Redrive": "operate", "Discard": "operate", "RemoveSource": "operate",
-	"Ranges": "read operate", "SplitRange": "operate", "MergeRanges": "operate", "Replay": "operate", "Jobs": "read operate", "PauseJob": "operate", "ResumeJob": "operate", "CancelJob": "operate",
+	"Ranges": "read operate", "SplitRange": "operate", "MergeRanges": "operate", "Replay": "operate", "Backfill": "operate", "Jobs": "read operate", "PauseJob": "operate", "ResumeJob": "operate", "CancelJob": "operate",
 	"Pull": "search", "Receive": "search", "Ack": "search", "Extend": "search", "Fetch": "search",
 	"/v1/subscriptions/search/events":           "read operate search",
 	"/schemas/files/public.fi%2Eles%20%C3%BC/3": "read operate search other publish",
@@ -133,6 +133,8 @@ func call(x *served, c *http.Client, what string, opts ...connect.ClientOption) 
 		_, err = a.PauseJob(ctx, connect.NewRequest(&leatv1.PauseJobRequest{Id: "j1"}))
 	case "ResumeJob":
 		_, err = a.ResumeJob(ctx, connect.NewRequest(&leatv1.ResumeJobRequest{Id: "j1"}))
+	case "Backfill":
+		_, err = a.Backfill(ctx, connect.NewRequest(&leatv1.BackfillRequest{Subscription: "search"}))
 	case "CancelJob":
 		_, err = a.CancelJob(ctx, connect.NewRequest(&leatv1.CancelJobRequest{Id: "j1"}))
 	case "Pull":

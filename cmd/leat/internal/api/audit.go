@@ -136,6 +136,11 @@ func changeOf(m any) *Change {
 		put("ranges", rangeTexts(s.GetRanges()), len(s.GetRanges()) > 0)
 		put("filter", s.GetFilter(), s.GetFilter() != "")
 		put("reason", r.GetReason(), r.GetReason() != "")
+	case *leatv1.BackfillRequest:
+		c = &Change{Action: "backfill", Target: r.GetSubscription(), dry: r.GetDryRun()}
+		put("tables", r.GetTables(), len(r.GetTables()) > 0)
+		put("where", r.GetWhere(), r.GetWhere() != "")
+		put("reason", r.GetReason(), r.GetReason() != "")
 	case *leatv1.PauseJobRequest:
 		c = &Change{Action: "pause", Target: "job " + r.GetId()}
 		put("reason", r.GetReason(), r.GetReason() != "")

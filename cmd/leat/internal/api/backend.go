@@ -40,6 +40,8 @@ type Backend interface {
 	PauseJob(ctx context.Context, r *leatv1.PauseJobRequest) (*leatv1.PauseJobResponse, error)
 	ResumeJob(ctx context.Context, r *leatv1.ResumeJobRequest) (*leatv1.ResumeJobResponse, error)
 	CancelJob(ctx context.Context, r *leatv1.CancelJobRequest) (*leatv1.CancelJobResponse, error)
+	// Backfill has a subscription.
+	Backfill(ctx context.Context, r *leatv1.BackfillRequest) (*leatv1.BackfillResponse, error)
 	AuditLog(ctx context.Context, r *leatv1.AuditLogRequest) (*leatv1.AuditLogResponse, error)
 	// Audit keeps what a caller did or tried to do.
 	Audit(ctx context.Context, c Change)

@@ -276,6 +276,10 @@ func (b *backend) ResumeJob(ctx context.Context, _ *leatv1.ResumeJobRequest) (*l
 	return &leatv1.ResumeJobResponse{}, b.call(ctx)
 }
 
+func (b *backend) Backfill(ctx context.Context, _ *leatv1.BackfillRequest) (*leatv1.BackfillResponse, error) {
+	return &leatv1.BackfillResponse{}, b.call(ctx)
+}
+
 func (b *backend) CancelJob(ctx context.Context, _ *leatv1.CancelJobRequest) (*leatv1.CancelJobResponse, error) {
 	return &leatv1.CancelJobResponse{}, b.call(ctx)
 }

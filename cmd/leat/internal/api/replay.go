@@ -84,6 +84,21 @@ func checkScope(s *leatv1.ReplayScope) error {
 	return nil
 }
 
+// Backfill needs a name.
+func (a *admin) Backfill(ctx context.Context, r *connect.Request[leatv1.BackfillRequest]) (*connect.Response[leatv1.BackfillResponse], error) {
+	m := r.Msg
+	switch {
+	case m.GetSubscription() == "":
+		return nil, named("subscription", "")
+	case len(m.GetWhere()) > maxText:
+		return nil, connectError(Errorf(Invalid, "the condition is longer than %d bytes", maxText))
+	}
+	if err := checkScope(&leatv1.ReplayScope{Tables: m.GetTables()}); err != nil {
+		return nil, connectError(err)
+	}
+	return answer(a.b.Backfill(ctx, m))
+}
+
 // Jobs lists.
 func (a *admin) Jobs(ctx context.Context, r *connect.Request[leatv1.JobsRequest]) (*connect.Response[leatv1.JobsResponse], error) {
 	return answer(a.b.Jobs(ctx, r.Msg))

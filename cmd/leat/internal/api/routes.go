@@ -49,6 +49,7 @@ var routes = []route{
 	{path: leatv1connect.AdminServiceMergeRangesProcedure, need: needOperate, rpc: true},
 	// A dry run reads the window: it is for those who may begin it.
 	{path: leatv1connect.AdminServiceReplayProcedure, need: needOperate, rpc: true},
+	{path: leatv1connect.AdminServiceBackfillProcedure, need: needOperate, rpc: true},
 	{path: leatv1connect.AdminServiceJobsProcedure, need: needRead, rpc: true},
 	{path: leatv1connect.AdminServicePauseJobProcedure, need: needOperate, rpc: true},
 	{path: leatv1connect.AdminServiceResumeJobProcedure, need: needOperate, rpc: true},

@@ -6,10 +6,29 @@ import (
 	"github.com/leat-cdc/leat/cmd/leat/internal/api"
 	"github.com/leat-cdc/leat/cmd/leat/internal/replays"
 	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
+	"github.com/leat-cdc/leat/sources/snapshot"
 )
 
 func (s *Server) replays() replays.Replays {
-	return replays.Replays{Engine: s.engine, Form: s.forms.Of}
+	return replays.Replays{Engine: s.engine, Form: s.forms.Of, Rows: func(ctx context.Context, source string, globs []string) ([]snapshot.Table, bool, error) {
+		s.mu.Lock()
+		rows := s.rows[source]
+		s.mu.Unlock()
+		if rows == nil {
+			return nil, false, nil
+		}
+		tables, err := rows.Tables(ctx, globs)
+		return tables, true, err
+	}}
+}
+
+// Backfill implements api.Backend.
+func (s *Server) Backfill(ctx context.Context, r *leatv1.BackfillRequest) (*leatv1.BackfillResponse, error) {
+	sub, err := s.runningSubscription(r.Subscription)
+	if err != nil {
+		return nil, err
+	}
+	return s.replays().Backfill(ctx, sub.Source, sub.Tables, r)
 }
 
 // Replay implements api.Backend.

@@ -33,6 +33,7 @@ import (
 	"github.com/leat-cdc/leat/sinks/encode"
 	"github.com/leat-cdc/leat/sinks/pull"
 	"github.com/leat-cdc/leat/sinks/webhook"
+	"github.com/leat-cdc/leat/sources/snapshot"
 )
 
 // Server is a running installation. Safe for concurrent use.
@@ -54,6 +55,7 @@ type Server struct {
 	mu        sync.Mutex
 	cfg       *config.Config // what runs
 	databases map[string]parts.Database
+	rows      map[string]snapshot.Database  // of those that can be copied
 	was       map[string]*config.Source     // sources that were taken out of the file since the start
 	removed   map[string]bool               // sources of cfg that were removed since
 	gone      map[string]state.Subscription // kept, but not in the file
@@ -82,7 +84,7 @@ func newServer(ctx context.Context, o Options, tel *telemetry.Telemetry, addr ne
 		return nil, err
 	}
 	s := &Server{o: o, tel: tel, store: store, hub: pull.NewHub(), started: time.Now(), cfg: o.Config,
-		databases: map[string]parts.Database{}, was: map[string]*config.Source{}, removed: map[string]bool{}, gone: map[string]state.Subscription{}, lost: map[string]state.Source{}, holds: map[string]pipeline.Offset{},
+		databases: map[string]parts.Database{}, rows: map[string]snapshot.Database{}, was: map[string]*config.Source{}, removed: map[string]bool{}, gone: map[string]state.Subscription{}, lost: map[string]state.Source{}, holds: map[string]pipeline.Offset{},
 		webhooks: map[string]*webhook.Sink{}, throttles: throttles.NewSet(), feeds: report.NewFeeds()}
 	s.publicURL = strings.TrimSuffix(o.Config.PublicURL, "/")
 	if strings.HasSuffix(s.publicURL, ":0") { // the port was the system's choice
@@ -158,8 +160,13 @@ func (s *Server) startSource(ctx context.Context, cfg *config.Config, name strin
 	if src.Status != nil {
 		db = s.feeds.Of(name)
 	}
+	with, rows, err := parts.Snapshots(name, src, db)
+	if err != nil {
+		return cfg.Errorf("sources."+name+".snapshot", "%v", err)
+	}
 	flags := throttles.NewFlags(src.Load, func(why string) { s.flagRefused(name, why) })
-	spec := engine.Source{Name: name, Source: db, Routes: parts.Routes(src), Ranges: rangePolicy,
+	spec := engine.Source{Name: name, Source: with, Routes: parts.Routes(src), Ranges: rangePolicy,
+		Initial: src.Snapshot.Mode == "initial", SnapshotRoom: func() int64 { return snapshotRoom(s.retention()) },
 		OpenLog: func(ctx context.Context) (pipeline.Log, error) {
 			l, err := disklog.Open(disklog.Options{Dir: logFolder(s.o.Config.Data, name), Source: name, Observer: obs, FS: s.o.FS,
 				Retention: s.retention(),
@@ -188,9 +195,21 @@ func (s *Server) startSource(ctx context.Context, cfg *config.Config, name strin
 	}
 	s.mu.Lock()
 	s.databases[name] = db
+	if delete(s.rows, name); rows != nil {
+		s.rows[name] = rows
+	}
 	delete(s.removed, name)
 	s.mu.Unlock()
 	return nil
+}
+
+// snapshotRoom is what may be undelivered of a snapshot: it never evicts live history.
+func snapshotRoom(r disklog.Retention) int64 {
+	const most = 1 << 30
+	if r.Size <= 0 {
+		return most
+	}
+	return min(most, r.Size/20)
 }
 
 func retentionOf(cfg *config.Config) disklog.Retention {
@@ -232,7 +251,7 @@ func (s *Server) startSubscription(ctx context.Context, cfg *config.Config, name
 		}
 		return text, key
 	}
-	err = s.engine.AddSubscription(engine.Subscription{Deliver: c, OpenSink: s.sinks().Open(cfg, name)})
+	err = s.engine.AddSubscription(engine.Subscription{Deliver: c, Tables: sub.Tables, OpenSink: s.sinks().Open(cfg, name)})
 	if err != nil {
 		return fmt.Errorf("subscription %q: %w", name, err)
 	}

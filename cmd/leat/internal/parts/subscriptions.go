@@ -33,8 +33,11 @@ func Subscription(cfg *config.Config, name string, form func(*schemas.Table) *ce
 	case "park":
 		c.Exhausted = deliver.ExhaustedPark
 	}
-	if sub.Laggard == "skip" {
+	switch sub.Laggard {
+	case "skip":
 		c.Laggard = deliver.LaggardSkip
+	case "snapshot":
+		c.Laggard = deliver.LaggardSnapshot
 	}
 	if w := sub.Deliver.Webhook; w != nil {
 		c.Timeout = w.Timeout.D()
@@ -45,7 +48,7 @@ func Subscription(cfg *config.Config, name string, form func(*schemas.Table) *ce
 var orders = map[string]deliver.Order{"key": deliver.OrderKey, "source": deliver.OrderSource, "none": deliver.OrderNone}
 
 func start(f config.From) deliver.Start {
-	return deliver.Start{Latest: f.Kind == config.FromLatest, Offset: pipeline.Offset(f.Offset), Time: f.Time.Time}
+	return deliver.Start{Latest: f.Kind == config.FromLatest, Snapshot: f.Kind == config.FromSnapshot, Offset: pipeline.Offset(f.Offset), Time: f.Time.Time}
 }
 
 // Filter compiles the tables and the filter of a subscription; nil when it takes everything.

@@ -20,11 +20,15 @@ import (
 	"github.com/leat-cdc/leat/schemas"
 	"github.com/leat-cdc/leat/schemas/cell"
 	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
+	"github.com/leat-cdc/leat/sources/snapshot"
 )
 
-// Replays are those of an engine.
+// Replays are those of an engine, and so are its snapshots.
 type Replays struct {
 	Engine *engine.Engine
+	// Rows lists the tables of a source that globs name, as far as their rows can be read; ok is false for a source
+	// whose rows cannot.
+	Rows func(ctx context.Context, source string, globs []string) (tables []snapshot.Table, ok bool, err error)
 	// Form reads the rows of a table version.
 	Form func(*schemas.Table) *cell.Form
 }
@@ -112,13 +116,26 @@ func (s Replays) Jobs(ctx context.Context, r *leatv1.JobsRequest) (*leatv1.JobsR
 	if err != nil {
 		return nil, err
 	}
-	resp := &leatv1.JobsResponse{}
-	for _, j := range slices.Backward(all) {
-		if r.Id != "" && j.ID != r.Id || r.Id == "" && !r.Ended && j.State.Ended() || len(resp.Jobs) == maxJobs {
-			continue
-		}
-		resp.Jobs = append(resp.Jobs, jobOf(j))
+	snapshots, err := s.Engine.Snapshots(ctx)
+	if err != nil {
+		return nil, err
 	}
+	wanted := func(id string, ended bool) bool {
+		return (r.Id == "" || id == r.Id) && (r.Id != "" || r.Ended || !ended)
+	}
+	resp := &leatv1.JobsResponse{}
+	for _, j := range all {
+		if wanted(j.ID, j.State.Ended()) {
+			resp.Jobs = append(resp.Jobs, jobOf(j))
+		}
+	}
+	for _, j := range snapshots {
+		if wanted(j.ID, j.State.Ended()) && (r.Subscription == "" || j.For == r.Subscription) {
+			resp.Jobs = append(resp.Jobs, SnapshotOf(j))
+		}
+	}
+	slices.SortStableFunc(resp.Jobs, func(a, b *leatv1.Job) int { return b.Created.AsTime().Compare(a.Created.AsTime()) })
+	resp.Jobs = resp.Jobs[:min(len(resp.Jobs), maxJobs)]
 	if r.Id != "" && len(resp.Jobs) == 0 {
 		return nil, api.Errorf(api.NotFound, "no job %q: leat jobs --all lists them", r.Id)
 	}

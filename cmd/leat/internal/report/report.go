@@ -78,7 +78,7 @@ func (r *Report) Observe(obs pipeline.Observer) pipeline.Observer {
 	return obs
 }
 
-var noticeKinds = map[pipeline.NoticeKind]string{pipeline.NoticeQuarantined: "quarantined", pipeline.NoticeReleased: "released", pipeline.NoticeGap: "gap"}
+var noticeKinds = map[pipeline.NoticeKind]string{pipeline.NoticeQuarantined: "quarantined", pipeline.NoticeReleased: "released", pipeline.NoticeGap: "gap", pipeline.NoticeFilled: "filled"}
 
 // Source is the status of one, but for its kind, throttles and waits.
 func (r *Report) Source(x engine.SourceStatus) *leatv1.SourceStatus {
