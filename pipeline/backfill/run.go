@@ -151,11 +151,16 @@ func (s *Jobs) marked() (ended []pipeline.SnapshotMark) {
 			continue
 		}
 		j.Progress = m.Tables
+		done, _ := j.Rows()
+		j.rate.measure(time.Now(), done)
 		for _, t := range m.Tables {
 			if t.Fault != "" && !j.warned[t.Table] {
 				j.warned[t.Table] = true
 				faults = append(faults, t)
 			}
+		}
+		if m.State == pipeline.JobDone && len(m.Tables) > 0 && !slices.ContainsFunc(m.Tables, func(t pipeline.TableProgress) bool { return t.Fault == "" }) {
+			m.State, m.Reason = pipeline.JobFailed, "none of its tables could be read"
 		}
 		if m.State.Ended() {
 			ended = append(ended, m)

@@ -19,14 +19,14 @@ type Status struct {
 }
 
 // Status of the jobs that have not ended, the oldest first.
-func (s *Jobs) Status(now time.Time) []Status {
+func (s *Jobs) Status() []Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	all := make([]Status, 0, len(s.active))
 	for _, j := range s.active {
 		st := Status{Snapshot: j.Snapshot, Ratio: max(0, j.ratio)}
 		done, total := j.Rows()
-		st.Rate = j.rate.measure(now, done)
+		st.Rate = j.rate.rate
 		if st.Rate > 0 && total > done {
 			st.Left = time.Duration(float64(total-done) / st.Rate * float64(time.Second))
 		}

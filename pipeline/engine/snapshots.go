@@ -220,7 +220,7 @@ func (e *Engine) Snapshots(ctx context.Context) ([]backfill.Status, error) {
 		if u.jobs == nil {
 			continue
 		}
-		for _, j := range u.jobs.Status(time.Now()) {
+		for _, j := range u.jobs.Status() {
 			live[j.ID] = j
 		}
 	}

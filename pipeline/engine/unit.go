@@ -270,7 +270,7 @@ func (u *unit) status() (SourceStatus, []SubscriptionStatus) {
 	}
 	u.governor.status(&s)
 	if u.jobs != nil {
-		s.Snapshots = u.jobs.Status(time.Now())
+		s.Snapshots = u.jobs.Status()
 	}
 	var subs []SubscriptionStatus
 	for _, r := range runners {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/leat-cdc/leat/cmd/leat/internal/api"
 	"github.com/leat-cdc/leat/cmd/leat/internal/parts"
+	"github.com/leat-cdc/leat/cmd/leat/internal/replays"
 	"github.com/leat-cdc/leat/cmd/leat/internal/report"
 	"github.com/leat-cdc/leat/cmd/leat/internal/telemetry"
 	"github.com/leat-cdc/leat/cmd/leat/internal/waits"
@@ -47,6 +48,9 @@ func (s *Server) status() *leatv1.StatusResponse {
 		p.Throttles = s.throttles.SourceStates(x.Name, x.Verdict.Throttles)
 		if src := cfg.Sources[x.Name]; src != nil {
 			p.Kind = parts.Kind(src)
+		}
+		for _, j := range x.Snapshots {
+			p.Snapshots = append(p.Snapshots, replays.SnapshotOf(j))
 		}
 		p.Waits = waits.OfSource(p)
 		r.Sources = append(r.Sources, p)

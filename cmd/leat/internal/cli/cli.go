@@ -112,7 +112,7 @@ var groups = []struct {
 	{"begin", "To begin:", []func(*shell.App) *cobra.Command{install.Init, install.Check, install.Demo}},
 	{"run", "The server:", []func(*shell.App) *cobra.Command{install.Run, install.Plan, install.Apply}},
 	{"look", "To look:", []func(*shell.App) *cobra.Command{status.Command, status.Top, events.Tail, events.Explain, parks.Parked, operate.Audit, logs.Command}},
-	{"act", "To act:", []func(*shell.App) *cobra.Command{operate.Pause, operate.Resume, operate.Throttle, parks.Redrive, parks.Discard, replays.Replay, replays.Jobs, operate.Seek, operate.Source, operate.Ranges, install.Backup}},
+	{"act", "To act:", []func(*shell.App) *cobra.Command{operate.Pause, operate.Resume, operate.Throttle, parks.Redrive, parks.Discard, replays.Replay, replays.Backfill, replays.Jobs, operate.Seek, operate.Source, operate.Ranges, install.Backup}},
 	{"more", "More:", []func(*shell.App) *cobra.Command{install.Config, completionCommand, versionCommand}},
 }
 

@@ -10,7 +10,6 @@ import (
 
 // later are the commands that a later version will have: their names are taken, and they refuse.
 var later = []laterCommand{
-	{"backfill", "bring the rows that are already there"},
 	{"verify", "compare what was delivered with the source"},
 }
 

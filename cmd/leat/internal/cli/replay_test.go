@@ -77,6 +77,34 @@ func (b *backend) Replay(ctx context.Context, r *leatv1.ReplayRequest) (*leatv1.
 	return resp, nil
 }
 
+// Backfill knows the tables public.files and public.notes, which has no key; a where with "torn" leaves a fault.
+func (b *backend) Backfill(ctx context.Context, r *leatv1.BackfillRequest) (*leatv1.BackfillResponse, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.find(r.Subscription) == nil {
+		return nil, none(r.Subscription)
+	}
+	if len(r.Tables) > 0 && r.Tables[0] == "public.nosuch" {
+		return nil, api.Errorf(api.Precondition, "source \"files\" reads no table that matches public.nosuch: nothing was changed")
+	}
+	resp := &leatv1.BackfillResponse{Plan: &leatv1.BackfillPlan{Tables: []*leatv1.BackfillTable{{Table: "public.files", Estimate: 1200},
+		{Table: "public.notes", Whole: true, Why: "it has no key"}}}}
+	if r.Where != "" {
+		resp.Plan.Notes = []string{"the numbers are of all rows"}
+	}
+	if r.DryRun {
+		return resp, nil
+	}
+	j := &leatv1.Job{Id: fmt.Sprintf("j%d", len(b.jobs)+1), Subscription: r.Subscription, Kind: "snapshot", Source: "files", Cause: "backfill", Scope: "tables *.*", Where: r.Where,
+		State: "running", Total: 1200, Created: at(0), Owner: api.Actor(ctx), Bytes: 12000, Tables: []*leatv1.TableProgress{{Table: "public.files", Rows: 600, Estimate: 1200}, {Table: "public.notes", Whole: true}}}
+	if strings.Contains(r.Where, "torn") {
+		j.Tables[1].Fault, j.Tables[1].Cure = "the condition cannot be used", "mend it"
+	}
+	b.jobs = append([]*leatv1.Job{j}, b.jobs...)
+	resp.Job = proto.CloneOf(j)
+	return resp, nil
+}
+
 // Jobs moves each job that runs on by a half each time that it alone is asked for.
 func (b *backend) Jobs(_ context.Context, r *leatv1.JobsRequest) (*leatv1.JobsResponse, error) {
 	b.mu.Lock()

@@ -82,6 +82,16 @@ func (t *Telemetry) subscriptionLag(subscription, stage, policy, why string) {
 	})
 }
 
+func (t *Telemetry) snapshotState(source, job, state, why string) {
+	level := zerolog.InfoLevel
+	if state == string(pipeline.JobFailed) {
+		level = zerolog.ErrorLevel
+	}
+	t.say(level, "snapshot/"+job, state, "snapshot is "+state, func(e *zerolog.Event) *zerolog.Event {
+		return fields(e, "source", source, "job", job, "reason", why)
+	})
+}
+
 func (t *Telemetry) logFull(log string, full bool) {
 	level, message := zerolog.InfoLevel, "there is space for the log again: reading goes on"
 	if full {
@@ -97,6 +107,8 @@ func (t *Telemetry) noticed(source string, n pipeline.Notice) {
 		level, message = zerolog.ErrorLevel, "table is quarantined: its rows do not enter the log"
 	case pipeline.NoticeReleased:
 		level, message = zerolog.InfoLevel, "table is read again"
+	case pipeline.NoticeFilled:
+		level, message = zerolog.InfoLevel, "a snapshot brought what a gap had left out"
 	case pipeline.NoticeGap:
 		message = "earlier changes of the table did not enter the log"
 	}

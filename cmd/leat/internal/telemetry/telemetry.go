@@ -155,6 +155,7 @@ func (t *Telemetry) Observer() pipeline.Observer {
 		Warned:            t.warned,
 		SubscriptionState: t.subscriptionState,
 		SubscriptionLag:   t.subscriptionLag,
+		SnapshotState:     t.snapshotState,
 		Delivered:         t.m.observeDelivery,
 		DeadLettered:      t.deadLettered,
 	}

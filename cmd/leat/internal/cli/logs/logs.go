@@ -159,7 +159,7 @@ func logDocument(s disklog.Summary) logDoc {
 }
 
 var noticeKinds = map[pipeline.NoticeKind]string{
-	pipeline.NoticeQuarantined: "quarantined", pipeline.NoticeReleased: "released", pipeline.NoticeGap: "gap",
+	pipeline.NoticeQuarantined: "quarantined", pipeline.NoticeReleased: "released", pipeline.NoticeGap: "gap", pipeline.NoticeFilled: "filled",
 }
 
 func (a *commands) logInfo(args []string, dir string) error {

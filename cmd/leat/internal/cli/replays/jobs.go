@@ -23,15 +23,16 @@ func Jobs(app *shell.App) *cobra.Command {
 		return a.jobs(cmd.Context(), req)
 	}
 	cmd := &cobra.Command{
-		Use:               "jobs [SUBSCRIPTION]",
-		Short:             "Replays under way: list, pause, resume, cancel",
-		Long:              "Lists replays that have not ended, the newest first; they survive restarts. With --all also those that have.",
+		Use:   "jobs [SUBSCRIPTION]",
+		Short: "Replays and snapshots under way: list, pause, resume, cancel",
+		Long: "Lists replays and snapshots (backfills too) that have not ended, the newest first; they survive restarts.\n" +
+			"With --all also those that have.",
 		Example:           "  leat jobs\n  leat jobs search --all\n  leat jobs pause j3 --reason 'at night'\n  leat jobs resume j3\n  leat jobs cancel j3",
 		Args:              fault.Wants("[SUBSCRIPTION]"),
 		ValidArgsFunction: a.Names(false, true),
 		RunE:              list,
 	}
-	inner := &cobra.Command{Use: "list [SUBSCRIPTION]", Short: "Replays that have not ended", Args: fault.Wants("[SUBSCRIPTION]"), ValidArgsFunction: a.Names(false, true), RunE: list}
+	inner := &cobra.Command{Use: "list [SUBSCRIPTION]", Short: "Jobs that have not ended", Args: fault.Wants("[SUBSCRIPTION]"), ValidArgsFunction: a.Names(false, true), RunE: list}
 	for _, c := range []*cobra.Command{cmd, inner} {
 		c.Flags().BoolVar(&all, "all", false, "also those that have ended")
 		a.JSONFlag(c)
@@ -54,20 +55,27 @@ func (a *commands) jobs(ctx context.Context, req *leatv1.JobsRequest) error {
 		return a.Document(map[string]any{"jobs": shell.JobDocs(r.GetJobs())})
 	}
 	if len(r.GetJobs()) == 0 {
-		a.Out.Printf("no replays are under way\n")
+		a.Out.Printf("no replays and no snapshots are under way\n")
 		return nil
 	}
-	t := screen.NewTable("JOB", "SUBSCRIPTION", "KIND", "STATE", ">DONE", ">EVENTS", ">LEFT", "BY", "SINCE", "OF")
+	t := screen.NewTable("JOB", "SUBSCRIPTION", "KIND", "STATE", ">DONE", ">PER SECOND", ">LEFT", "BY", "SINCE", "OF")
 	t.Spare("SINCE", "BY", "KIND")
 	for _, j := range r.GetJobs() {
 		left, of := "", screen.Number(j.GetFrom())+" to "+screen.Number(j.GetTo())
 		if j.GetLeft() != nil {
 			left = screen.Duration(j.GetLeft().AsDuration())
 		}
+		subscription := j.GetSubscription()
+		if j.GetKind() == shell.Snapshot {
+			of = screen.Plural(j.GetDone(), "row") + ", " + screen.Size(j.GetBytes())
+			if subscription == "" {
+				subscription = "all of " + j.GetSource()
+			}
+		}
 		if j.GetScope() != "" {
 			of += ", " + screen.Shorten(j.GetScope(), 60)
 		}
-		t.Row(screen.Cell{Text: j.GetId(), Style: screen.Bold}, screen.Text(j.GetSubscription()), screen.Text(j.GetKind()), screen.Cell{Text: j.GetState(), Style: shell.JobStyle(j.GetState())},
+		t.Row(screen.Cell{Text: j.GetId(), Style: screen.Bold}, screen.Text(subscription), screen.Text(j.GetKind()), screen.Cell{Text: j.GetState(), Style: shell.JobStyle(j.GetState())},
 			screen.Text(shell.Percent(j)), screen.Text(screen.Rate(j.GetEventsPerSecond())), screen.Text(left), screen.Text(j.GetOwner()), screen.Text(shell.Clock(j.GetCreated())), screen.Text(of))
 		if j.GetReason() != "" {
 			text := "! " + j.GetReason()
@@ -75,6 +83,9 @@ func (a *commands) jobs(ctx context.Context, req *leatv1.JobsRequest) error {
 				text += "; until " + j.GetEndsWhen()
 			}
 			t.Note(shell.JobStyle(j.GetState()), text)
+		}
+		for _, n := range shell.TableNotes(j) {
+			t.Note(n.Style, n.Text)
 		}
 		if j.GetDead() > 0 {
 			t.Note(screen.Red, "! "+screen.Plural(j.GetDead(), "event")+" given up on: leat parked "+j.GetSubscription())
@@ -117,7 +128,7 @@ func (a *commands) changing(verb, short, long, done string, reason *string, do f
 
 func (a *commands) pause() *cobra.Command {
 	var reason string
-	return a.changing("pause", "Stop a replay until it is resumed", "What is in flight ends; nothing more is sent until leat jobs resume, also over restarts.", "is paused", &reason,
+	return a.changing("pause", "Stop a job until it is resumed", "What is in flight ends; nothing more is sent or read until leat jobs resume, also over restarts.", "is paused", &reason,
 		func(ctx context.Context, s *shell.Server, doing, id string) (*leatv1.Job, error) {
 			r, err := shell.Call(ctx, s, doing, s.PauseJob, &leatv1.PauseJobRequest{Id: id, Reason: reason})
 			return r.GetJob(), err
@@ -125,7 +136,7 @@ func (a *commands) pause() *cobra.Command {
 }
 
 func (a *commands) resume() *cobra.Command {
-	return a.changing("resume", "Let a paused replay go on", "", "goes on", nil,
+	return a.changing("resume", "Let a paused job go on", "", "goes on", nil,
 		func(ctx context.Context, s *shell.Server, doing, id string) (*leatv1.Job, error) {
 			r, err := shell.Call(ctx, s, doing, s.ResumeJob, &leatv1.ResumeJobRequest{Id: id})
 			return r.GetJob(), err
@@ -134,7 +145,8 @@ func (a *commands) resume() *cobra.Command {
 
 func (a *commands) cancel() *cobra.Command {
 	var reason string
-	return a.changing("cancel", "End a replay for good", "Keys that a rewind or a fenced replay has taken back are first brought up to live, no others.", "is cancelled", &reason,
+	return a.changing("cancel", "End a job for good", "Keys that a rewind or a fenced replay has taken back are first brought up to live, no others. Rows that a\n"+
+		"snapshot has brought stay.", "is cancelled", &reason,
 		func(ctx context.Context, s *shell.Server, doing, id string) (*leatv1.Job, error) {
 			r, err := shell.Call(ctx, s, doing, s.CancelJob, &leatv1.CancelJobRequest{Id: id, Reason: reason})
 			return r.GetJob(), err

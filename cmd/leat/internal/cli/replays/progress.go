@@ -59,7 +59,11 @@ func (a *commands) follow(ctx context.Context, s *shell.Server, j *leatv1.Job) e
 
 // outcome tells how a job ended.
 func (a *commands) outcome(j *leatv1.Job) error {
-	text := fmt.Sprintf("job %s is %s: %s delivered again", j.GetId(), a.Out.Paint(shell.JobStyle(j.GetState()), j.GetState()), screen.Plural(j.GetDone()-min(j.GetDead(), j.GetDone()), "event"))
+	what := screen.Plural(j.GetDone()-min(j.GetDead(), j.GetDone()), "event") + " delivered again"
+	if j.GetKind() == shell.Snapshot {
+		what = screen.Plural(j.GetDone(), "row") + " read"
+	}
+	text := fmt.Sprintf("job %s is %s: %s", j.GetId(), a.Out.Paint(shell.JobStyle(j.GetState()), j.GetState()), what)
 	if j.GetDead() > 0 {
 		text += ", " + screen.Count(j.GetDead()) + " given up on (leat parked " + screen.Clean(j.GetSubscription()) + ")"
 	}
@@ -70,6 +74,13 @@ func (a *commands) outcome(j *leatv1.Job) error {
 		text += ": " + screen.Clean(j.GetReason())
 	}
 	a.Out.Printf("%s\n", text)
+	faults := shell.Faults(j)
+	for _, f := range faults {
+		a.Out.Printf("  %s\n", a.Out.Paint(screen.Red, "! "+screen.Clean(f)))
+	}
+	if len(faults) > 0 {
+		return fault.Said(fault.Failed)
+	}
 	if j.GetState() != "done" {
 		return fault.Said(fault.Failed)
 	}
@@ -103,16 +114,23 @@ func (b *bar) draw(j *leatv1.Job) {
 }
 
 func (b *bar) line(j *leatv1.Job, cells int) string {
-	text := ""
+	text, unit := "", "event"
+	if j.GetKind() == shell.Snapshot {
+		unit = "row"
+	}
 	if total := j.GetTotal(); total > 0 {
 		part := min(1, float64(j.GetDone())/float64(total))
 		if cells > 0 {
 			full := int(part * float64(cells))
 			text = b.out.Paint(screen.Green, strings.Repeat("█", full)) + b.out.Paint(screen.Dim, strings.Repeat("░", cells-full)) + " "
 		}
-		text += fmt.Sprintf("%.0f %%, %s of %s events", 100*part, screen.Count(j.GetDone()), screen.Count(total))
+		about := ""
+		if unit == "row" {
+			about = "about "
+		}
+		text += fmt.Sprintf("%.0f %%, %s of %s%s %ss", 100*part, screen.Count(j.GetDone()), about, screen.Count(total), unit)
 	} else {
-		text = screen.Plural(j.GetDone(), "event")
+		text = screen.Plural(j.GetDone(), unit)
 	}
 	if j.GetState() != "running" {
 		text += ", " + b.out.Paint(screen.Yellow, j.GetState())
@@ -124,6 +142,9 @@ func (b *bar) line(j *leatv1.Job, cells int) string {
 	text += ", " + screen.Rate(j.GetEventsPerSecond())
 	if j.GetLeft() != nil {
 		text += ", " + screen.Duration(j.GetLeft().AsDuration()) + " left"
+	}
+	if j.GetReason() != "" {
+		text += ": " + screen.Clean(j.GetReason())
 	}
 	return text
 }

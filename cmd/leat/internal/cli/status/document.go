@@ -54,6 +54,8 @@ type sourceDoc struct {
 	Pressure *pressureDoc `json:"pressure,omitempty"`
 	// What our own disk, which fills, forbids: replays, laggards, reading.
 	Disk string `json:"disk,omitempty"`
+	// Snapshots that have not ended, as jobs --json has them.
+	Snapshots []shell.JobDoc `json:"snapshots,omitempty"`
 }
 
 type subscriptionDoc struct {
@@ -160,6 +162,9 @@ func statusDocument(r *leatv1.StatusResponse) statusDoc {
 			Since: shell.Moment(s.GetSince()), Position: s.GetPosition(), LagSeconds: shell.Seconds(s.GetLag().AsDuration()),
 			EventsPerSecond: s.GetEventsPerSecond(), BytesPerSecond: s.GetBytesPerSecond(), LogID: s.GetLogId(), LogBytes: s.GetLogBytes(),
 			LogFull: s.GetLogFull(), Oldest: s.GetOldest(), Next: s.GetNext(), Tables: s.GetTables(), Notices: []shell.NoticeDoc{}, Throttles: ThrottleDocs(s.GetThrottles()), Pressure: pressureDocOf(s.GetPressure()), Waits: waitDocs(s.GetWaits()), Disk: s.GetDisk()}
+		if len(s.GetSnapshots()) > 0 {
+			one.Snapshots = shell.JobDocs(s.GetSnapshots())
+		}
 		for _, n := range s.GetNotices() {
 			one.Notices = append(one.Notices, shell.NoticeDoc{Kind: n.GetKind(), Code: n.GetCode(), Table: n.GetTable(), Position: n.GetPosition(),
 				Reason: n.GetReason(), Cure: n.GetCure(), Time: shell.Moment(n.GetTime())})

@@ -113,6 +113,9 @@ func (a *commands) sourceNotes(s *leatv1.SourceStatus) []screen.Cell {
 		}
 		out = append(out, screen.Cell{Text: "! " + text, Style: waitStyle(w)})
 	}
+	for _, j := range s.GetSnapshots() {
+		out = append(out, snapshotNotes(j)...)
+	}
 	for _, n := range s.GetNotices() {
 		text, style := n.GetTable()+" ", screen.Yellow
 		switch n.GetKind() {
@@ -135,6 +138,34 @@ func (a *commands) sourceNotes(s *leatv1.SourceStatus) []screen.Cell {
 		}
 	}
 	return out
+}
+
+// snapshotNotes say how far a snapshot is, and why it waits.
+func snapshotNotes(j *leatv1.Job) []screen.Cell {
+	text := "snapshot " + j.GetId() + " (" + j.GetCause() + ")"
+	if j.GetSubscription() != "" {
+		text += " for " + j.GetSubscription()
+	}
+	text += ": " + shell.Count(j.GetDone(), j.GetTotal())
+	if j.GetTotal() > 0 {
+		text += ", " + shell.Percent(j)
+	}
+	style := screen.Cyan
+	if j.GetState() == "running" {
+		text += ", " + screen.Rate(j.GetEventsPerSecond())
+		if j.GetLeft() != nil {
+			text += ", " + screen.Duration(j.GetLeft().AsDuration()) + " left"
+		}
+	} else {
+		text, style = text+", "+j.GetState(), screen.Yellow
+	}
+	if j.GetReason() != "" {
+		text += ": " + j.GetReason()
+		if j.GetEndsWhen() != "" {
+			text += "; until " + j.GetEndsWhen()
+		}
+	}
+	return append([]screen.Cell{{Text: "! " + text, Style: style}}, shell.TableNotes(j)...)
 }
 
 func (a *commands) subscriptionTable(list []*leatv1.SubscriptionStatus) *screen.Table {
