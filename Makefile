@@ -44,6 +44,12 @@ test: format servers ## everything, on real PostgreSQL, MySQL and MariaDB (TEST_
 test-short: servers ## without the race detector and what is long
 	$(SERVERS) run -postgres 17 -- $(GO) test -short $(TEST_FLAGS) ./...
 
+DDL ?= 2000
+
+.PHONY: test-ddl
+test-ddl: servers ## DDL (2000) random changes of shape with writes on each database, SEED=… to go over one again
+	LEAT_DDL=$(DDL) LEAT_SEED=$(SEED) $(SERVERS) run -postgres 18 -- $(GO) test -count=1 -timeout 0 -v ./cmd/leat/internal/reshape
+
 SEEDS ?= 1000
 SIM := $(GO) test -count=1 -timeout 0 ./pipeline/engine/simulation -run 'TestSeeds$$'
 

@@ -109,8 +109,9 @@ type Column struct {
 	// Dropped columns stand in the wire form but not in what a subscriber sees: the columns
 	// that `columns:` keeps out.
 	Dropped bool `json:"dropped,omitempty"`
-	// Number is the database's own of the column (PostgreSQL's attnum), 0 = unknown: a column that is renamed
-	// keeps it, one that is dropped and added again does not.
+	// Number is the database's own of the column (PostgreSQL's attnum): one that is renamed keeps it, one that is
+	// dropped and added again does not. 0: not known; -1: the catalogue had changed the column since the
+	// rows were written, so it may be another one of that name.
 	Number int16 `json:"number,omitempty"`
 }
 

@@ -11,7 +11,7 @@ import (
 // Diff is what lies between two shapes. Columns that are kept from subscribers are not in it.
 type Diff struct {
 	// Dropped are indexes into the columns before; Added and Converted into those of now. Converted columns
-	// have values that may read otherwise than they did.
+	// have values that may read otherwise than they did, or may be other columns of the name (Number -1).
 	Dropped, Added, Converted []int
 	// Renamed columns, as far as the shapes tell: indexes before and now.
 	Renamed [][2]int
@@ -31,7 +31,10 @@ func Between(before, now *schemas.Table) Diff {
 			continue
 		}
 		j := slices.IndexFunc(before.Columns, func(o schemas.Column) bool {
-			return !o.Dropped && (numbered && o.Number == c.Number || !numbered && o.Name == c.Name)
+			if numbered && o.Number > 0 && c.Number > 0 {
+				return !o.Dropped && o.Number == c.Number
+			}
+			return !o.Dropped && o.Name == c.Name
 		})
 		if j < 0 {
 			d.Added = append(d.Added, i)
@@ -42,7 +45,7 @@ func Between(before, now *schemas.Table) Diff {
 		if o.Name != c.Name {
 			d.Renamed = append(d.Renamed, [2]int{j, i})
 		}
-		if !Keeps(&o.Type, &c.Type) {
+		if !Keeps(&o.Type, &c.Type) || o.Number < 0 || c.Number < 0 {
 			d.Converted = append(d.Converted, i)
 		}
 		if o.Nullable && !c.Nullable {

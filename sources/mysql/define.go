@@ -17,6 +17,9 @@ import (
 // define does what a statement about the shape of tables means. A shape itself comes with the next rows'
 // table map; what no table map tells is told here: that a table is gone, or that its rows are others.
 func (r *reader) define(q *event.Statement, text string, s statement.Statement) error {
+	if s.Secret {
+		text = "" // not for subscribers
+	}
 	switch s.Kind {
 	case statement.Create, statement.Drop:
 		if s.Temporary {
@@ -45,7 +48,7 @@ func (r *reader) define(q *event.Statement, text string, s statement.Statement) 
 // made tells of a table that was created or dropped.
 func (r *reader) made(n statement.Name, text string, s statement.Statement) error {
 	if s.Kind == statement.Drop || s.Replaces {
-		if err := r.gone(n, text, s.Secret); err != nil {
+		if err := r.gone(n, text); err != nil {
 			return err
 		}
 	}
@@ -59,7 +62,7 @@ func (r *reader) made(n statement.Name, text string, s statement.Statement) erro
 }
 
 // gone tells that there is no table of this name any more: its newest shape has no columns.
-func (r *reader) gone(n statement.Name, text string, secret bool) error {
+func (r *reader) gone(n statement.Name, text string) error {
 	full := n.Schema + "." + n.Table
 	wanted, err := r.wanted(n.Schema, n.Table)
 	if err != nil {
@@ -70,12 +73,10 @@ func (r *reader) gone(n statement.Name, text string, secret bool) error {
 	if !wanted {
 		return nil
 	}
+	r.tables.ddl[full] = ddl.Absent()
 	delete(r.tables.byName, full)
 	none := (&schemas.Table{Schema: n.Schema, Name: n.Table, Wire: schemas.WireNone}).Seal()
 	r.tables.known[full] = none
-	if secret {
-		text = ""
-	}
 	return r.schemaEvent(none, text, false)
 }
 
@@ -93,7 +94,7 @@ func (r *reader) dropped(text string, s statement.Statement) error {
 		if t := r.tables.newest(name); len(s.Tables) != 1 || n.Schema != s.Tables[0].Schema || t != nil && len(t.Columns) == 0 {
 			continue
 		}
-		if err := r.gone(n, text, false); err != nil {
+		if err := r.gone(n, text); err != nil {
 			return err
 		}
 	}
@@ -106,20 +107,11 @@ func (r *reader) altered(text string, s statement.Statement) error {
 		if s.Rows {
 			r.gap(n.Schema, n.Table, codePartition, "rows came or went with a partition or a tablespace, without events: "+firstWords(text))
 		}
-		// A swap of names leaves the shape as it was, and so may a column that is dropped and added: behind a
-		// restart, without the statement, the next rows would not show it.
-		if pending == nil || !s.Rows && s.Renames < 2 && !s.Again {
+		if pending == nil {
 			continue
 		}
-		wanted, err := r.wanted(n.Schema, n.Table)
-		if err != nil {
+		if err := r.foreseen(n, text, s); err != nil {
 			return err
-		}
-		if t := r.latest(n.Schema + "." + n.Table); wanted && t != nil && len(t.Columns) > 0 {
-			pending.Told()
-			if err := r.schemaEvent(t, text, true); err != nil {
-				return err
-			}
 		}
 	}
 	if len(s.Tables) == 0 || len(s.Taken) == 0 {
@@ -128,10 +120,36 @@ func (r *reader) altered(text string, s statement.Statement) error {
 	return r.renamed(s.Tables[0], s.Taken[len(s.Taken)-1], text, s)
 }
 
+// foreseen tells what a statement did that the next table map does not show for sure: after a restart it
+// would not be seen that a column was dropped and came again, or that two changed their names.
+func (r *reader) foreseen(n statement.Name, text string, s statement.Statement) error {
+	full := n.Schema + "." + n.Table
+	if !s.Rows && len(s.Dropped) == 0 && len(s.Renames) == 0 {
+		return nil
+	}
+	wanted, err := r.wanted(n.Schema, n.Table)
+	t := r.latest(full)
+	if err != nil || !wanted || t == nil || len(t.Columns) == 0 {
+		return err
+	}
+	next := ddl.Foresee(t, s)
+	if next != nil {
+		r.tables.byName[full] = &shape{schema: n.Schema, name: n.Table, wanted: true, table: next}
+		t = next
+	} else if !s.Rows {
+		return nil
+	}
+	return r.schemaEvent(t, text, s.Rows || len(s.Renames) > 0)
+}
+
 // renamed tells of a table that took another name, with its rows. When that ends the work of gh-ost or
 // pt-online-schema-change, the rows are those that the name had: the same table continues.
 func (r *reader) renamed(from, to statement.Name, text string, s statement.Statement) error {
 	source, target := from.Schema+"."+from.Table, to.Schema+"."+to.Table
+	if ghostOf(to, from) { // the old one leaves: the ghost follows
+		r.defined(from, text, s)
+		return nil
+	}
 	pending := r.tables.ddl[source]
 	delete(r.tables.ddl, source)
 	if ghostOf(from, to) {
@@ -143,12 +161,8 @@ func (r *reader) renamed(from, to statement.Name, text string, s statement.State
 			return nil
 		}
 	}
-	if ghostOf(to, from) { // the old one leaves: the ghost follows
-		r.defined(from, text, s)
-		return nil
-	}
 	moved := r.latest(source)
-	if err := r.gone(from, text, false); err != nil {
+	if err := r.gone(from, text); err != nil {
 		return err
 	}
 	wanted, err := r.wanted(to.Schema, to.Table)
@@ -159,9 +173,16 @@ func (r *reader) renamed(from, to statement.Name, text string, s statement.State
 	delete(r.tables.byName, target)
 	delete(r.tables.ddl, target)
 	if moved == nil || len(moved.Columns) == 0 || pending != nil || s.Kind != statement.Rename {
+		if t := r.tables.newest(target); t == nil || len(t.Columns) > 0 {
+			if err := r.gone(to, text); err != nil { // in the log, so that another stream knows of it
+				return err
+			}
+		}
 		next := r.tables.touched(target) // its shape comes with its next rows
 		next.Follow(pending)
-		next.Add(text, s)
+		if s.Kind == statement.Rename { // else it is among the pending ones
+			next.Add(text, s)
+		}
 		next.Replaced()
 		return nil
 	}

@@ -128,10 +128,12 @@ type reading struct {
 	t       testing.TB
 	records []record
 	notices []pipeline.Notice
-	end     pipeline.Position
-	open    map[string][]record
-	tables  map[string]*schemas.Table
-	chunks  int
+	// statements of schema events
+	statements []string
+	end        pipeline.Position
+	open       map[string][]record
+	tables     map[string]*schemas.Table
+	chunks     int
 	// sought is the last text that has was asked for, in the first `looked` records.
 	sought string
 	looked int
@@ -186,7 +188,9 @@ func (r *reading) record(b *pipeline.Batch, i int) record {
 	rec.what += " " + b.Tables[e.Table].Subject()
 	r.tables[b.Tables[e.Table].Subject()] = b.Tables[e.Table]
 	if e.Op == pipeline.OpSchema {
-		rec.what += " " + shapeText(r.t, b.Bytes(e.After))
+		text, statement := shapeText(r.t, b.Bytes(e.After))
+		rec.what += " " + text
+		r.statements = append(r.statements, statement)
 	}
 	if !e.Op.Row() {
 		return rec
@@ -196,7 +200,7 @@ func (r *reading) record(b *pipeline.Batch, i int) record {
 }
 
 // shapeText is what a schema event says: the columns, and whether rows changed without events.
-func shapeText(t testing.TB, content []byte) string {
+func shapeText(t testing.TB, content []byte) (text, statement string) {
 	t.Helper()
 	var c pipeline.SchemaChange
 	if err := json.Unmarshal(content, &c); err != nil {
@@ -206,11 +210,11 @@ func shapeText(t testing.TB, content []byte) string {
 	for i := range names {
 		names[i] = c.Columns[i].Name
 	}
-	text := "(" + strings.Join(names, ",") + ")"
+	text = "(" + strings.Join(names, ",") + ")"
 	if c.Rewrites {
 		text += " rewrites"
 	}
-	return text
+	return text, c.Statement
 }
 
 // image writes a row as col=value pairs, ~ for absent columns.

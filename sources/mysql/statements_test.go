@@ -103,20 +103,22 @@ func TestRewrites(t *testing.T) {
 			"alter table a modify v smallint", "insert into a values (8,8,8,8,8)",
 			"create table p (id int primary key) partition by range (id) (partition p0 values less than (10), partition p1 values less than (20))",
 			"insert into p values (1),(11)", "alter table p drop partition p0", "create or replace view v as select * from p", "insert into p values (12)",
-			"drop table p", "create table p (id int primary key)", "insert into p values (1)")
+			"drop table p", "create table p (id int primary key)", "insert into p values (1)",
+			"create table f (id int primary key, v int)", "insert into f values (1,1)", "alter table f connection='mysql://u:secret@h/d/t', drop v", "insert into f values (2)")
+		if text := fmt.Sprint(r.statements); !strings.Contains(text, "partition p0") || strings.Contains(text, "secret") {
+			t.Error(text)
+		}
 		r.records = slices.DeleteFunc(r.records, func(x record) bool { return strings.HasPrefix(x.what, "insert") })
 		expect(t, r, db.Name,
 			"schema a (id,v,w,x)",
-			"schema a (id,v,w,x) rewrites", // where the statement stands
-			"schema a (id,w,v,x) rewrites",
-			"schema a (x,id,w,v) rewrites",
-			"schema a (id,w,v)",
-			"schema a (id,w,v) rewrites",
-			"schema a (id,v,w) rewrites",
+			"schema a (id,w,v,x) rewrites",             // with the statement
+			"schema a (id,w,v)", "schema a (x,id,w,v)", // dropped and added
+			"schema a (id,w,v)", "schema a (id,w,v)", // widened
+			"schema a (id,v)", "schema a (id,v,w)", // dropped and added at once
 			"schema a (id,v,w,y,z) rewrites",
 			"schema a (id,v,w,y,z) rewrites",
 			"schema p (id) rewrites",
-			"schema p ()", "schema p (id)")
+			"schema p ()", "schema p (id)", "schema f (id)")
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -27,7 +28,7 @@ type about struct {
 func (s *Source) resolve(ctx context.Context, c *catalog, rel *pgoutput.Relation) (shape pgoutput.Shape, err error) {
 	ctx, end := c.begin(ctx, fmt.Sprintf("look up table %s.%s", rel.Schema, rel.Name))
 	defer end(&err)
-	a, err := c.about(ctx, rel.OID)
+	a, err := c.about(ctx, rel.OID, rel.XID)
 	if err != nil {
 		return shape, s.failure(fmt.Sprintf("look up table %s.%s", rel.Schema, rel.Name), err)
 	}
@@ -68,11 +69,12 @@ func (s *Source) resolve(ctx context.Context, c *catalog, rel *pgoutput.Relation
 			Name: col.Name, Type: types[i], Nullable: !a.notNull[col.Name], Generated: a.generated[col.Name],
 			Number: a.number[col.Name],
 		})
-		if a.number[col.Name] == 0 {
+		if last := &t.Columns[len(t.Columns)-1]; last.Number <= 0 {
+			last.Number = -1
 			a.defaults[col.Name] = true // renamed or gone since: who knows
 		}
 	}
-	shape.KeyLost = slices.ContainsFunc(a.key, func(name string) bool { return t.Column(name) < 0 })
+	shape.KeyLost = len(a.number) == 0 || slices.ContainsFunc(a.key, func(name string) bool { return t.Column(name) < 0 })
 	for _, name := range identityOf(rel.Identity, identity, a.key, t) {
 		t.Identity = append(t.Identity, t.Column(name))
 	}
@@ -126,10 +128,14 @@ func (s *Source) reads(schema, name string, ancestors []string) bool {
 	return false
 }
 
-func (c *catalog) about(ctx context.Context, oid uint32) (*about, error) {
+// about asks for a table, of which a row of transaction xid is to be read. A column that the catalogue shows as changed by
+// that one or by a later one is numbered -1: what the row has may be what was before. (A transaction that got its number
+// before xid, and changed the column behind it, is taken for an earlier one.)
+func (c *catalog) about(ctx context.Context, oid, xid uint32) (*about, error) {
 	a := &about{notNull: map[string]bool{}, defaults: map[string]bool{}, generated: map[string]bool{}, number: map[string]int16{}}
-	rows, err := c.conn.Query(ctx, `select attname::text, attnotnull, atthasdef or atthasmissing, attgenerated <> '', attnum from pg_attribute
-		where attrelid = $1 and attnum > 0 and not attisdropped`, oid)
+	rows, err := c.conn.Query(ctx, `select attname::text, attnotnull, atthasdef or atthasmissing, attgenerated <> '',
+		case when age(xmin) between 0 and age($2::text::xid) then -1 else attnum end from pg_attribute
+		where attrelid = $1 and attnum > 0 and not attisdropped`, oid, strconv.FormatUint(uint64(xid), 10))
 	if err != nil {
 		return nil, err
 	}

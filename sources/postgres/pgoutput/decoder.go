@@ -39,9 +39,11 @@ type Options struct {
 // relation is a Relation message and what became of it.
 type relation struct {
 	Relation
-	ready   bool // resolved since the message came
-	shape   Shape
-	refused bool
+	ready bool // resolved since the message came
+	// refreshed: it was resolved before, for the same message.
+	refreshed bool
+	shape     Shape
+	refused   bool
 	// index of shape.Table in the batch numbered batch
 	batch uint64
 	index uint16
@@ -51,7 +53,8 @@ type relation struct {
 type Decoder struct {
 	o         Options
 	relations map[uint32]*relation
-	last      *relation // the one that the last row was of
+	numbered  map[uint32]*schemas.Table // the last shape of a table, by its number
+	last      *relation                 // the one that the last row was of
 	running   map[uint32]*running
 	block     *running // the one of which a block is being read
 	part      uint32   // its subtransaction that the message is of
@@ -88,6 +91,12 @@ func NewDecoder(o Options) *Decoder {
 		o.Known = map[string]*schemas.Table{}
 	}
 	d := &Decoder{o: o, relations: map[uint32]*relation{}, running: map[uint32]*running{}, pos: o.After, out: o.After, counter: o.Counter}
+	d.numbered = map[uint32]*schemas.Table{}
+	for _, t := range o.Known {
+		if t.Number != 0 {
+			d.numbered[t.Number] = t
+		}
+	}
 	d.fresh()
 	return d
 }
@@ -136,11 +145,11 @@ func (d *Decoder) Notice(n pipeline.Notice) {
 // Refresh has Resolve called again for each relation when its next row comes.
 func (d *Decoder) Refresh() {
 	for _, rel := range d.relations {
-		rel.ready = false
+		rel.ready, rel.refreshed = false, true
 	}
 	for _, run := range d.running {
 		for _, rel := range run.relations {
-			rel.ready = false
+			rel.ready, rel.refreshed = false, true
 		}
 	}
 }

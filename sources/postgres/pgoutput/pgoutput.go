@@ -44,6 +44,8 @@ type Relation struct {
 	// Identity is one of the Identity constants; with partitions it is the published root's.
 	Identity byte
 	Columns  []RelationColumn
+	// XID is the transaction whose row it describes first.
+	XID uint32
 }
 
 // RelationColumn is one column of a Relation message.
@@ -64,7 +66,7 @@ type Shape struct {
 	// Defaulted names columns that have a default or are not in the catalogue any more: when such a one is
 	// new, rows changed without events, or may have.
 	Defaulted map[string]bool
-	// KeyLost: the catalogue's primary key has a column that the relation lacks, as it was renamed since.
+	// KeyLost: the catalogue cannot say which columns are the primary key, as one was renamed since or the table is gone.
 	KeyLost bool
 }
 

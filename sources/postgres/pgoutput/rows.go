@@ -44,6 +44,7 @@ func (d *Decoder) resolve(rel *relation) error {
 		}
 	}
 	wasRefused := rel.refused
+	rel.XID = d.tx.id
 	shape, err := d.o.Resolve(&rel.Relation)
 	var refused *Refused
 	if errors.As(err, &refused) {
@@ -60,23 +61,20 @@ func (d *Decoder) resolve(rel *relation) error {
 	}
 	now := shape.Table.Seal()
 	subject := now.Subject()
-	was := d.shapeKnown(subject)
-	if shape.KeyLost && was != nil && len(now.Identity) == 0 {
-		keepIdentity(was, now)
+	was, last := d.shapeKnown(subject), d.lastOf(now.Number)
+	if shape.KeyLost && last != nil && len(now.Identity) == 0 {
+		keepIdentity(last, now)
 	}
 	if wasRefused {
 		d.notice(rel, pipeline.NoticeReleased, "its rows can be read again", "")
 		d.notice(rel, pipeline.NoticeGap, "its rows were not read while it was quarantined", pipeline.BringRows)
 	}
-	if was != nil && was.ShapeHash() == now.ShapeHash() {
+	if was != nil && was.ShapeHash() == now.ShapeHash() && (rel.refreshed || !doubtful(now)) {
 		rel.shape.Table = was // one pointer per shape
 		return nil
 	}
 	d.learn(subject, now)
-	if was == nil {
-		return nil
-	}
-	return d.reshaped(rel, was)
+	return d.reshaped(rel, was, last)
 }
 
 func (d *Decoder) quarantine(rel *relation, reason, cure string) {

@@ -11,21 +11,40 @@ import (
 )
 
 // reshaped tells subscribers that a relation has another shape than the log knows, in front of the first row
-// that has it. The catalogue is asked when that row is read, so it may be ahead of it: what it does not know
-// any more counts as what may have changed rows.
-func (d *Decoder) reshaped(rel *relation, was *schemas.Table) error {
+// that has it; was is nil when the log knows none of that name, last is the shape that the same table had before. The catalogue is asked when that row is read, so it
+// may be ahead of it: what it does not know any more counts as what may have changed rows.
+func (d *Decoder) reshaped(rel *relation, was, last *schemas.Table) error {
 	now := rel.shape.Table
-	if was.Number != 0 && now.Number != was.Number { // the table of that name is gone, this is another
-		none := (&schemas.Table{Schema: now.Schema, Name: now.Name, Wire: schemas.WireNone}).Seal()
-		if err := d.schemaEvent(none, false); err != nil {
+	subject := now.Subject()
+	moved := last != nil && last.Subject() != subject
+	if moved {
+		if t := d.shapeKnown(last.Subject()); t != nil && t.Number == now.Number {
+			if err := d.gone(t); err != nil {
+				return err
+			}
+		}
+	}
+	other := was != nil && now.Number != 0 && was.Number != now.Number && (was.Number != 0 || len(was.Columns) == 0)
+	if other && len(was.Columns) > 0 {
+		if err := d.gone(was); err != nil {
 			return err
 		}
-		return d.schemaEvent(now, true) // it may have come by a rename, with its rows
+		d.learn(subject, now)
 	}
-	if len(was.Columns) > 0 && sameColumns(was, now) {
+	switch {
+	case moved || other: // by a rename it came with its rows
+		return d.schemaEvent(now, true)
+	case was == nil || sameColumns(was, now) && (rel.refreshed || !doubtful(now)):
 		return nil
 	}
 	return d.schemaEvent(now, rewrites(was, &rel.shape))
+}
+
+// gone tells that the table is not there under its name any more: its newest shape has no columns.
+func (d *Decoder) gone(t *schemas.Table) error {
+	none := (&schemas.Table{Schema: t.Schema, Name: t.Name, Wire: schemas.WireNone}).Seal()
+	d.learn(none.Subject(), none)
+	return d.schemaEvent(none, false)
 }
 
 // keepIdentity lets a table whose key was renamed in the catalogue since have the key that it had.
@@ -39,6 +58,11 @@ func keepIdentity(was, now *schemas.Table) {
 		list = append(list, j)
 	}
 	now.Identity = list
+}
+
+// doubtful reports whether the catalogue was ahead of the rows with one of the columns.
+func doubtful(t *schemas.Table) bool {
+	return slices.ContainsFunc(t.Columns, func(c schemas.Column) bool { return c.Number < 0 })
 }
 
 // sameColumns compares what subscribers see.
@@ -79,9 +103,6 @@ func (d *Decoder) schemaEvent(t *schemas.Table, rewrites bool) error {
 // name, or a new one that begins with a value.
 func rewrites(was *schemas.Table, shape *Shape) bool {
 	now := shape.Table
-	if len(was.Columns) == 0 {
-		return false
-	}
 	d := change.Between(was, now)
 	begins := func(i int) bool {
 		c := &now.Columns[i]
@@ -93,5 +114,5 @@ func rewrites(was *schemas.Table, shape *Shape) bool {
 }
 
 func unnumbered(t *schemas.Table, columns []int) bool {
-	return slices.ContainsFunc(columns, func(i int) bool { return t.Columns[i].Number == 0 })
+	return slices.ContainsFunc(columns, func(i int) bool { return t.Columns[i].Number <= 0 })
 }

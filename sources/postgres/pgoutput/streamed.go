@@ -159,7 +159,7 @@ func (d *Decoder) adopt(run *running) {
 		d.relations[oid] = rel
 	}
 	for subject, shape := range run.known {
-		d.o.Known[subject] = shape.table
+		d.learn(subject, shape.table)
 	}
 	d.last = nil
 }
@@ -216,6 +216,24 @@ func (d *Decoder) learn(subject string, t *schemas.Table) {
 		return
 	}
 	d.o.Known[subject] = t
+	if t.Number != 0 {
+		d.numbered[t.Number] = t
+	}
+}
+
+// lastOf is the last shape of the table that has the number, under whatever name; nil when none is known.
+func (d *Decoder) lastOf(number uint32) *schemas.Table {
+	if number == 0 {
+		return nil
+	}
+	if d.block != nil {
+		for _, shape := range d.block.known {
+			if shape.table.Number == number {
+				return shape.table
+			}
+		}
+	}
+	return d.numbered[number]
 }
 
 // described is what a Relation message said of a table last, in the transaction that is being read or before.

@@ -20,28 +20,25 @@ type Pending struct {
 	bytes    int
 	seen     bool
 	values   bool // a new column may begin with a value
-	renames  int
 	converts int
-	dropped  []string
-	again    bool
-	replaced bool
-	told     bool
+	absent   bool // no table had the name
+	created  bool // by a statement: all its rows are events
+	replaced bool // the rows are others now, without events
+	unsure   bool // statements may have been missed
 }
+
+// Absent is what is pending when a table is gone.
+func Absent() *Pending { return &Pending{absent: true} }
 
 // Add notes a statement.
 func (p *Pending) Add(text string, s statement.Statement) {
-	if s.Secret {
-		text = "" // may hold a password
-	}
 	p.say(text)
 	p.seen = p.seen || s.Kind != statement.Create
+	p.created = p.created || s.Kind == statement.Create && (!s.Maybe || p.absent)
 	if s.Kind != statement.Alter {
 		return
 	}
 	p.values = p.values || s.Values
-	p.again = p.again || s.Again
-	p.renames += s.Renames
-	p.dropped = append(p.dropped, s.Dropped...)
 	if s.Converts {
 		p.converts++
 	}
@@ -55,24 +52,21 @@ func (p *Pending) say(text string) {
 	p.bytes += len(text)
 }
 
-// Follow adds what was noted of the table that takes this one's place.
+// Follow adds what was noted of the table that takes this one's place; nil: nothing was.
 func (p *Pending) Follow(o *Pending) {
 	if o == nil {
+		p.unsure = true
 		return
 	}
 	for _, text := range o.texts {
 		p.say(text)
 	}
-	p.seen, p.values, p.again, p.replaced = p.seen || o.seen, p.values || o.values, p.again || o.again, p.replaced || o.replaced
-	p.renames, p.converts = p.renames+o.renames, p.converts+o.converts
-	p.dropped = append(p.dropped, o.dropped...)
+	p.seen, p.values, p.replaced, p.unsure = p.seen || o.seen, p.values || o.values, p.replaced || o.replaced, p.unsure || o.unsure || !o.created
+	p.converts += o.converts
 }
 
 // Replaced notes that the rows of the table are others now, without events.
 func (p *Pending) Replaced() { p.replaced = true }
-
-// Told notes that subscribers know what was done to the rows, as far as it cannot be seen from the shapes.
-func (p *Pending) Told() { p.told = true }
 
 // Text is what is known of the statements, one per line.
 func (p *Pending) Text() string {
@@ -95,13 +89,44 @@ func (p *Pending) Effect(before, now *schemas.Table, same, all bool) (event, rew
 	case before == nil:
 		return false, false
 	case len(before.Columns) == 0:
-		return true, false
+		return true, !p.created // else it may have come by a rename
 	}
-	unseen := p.renames > 0 || p.again || p.converts > 1 || slices.ContainsFunc(p.dropped, func(name string) bool { return now.Column(name) >= 0 })
+	unseen := p.unsure || p.converts > 1
 	if same {
-		return unseen && !p.told, unseen
+		return unseen, unseen
 	}
 	d := change.Between(before, now)
 	begins := func(i int) bool { return p.values || !p.seen || !all || !now.Columns[i].Nullable }
 	return true, unseen || len(d.Converted) > 0 || len(d.Nulls) > 0 || slices.ContainsFunc(d.Added, begins)
+}
+
+// Foresee returns the shape that a statement leaves as far as it says so by names alone: columns that go or are
+// renamed; the rest is for the next table map to say. nil: none. It serves for telling, and for knowing behind
+// a restart what was told, not for reading rows.
+func Foresee(t *schemas.Table, s statement.Statement) *schemas.Table {
+	next := *t
+	next.Columns, next.Identity, next.Routing, next.KeySpace, next.ID, next.Version = nil, nil, nil, "", 0, 0
+	changed := false
+	for i, c := range t.Columns {
+		if slices.ContainsFunc(s.Dropped, func(name string) bool { return strings.EqualFold(name, c.Name) }) {
+			changed = true
+			continue
+		}
+		for _, r := range s.Renames {
+			if strings.EqualFold(r[0], t.Columns[i].Name) {
+				c.Name, changed = r[1], true
+			}
+		}
+		if slices.Contains(t.Identity, i) {
+			next.Identity = append(next.Identity, len(next.Columns))
+		}
+		next.Columns = append(next.Columns, c)
+	}
+	if !changed || len(next.Columns) == 0 {
+		return nil
+	}
+	if len(next.Identity) < len(t.Identity) {
+		next.Identity = nil
+	}
+	return next.Seal()
 }

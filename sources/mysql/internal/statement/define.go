@@ -11,7 +11,7 @@ func (p *parser) create() Statement {
 			s.Temporary = true
 		case l.accept("ONLINE", "OFFLINE", "UNIQUE", "FULLTEXT", "SPATIAL", "VECTOR"):
 		case l.accept("TABLE"):
-			p.ifExists()
+			s.Maybe = p.ifExists()
 			if n, ok := p.name(); ok {
 				s.Tables = append(s.Tables, n)
 			}
@@ -77,7 +77,6 @@ func (p *parser) alter() Statement {
 		t := l.next()
 		switch {
 		case t.kind == end:
-			s.Again = p.again(s.Dropped)
 			return s
 		case t.punct('('):
 			p.skipColumns(&s)
@@ -132,26 +131,9 @@ func (p *parser) renameColumn(s *Statement) {
 	s.Converts = true
 	p.l.accept("COLUMN")
 	p.ifExists()
-	if from, to := p.l.next(), p.l.next(); !strings.EqualFold(from.text, to.text) {
-		s.Renames++
+	if from, to := p.l.next(), p.l.next(); from.named() && to.named() && from.text != to.text {
+		s.Renames = append(s.Renames, [2]string{from.text, to.text})
 	}
-}
-
-// again tells whether a name stands in the statement more than once.
-func (p *parser) again(names []string) bool {
-	for _, name := range names {
-		l := &lexer{s: p.l.s, o: p.o}
-		n := 0
-		for t := l.next(); t.kind != end; t = l.next() {
-			if t.named() && strings.EqualFold(t.text, name) {
-				n++
-			}
-		}
-		if n > 1 {
-			return true
-		}
-	}
-	return false
 }
 
 // skipColumns passes over parentheses and notes what matters in them.
@@ -173,7 +155,11 @@ func (p *parser) skipColumns(s *Statement) {
 // renameTo reads what follows RENAME in an ALTER TABLE.
 func (p *parser) renameTo(s *Statement) {
 	if p.l.accept("COLUMN") {
-		s.Renames++
+		p.ifExists()
+		from := p.l.next()
+		if p.l.accept("TO"); from.named() && p.l.peek().named() {
+			s.Renames = append(s.Renames, [2]string{from.text, p.l.next().text})
+		}
 		return
 	}
 	if p.l.accept("INDEX", "KEY") {

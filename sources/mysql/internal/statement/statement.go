@@ -62,16 +62,17 @@ type Statement struct {
 	Temporary bool
 	// Opens: row events and a commit follow (CREATE TABLE … START TRANSACTION).
 	Opens bool
+	// Maybe: CREATE … IF NOT EXISTS; the table may have been there.
+	Maybe bool
 	// Replaces: CREATE OR REPLACE; what had the name is gone.
 	Replaces bool
 	// Values: a column may begin with a value (DEFAULT but not DEFAULT NULL, a generated column).
 	Values bool
-	// Renames counts columns that get another name, Converts says that one may get another type.
-	Renames  int
+	// Renames are columns that get another name, all at once: from, to. Dropped are columns that go, before others
+	// come. Converts says that one may get another type.
+	Renames  [][2]string
+	Dropped  []string
 	Converts bool
-	// Dropped are columns that go. Again: one of their names stands in the statement once more.
-	Dropped []string
-	Again   bool
 	// Secret: it may hold a password (CONNECTION of a FEDERATED table, ENCRYPTION_KEY and the like).
 	Secret bool
 }
@@ -176,11 +177,12 @@ func (p *parser) names(list []Name) []Name {
 	}
 }
 
-func (p *parser) ifExists() {
-	if p.l.accept("IF") {
+func (p *parser) ifExists() (is bool) {
+	if is = p.l.accept("IF"); is {
 		p.l.accept("NOT")
 		p.l.accept("EXISTS")
 	}
+	return is
 }
 
 // skipParens passes over what stands in parentheses, the first of which was taken.

@@ -2,7 +2,6 @@ package statement
 
 import (
 	"fmt"
-	"strconv"
 	"strings"
 	"testing"
 )
@@ -36,7 +35,7 @@ func TestRead(t *testing.T) {
 		"(SELECT f())":                                                         "Opaque",
 		"TRUNCATE t":                                                           "Truncate cur.t",
 		"TRUNCATE TABLE `x`.`y` WAIT 5":                                        "Truncate x.y",
-		"CREATE TABLE IF NOT EXISTS x.y (a int default 1)":                     "Create x.y",
+		"CREATE TABLE IF NOT EXISTS x.y (a int default 1)":                     "Create x.y maybe",
 		"CREATE /*!50001 TEMPORARY */ TABLE y LIKE z":                          "Create cur.y temporary",
 		"CREATE /*!99999 TEMPORARY */ TABLE y (a int)":                         "Create cur.y",
 		"CREATE TABLE `y` (\n `a` int\n) START TRANSACTION":                    "Create cur.y opens",
@@ -48,9 +47,9 @@ func TestRead(t *testing.T) {
 		"CREATE VIEW v AS SELECT 1":                                            "Other",
 		"CREATE TRIGGER x BEFORE INSERT ON t FOR EACH ROW DELETE FROM u":       "Other",
 		"ALTER TABLE t ADD b int DEFAULT 3":                                    "Alter cur.t values",
-		"ALTER TABLE t RENAME COLUMN a TO b, RENAME INDEX c TO d":              "Alter cur.t renames1",
-		"ALTER TABLE t CHANGE a a bigint, CHANGE COLUMN b `c` int":             "Alter cur.t renames1 converts",
-		"ALTER TABLE t DROP a, DROP INDEX b, ADD COLUMN `A` int DEFAULT NULL":  "Alter cur.t drops a again",
+		"ALTER TABLE t RENAME COLUMN a TO b, RENAME INDEX c TO d":              "Alter cur.t renames[[a b]]",
+		"ALTER TABLE t CHANGE a a bigint, CHANGE COLUMN b `c` int":             "Alter cur.t renames[[b c]] converts",
+		"ALTER TABLE t DROP a, DROP INDEX b, ADD COLUMN `A` int DEFAULT NULL":  "Alter cur.t drops a",
 		"ALTER TABLE t DROP PRIMARY KEY, DROP COLUMN IF EXISTS `index`":        "Alter cur.t drops index",
 		"ALTER TABLE t ADD (g int GENERATED ALWAYS AS (a+1) VIRTUAL)":          "Alter cur.t values",
 		"CREATE TABLE f (a int) ENGINE=FEDERATED CONNECTION='mysql://u:p@h/x'": "Create cur.f secret",
@@ -92,8 +91,8 @@ func show(s Statement) string {
 	for _, f := range []struct {
 		set  bool
 		name string
-	}{{s.Rows, "rows"}, {s.Temporary, "temporary"}, {s.Opens, "opens"}, {s.Replaces, "replaces"}, {s.Values, "values"},
-		{s.Renames > 0, "renames" + strconv.Itoa(s.Renames)}, {s.Converts, "converts"}, {len(s.Dropped) > 0, "drops " + strings.Join(s.Dropped, ",")}, {s.Again, "again"}, {s.Secret, "secret"}} {
+	}{{s.Rows, "rows"}, {s.Temporary, "temporary"}, {s.Opens, "opens"}, {s.Maybe, "maybe"}, {s.Replaces, "replaces"}, {s.Values, "values"},
+		{len(s.Renames) > 0, "renames" + fmt.Sprint(s.Renames)}, {s.Converts, "converts"}, {len(s.Dropped) > 0, "drops " + strings.Join(s.Dropped, ",")}, {s.Secret, "secret"}} {
 		if f.set {
 			out += " " + f.name
 		}
