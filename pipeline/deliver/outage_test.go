@@ -212,8 +212,11 @@ func TestAnOutageOfAStrictOrder(t *testing.T) {
 		}
 		appendTo(t, l, keys(all...)...)
 		time.Sleep(11 * time.Hour)
-		if st := sub.Status(); st.State != StateWaiting || sink.probes > 1000 {
-			t.Errorf("after %d calls: %+v", sink.probes, st)
+		sink.mu.Lock()
+		calls := sink.probes
+		sink.mu.Unlock()
+		if st := sub.Status(); st.State != StateWaiting || calls > 1000 {
+			t.Errorf("after %d calls: %+v", calls, st)
 		}
 		time.Sleep(2 * time.Hour)
 		st := sub.Status()
