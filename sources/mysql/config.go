@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/leat-cdc/leat/pipeline"
@@ -79,7 +80,8 @@ type Source struct {
 	at      progress
 	probe   prober
 	awaited awaited
-	live    sync.Map // liveKey → *schemas.Table: what the stream has
+	cutting atomic.Int32 // how many want each transaction in a batch of its own
+	live    sync.Map     // liveKey → *schemas.Table: what the stream has
 }
 
 var _ pipeline.Source = (*Source)(nil)

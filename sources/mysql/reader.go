@@ -199,6 +199,10 @@ func (r *reader) outer(ev []byte) error {
 			r.at.file, r.at.pos = r.file, r.pos
 		}
 		r.surface()
+		if r.src.cutting.Load() > 0 && !r.bare() && !r.scan {
+			r.b.End = r.end()
+			return r.give()
+		}
 	}
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 // stream is one connection's worth of changes. Two goroutines: pump reads packets, run turns them into
 // batches. A batch is handed over as soon as Next waits for it, and grows until then.
 type stream struct {
+	src  *Source
 	conn *conn
 	out  chan *pipeline.Batch
 	done chan struct{} // closed by Close
@@ -30,7 +31,7 @@ type stream struct {
 var errClosed = errors.New("the stream was closed")
 
 func newStream(s *Source, c *conn, v *server, p *plan, counter uint64) (*stream, error) {
-	st := &stream{conn: c, out: make(chan *pipeline.Batch), done: make(chan struct{}), over: make(chan struct{})}
+	st := &stream{src: s, conn: c, out: make(chan *pipeline.Batch), done: make(chan struct{}), over: make(chan struct{})}
 	r, err := newReader(s, v, p, counter, st.hand)
 	if err != nil {
 		return nil, err

@@ -84,6 +84,15 @@ func (r *reader) marked(id string) {
 	r.b.Watermarks = append(r.b.Watermarks, pipeline.Watermark{ID: id, Event: uint32(len(r.b.Events))})
 }
 
+// Cut implements [snapshot.Cutter].
+func (st *stream) Cut(on bool) {
+	if on {
+		st.src.cutting.Add(1)
+	} else {
+		st.src.cutting.Add(-1)
+	}
+}
+
 // awaited are watermarks that are places of the binlog, for servers that Leat may not write to.
 type awaited struct {
 	some atomic.Bool // there are some; asked once per transaction
