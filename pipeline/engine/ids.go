@@ -25,10 +25,9 @@ func newIDs(store any) *ids {
 	return i
 }
 
-// next returns an id that no job has: the time in base 36, so that none comes again.
+// next returns an id that no job has: the time in base 36, so that none comes again. The store is asked without the
+// lock, for whoever waits for that waits no longer than its context.
 func (i *ids) next(ctx context.Context, now time.Time) (string, error) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
 	taken := map[string]bool{}
 	if i.replays != nil {
 		all, err := i.replays.Jobs(ctx, "")
@@ -48,6 +47,8 @@ func (i *ids) next(ctx context.Context, now time.Time) (string, error) {
 			taken[j.ID] = true
 		}
 	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
 	for n := max(now.UnixMilli(), i.last+1); ; n++ {
 		if id := strconv.FormatInt(n, 36); !taken[id] {
 			i.last = n
