@@ -20,8 +20,10 @@ type catalog struct {
 }
 
 // catalog connects; the session's settings are checked as those of the stream are.
-func (s *Source) catalog(ctx context.Context) (*catalog, error) {
-	conn, err := pgx.ConnectConfig(ctx, s.plain)
+func (s *Source) catalog(ctx context.Context) (*catalog, error) { return s.catalogBy(ctx, s.plain) }
+
+func (s *Source) catalogBy(ctx context.Context, config *pgx.ConnConfig) (*catalog, error) {
+	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
 		return nil, s.failure("connect", err)
 	}

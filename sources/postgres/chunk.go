@@ -1,10 +1,12 @@
 package postgres
 
 import (
+	"bufio"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -53,7 +55,16 @@ type keyColumn struct {
 }
 
 func (r *rowReader) connect(ctx context.Context, s *Source) (c *catalog, err error) {
-	if c, err = s.catalog(ctx); err != nil {
+	config := s.plain.Copy()
+	dial := config.DialFunc
+	config.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := dial(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		return &wide{conn, bufio.NewReaderSize(conn, wideBuffer)}, nil
+	}
+	if c, err = s.catalogBy(ctx, config); err != nil {
 		return nil, err
 	}
 	if _, err := c.conn.PgConn().Exec(ctx, readSettings).ReadAll(); err != nil {
@@ -62,6 +73,16 @@ func (r *rowReader) connect(ctx context.Context, s *Source) (c *catalog, err err
 	}
 	return c, nil
 }
+
+// wide takes what the socket holds at once: pgx asks for 8 KiB at a time.
+type wide struct {
+	net.Conn
+	r *bufio.Reader
+}
+
+const wideBuffer = 256 << 10
+
+func (w *wide) Read(p []byte) (int, error) { return w.r.Read(p) }
 
 // Close ends the connection.
 func (r *rowReader) Close() error {
