@@ -223,6 +223,7 @@ func TestCancelledWhileTheSourceIsAway(t *testing.T) {
 func TestUndeliveredRowsHoldTheJobUp(t *testing.T) {
 	r := newRig(t, time.Millisecond)
 	src := filesWith(5, 20_000, 100)
+	src.Takes = 2 * time.Millisecond
 	hung, well := pipetest.NewRecordingSink(), pipetest.NewRecordingSink()
 	open := make(chan struct{})
 	hung.Answer = func(ctx context.Context, _ *pipeline.Delivery, ds []pipetest.Delivered) (pipeline.Outcomes, error) {

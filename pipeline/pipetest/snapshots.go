@@ -18,6 +18,8 @@ type SnapshotSource struct {
 	Table *schemas.Table
 	Rows  []Row
 	Per   int
+	// Takes is how long reading a batch of rows takes.
+	Takes time.Duration
 	// Fault, when set, is that of the table: no row is read.
 	Fault string
 
@@ -155,6 +157,14 @@ func (t *snapshotStream) Next(ctx context.Context) (*pipeline.Batch, error) {
 		default:
 		}
 		if b := t.chunk(); b != nil {
+			if t.source.Takes > 0 {
+				read := time.NewTimer(t.source.Takes)
+				select {
+				case <-read.C:
+				case <-ctx.Done():
+				}
+				read.Stop()
+			}
 			return b, nil
 		}
 		select {
