@@ -152,7 +152,7 @@ func snapshots(t *testing.T, w *workload, source string, fill, other string) {
 	w.db = openSQL(t, w.driver, w.dsn, w.create, fill, other)
 	all, late := newReplica(t), newReplica(t)
 	dir := t.TempDir()
-	config := fmt.Sprintf("data: ./data\nlisten: %s\nsources:\n  files:\n    %s\n    snapshot: {mode: initial, chunk: 5ms}\nsubscriptions:\n  all: {source: files, tables: ['%s'], %s}\n",
+	config := fmt.Sprintf("data: ./data\nlisten: %s\nsources:\n  files:\n    %s\n    snapshot: {mode: initial, chunk: 25ms}\nsubscriptions:\n  all: {source: files, tables: ['%s'], %s}\n",
 		freeAddr(t), source, w.table, all.deliver())
 	writeConfig(t, dir, config)
 	ctx, stop := context.WithCancel(t.Context())
@@ -283,7 +283,10 @@ func TestALaggardIsFedAgain(t *testing.T) {
 		rows[i] = want
 	}
 	slow.equals(t, p, rows)
-	ask(t, p, "the second snapshot", func() bool { j := jobsOf(t, dir); return len(j) == 2 && j[0].State == "done" && j[0].Cause == "laggard" })
+	ask(t, p, "the second snapshot", func() bool {
+		j := jobsOf(t, dir)
+		return len(j) == 2 && j[0].State == "done" && j[0].Cause == "laggard"
+	})
 	execAll(t, conn, "UPDATE files SET n = n + 1 WHERE id = 7")
 	rows[7]++
 	slow.equals(t, p, rows)
