@@ -33,7 +33,8 @@ func Source(name string, c *config.Source, obs pipeline.Observer, known func() [
 			Create: c.Postgres.Create, Tables: c.Tables, Columns: c.Columns, Keys: c.Keys, Start: c.Start.String(), Known: known, SignalTable: signalTable(c), Observer: obs})
 	case c.MySQL != nil:
 		return mysql.New(mysql.Config{Name: name, URL: c.MySQL.URL.Reveal(), ServerID: c.MySQL.ServerID, Tables: c.Tables, Columns: c.Columns,
-			Keys: c.Keys, Start: c.Start.String(), Known: known, SignalTable: signalTable(c), Observer: obs})
+			Keys: c.Keys, Start: c.Start.String(), Known: known, SignalTable: signalTable(c), WatermarkTable: c.Snapshot.Signal,
+			ReplicaURL: c.Snapshot.URL.Reveal(), Observer: obs})
 	}
 	if c.Status != nil {
 		return status.New(), nil
