@@ -155,7 +155,9 @@ func (v *saving) noted(err error) {
 func (s *session) persist(now time.Time) {
 	v := &s.save
 	if v.dirty && v.due.IsZero() {
-		v.due = now.Add(s.saveInterval())
+		if v.due = now.Add(s.saveInterval()); s.saveInterval() == saveEvery {
+			v.due = v.due.Truncate(saveEvery) // all subscriptions at the same moment: one sync is enough for all
+		}
 	}
 	due := !v.due.IsZero() && (!now.Before(v.due) || v.deliveries >= saveDeliveries)
 	if v.busy || !due && (v.resolvedDue.IsZero() || now.Before(v.resolvedDue)) {

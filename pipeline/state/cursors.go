@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/leat-cdc/leat/pipeline"
@@ -56,22 +57,97 @@ func ranges(text string) ([]pipeline.OffsetRange, error) {
 // ErrBackwards: a cursor of the same log would go back.
 var ErrBackwards = errors.New("a cursor never goes back")
 
-// Save implements pipeline.Cursors.
+// saves are cursors on their way to the disk. Those that come while others are being synced go together, by the
+// first of them: a sync of its own for each of many subscriptions would keep the disk from the log.
+type saves struct {
+	mu      sync.Mutex
+	waiting []*save
+	turn    chan struct{} // holds one while somebody commits
+}
+
+type save struct {
+	ctx          context.Context
+	subscription string
+	cursor       pipeline.Cursor
+	pending      string
+	done         chan error
+}
+
+// Save implements pipeline.Cursors. When ctx ends first, the cursor may be saved all the same.
 func (s *Store) Save(ctx context.Context, subscription string, c pipeline.Cursor) error {
 	pending, err := pairs(c.Pending)
 	if err != nil {
 		return fmt.Errorf("save the cursor of %q: %w", subscription, err)
 	}
-	res, err := s.write.ExecContext(ctx, `INSERT INTO cursors (subscription, log, low, high, resolved, pending, saved) VALUES (?, ?, ?, ?, ?, ?, ?)
+	x := &save{ctx, subscription, c, pending, make(chan error, 1)}
+	s.saves.mu.Lock()
+	s.saves.waiting = append(s.saves.waiting, x)
+	s.saves.mu.Unlock()
+	select {
+	case err = <-x.done:
+	case s.saves.turn <- struct{}{}:
+		s.saveWaiting()
+		<-s.saves.turn
+		err = <-x.done
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	if err != nil {
+		return fmt.Errorf("save the cursor of %q at %d: %w", subscription, c.Low, err)
+	}
+	return nil
+}
+
+// saveWaiting commits all that wait.
+func (s *Store) saveWaiting() {
+	s.saves.mu.Lock()
+	all := s.saves.waiting
+	s.saves.waiting = nil
+	s.saves.mu.Unlock()
+	if len(all) == 0 {
+		return
+	}
+	backwards, err := s.saveTogether(all)
+	for i, x := range all {
+		if err == nil && backwards[i] {
+			x.done <- ErrBackwards
+			continue
+		}
+		x.done <- err
+	}
+}
+
+// saveTimeout bounds a commit: whoever waits gives up by its own context.
+const saveTimeout = 30 * time.Second
+
+// saveTogether commits cursors, in their order; backwards says which of them were left out.
+func (s *Store) saveTogether(all []*save) (backwards []bool, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), saveTimeout)
+	defer cancel()
+	tx, err := s.write.BeginTx(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = tx.Rollback() }() // after Commit it does nothing
+	backwards = make([]bool, len(all))
+	for i, x := range all {
+		if x.ctx.Err() != nil {
+			continue // nobody waits for it any more
+		}
+		c := &x.cursor
+		res, err := tx.ExecContext(ctx, `INSERT INTO cursors (subscription, log, low, high, resolved, pending, saved) VALUES (?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT (subscription) DO UPDATE SET log = excluded.log, low = excluded.low, high = excluded.high, resolved = excluded.resolved,
 			pending = excluded.pending, saved = excluded.saved
 		WHERE cursors.log <> excluded.log OR (cursors.low <= excluded.low AND cursors.resolved <= excluded.resolved)`,
-		subscription, c.Log, int64(c.Low), int64(c.High), int64(c.Resolved), pending, micros(time.Now()))
-	if err != nil {
-		return fmt.Errorf("save the cursor of %q: %w", subscription, err)
+			x.subscription, c.Log, int64(c.Low), int64(c.High), int64(c.Resolved), x.pending, micros(time.Now()))
+		if err != nil {
+			return nil, err
+		}
+		n, err := res.RowsAffected()
+		if err != nil {
+			return nil, err
+		}
+		backwards[i] = n == 0
 	}
-	if n, err := res.RowsAffected(); err != nil || n == 0 {
-		return fmt.Errorf("save the cursor of %q at %d: %w", subscription, c.Low, errors.Join(ErrBackwards, err))
-	}
-	return nil
+	return backwards, tx.Commit()
 }

@@ -31,6 +31,7 @@ type Store struct {
 	// SQLite takes one writer at a time: writes share one connection, so that they queue here instead of
 	// failing there; reads have their own.
 	write, read *sql.DB
+	saves       saves
 }
 
 var _ pipeline.Cursors = (*Store)(nil)
@@ -77,7 +78,7 @@ func Open(ctx context.Context, path string) (*Store, error) {
 		}
 	}
 	dsn := dsn(path, "_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=busy_timeout(10000)&_pragma=foreign_keys(1)")
-	s := &Store{}
+	s := &Store{saves: saves{turn: make(chan struct{}, 1)}}
 	var err error
 	if s.write, err = sql.Open("sqlite", dsn+"&_txlock=immediate"); err != nil {
 		return nil, fmt.Errorf("open the state %s: %w", path, err)
