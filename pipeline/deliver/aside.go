@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/pipeline/selection"
 )
 
 const (
@@ -40,7 +41,7 @@ var errWindowDone = errors.New("the window is delivered")
 type window struct {
 	job   string
 	to    pipeline.Offset
-	scope *Scope
+	scope *selection.Scope
 	live  *Subscription
 	left  atomic.Uint64 // events that are parked live: they come when they are redriven
 }
@@ -111,10 +112,10 @@ func (w *window) clip(runs []pipeline.Run) []pipeline.Run {
 
 // Selector picks what a job of the kind that ends at `to` would deliver of the subscription's events. For one
 // goroutine.
-func (s *Subscription) Selector(scope *Scope, kind pipeline.JobKind, to pipeline.Offset) *Selector {
-	only := NewSelector(s.cfg.Name, s.cfg.Filter, scope)
-	if kind != pipeline.JobAside && scope.expr != nil && s.cfg.Order != OrderNone {
-		only.follow(s.cfg.Order, to)
+func (s *Subscription) Selector(scope *selection.Scope, kind pipeline.JobKind, to pipeline.Offset) *selection.Selector {
+	only := selection.New(s.cfg.Name, s.cfg.Filter, scope)
+	if kind != pipeline.JobAside && scope.Filters() && s.cfg.Order != OrderNone {
+		only.Follow(s.cfg.Order == OrderSource, to)
 	}
 	return only
 }
@@ -169,7 +170,7 @@ type Aside struct {
 
 // NewAside prepares a job to run beside the subscription. It starts nothing: see Run.
 func (s *Subscription) NewAside(job pipeline.Job) (*Aside, error) {
-	scope, err := CompileScope(job.Scope, s.cfg.Form)
+	scope, err := selection.Compile(job.Scope, s.cfg.Form)
 	if err != nil {
 		return nil, fmt.Errorf("job %s: %w", job.ID, err)
 	}

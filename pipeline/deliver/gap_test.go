@@ -5,24 +5,25 @@ import (
 	"time"
 
 	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/pipeline/deliver/frontier"
 	"github.com/leat-cdc/leat/pipeline/pipetest"
 )
 
 // TestAGapOfOffsetsCostsNoMemory: a restored log goes on far above where it ended, and retention may take more
 // than anybody could list. Neither stretch is remembered event by event.
 func TestAGapOfOffsetsCostsNoMemory(t *testing.T) {
-	f := newFrontier(first)
-	a := f.add(first + 3)
-	f.skip(first + 1<<40)
-	b := f.add(first + 1<<40 + 2)
-	if f.mark(a, first, first+3); f.low() != first+1<<40 {
-		t.Fatalf("low %d", f.low())
+	f := frontier.New(first)
+	a := f.Add(first + 3)
+	f.Skip(first + 1<<40)
+	b := f.Add(first + 1<<40 + 2)
+	if f.Mark(a, first, first+3); f.Low() != first+1<<40 {
+		t.Fatalf("low %d", f.Low())
 	}
-	if !f.isDone(first + 1<<39) {
+	if !f.Done(first + 1<<39) {
 		t.Fatal("an offset that no event has is not done")
 	}
-	f.mark(b, first+1<<40+1, first+1<<40+2)
-	if p := f.pending(first+1<<40+2, 10); len(p) != 1 || p[0] != (pipeline.OffsetRange{From: first + 1<<40, To: first + 1<<40 + 1}) {
+	f.Mark(b, first+1<<40+1, first+1<<40+2)
+	if p := f.Pending(first+1<<40+2, 10); len(p) != 1 || p[0] != (pipeline.OffsetRange{From: first + 1<<40, To: first + 1<<40 + 1}) {
 		t.Fatalf("pending %v", p)
 	}
 }
@@ -48,13 +49,13 @@ func TestDeliveryGoesOnBehindAGap(t *testing.T) {
 		}
 		s.arrived(<-s.items)
 	}
-	if s.front.low() != first || s.front.end != first+1<<40+2 {
-		t.Fatalf("frontier %d to %d", s.front.low(), s.front.end)
+	if s.front.Low() != first || s.front.End() != first+1<<40+2 {
+		t.Fatalf("frontier %d to %d", s.front.Low(), s.front.End())
 	}
 	for s.live.first != nil {
 		s.done(s.live.first, 0, 2)
 	}
-	if got := s.front.low(); got != first+1<<40+2 {
+	if got := s.front.Low(); got != first+1<<40+2 {
 		t.Fatalf("low %d", got)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/pipeline/selection"
 )
 
 // hold is a rewind or a fenced replay that has begun: the live session passes over the events of its keys from
@@ -20,7 +21,7 @@ type hold struct {
 	// job as it stands. The session's goroutine writes At, High, Done, Dead; commands the rest, between sessions.
 	// Both under Subscription.mu; Run's goroutine reads without.
 	job   pipeline.Job
-	scope *Scope
+	scope *selection.Scope
 	// spaces are the key spaces of the named tables; nil: all.
 	spaces map[string]bool
 	order  Order
@@ -39,7 +40,7 @@ const (
 )
 
 func newHold(c *Config, j pipeline.Job) (*hold, error) {
-	scope, err := CompileScope(j.Scope, c.Form)
+	scope, err := selection.Compile(j.Scope, c.Form)
 	if err != nil {
 		return nil, fmt.Errorf("job %s: %w", j.ID, err)
 	}
@@ -63,8 +64,8 @@ func (h *hold) covers(b *pipeline.Batch, i int) bool {
 	case OrderNone:
 		return false // nothing has to wait
 	}
-	if h.scope.byKey() {
-		return h.scope.hasKey(b, i)
+	if h.scope.ByKey() {
+		return h.scope.HasKey(b, i)
 	}
 	if h.spaces == nil {
 		return true
@@ -76,13 +77,13 @@ func (h *hold) covers(b *pipeline.Batch, i int) bool {
 // stops reports whether the live session cannot go on over the event: a truncate takes rows away that the pass is
 // still to deliver, and is not the pass's, as it is about other keys too.
 func (h *hold) stops(b *pipeline.Batch, i int) bool {
-	return h.order == OrderKey && b.Events[i].Op == pipeline.OpTruncate && h.scope.byKey() && h.scope.HasSpace(b.TableOf(i))
+	return h.order == OrderKey && b.Events[i].Op == pipeline.OpTruncate && h.scope.ByKey() && h.scope.HasSpace(b.TableOf(i))
 }
 
 // follows: what is delivered again is chosen by key: from a key's first event that is meant on, all of them, so that
 // each ends with its newest version.
 func (h *hold) follows() bool {
-	return h.order != OrderNone && (h.scope.expr != nil || h.job.Stop > 0)
+	return h.order != OrderNone && (h.scope.Filters() || h.job.Stop > 0)
 }
 
 // from is where the pass begins to read: what it follows is found anew.
@@ -97,14 +98,14 @@ func (h *hold) from() pipeline.Offset {
 func (h *hold) running() bool { return h.job.State == pipeline.JobRunning }
 
 // selector of what is delivered again below Live.
-func (h *hold) selector(c *Config) *Selector {
-	s := NewSelector(c.Name, nil, h.scope) // the pass has applied the subscription's own filter
+func (h *hold) selector(c *Config) *selection.Selector {
+	s := selection.New(c.Name, nil, h.scope) // the pass has applied the subscription's own filter
 	if h.follows() {
 		until := h.job.Live
 		if h.job.Stop > 0 {
 			until = h.job.Stop
 		}
-		s.follow(c.Order, until)
+		s.Follow(c.Order == OrderSource, until)
 	}
 	return s
 }
@@ -144,7 +145,7 @@ func (s *session) waitsForHold(e entry) bool {
 		return false
 	}
 	o := e.offset() - 1
-	if e.it.pass && !p.front.isDone(o) {
+	if e.it.pass && !p.front.Done(o) {
 		return true
 	}
 	if h == nil || o < h.job.Live || !h.covers(e.it.batch, int(e.ev)-1) {
@@ -156,7 +157,7 @@ func (s *session) waitsForHold(e entry) bool {
 	if p.handover > 0 && o >= p.handover {
 		return false // a live event: the frontier knows
 	}
-	return !p.front.isDone(o)
+	return !p.front.Done(o)
 }
 
 // copyOf is the job that an event is a copy of, empty when it is none.
@@ -208,9 +209,9 @@ func (s *session) progress() {
 		return
 	}
 	if h.given > 0 {
-		h.given = max(h.given, p.front.end)
+		h.given = max(h.given, p.front.End())
 	}
-	at := max(h.job.At, p.front.low())
+	at := max(h.job.At, p.front.Low())
 	if at == h.job.At {
 		return
 	}
@@ -324,8 +325,8 @@ func (h *hold) means(k *parked) bool {
 	if k.Single && (k.From < h.job.From || k.From >= h.job.Live) {
 		return false
 	}
-	if h.scope.byKey() {
-		return h.scope.has(k.Space, []byte(k.Key))
+	if h.scope.ByKey() {
+		return h.scope.Names(k.Space, []byte(k.Key))
 	}
 	return h.spaces == nil || h.spaces[k.Space]
 }

@@ -142,12 +142,12 @@ func (s *session) waitsForPair(e entry) bool {
 		return false
 	}
 	if e.it.pass && e.event().Op.Barrier() {
-		return s.front.low() < e.offset()
+		return s.front.Low() < e.offset()
 	}
 	if !insertHalf(e.event()) {
 		return false
 	}
-	return !s.front.isDone(e.offset()-1) || s.pairPark(e) != nil || s.waitsForHold(e)
+	return !s.front.Done(e.offset()-1) || s.pairPark(e) != nil || s.waitsForHold(e)
 }
 
 // pairPark returns the park that holds the delete half of an insert half.

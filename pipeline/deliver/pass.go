@@ -8,7 +8,9 @@ import (
 	"time"
 
 	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/pipeline/deliver/frontier"
 	"github.com/leat-cdc/leat/pipeline/filter"
+	"github.com/leat-cdc/leat/pipeline/selection"
 )
 
 const (
@@ -38,11 +40,11 @@ type pass struct {
 	// hold is the session's, unless it is paused; only picks what of its window is meant. The reader looks at
 	// what of the job does not change: live, and at as it was.
 	hold     *hold
-	only     *Selector
+	only     *selection.Selector
 	live, at pipeline.Offset
 	clipped  []pipeline.Run
 
-	front   frontier // what of that was read is done
+	front   frontier.Frontier // what of that was read is done
 	budget  *budget
 	arrived chan passed
 	cancel  context.CancelFunc // of the round's reader
@@ -96,7 +98,7 @@ func newPass(s *session) *pass {
 	if p.fed == noOffset {
 		return nil
 	}
-	p.front = *newFrontier(p.fed)
+	p.front = *frontier.New(p.fed)
 	if s.cfg.Filter != nil {
 		p.filter = s.cfg.Filter.New()
 	}
@@ -213,7 +215,7 @@ func (s *session) passArrived(in passed) {
 	switch {
 	case in.it != nil:
 	case in.upTo > 0:
-		p.front.skip(in.upTo)
+		p.front.Skip(in.upTo)
 		s.save.dirty = true
 		return
 	default:
@@ -223,7 +225,7 @@ func (s *session) passArrived(in passed) {
 			return
 		}
 		p.fed = p.to
-		p.front.skip(p.to)
+		p.front.Skip(p.to)
 		return
 	}
 	it := in.it
@@ -232,14 +234,14 @@ func (s *session) passArrived(in passed) {
 		s.end = err
 		return
 	}
-	p.front.skip(it.batch.Base)
-	at := p.front.end
-	it.id = p.front.add(it.next)
+	p.front.Skip(it.batch.Base)
+	at := p.front.End()
+	it.id = p.front.Add(it.next)
 	for _, r := range it.runs { // what lies between is nobody's
-		p.front.mark(it.id, at, it.batch.Offset(int(r.From)))
+		p.front.Mark(it.id, at, it.batch.Offset(int(r.From)))
 		at = it.batch.Offset(int(r.To))
 	}
-	p.front.mark(it.id, at, it.next)
+	p.front.Mark(it.id, at, it.next)
 	p.rest = rest{it: it}
 	s.feed()
 }
@@ -472,7 +474,7 @@ func (p *pass) clip(b *pipeline.Batch, runs []pipeline.Run) {
 	}
 	for _, r := range runs {
 		if r.To = uint32(min(b.Offset(int(r.To)), p.live) - b.Base); r.From < r.To {
-			p.clipped = p.only.clip(b, r, p.clipped)
+			p.clipped = p.only.Narrow(b, r, p.clipped)
 		}
 	}
 }

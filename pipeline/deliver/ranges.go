@@ -74,7 +74,7 @@ func (s *session) countLanes(now time.Time) {
 		}
 		for _, run := range it.runs {
 			for i := run.From; i < run.To; i++ {
-				if o := it.batch.Offset(int(i)); l.Of[i] != partition.NoRange && !s.front.isDone(o) {
+				if o := it.batch.Offset(int(i)); l.Of[i] != partition.NoRange && !s.front.Done(o) {
 					name := l.Names[l.Of[i]]
 					n := lanes[name]
 					if n == nil {

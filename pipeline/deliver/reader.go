@@ -10,6 +10,7 @@ import (
 
 	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/pipeline/filter"
+	"github.com/leat-cdc/leat/pipeline/selection"
 )
 
 // item is what one batch of the log holds for the subscription: the stretch of offsets up to next, of
@@ -75,7 +76,7 @@ func (it *item) release(b *budget, moved bool) {
 type reader struct {
 	cfg    *Config
 	filter *filter.Filter
-	only   *Selector // of a window, instead of filter
+	only   *selection.Selector // of a window, instead of filter
 	budget *budget
 	out    chan *item
 	behind *atomic.Bool // it reads what is not in memory any more

@@ -55,10 +55,10 @@ func (s *session) giveBack() {
 	}
 	if dropped {
 		it, _ := s.stream.peek()
-		s.front.cut(it.next)
+		s.front.Cut(it.next)
 	}
 	if s.end == nil {
-		v.r.pos, v.r.pending = s.front.end, s.start.Pending
+		v.r.pos, v.r.pending = s.front.End(), s.start.Pending
 		v.begin(v.ctx, v.r)
 	}
 }

@@ -7,7 +7,9 @@ import (
 	"time"
 
 	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/pipeline/deliver/frontier"
 	"github.com/leat-cdc/leat/pipeline/flow"
+	"github.com/leat-cdc/leat/pipeline/selection"
 )
 
 // session is one run of a subscription from a cursor on. Its loop's goroutine owns every field; the
@@ -23,7 +25,7 @@ type session struct {
 	results chan *delivery
 	wg      sync.WaitGroup // Deliveries
 
-	front   frontier
+	front   frontier.Frontier
 	start   pipeline.Cursor
 	byRange laneCount
 	live    itemList // items that are not done
@@ -65,7 +67,7 @@ func newSession(s *Subscription, cur pipeline.Cursor) *session {
 	_, ordered := c.Sink.(pipeline.Ordered)
 	sh := c.Memory.hold(c, s.asked)
 	return &session{
-		share: sh, sub: s, cfg: c, limiter: s.limiter, outage: &s.outage, number: s.number, start: cur, front: *newFrontier(cur.Low), maxBytes: c.Batch.Bytes,
+		share: sh, sub: s, cfg: c, limiter: s.limiter, outage: &s.outage, number: s.number, start: cur, front: *frontier.New(cur.Low), maxBytes: c.Batch.Bytes,
 		budget: sh.budget(c.Budget), items: make(chan *item, 64), results: make(chan *delivery, c.MaxInFlight),
 		lanes: newLanes(c, ordered), stream: stream{pos: cur.Low}, held: newHeldKeys(), pace: newPace(c.Rate), turn: newTurn(c),
 	}
@@ -119,7 +121,7 @@ func (s *session) run(ctx context.Context) (pipeline.Cursor, *command, error) {
 			s.stopping = true
 		}
 		s.drain()
-		if w := s.cfg.window; w != nil && s.end == nil && s.front.low() >= w.to {
+		if w := s.cfg.window; w != nil && s.end == nil && s.front.Low() >= w.to {
 			s.end = errWindowDone
 		}
 		if s.end != nil {
@@ -142,7 +144,7 @@ func (s *session) reader() *reader {
 		high: max(s.start.Low, s.start.High), pending: s.start.Pending}
 	switch w := s.cfg.window; {
 	case w != nil:
-		r.only = NewSelector(s.cfg.Name, s.cfg.Filter, w.scope)
+		r.only = selection.New(s.cfg.Name, s.cfg.Filter, w.scope)
 	case s.cfg.Filter != nil:
 		r.filter = s.cfg.Filter.New()
 	}
@@ -166,22 +168,22 @@ func (s *session) drain() {
 func (s *session) arrived(it *item) {
 	s.save.dirty = true
 	if it.left == 0 {
-		s.front.skip(it.next)
+		s.front.Skip(it.next)
 		if s.stream.empty() {
 			s.stream.pos = it.next
 		}
 		it.release(s.budget, false)
 		return
 	}
-	s.front.skip(it.batch.Base)
-	it.id = s.front.add(it.next)
+	s.front.Skip(it.batch.Base)
+	it.id = s.front.Add(it.next)
 	// What lies between the runs was not selected, or was done before.
 	at := s.base(it)
 	for _, r := range it.runs {
-		s.front.mark(it.id, at, r.Batch.Offset(int(r.From)))
+		s.front.Mark(it.id, at, r.Batch.Offset(int(r.From)))
 		at = r.Batch.Offset(int(r.To))
 	}
-	s.front.mark(it.id, at, it.next)
+	s.front.Mark(it.id, at, it.next)
 	if s.stream.empty() {
 		s.stream.since = time.Now()
 	}
@@ -191,7 +193,7 @@ func (s *session) arrived(it *item) {
 
 // base is where the item's stretch of the frontier begins.
 func (s *session) base(it *item) pipeline.Offset {
-	return s.front.segs[s.front.head+int(it.id-s.front.first)].from
+	return s.front.From(it.id)
 }
 
 // done marks events [from, to) of the item and lets it go with its last one.
@@ -199,7 +201,7 @@ func (s *session) done(it *item, from, to uint32) {
 	if it.pass {
 		p := s.pass
 		it.left -= int(to - from)
-		p.front.mark(it.id, it.batch.Offset(int(from)), it.batch.Offset(int(to)))
+		p.front.Mark(it.id, it.batch.Offset(int(from)), it.batch.Offset(int(to)))
 		s.save.dirty = true
 		if p.left -= int(to - from); it.left == 0 {
 			p.items.remove(it)
@@ -207,7 +209,7 @@ func (s *session) done(it *item, from, to uint32) {
 		}
 		return
 	}
-	n := s.front.mark(it.id, it.batch.Offset(int(from)), it.batch.Offset(int(to)))
+	n := s.front.Mark(it.id, it.batch.Offset(int(from)), it.batch.Offset(int(to)))
 	s.open -= n
 	it.left -= n
 	s.save.dirty = true
@@ -288,7 +290,7 @@ func (s *session) publish() {
 	sub := s.sub
 	sub.mu.Lock()
 	st := &sub.status
-	st.Low, st.Read = s.front.low(), s.front.end
+	st.Low, st.Read = s.front.Low(), s.front.End()
 	st.InFlight, st.Open, st.Held, st.Buffered = s.inflight, s.open, len(s.held.keys), s.budget.used.Load()
 	st.Parked = sub.parks.len()
 	s.tellFlow(st)

@@ -10,6 +10,7 @@ import (
 	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/pipeline/deliver"
 	"github.com/leat-cdc/leat/pipeline/partition"
+	"github.com/leat-cdc/leat/pipeline/selection"
 )
 
 // planned is a plan with what it was made for.
@@ -19,7 +20,7 @@ type planned struct {
 	runner *runner
 	sub    *deliver.Subscription
 	log    pipeline.Log
-	scope  *deliver.Scope
+	scope  *selection.Scope
 }
 
 // plan checks a request, finds its window and counts what is in it.
@@ -79,7 +80,7 @@ func (p *planned) narrow(r ReplayRequest, cfg Config) error {
 		s.Ranges = append(s.Ranges, pipeline.KeyInterval{Space: life.Space, Start: life.Start, End: life.End})
 	}
 	var err error
-	if p.scope, err = deliver.CompileScope(*s, cfg.Form); err != nil {
+	if p.scope, err = selection.Compile(*s, cfg.Form); err != nil {
 		return refuse("%v", err)
 	}
 	spaces := map[string]bool{}

@@ -15,8 +15,8 @@ import (
 
 	"github.com/leat-cdc/leat/cmd/leat/internal/api"
 	"github.com/leat-cdc/leat/pipeline"
-	"github.com/leat-cdc/leat/pipeline/deliver"
 	"github.com/leat-cdc/leat/pipeline/engine"
+	"github.com/leat-cdc/leat/pipeline/selection"
 	"github.com/leat-cdc/leat/schemas"
 	"github.com/leat-cdc/leat/schemas/cell"
 	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
@@ -43,7 +43,7 @@ func (s Replays) Replay(ctx context.Context, source string, r *leatv1.ReplayRequ
 	if q.Scope, q.RangeIDs, err = scopeOf(log.Tables(), r.Scope); err != nil {
 		return nil, err
 	}
-	if _, err := deliver.CompileScope(q.Scope, s.Form); err != nil {
+	if _, err := selection.Compile(q.Scope, s.Form); err != nil {
 		return nil, api.Errorf(api.Invalid, "%v: nothing was changed", err)
 	}
 	resp := &leatv1.ReplayResponse{}

@@ -16,9 +16,9 @@ import (
 	"github.com/leat-cdc/leat/cmd/leat/internal/parts"
 	"github.com/leat-cdc/leat/cmd/leat/internal/scans"
 	"github.com/leat-cdc/leat/pipeline"
-	"github.com/leat-cdc/leat/pipeline/deliver"
 	"github.com/leat-cdc/leat/pipeline/filter"
 	"github.com/leat-cdc/leat/pipeline/partition"
+	"github.com/leat-cdc/leat/pipeline/selection"
 	"github.com/leat-cdc/leat/schemas"
 	"github.com/leat-cdc/leat/schemas/cell"
 	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
@@ -190,7 +190,7 @@ func checkFetch(r *leatv1.FetchRequest) error {
 
 // fetching is one answer in the making.
 type fetching struct {
-	only   *deliver.Selector
+	only   *selection.Selector
 	enc    *encode.Encoder
 	g      encode.Gathered
 	limit  int
@@ -273,7 +273,7 @@ func (all *Fetches) answer(ctx context.Context, sub *config.Subscription, r *lea
 	return found, nil
 }
 
-func (all *Fetches) scope(log pipeline.Log, name string, program *filter.Program, r *leatv1.FetchRequest) (*deliver.Selector, error) {
+func (all *Fetches) scope(log pipeline.Log, name string, program *filter.Program, r *leatv1.FetchRequest) (*selection.Selector, error) {
 	scope := pipeline.Scope{Tables: r.Tables}
 	if len(r.Ranges) > 0 {
 		h, err := partition.NewHistory(log.Ranges())
@@ -288,11 +288,11 @@ func (all *Fetches) scope(log pipeline.Log, name string, program *filter.Program
 			scope.Ranges = append(scope.Ranges, pipeline.KeyInterval{Space: life.Space, Start: life.Start, End: life.End})
 		}
 	}
-	c, err := deliver.CompileScope(scope, all.o.Form)
+	c, err := selection.Compile(scope, all.o.Form)
 	if err != nil {
 		return nil, api.Errorf(api.Invalid, "%w", err)
 	}
-	return deliver.NewSelector(name, program, c), nil
+	return selection.New(name, program, c), nil
 }
 
 // rangeByID finds a range, open or closed. Range 0 is that of a space that was never split: the only one's.

@@ -1,4 +1,4 @@
-package deliver
+package frontier
 
 import (
 	"slices"
@@ -12,7 +12,8 @@ import (
 // TestFrontierAgainstAModel: a set of done offsets says the same.
 func TestFrontierAgainstAModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		f, end := newFrontier(first), first
+		const first = pipeline.Offset(1000)
+		f, end := New(first), first
 		done := map[pipeline.Offset]bool{}
 		type stretch struct {
 			id       uint64
@@ -30,13 +31,13 @@ func TestFrontierAgainstAModel(t *testing.T) {
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
 			if rapid.IntRange(0, 5).Draw(t, "skip") == 0 {
 				to := end + pipeline.Offset(rapid.IntRange(0, 200).Draw(t, "length"))
-				f.skip(to)
+				f.Skip(to)
 				for ; end < to; end++ {
 					done[end] = true
 				}
 			} else if len(all) == 0 || rapid.IntRange(0, 2).Draw(t, "what") == 0 {
 				to := end + pipeline.Offset(rapid.IntRange(0, 200).Draw(t, "length"))
-				all = append(all, stretch{f.add(to), end, to})
+				all = append(all, stretch{f.Add(to), end, to})
 				end = to
 			} else {
 				s := all[rapid.IntRange(0, len(all)-1).Draw(t, "stretch")]
@@ -49,18 +50,18 @@ func TestFrontierAgainstAModel(t *testing.T) {
 					}
 					done[o] = true
 				}
-				if n := f.mark(s.id, from, to); n != fresh {
+				if n := f.Mark(s.id, from, to); n != fresh {
 					t.Fatalf("marked %d, want %d", n, fresh)
 				}
 			}
-			if f.low() != low() {
-				t.Fatalf("low %d, want %d", f.low(), low())
+			if f.Low() != low() {
+				t.Fatalf("low %d, want %d", f.Low(), low())
 			}
 		}
 		var want []pipeline.OffsetRange
 		for o := first; o < end; o++ {
-			if f.isDone(o) != done[o] {
-				t.Fatalf("%d done: %v", o, f.isDone(o))
+			if f.Done(o) != done[o] {
+				t.Fatalf("%d done: %v", o, f.Done(o))
 			}
 			if done[o] {
 				continue
@@ -71,12 +72,12 @@ func TestFrontierAgainstAModel(t *testing.T) {
 				want = append(want, pipeline.OffsetRange{From: o, To: o + 1})
 			}
 		}
-		if got := f.pending(end, 1000); !slices.Equal(got, want) {
+		if got := f.Pending(end, 1000); !slices.Equal(got, want) {
 			t.Fatalf("pending %v, want %v", got, want)
 		}
 		if len(want) > 2 {
 			want = append(want[:1:1], pipeline.OffsetRange{From: want[1].From, To: end})
-			if got := f.pending(end, 2); !slices.Equal(got, want) {
+			if got := f.Pending(end, 2); !slices.Equal(got, want) {
 				t.Fatalf("two ranges: %v, want %v", got, want)
 			}
 		}

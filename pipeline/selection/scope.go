@@ -1,4 +1,5 @@
-package deliver
+// Package selection picks events of a log: what a job's scope, or a question, means of what a subscription gets.
+package selection
 
 import (
 	"bytes"
@@ -19,8 +20,8 @@ type Scope struct {
 	ranges []pipeline.KeyInterval
 }
 
-// CompileScope compiles a scope; form reads rows. The error says what of it is wrong.
-func CompileScope(s pipeline.Scope, form func(*schemas.Table) *cell.Form) (*Scope, error) {
+// Compile compiles a scope; form reads rows. The error says what of it is wrong.
+func Compile(s pipeline.Scope, form func(*schemas.Table) *cell.Form) (*Scope, error) {
 	c := &Scope{byName: len(s.Tables) > 0, ranges: s.Ranges}
 	var err error
 	if c.tables, err = filter.ParseTables(s.Tables); err != nil {
@@ -48,8 +49,11 @@ func CompileScope(s pipeline.Scope, form func(*schemas.Table) *cell.Form) (*Scop
 	return c, nil
 }
 
-// byKey: it names keys, so that what has none is not meant.
-func (c *Scope) byKey() bool { return c.keys != nil || len(c.ranges) > 0 }
+// ByKey: it names keys, so that what has none is not meant.
+func (c *Scope) ByKey() bool { return c.keys != nil || len(c.ranges) > 0 }
+
+// Filters: it has an expression, so that what of a key is meant is known only once its events are read.
+func (c *Scope) Filters() bool { return c.expr != nil }
 
 // HasSpace reports whether keys of the table's key space are named.
 func (c *Scope) HasSpace(t *schemas.Table) bool {
@@ -67,20 +71,20 @@ func (c *Scope) HasSpace(t *schemas.Table) bool {
 	return false
 }
 
-// hasKey reports whether the event's key is meant.
-func (c *Scope) hasKey(b *pipeline.Batch, i int) bool {
-	if !c.byKey() {
+// HasKey reports whether the event's key is meant.
+func (c *Scope) HasKey(b *pipeline.Batch, i int) bool {
+	if !c.ByKey() {
 		return true
 	}
 	t := b.TableOf(i)
 	if t == nil || !b.Events[i].Key.Present() {
 		return false
 	}
-	return c.has(t.KeySpace, b.Bytes(b.Events[i].Key))
+	return c.Names(t.KeySpace, b.Bytes(b.Events[i].Key))
 }
 
-// has reports whether a key is one of those named.
-func (c *Scope) has(space string, key []byte) bool {
+// Names reports whether a key is one of those named.
+func (c *Scope) Names(space string, key []byte) bool {
 	if c.keys[space][string(key)] {
 		return true
 	}
@@ -120,10 +124,10 @@ type Selector struct {
 // maxFollowed keys are told apart; beyond them all are followed.
 const maxFollowed = 1 << 20
 
-// follow makes it choose keys instead of events: from a key's first event that is meant, below until, on, all of
-// them in tables that are.
-func (s *Selector) follow(order Order, until pipeline.Offset) {
-	s.followed, s.until, s.one = map[uint64]struct{}{}, until, order == OrderSource
+// Follow makes it choose keys instead of events: from a key's first event that is meant, below until, on, all of
+// them in tables that are. one: all is one key.
+func (s *Selector) Follow(one bool, until pipeline.Offset) {
+	s.followed, s.until, s.one = map[uint64]struct{}{}, until, one
 }
 
 // follows reports whether the event's key is followed, which begins when it is met.
@@ -143,9 +147,9 @@ func (s *Selector) follows(b *pipeline.Batch, i uint32, met bool) bool {
 	return ok
 }
 
-// NewSelector returns a selector of what of a subscription's events, by its own filter (nil: everything), is in the
+// New returns a selector of what of a subscription's events, by its own filter (nil: everything), is in the
 // scope.
-func NewSelector(subscription string, own *filter.Program, scope *Scope) *Selector {
+func New(subscription string, own *filter.Program, scope *Scope) *Selector {
 	s := &Selector{name: subscription, scope: scope}
 	if own != nil {
 		s.own = own.New()
@@ -164,11 +168,11 @@ func (s *Selector) Select(b *pipeline.Batch, from, to int, runs []pipeline.Run) 
 		return runs
 	}
 	if s.own == nil {
-		return s.clip(b, pipeline.Run{Batch: b, From: uint32(from), To: uint32(to)}, runs)
+		return s.Narrow(b, pipeline.Run{Batch: b, From: uint32(from), To: uint32(to)}, runs)
 	}
 	s.runs, s.fails = s.own.Select(b, from, to, s.runs[:0], s.fails[:0])
 	for _, r := range s.runs {
-		runs = s.clip(b, r, runs)
+		runs = s.Narrow(b, r, runs)
 	}
 	return runs
 }
@@ -176,9 +180,9 @@ func (s *Selector) Select(b *pipeline.Batch, from, to int, runs []pipeline.Run) 
 // Failed is on how many events the scope's filter failed so far, and why on the first.
 func (s *Selector) Failed() (n uint64, why string) { return s.failed, s.why }
 
-// clip appends what of the run is in the scope.
-func (s *Selector) clip(b *pipeline.Batch, r pipeline.Run, runs []pipeline.Run) []pipeline.Run {
-	if s.narrow == nil && !s.scope.byName && !s.scope.byKey() && s.followed == nil {
+// Narrow appends what of the run is in the scope.
+func (s *Selector) Narrow(b *pipeline.Batch, r pipeline.Run, runs []pipeline.Run) []pipeline.Run {
+	if s.narrow == nil && !s.scope.byName && !s.scope.ByKey() && s.followed == nil {
 		return append(runs, r)
 	}
 	if s.narrow != nil {
@@ -210,7 +214,7 @@ func (s *Selector) clip(b *pipeline.Batch, r pipeline.Run, runs []pipeline.Run) 
 				continue
 			}
 		}
-		if !s.scope.hasKey(b, int(i)) {
+		if !s.scope.HasKey(b, int(i)) {
 			continue
 		}
 		if s.followed != nil && !s.follows(b, i, passes) {

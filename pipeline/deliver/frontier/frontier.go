@@ -1,4 +1,5 @@
-package deliver
+// Package frontier tells what of a stretch of offsets is done, in whatever order it is.
+package frontier
 
 import (
 	"math/bits"
@@ -7,12 +8,12 @@ import (
 	"github.com/leat-cdc/leat/pipeline"
 )
 
-// frontier knows what of the offsets read so far is done: the acknowledged prefix, and the holes above
+// Frontier knows what of the offsets read so far is done: the acknowledged prefix, and the holes above
 // it. Offsets come in stretches, in order and without gaps (one per batch); within a stretch a bit per
 // event says that it is done, so that a whole Delivery is marked by words, not by events, and nothing
 // is looked up by key. Pure; owned by one goroutine. The idea of an acknowledged prefix as a type of its
 // own is Pebble's (internal/ackseq).
-type frontier struct {
+type Frontier struct {
 	segs  []segment
 	head  int    // segs[:head] are done and forgotten
 	first uint64 // id of segs[head]
@@ -26,12 +27,18 @@ type segment struct {
 	done     []uint64 // nil: all of it is, and always was
 }
 
-// newFrontier begins at low: everything below is done.
-func newFrontier(low pipeline.Offset) *frontier { return &frontier{end: low} }
+// New begins at low: everything below is done.
+func New(low pipeline.Offset) *Frontier { return &Frontier{end: low} }
 
-// add appends the stretch from the end to `to` and returns its id; nothing of it is done yet. An empty
+// End is where the next stretch begins.
+func (f *Frontier) End() pipeline.Offset { return f.end }
+
+// From is where the stretch of that id, which is not all done, begins.
+func (f *Frontier) From(id uint64) pipeline.Offset { return f.segs[f.head+int(id-f.first)].from }
+
+// Add appends the stretch from the end to `to` and returns its id; nothing of it is done yet. An empty
 // stretch is allowed and done.
-func (f *frontier) add(to pipeline.Offset) uint64 {
+func (f *Frontier) Add(to pipeline.Offset) uint64 {
 	if f.head > 64 && f.head > len(f.segs)/2 {
 		n := copy(f.segs, f.segs[f.head:])
 		clear(f.segs[n:])
@@ -51,9 +58,9 @@ func (f *frontier) add(to pipeline.Offset) uint64 {
 	return f.first + uint64(len(f.segs)-f.head) - 1
 }
 
-// skip appends a stretch of which nothing is to be done, however long: a gap that a restored log left, what
+// Skip appends a stretch of which nothing is to be done, however long: a gap that a restored log left, what
 // retention took, what no filter let through. It costs no memory per event.
-func (f *frontier) skip(to pipeline.Offset) {
+func (f *Frontier) Skip(to pipeline.Offset) {
 	if to <= f.end {
 		return
 	}
@@ -65,8 +72,8 @@ func (f *frontier) skip(to pipeline.Offset) {
 	f.end = to
 }
 
-// cut forgets all above `to`, where a stretch ends that is not done: it comes again.
-func (f *frontier) cut(to pipeline.Offset) {
+// Cut forgets all above `to`, where a stretch ends that is not done: it comes again.
+func (f *Frontier) Cut(to pipeline.Offset) {
 	for len(f.segs) > f.head && f.segs[len(f.segs)-1].from >= to {
 		last := &f.segs[len(f.segs)-1]
 		if last.done != nil && len(f.free) < 64 {
@@ -78,9 +85,9 @@ func (f *frontier) cut(to pipeline.Offset) {
 	f.end = to
 }
 
-// mark says that [from, to), which lies in the stretch of that id, is done, and returns how many of it
+// Mark says that [from, to), which lies in the stretch of that id, is done, and returns how many of it
 // were not before.
-func (f *frontier) mark(id uint64, from, to pipeline.Offset) int {
+func (f *Frontier) Mark(id uint64, from, to pipeline.Offset) int {
 	if id < f.first || from >= to {
 		return 0
 	}
@@ -102,8 +109,8 @@ func (f *frontier) mark(id uint64, from, to pipeline.Offset) int {
 	return fresh
 }
 
-// low returns the offset of the first event that is not done, or the end.
-func (f *frontier) low() pipeline.Offset {
+// Low returns the offset of the first event that is not done, or the end.
+func (f *Frontier) Low() pipeline.Offset {
 	for f.head < len(f.segs) {
 		s := &f.segs[f.head]
 		if s.left > 0 {
@@ -124,8 +131,8 @@ func (f *frontier) low() pipeline.Offset {
 	return f.end
 }
 
-// isDone reports whether o is done. What was never added and lies below the end is done.
-func (f *frontier) isDone(o pipeline.Offset) bool {
+// Done reports whether o is done. What was never added and lies below the end is done.
+func (f *Frontier) Done(o pipeline.Offset) bool {
 	if o >= f.end {
 		return false
 	}
@@ -141,9 +148,9 @@ func (f *frontier) isDone(o pipeline.Offset) bool {
 	return live[i].done[n/64]&(1<<(n%64)) != 0
 }
 
-// pending lists what below `upTo` is not done, in order, as at most limit ranges; when there are more,
+// Pending lists what below `upTo` is not done, in order, as at most limit ranges; when there are more,
 // the last one covers the rest (a superset: too much is redelivered, nothing lost).
-func (f *frontier) pending(upTo pipeline.Offset, limit int) []pipeline.OffsetRange {
+func (f *Frontier) Pending(upTo pipeline.Offset, limit int) []pipeline.OffsetRange {
 	var out []pipeline.OffsetRange
 	for i := f.head; i < len(f.segs); i++ {
 		s := &f.segs[i]
