@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/leat-cdc/leat/internal/servers"
+	"github.com/leat-cdc/leat/sources/snapshot"
 )
 
 // replicate makes standby a replica of primary, by GTID.
@@ -34,6 +35,7 @@ func failover(t *testing.T, own, standby *servers.Server) {
 	a, b := login(t, base(own.URL), ""), login(t, base(standby.URL), "")
 	a.do("create database fail", "use fail", "create table a (id int primary key, v varchar(20))", "create table b (id int primary key)")
 	replicate(t, b, own)
+	replicaRead(t, own, standby)
 	onA := source(t, Config{URL: base(own.URL), Tables: []string{"fail.*"}})
 	onB := source(t, Config{URL: base(standby.URL), Tables: []string{"fail.*"}})
 	r := newReading(t)
@@ -86,6 +88,44 @@ func failover(t *testing.T, own, standby *servers.Server) {
 	// Where the old server is to be used again, it goes on exactly.
 	a.do("insert into fail.b values (23)")
 	ahead.follow(onA, "id=23")
+}
+
+// replicaRead: tables are read from a replica once it has replayed the watermark, and not before.
+func replicaRead(t *testing.T, own, standby *servers.Server) {
+	a, b := login(t, base(own.URL), ""), login(t, base(standby.URL), "")
+	a.do("create database rep", "use rep", "create table a (id int primary key)", "insert into a values (1)")
+	synced(t, a, b, own.Kind)
+	for _, watermarks := range []string{"rep.watermark", "-"} {
+		w := watch(t, Config{URL: base(own.URL), ReplicaURL: base(standby.URL), Tables: []string{"rep.*"}, WatermarkTable: watermarks}, now(t, base(own.URL)))
+		word := "replica"
+		if own.Kind == servers.KindMariaDB {
+			word = "slave"
+		}
+		s := w.session()
+		b.do("stop " + word + " sql_thread")
+		a.do("insert into a select max(id) + 1 from a")
+		want := len(a.rows("select * from a"))
+		w.marking("low")
+		type result struct {
+			rows int
+			err  error
+		}
+		read, ctx := make(chan result, 1), within(t)
+		go func() {
+			c := &snapshot.Chunk{}
+			err := s.Read(ctx, snapshot.Query{Table: snapshot.Table{Schema: "rep", Name: "a", Key: []string{"id"}}}, c)
+			read <- result{len(c.Rows), err}
+		}()
+		for len(b.rows("select id from information_schema.processlist where info like 'select %gtid%wait%' or info like 'select wait%'")) < 2 { // ours, and this one
+			if len(read) > 0 || ctx.Err() != nil {
+				t.Fatalf("the read did not wait for the replica: %+v", <-read)
+			}
+		}
+		b.do("start " + word + " sql_thread")
+		if r := <-read; r.err != nil || r.rows != want {
+			t.Fatalf("%d rows, want %d: %v", r.rows, want, r.err)
+		}
+	}
 }
 
 // synced waits until b has all of a.

@@ -124,13 +124,17 @@ func TestWatermarksWithoutRight(t *testing.T) {
 // What stands before a watermark in the binlog is read behind it, whoever writes meanwhile, in both ways.
 func TestMarkIsVisible(t *testing.T) {
 	t.Parallel()
-	for _, way := range []string{"", "-"} {
-		flavors(t, servers.MySQLOptions{}, func(t *testing.T, db *servertest.Database) {
+	for _, way := range []string{"", "-", "unordered"} {
+		params := map[string]string(nil)
+		if way == "unordered" {
+			params = map[string]string{"binlog-order-commits": "OFF"}
+		}
+		test := func(t *testing.T, db *servertest.Database) {
 			raw := base(db.URL)
 			c := login(t, raw, db.Name)
 			c.do("create table a (id int primary key auto_increment)")
 			table := way
-			if table == "" {
+			if table != "-" {
 				table = "leat_" + db.Name + ".watermark"
 			}
 			w := watch(t, Config{URL: raw, Tables: []string{db.Name + ".*"}, WatermarkTable: table}, now(t, raw))
@@ -159,10 +163,10 @@ func TestMarkIsVisible(t *testing.T) {
 				unseen func([]byte) bool
 				rows   int
 			}
-			reads := make(chan seen, 100)
+			reads := make(chan seen, 200)
 			go func() {
 				defer close(reads)
-				for i := range 40 {
+				for i := range 100 {
 					id := fmt.Sprintf("r%d", i)
 					if err := w.snap.Mark(ctx, id); err != nil {
 						t.Error(err)
@@ -221,7 +225,11 @@ func TestMarkIsVisible(t *testing.T) {
 					t.Errorf("%s stands behind %d rows, %d were read, %d of the others are known to be unseen", r.id, counts[r.id], r.rows, lacks)
 				}
 			}
-		})
+		}
+		t.Run("mysql "+way, func(t *testing.T) { t.Parallel(); test(t, servertest.MySQL(t, servers.MySQLOptions{Params: params})) })
+		if way != "unordered" { // which MariaDB does not know
+			t.Run("mariadb "+way, func(t *testing.T) { t.Parallel(); test(t, servertest.MariaDB(t, servers.MySQLOptions{})) })
+		}
 	}
 }
 
