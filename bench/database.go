@@ -22,6 +22,7 @@ import (
 // workload is a backlog that stands in the database.
 type workload struct {
 	name   string // table's name, too
+	table  string // with its schema
 	rows   int    // row changes
 	mixed  bool   // half of them are updates
 	begin  string // where it begins: a slot to copy, or a GTID set
@@ -42,6 +43,9 @@ type database interface {
 	own(ctx context.Context, w *workload, run, dir string) (cmd *exec.Cmd, undo func(context.Context) error, err error)
 	// writer returns a connection that inserts (id, sent) into a table.
 	writer(ctx context.Context, table string) (insert func(id, sent int64) error, end func() error, err error)
+	// large makes a table `large` beside w's, which the sources of w read too, and returns what inserts so many rows of
+	// about 180 bytes into it, in a transaction that is left open for its commit.
+	large(ctx context.Context, w *workload, rows int) (begin func(context.Context) (commit func() error, err error), err error)
 	// floor returns the arguments of the role binlog-floor; nil where there is no such reader.
 	floor(ctx context.Context, w *workload) (args []string, err error)
 	// version of the server.
@@ -77,7 +81,7 @@ func (p *postgres) stop(ctx context.Context) error { return p.s.Stop(ctx) }
 
 func (p *postgres) fill(ctx context.Context, w *workload) error {
 	t := w.name
-	w.begin = "bench_" + t
+	w.begin, w.table = "bench_"+t, "public."+t
 	columns := "(id bigint primary key, namespace_id bigint, path text, size bigint, deleted boolean, hash text, modified timestamptz)"
 	if w.rows == 0 {
 		columns = "(id bigint primary key, sent bigint)"
@@ -167,6 +171,25 @@ func (p *postgres) writer(ctx context.Context, table string) (func(id, sent int6
 	return insert, func() error { return conn.Close(context.WithoutCancel(ctx)) }, nil
 }
 
+func (p *postgres) large(ctx context.Context, w *workload, rows int) (func(context.Context) (func() error, error), error) {
+	err := p.s.Exec(ctx, "create table large (id bigint primary key, path text)", "alter publication leat_"+w.name+" add table large")
+	return func(ctx context.Context) (func() error, error) {
+		conn, err := pgx.Connect(ctx, p.s.URL)
+		if err != nil {
+			return nil, err
+		}
+		for _, q := range []string{"begin", fmt.Sprintf("insert into large select n, repeat('x', 160) from generate_series(1, %d) n", rows)} {
+			if _, err := conn.Exec(ctx, q); err != nil {
+				return nil, errors.Join(err, conn.Close(ctx))
+			}
+		}
+		return func() error {
+			_, err := conn.Exec(ctx, "commit")
+			return errors.Join(err, conn.Close(ctx))
+		}, nil
+	}, err
+}
+
 // maria is a MariaDB or MySQL server.
 type maria struct {
 	s  *servers.Server
@@ -205,6 +228,7 @@ func (m *maria) version() string {
 func (m *maria) stop(ctx context.Context) error { return errors.Join(m.db.Close(), m.s.Stop(ctx)) }
 
 func (m *maria) fill(ctx context.Context, w *workload) (err error) {
+	w.table = "bench." + w.name
 	columns := "(id bigint primary key, namespace_id bigint, path varchar(200), size bigint, deleted boolean, hash char(64) character set ascii, modified timestamp(6) not null default current_timestamp(6))"
 	if w.rows == 0 {
 		columns = "(id bigint primary key, sent bigint)"
@@ -303,6 +327,23 @@ func (m *maria) source(_ context.Context, w *workload, _ string, now bool) (stri
 		start = "now"
 	}
 	return fmt.Sprintf("    mysql: {url: %q}\n    tables: [\"bench.%s\"]\n    start: %q\n", m.s.URL+"?tls=disable", w.name, start), nothing, nil
+}
+
+func (m *maria) large(ctx context.Context, _ *workload, rows int) (func(context.Context) (func() error, error), error) {
+	err := m.s.Exec(ctx, "create table bench.large (id bigint primary key auto_increment, path varchar(200))")
+	return func(ctx context.Context) (func() error, error) {
+		tx, err := m.db.BeginTx(ctx, nil)
+		if err != nil {
+			return nil, err
+		}
+		const at, row = 1000, ",(repeat('x', 160))"
+		for n := 0; n < rows; n += at {
+			if _, err := tx.ExecContext(ctx, "insert into bench.large (path) values "+strings.Repeat(row, min(at, rows-n))[1:]); err != nil {
+				return nil, errors.Join(err, tx.Rollback())
+			}
+		}
+		return tx.Commit, nil
+	}, err
 }
 
 // own is mariadb-binlog --raw. It names its files itself, so the names are links to /dev/null.

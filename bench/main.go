@@ -31,6 +31,7 @@ import (
 
 type options struct {
 	rows, runs, fan int
+	large           int
 	databases       []string
 	cases           []string
 	quick           bool
@@ -62,12 +63,13 @@ func main() {
 }
 
 func parse(args []string) (options, error) {
-	o := options{timeout: 2 * time.Minute}
+	o := options{timeout: 10 * time.Minute}
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	var databases, cases string
 	f.IntVar(&o.rows, "rows", 1_000_000, "rows of the backlog of inserts; the mix has half of it, that of many subscribers a quarter")
 	f.IntVar(&o.runs, "runs", 5, "how often each case runs; min, median and max are shown")
 	f.IntVar(&o.fan, "fan", 16, "how many subscribers the cases with many have")
+	f.IntVar(&o.large, "large", 5_000_000, "rows of the transaction of the case large, which runs once, and only where -cases names it (with -memory 256MiB)")
 	f.StringVar(&databases, "databases", "postgres,mariadb", "which databases: postgres, mariadb, mysql")
 	f.StringVar(&cases, "cases", "", "only these cases ("+strings.Join(allCases, ", ")+")")
 	f.BoolVar(&o.quick, "quick", false, "200,000 rows, two runs, short latency and idle measurements")
@@ -116,7 +118,10 @@ func split(s string) []string {
 
 // wants says whether a case was asked for.
 func (o *options) wants(names ...string) bool {
-	return len(o.cases) == 0 || slices.ContainsFunc(names, func(n string) bool { return slices.Contains(o.cases, n) })
+	if len(o.cases) == 0 {
+		return !slices.Equal(names, []string{"large"}) // takes minutes: only by name
+	}
+	return slices.ContainsFunc(names, func(n string) bool { return slices.Contains(o.cases, n) })
 }
 
 func run(ctx context.Context, args []string) (err error) {
