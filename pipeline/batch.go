@@ -24,6 +24,10 @@ const (
 	BatchCommit BatchKind = 2
 	// BatchAbort drops the chunks of Open.
 	BatchAbort BatchKind = 3
+	// BatchPrepared says that the chunks of Open are all there is and stay, also when the log is opened again, until a
+	// BatchCommit or BatchAbort of Open (XA PREPARE: the source does not send them again). It holds an End and
+	// nothing else.
+	BatchPrepared BatchKind = 4
 )
 
 // Batch is what a source hands over and what the log keeps as one Block: events, and one arena that all

@@ -103,6 +103,10 @@ func (l *Log) encode(it *item) error {
 		if b.Open == "" || !b.End.Zero() || len(b.Notices) > 0 {
 			return &record.InvalidError{What: "a chunk has a transaction's name, no End and no notices"}
 		}
+	case pipeline.BatchPrepared:
+		if b.Open == "" || b.End.Zero() || len(b.Txs)+len(b.Events)+len(b.Notices) > 0 {
+			return &record.InvalidError{What: "what is prepared has a transaction's name, an End and nothing else"}
+		}
 	case pipeline.BatchCommit, pipeline.BatchAbort:
 		if b.Open == "" || len(b.Events) > 0 || b.Kind == pipeline.BatchCommit && len(b.Txs) != 1 {
 			return &record.InvalidError{What: "a commit has a transaction's name, one Tx and no events"}
@@ -121,7 +125,7 @@ func (l *Log) encode(it *item) error {
 			return &record.InvalidError{What: fmt.Sprintf("the log keeps %d changes of ranges already, at most %d", n, pipeline.MaxRangeChanges)}
 		}
 	}
-	if b.Kind == pipeline.BatchCommit {
+	if b.Kind == pipeline.BatchCommit || b.Kind == pipeline.BatchPrepared {
 		return nil
 	}
 	it.head = heads.Get().(*[]byte)

@@ -25,7 +25,12 @@ type unit struct {
 	base   pipeline.Offset
 	events []string
 	end    pipeline.Position
+	// prepares and finishes name the transaction that was prepared, and that ended after it had been.
+	prepares, finishes string
 }
+
+// line is an event of a transaction whose place is not known yet.
+type line func(index uint32, last bool, id, pos string, time int64) string
 
 // model is what the test knows of a log: everything appended, in order, and how much of it was synced.
 type model struct {
@@ -34,6 +39,20 @@ type model struct {
 	seed   uint64
 	open   map[string][]string // events of open transactions, without offsets
 	tables map[uint32]uint32   // newest version used
+	lines  map[string][]line   // of those that were prepared
+}
+
+// waiting are the transactions that were prepared and have not ended.
+func (m *model) waiting() (names []string) {
+	for _, u := range m.units {
+		if u.prepares != "" {
+			names = append(names, u.prepares)
+		}
+		if u.finishes != "" {
+			names = slices.DeleteFunc(names, func(n string) bool { return n == u.finishes })
+		}
+	}
+	return names
 }
 
 func table(id, version uint32) *schemas.Table {
@@ -86,11 +105,18 @@ func (m *model) appendOne(t *rapid.T, l *disklog.Log) bool {
 	}
 	b := pipeline.NewBatch()
 	u := unit{}
-	switch rapid.IntRange(0, 5).Draw(t, "kind") {
+	switch rapid.IntRange(0, 6).Draw(t, "kind") {
 	case 0: // a position
 		m.seed++
 		b.End = pipeline.Position{Counter: m.seed, Token: fmt.Sprint("idle", m.seed)}
 		u.end = b.End
+	case 6: // one that was prepared ends
+		b.Release()
+		if names := m.waiting(); len(names) > 0 {
+			name := names[rapid.IntRange(0, len(names)-1).Draw(t, "name")]
+			return !m.end(name, name, m.lines[name], nil, rapid.Bool().Draw(t, "roll back"), push)
+		}
+		return true
 	case 1, 2: // a large transaction
 		if m.large(t, l, b, push) {
 			return false
@@ -118,7 +144,7 @@ func (m *model) large(t *rapid.T, l *disklog.Log, first *pipeline.Batch, push fu
 	m.seed++
 	name := fmt.Sprint("open", m.seed)
 	abort := rapid.IntRange(0, 3).Draw(t, "abort") == 0
-	var all []func(index uint32, last bool, id, pos string, time int64) string
+	var all []line
 	var without []uint32 // parts 5, 6, … that are rolled back
 	for p := range uint32(3) {
 		if rapid.IntRange(0, 2).Draw(t, "rolled back") == 0 {
@@ -149,10 +175,29 @@ func (m *model) large(t *rapid.T, l *disklog.Log, first *pipeline.Batch, push fu
 			return true
 		}
 	}
+	if rapid.IntRange(0, 2).Draw(t, "prepare") == 0 {
+		m.seed++
+		b := pipeline.NewBatch()
+		b.Kind, b.Open, b.End = pipeline.BatchPrepared, name, pipeline.Position{Counter: m.seed, Token: name}
+		if m.lines == nil {
+			m.lines = map[string][]line{}
+		}
+		if m.lines[name] = all; len(without) > 0 {
+			abort = true // parts are not prepared
+		} else {
+			return m.push(b, unit{prepares: name, end: b.End}, push)
+		}
+		b.Release()
+	}
+	return m.end(name, "", all, without, abort, push)
+}
+
+// end appends the commit or abort of a transaction of chunks; true when the log failed.
+func (m *model) end(name, finishes string, all []line, without []uint32, abort bool, push func(*pipeline.Batch) (uint64, bool)) bool {
 	b := pipeline.NewBatch()
 	b.Kind, b.Open = pipeline.BatchCommit, name
 	m.seed++
-	u := unit{}
+	u := unit{finishes: finishes}
 	if abort {
 		b.Kind = pipeline.BatchAbort
 	} else {
@@ -164,6 +209,10 @@ func (m *model) large(t *rapid.T, l *disklog.Log, first *pipeline.Batch, push fu
 			u.events = append(u.events, f(uint32(i)+1, i == len(all)-1, name, "cp", int64(m.seed)))
 		}
 	}
+	return m.push(b, u, push)
+}
+
+func (m *model) push(b *pipeline.Batch, u unit, push func(*pipeline.Batch) (uint64, bool)) bool {
 	b.Retain()
 	defer b.Release()
 	ticket, ok := push(b)

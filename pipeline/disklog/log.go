@@ -205,6 +205,14 @@ func (l *Log) start(fd *found) (*writer, error) {
 			return nil, err
 		}
 	}
+	for open, tx := range st.prepared {
+		u := new(unfinished)
+		for _, c := range tx.chunks {
+			u.events += c.Written()
+		}
+		l.mu.open[open] = u
+	}
+	l.mu.openMin = w.openMin()
 	l.mu.next, l.mu.ticket = st.next, st.ticket
 	l.mu.synced = pipeline.Synced{Ticket: st.ticket, Next: st.next, End: st.last}
 	l.mu.ring.reset(w.address(), st.next)

@@ -58,6 +58,8 @@ func (w *writer) show(wr *written, drop []*pipeline.Batch) []*pipeline.Batch {
 	b := wr.it.b
 	next := place{address: wr.h.Address + uint64(wr.h.Size())}
 	switch b.Kind {
+	case pipeline.BatchPrepared:
+		return append(drop, b)
 	case pipeline.BatchAbort:
 		drop = w.forget(wr.tx, drop)
 		return append(drop, b)
@@ -161,10 +163,12 @@ func (w *writer) evict(drop []*pipeline.Batch) []*pipeline.Batch {
 // openMin is the number of the first segment with chunks of an open transaction; 0 when none is open.
 func (w *writer) openMin() uint64 {
 	first := uint64(0)
-	for _, tx := range w.st.open {
-		if len(tx.chunks) > 0 {
-			if seq, _ := split(tx.chunks[0].Address); first == 0 || seq < first {
-				first = seq
+	for _, all := range []map[string]*openTx{w.st.open, w.st.prepared} {
+		for _, tx := range all {
+			if len(tx.chunks) > 0 {
+				if seq, _ := split(tx.chunks[0].Address); first == 0 || seq < first {
+					first = seq
+				}
 			}
 		}
 	}

@@ -112,13 +112,15 @@ type state struct {
 	marks   []pipeline.SnapshotMark // replaced, never changed in place
 	tables  map[uint32]known
 	open    map[string]*openTx
+	// prepared are those whose chunks stay when the log is opened again.
+	prepared map[string]*openTx
 	// lost are tables whose schema lay in a segment that retention has removed: it made sure that they are
 	// described again further on.
 	lost map[uint32]string
 }
 
 func newState() *state {
-	return &state{tables: map[uint32]known{}, open: map[string]*openTx{}, lost: map[uint32]string{}}
+	return &state{tables: map[uint32]known{}, open: map[string]*openTx{}, prepared: map[string]*openTx{}, lost: map[uint32]string{}}
 }
 
 // whole says which table is described nowhere, if any.
@@ -178,7 +180,7 @@ func (st *state) tx(open string) *openTx {
 // catalog is the state as the record that begins a segment of a log that is kept from oldest on.
 func (st *state) catalog(oldest pipeline.Offset) *record.Catalog {
 	st.ranges = pipeline.FoldRanges(st.ranges, oldest)
-	c := &record.Catalog{Notices: st.notices, Counter: st.last.Counter, Token: st.last.Token, Ticket: st.ticket, Ranges: st.ranges, Snapshots: st.marks}
+	c := &record.Catalog{Notices: st.notices, Counter: st.last.Counter, Token: st.last.Token, Ticket: st.ticket, Ranges: st.ranges, Snapshots: st.marks, Prepared: st.stated()}
 	for _, k := range st.tables {
 		c.Tables = append(c.Tables, record.CatalogTable{ID: k.table.ID, Version: k.table.Version, Hash: k.table.ShapeHash(),
 			Subject: k.table.Subject(), Address: k.address})
@@ -233,7 +235,7 @@ func (r *replay) block(h *record.Header, block []byte, off int64) error {
 			return err
 		}
 		r.opening, r.st.next = uint32(e.Epoch), h.Base
-	case record.KindRows, record.KindChunk, record.KindCommit, record.KindAbort, record.KindRanges, record.KindSnapshot:
+	case record.KindPrepared, record.KindRows, record.KindChunk, record.KindCommit, record.KindAbort, record.KindRanges, record.KindSnapshot:
 		return r.batchBlock(h, block, off)
 	case record.KindProof, record.KindFooter:
 	default:
@@ -251,6 +253,7 @@ func (r *replay) catalog(payload []byte, h *record.Header) error {
 	r.st.next = h.Base
 	r.st.last = pipeline.Position{Counter: c.Counter, Token: c.Token}
 	r.st.notices, r.st.ranges, r.st.marks = c.Notices, c.Ranges, c.Snapshots
+	r.st.restore(c.Prepared, r.tables)
 	for _, ct := range c.Tables {
 		t := r.tables.get(ct.ID, ct.Version)
 		if seq, _ := split(ct.Address); t == nil && seq < r.oldest {
@@ -287,13 +290,18 @@ func (r *replay) batchBlock(h *record.Header, block []byte, off int64) error {
 		tx.chunks = append(tx.chunks, &chunk{Chunk: record.Chunk{Address: h.Address, Events: h.Events}, tables: append([]*schemas.Table(nil), b.Tables...), disk: int64(h.Size())})
 		return nil
 	}
-	if h.Kind == record.KindAbort {
-		delete(r.st.open, b.Open)
+	switch h.Kind {
+	case record.KindAbort:
+		r.st.close(b.Kind, b.Open, nil)
+		return nil
+	case record.KindPrepared:
+		r.st.reprepare(b.Open, r.chunks, b.Tables)
+		r.st.last = b.End
 		return nil
 	}
 	chunks := int64(0)
 	if h.Kind == record.KindCommit {
-		chunks = r.st.tx(b.Open).disk()
+		chunks = r.st.ending(b.Open).disk()
 	}
 	r.index.add(h, off, chunks)
 	for _, t := range b.Tables {
@@ -301,7 +309,7 @@ func (r *replay) batchBlock(h *record.Header, block []byte, off int64) error {
 	}
 	if h.Kind == record.KindCommit {
 		r.index.needs(r.chunks)
-		delete(r.st.open, b.Open)
+		r.st.close(b.Kind, b.Open, nil)
 	}
 	r.st.next = h.Base + pipeline.Offset(h.Events)
 	if !b.End.Zero() {

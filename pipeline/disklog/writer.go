@@ -145,14 +145,13 @@ func (w *writer) add(it *item) (bool, error) {
 	}
 	b := it.b
 	var tx *openTx
-	if b.Kind == pipeline.BatchCommit || b.Kind == pipeline.BatchAbort {
-		if tx = w.st.open[b.Open]; tx == nil {
-			tx = new(openTx)
-		}
+	ends := b.Kind == pipeline.BatchCommit || b.Kind == pipeline.BatchAbort
+	if ends || b.Kind == pipeline.BatchPrepared {
+		tx = w.st.ending(b.Open)
 	}
 	if it.head == nil {
 		it.head = heads.Get().(*[]byte)
-		if b.Kind == pipeline.BatchCommit {
+		if tx != nil && b.Kind != pipeline.BatchAbort {
 			tx.leaveOut(it.cuts)
 			tx.speaksOf(b)
 		}
@@ -262,7 +261,7 @@ func (w *writer) addBatch(it *item, tx *openTx) {
 				w.torn = true
 			}
 		}
-		delete(w.st.open, b.Open)
+		w.st.close(b.Kind, b.Open, tx)
 		w.st.next = it.base + pipeline.Offset(it.events)
 		if !b.End.Zero() {
 			w.st.last = b.End

@@ -206,7 +206,7 @@ func (r *reader) take(ctx context.Context, b *pipeline.Batch) error {
 	switch b.Kind {
 	case pipeline.BatchChunk:
 		r.open[b.Open] = true
-	case pipeline.BatchCommit, pipeline.BatchAbort:
+	case pipeline.BatchCommit, pipeline.BatchAbort, pipeline.BatchPrepared:
 		delete(r.open, b.Open)
 	}
 	r.rows.prepare(b)

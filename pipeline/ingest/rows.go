@@ -100,7 +100,7 @@ func (r *rows) prepare(b *pipeline.Batch) {
 			r.catalog.note(n)
 		}
 	}
-	if b.Kind == pipeline.BatchChunk || b.Kind == pipeline.BatchAbort { // never seen, or dropped: the next one carries them
+	if b.Kind == pipeline.BatchChunk || b.Kind == pipeline.BatchAbort || b.Kind == pipeline.BatchPrepared { // never seen, or dropped: the next one carries them
 		r.catalog.pending = append(r.catalog.pending, b.Notices...)
 		clear(b.Notices)
 		b.Notices = b.Notices[:0]

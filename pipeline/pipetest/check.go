@@ -22,6 +22,10 @@ func CheckBatch(b *pipeline.Batch, form func(*schemas.Table) *cell.Form) error {
 		if len(b.Txs) != 1 || len(b.Events) != 0 || b.End.Zero() {
 			return fmt.Errorf("a commit with %d transactions, %d events, end %v", len(b.Txs), len(b.Events), b.End)
 		}
+	case pipeline.BatchPrepared:
+		if len(b.Txs) != 0 || len(b.Events) != 0 || b.End.Zero() {
+			return fmt.Errorf("a preparation with %d transactions, %d events, end %v", len(b.Txs), len(b.Events), b.End)
+		}
 	case pipeline.BatchAbort:
 		if len(b.Events) != 0 {
 			return fmt.Errorf("an abort with %d events", len(b.Events))

@@ -69,6 +69,7 @@ func (l *MemoryLog) sync() {
 		case pipeline.BatchChunk:
 			l.open[b.Open] = append(l.open[b.Open], b)
 			continue
+		case pipeline.BatchPrepared:
 		case pipeline.BatchAbort:
 			delete(l.open, b.Open)
 		case pipeline.BatchCommit:

@@ -30,6 +30,9 @@ func KindOf(b *pipeline.Batch) Kind {
 	if b.Snapshot != nil {
 		return KindSnapshot
 	}
+	if b.Kind == pipeline.BatchPrepared {
+		return KindPrepared
+	}
 	return KindRows + Kind(b.Kind)
 }
 
@@ -130,7 +133,9 @@ func Append(dst []byte, b *pipeline.Batch, chunks []Chunk, h *Header) ([]byte, e
 	}
 	h.Kind, h.Time, h.Events, h.Version = KindOf(b), newest, uint32(len(b.Events)), FormatOf(b, chunks)
 	for _, c := range chunks {
-		h.Events += c.Events
+		if h.Kind != KindPrepared {
+			h.Events += c.Events
+		}
 	}
 	dst = append(dst, b.Arena...)
 	Finish(dst[at:], h, crc, payload)
@@ -139,7 +144,7 @@ func Append(dst []byte, b *pipeline.Batch, chunks []Chunk, h *Header) ([]byte, e
 }
 
 func checkCounts(b *pipeline.Batch) error {
-	if b.Kind > pipeline.BatchAbort {
+	if b.Kind > pipeline.BatchPrepared {
 		return invalid("batch kind %d", b.Kind)
 	}
 	if len(b.Tables) > pipeline.MaxTables {
@@ -328,7 +333,11 @@ func Decode(block []byte, h *Header, into *pipeline.Batch, tables Resolver, buf 
 		return nil, invalid("%d table versions", nTables)
 	}
 	into.Base = h.Base
-	if h.Kind != KindSnapshot {
+	switch h.Kind {
+	case KindSnapshot:
+	case KindPrepared:
+		into.Kind = pipeline.BatchPrepared
+	default:
 		into.Kind = pipeline.BatchKind(h.Kind - KindRows)
 	}
 	into.End.Counter = le.Uint64(p[32:])
@@ -378,8 +387,12 @@ func Decode(block []byte, h *Header, into *pipeline.Batch, tables Resolver, buf 
 // counts checks that the batch gives out as many offsets as its header says.
 func counts(b *pipeline.Batch, h *Header, chunks []Chunk) error {
 	n := uint64(len(b.Events))
-	if h.Kind != KindCommit && len(chunks) > 0 || (h.Kind == KindCommit || h.Kind == KindAbort) && n > 0 {
+	names, empty := h.Kind == KindCommit || h.Kind == KindPrepared, h.Kind == KindAbort
+	if !names && len(chunks) > 0 || (names || empty) && n > 0 {
 		return invalid("a %s block with %d chunks and %d events", h.Kind, len(chunks), n)
+	}
+	if h.Kind == KindPrepared {
+		chunks = nil // their events get no offsets yet
 	}
 	for _, c := range chunks {
 		n += uint64(c.Events)

@@ -46,6 +46,16 @@ type CatalogTable struct {
 	Address uint64 `json:"address,string"`
 }
 
+// CatalogPrepared is a transaction that was prepared in an earlier segment, or in this one's past.
+type CatalogPrepared struct {
+	Open   string  `json:"open"`
+	Chunks []Chunk `json:"chunks"`
+	// Disk is how many bytes the chunks have in the log.
+	Disk int64 `json:"disk"`
+	// Tables of the chunks, in full: they may not be the newest versions.
+	Tables []*schemas.Table `json:"tables"`
+}
+
 // Catalog is what is known at the start of a segment.
 type Catalog struct {
 	Tables  []CatalogTable    `json:"tables"`
@@ -54,6 +64,8 @@ type Catalog struct {
 	Ranges []pipeline.RangeAt `json:"ranges,omitempty"`
 	// Snapshots are what pipeline.Log.Snapshots returns at this place.
 	Snapshots []pipeline.SnapshotMark `json:"snapshots,omitempty"`
+	// Prepared are the transactions whose chunks stay until a commit that is not there yet.
+	Prepared []CatalogPrepared `json:"prepared,omitempty"`
 	// Counter and Token are the last End position.
 	Counter uint64 `json:"counter,string"`
 	Token   string `json:"token"`
@@ -64,7 +76,7 @@ type Catalog struct {
 // Format is the version of the block that the catalog stands in, for Header.Version.
 func (c *Catalog) Format() uint16 {
 	switch {
-	case len(c.Snapshots) > 0:
+	case len(c.Snapshots) > 0 || len(c.Prepared) > 0:
 		return snapshotVersion
 	case len(c.Ranges) > 0:
 		return rangesVersion
@@ -90,6 +102,14 @@ func DecodeCatalog(payload []byte) (*Catalog, error) {
 	for i := range c.Ranges {
 		if err := checkChange(&c.Ranges[i].RangeChange); err != nil {
 			return nil, err
+		}
+	}
+	for _, p := range c.Prepared {
+		for _, t := range p.Tables {
+			if p.Open == "" || t == nil || t.ID == 0 || t.Version == 0 {
+				return nil, invalid("a prepared transaction without a name, or of a table without id or version")
+			}
+			t.Seal()
 		}
 	}
 	for i := range c.Snapshots {

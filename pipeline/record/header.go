@@ -60,10 +60,12 @@ const (
 	// KindRanges holds a batch of changes of ranges; KindSnapshot one of a snapshot job: rows with its mark.
 	KindRanges   Kind = 16
 	KindSnapshot Kind = 17
+	// KindPrepared: a transaction's chunks stay until its commit, which comes later.
+	KindPrepared Kind = 18
 )
 
 var kindNames = map[Kind]string{KindRows: "rows", KindChunk: "chunk", KindCommit: "commit", KindAbort: "abort", KindSchema: "schema",
-	KindCatalog: "catalog", KindEpoch: "epoch", KindProof: "proof", KindFooter: "footer", KindRanges: "ranges", KindSnapshot: "snapshot"}
+	KindCatalog: "catalog", KindEpoch: "epoch", KindProof: "proof", KindFooter: "footer", KindRanges: "ranges", KindSnapshot: "snapshot", KindPrepared: "prepared"}
 
 // String returns the kind's name in lower case.
 func (k Kind) String() string {
@@ -78,7 +80,7 @@ func (k Kind) version() uint16 {
 	switch k {
 	case KindRanges:
 		return rangesVersion
-	case KindSnapshot:
+	case KindSnapshot, KindPrepared:
 		return snapshotVersion
 	}
 	return 1
@@ -86,7 +88,7 @@ func (k Kind) version() uint16 {
 
 // Batch reports whether the block holds a pipeline.Batch.
 func (k Kind) Batch() bool {
-	return k >= KindRows && k <= KindAbort || k == KindRanges || k == KindSnapshot
+	return k >= KindRows && k <= KindAbort || k == KindRanges || k == KindSnapshot || k == KindPrepared
 }
 
 // FlagZstd is kept for payloads compressed with zstd; format 1 never sets it.

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -132,6 +133,7 @@ type reading struct {
 	statements []string
 	end        pipeline.Position
 	open       map[string][]record
+	waiting    map[string]bool // prepared ones of them
 	tables     map[string]*schemas.Table
 	chunks     int
 	// sought is the last text that has was asked for, in the first `looked` records.
@@ -141,7 +143,7 @@ type reading struct {
 }
 
 func newReading(t testing.TB) *reading {
-	return &reading{t: t, open: map[string][]record{}, tables: map[string]*schemas.Table{}}
+	return &reading{t: t, open: map[string][]record{}, waiting: map[string]bool{}, tables: map[string]*schemas.Table{}}
 }
 
 func (r *reading) take(b *pipeline.Batch) {
@@ -158,14 +160,21 @@ func (r *reading) take(b *pipeline.Batch) {
 		r.open[b.Open] = append(r.open[b.Open], list...)
 	case pipeline.BatchAbort:
 		delete(r.open, b.Open)
+		delete(r.waiting, b.Open)
 	case pipeline.BatchCommit:
 		list = r.open[b.Open]
 		for i := range list {
 			list[i].tx = string(b.Bytes(b.Txs[0].ID))
 		}
 		delete(r.open, b.Open)
+		delete(r.waiting, b.Open)
 		fallthrough
 	default:
+		if b.Kind == pipeline.BatchPrepared {
+			if r.waiting[b.Open] = true; len(r.open[b.Open]) == 0 {
+				r.t.Fatalf("%s is prepared without chunks", b.Open)
+			}
+		}
 		r.records = append(r.records, list...)
 		if !b.End.Zero() {
 			if b.End.Counter < r.end.Counter {
@@ -253,6 +262,15 @@ func (r *reading) image(b *pipeline.Batch, e *pipeline.Event, s pipeline.Span) s
 	return strings.Join(out, " ")
 }
 
+// drop does what ingest and log do with the chunks of a stream that ended.
+func (r *reading) drop() {
+	for open := range r.open {
+		if !r.waiting[open] {
+			delete(r.open, open)
+		}
+	}
+}
+
 // until reads one stream until stop or the stream's error.
 func (r *reading) until(st pipeline.Stream, ctx context.Context, stop func() bool) error {
 	for !stop() {
@@ -298,14 +316,51 @@ func (r *reading) texts() []string {
 	return out
 }
 
+// finish ends a prepared transaction: the session that made it may not be gone yet for the server.
+func (c *sqlClient) finish(how, name string, xa int) {
+	c.t.Helper()
+	for end := time.Now().Add(20 * time.Second); ; {
+		_, err := c.c.exec(context.Background(), fmt.Sprintf("xa %s '%s%d'", how, name, xa))
+		if err == nil {
+			return
+		}
+		if time.Now().After(end) {
+			c.t.Fatal(err)
+		}
+	}
+}
+
 // workload does random transactions and returns the statement that ends it.
-func workload(t testing.TB, c *sqlClient, seed uint64, transactions int) {
+func workload(t testing.TB, c *sqlClient, seed uint64, transactions int, raw, name string) {
 	t.Helper()
+	xa, waiting := 0, []int(nil)
+	c.do("create table xa (x int, n int, primary key (x, n))", "create table digits (a int)", "insert into digits values (0),(1),(2),(3),(4),(5),(6),(7),(8)")
+	defer func() {
+		for _, x := range waiting {
+			c.finish("rollback", name, x)
+		}
+	}()
 	rnd := rand.New(rand.NewPCG(seed, 7))
 	c.do("create table w (id int primary key, n bigint, name varchar(200), body text, at datetime(6))",
 		"create table nokey (a int, b varchar(20))")
 	for range transactions {
-		switch rnd.IntN(12) {
+		switch rnd.IntN(14) {
+		case 12: // prepared by a session that goes
+			xa++
+			x := login(t, base(raw), "")
+			x.do("use `"+name+"`", fmt.Sprintf("xa start '%s%d'", name, xa), fmt.Sprintf("insert into xa select %d, seq from (select 1 as seq union select 2 union select 3) s", xa))
+			if xa%3 == 0 {
+				x.do(fmt.Sprintf("insert into xa select %d, 1000+x.a*9+y.a from (select a from digits) x, (select a from digits) y", xa))
+			}
+			x.do(fmt.Sprintf("xa end '%s%d'", name, xa), fmt.Sprintf("xa prepare '%s%d'", name, xa))
+			_ = x.c.Close()
+			waiting = append(waiting, xa)
+		case 13:
+			if len(waiting) > 0 {
+				i := rnd.IntN(len(waiting))
+				c.finish([]string{"commit", "commit", "rollback"}[rnd.IntN(3)], name, waiting[i])
+				waiting = slices.Delete(waiting, i, i+1)
+			}
 		case 0:
 			c.do("flush binary logs")
 		case 1: // larger than a batch
@@ -448,7 +503,7 @@ func exact(t *testing.T, db *servertest.Database, extra ...string) {
 	c := login(t, raw, db.Name)
 	c.do(extra...)
 	from := now(t, raw)
-	workload(t, c, 1, 150)
+	workload(t, c, 1, 170, raw, db.Name)
 	cfg := Config{URL: raw, Tables: []string{db.Name + ".*"}, BatchBytes: 8 << 10, BatchEvents: 100}
 	whole := newReading(t)
 	whole.end = from
@@ -483,7 +538,7 @@ func exact(t *testing.T, db *servertest.Database, extra ...string) {
 			}
 			t.Fatal(err)
 		}
-		clear(cut.open) // what ingest does with the chunks of an ended stream
+		cut.drop()
 		err = cut.until(st, ctx, func() bool { return cut.has("the end") })
 		_ = st.Close()
 		var se *pipeline.SourceError

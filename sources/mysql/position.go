@@ -15,6 +15,8 @@ import (
 //	mysql gtid 3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5
 //	mariadb gtid 0-1-100,1-2-3
 //	mysql file SERVER_UUID 4711 binlog.000003
+//
+// Behind each may stand " | xa XID=NAME …": prepared transactions whose chunks wait in the log.
 type place struct {
 	mariadb bool
 	byGTID  bool
@@ -23,10 +25,15 @@ type place struct {
 	server  string         // by file: whose file
 	file    string
 	pos     uint64
+	waiting []waitingXA // never changed in place
 }
 
 // appendToken appends the resume token.
 func (p *place) appendToken(dst []byte) []byte {
+	return appendXA(p.appendPlace(dst), p.waiting)
+}
+
+func (p *place) appendPlace(dst []byte) []byte {
 	if p.mariadb {
 		dst = append(dst, "mariadb "...)
 	} else {
@@ -50,13 +57,16 @@ func parseToken(token string) (*place, error) {
 	bad := func(err error) error {
 		return fmt.Errorf("position %.200q is not one of a MySQL source: %w", token, err)
 	}
-	family, rest, _ := strings.Cut(token, " ")
+	where, waiting, err := cutXA(token)
+	if err != nil {
+		return nil, bad(err)
+	}
+	family, rest, _ := strings.Cut(where, " ")
 	kind, rest, ok := strings.Cut(rest, " ")
-	p := &place{mariadb: family == "mariadb", byGTID: kind == "gtid"}
+	p := &place{mariadb: family == "mariadb", byGTID: kind == "gtid", waiting: waiting}
 	if family != "mysql" && family != "mariadb" || kind != "gtid" && kind != "file" || !ok {
 		return nil, bad(fmt.Errorf("want mysql|mariadb gtid|file …"))
 	}
-	var err error
 	switch {
 	case p.byGTID && p.mariadb:
 		p.last, err = gtid.ParseMaria(rest)

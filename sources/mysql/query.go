@@ -56,8 +56,10 @@ func (r *reader) statement(h event.Header, q *event.Statement, text string, s st
 	case statement.Begin, statement.XAStart:
 		r.body(h)
 		return nil
-	case statement.Commit, statement.XACommit, statement.XARollback:
+	case statement.Commit:
 		return r.commit()
+	case statement.XACommit, statement.XARollback:
+		return r.finish(text, s.Kind)
 	case statement.Rollback:
 		return r.rollback()
 	case statement.RollbackTo:

@@ -199,8 +199,9 @@ func TestXA(t *testing.T) {
 			"xa start "+xid, "insert into x values (2)", "xa end "+xid, "xa commit "+xid+" one phase",
 			"xa start "+xid, "insert into x values (3),(4),(5),(6),(7)", "xa end "+xid, "xa prepare "+xid, "xa commit "+xid,
 			"insert into x values (9)", "insert into y values (1)")
-		expect(t, r, db.Name, "insert x - -> id=1", "insert x - -> id=2", "insert y - -> id=1")
-		expectNotices(t, r, db.Name, "1 xa x")
+		expect(t, r, db.Name, "insert x - -> id=1", "insert x - -> id=2", "insert x - -> id=3", "insert x - -> id=4", "insert x - -> id=5",
+			"insert x - -> id=6", "insert x - -> id=7", "insert x - -> id=9", "insert y - -> id=1")
+		expectNotices(t, r, db.Name)
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -146,7 +147,8 @@ func (r *reader) cut() error {
 func (r *reader) chunkOut(last bool) error {
 	t := &r.tx
 	if t.name == "" {
-		t.name = fmt.Sprintf("%s#%x-%d", r.appendID(nil), processStart, chunkNames.Add(1))
+		id := strings.ReplaceAll(string(r.appendID(nil)), " ", "_") // a position separates by it
+		t.name = fmt.Sprintf("%s#%x-%d", id, processStart, chunkNames.Add(1))
 	}
 	r.b.Kind, r.b.Open = pipeline.BatchChunk, t.name
 	r.b.Txs[0].Ends = last
@@ -313,20 +315,4 @@ func (r *reader) rollback() error {
 	}
 	r.tx.poison = "a transaction with rows of tables without transactions was rolled back: the binlog does not say which of its rows stayed"
 	return r.poisoned()
-}
-
-// prepare ends an XA transaction that may or may not commit later, out of order.
-func (r *reader) prepare(body []byte) error {
-	once, err := event.ReadXAPrepare(body)
-	if err != nil {
-		return err
-	}
-	if once {
-		return r.commit()
-	}
-	for _, sh := range slices.Clone(r.tx.touched) {
-		r.quarantine(sh.schema, sh.name, codeXA, "rows changed in an XA transaction that was prepared: whether and when they commit is not in their place in the binlog",
-			"do not change this table in XA transactions with PREPARE; then "+pipeline.BringRows)
-	}
-	return r.drop()
 }

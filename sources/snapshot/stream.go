@@ -319,6 +319,17 @@ func (s *stream) tables(subject string) (list []*table) {
 	return list
 }
 
+// anything is a transaction that may have changed any row of what is being read. The mutex is held.
+func (s *stream) anything() *unfinished {
+	u := &unfinished{subjects: map[string]bool{}, partial: map[string]bool{}}
+	for _, j := range s.jobs {
+		for _, t := range j.tables {
+			u.subjects[t.subject], u.partial[t.subject] = true, true
+		}
+	}
+	return u
+}
+
 // unfinished is what an open transaction, which travels in chunks, does to tables.
 type unfinished struct {
 	subjects map[string]bool
@@ -406,8 +417,11 @@ func (s *stream) recordChunk(b *pipeline.Batch) {
 func (s *stream) recordCommit(b *pipeline.Batch) {
 	u := s.opens[b.Open]
 	delete(s.opens, b.Open)
-	if u == nil || !s.busy.Load() {
+	if !s.busy.Load() {
 		return
+	}
+	if u == nil { // its chunks were prepared on an earlier stream: which rows they hold is not known here
+		u = s.anything()
 	}
 	s.history.add(b, slices.Collect(maps.Keys(u.subjects)))
 	for subject := range u.subjects {
