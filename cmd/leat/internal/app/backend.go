@@ -297,6 +297,7 @@ func (s *Server) RemoveSource(ctx context.Context, r *leatv1.RemoveSourceRequest
 	}
 	s.mu.Lock()
 	delete(s.databases, r.Name)
+	delete(s.rows, r.Name)
 	s.removed[r.Name] = true
 	s.mu.Unlock()
 	api.Note(ctx, "source with database objects and log")
