@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/leat-cdc/leat/internal/servers"
 	"github.com/leat-cdc/leat/internal/servers/servertest"
@@ -48,7 +49,7 @@ func TestSnapshotStandbyAway(t *testing.T) {
 		}
 		c.job, c.mark = pipeline.SnapshotJob{ID: name, Tables: []string{"public.f"}}, nil
 		c.start()
-		for range 3 {
+		for end := time.Now().Add(3 * time.Second); time.Now().Before(end) && !c.done(); { // time for many attempts
 			c.catchUp(d)
 		}
 		if c.done() {
