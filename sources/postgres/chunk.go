@@ -168,14 +168,16 @@ func (r *rowReader) relation(ctx context.Context, t *table) (rel *pgoutput.Relat
 	what := "look up table " + quoteTable(t.schema, t.name)
 	ctx, end := r.c.begin(ctx, what)
 	defer end(&err)
-	rows, err := r.c.conn.Query(ctx, `select attname::text, atttypid, atttypmod from pg_attribute
+	rows, err := r.c.conn.Query(ctx, `select attname::text, atttypid, atttypmod, (pg_snapshot_xmax(pg_current_snapshot())::text::numeric % 4294967296)::bigint from pg_attribute
 		where attrelid = $1 and attnum > 0 and not attisdropped and attname = any($2::text[]) order by attnum`, t.oid, t.listed)
 	if err != nil {
 		return nil, r.s.failure(what, err)
 	}
 	rel = &pgoutput.Relation{OID: t.oid, Schema: t.schema, Name: t.name, Identity: t.identity[0]}
 	var col pgoutput.RelationColumn
-	_, err = pgx.ForEachRow(rows, []any{&col.Name, &col.OID, &col.Mod}, func() error {
+	var next int64 // no column was changed by a transaction that is yet to come
+	_, err = pgx.ForEachRow(rows, []any{&col.Name, &col.OID, &col.Mod, &next}, func() error {
+		rel.XID = uint32(next)
 		col.Key = t.identity == "f" || slices.Contains(t.identityColumns, col.Name)
 		rel.Columns = append(rel.Columns, col)
 		return nil

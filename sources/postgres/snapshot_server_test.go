@@ -88,42 +88,53 @@ func TestSnapshotTypes(t *testing.T) {
 				d.exec(fmt.Sprintf(`insert into v (id, c%d) values (%d, %s)`, i, id, v))
 			}
 		}
-		streamed, shapes := map[string][]byte{}, map[string]uint64{}
-		take := func(ok func(n int) bool) {
-			for n := 0; !ok(n); {
-				b, err := c.stream.Next(t.Context())
-				if err != nil {
-					t.Fatal(err)
+		c.compare(id)
+	})
+}
+
+// compare takes that many inserts from the stream, then the snapshot, which has to say the same of each row.
+func (c *copying) compare(inserts int) {
+	c.t.Helper()
+	streamed, shapes, came := map[string][]byte{}, map[string]uint64{}, 0
+	for started := false; !c.done(); {
+		if len(streamed) == inserts && !started {
+			started = true
+			c.start()
+		}
+		b, err := c.stream.Next(c.t.Context())
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		for i, e := range b.Events {
+			tab, image := b.TableOf(i), b.Bytes(e.After)
+			if !e.Op.Row() {
+				continue
+			}
+			refs, err := pgtext.Form(tab).Walk(image, nil, len(tab.Columns))
+			if err != nil {
+				c.t.Fatal(err)
+			}
+			key := tab.Subject() + " " + string(refs[tab.Identity[0]].Of(image))
+			switch e.Op {
+			case pipeline.OpInsert:
+				streamed[key], shapes[tab.Subject()] = append([]byte(nil), image...), tab.ShapeHash()
+			case pipeline.OpSnapshot:
+				if came++; string(streamed[key]) != string(image) {
+					c.t.Errorf("row %s: the stream says %q, the snapshot %q", key, streamed[key], image)
 				}
-				for i, e := range b.Events {
-					n++
-					tab := b.TableOf(i)
-					shapes[e.Op.String()] = tab.ShapeHash()
-					image := b.Bytes(e.After)
-					refs, err := pgtext.Form(tab).Walk(image, nil, len(tab.Columns))
-					if err != nil {
-						t.Fatal(err)
-					}
-					key := string(refs[0].Of(image))
-					if e.Op == pipeline.OpInsert {
-						streamed[key] = append([]byte(nil), image...)
-					} else if string(streamed[key]) != string(image) {
-						t.Errorf("row %s: the stream says %q, the snapshot %q", key, streamed[key], image)
-					}
+				if shapes[tab.Subject()] != tab.ShapeHash() {
+					c.t.Fatalf("the snapshot describes table %s in another way than the stream: %+v", tab.Subject(), tab)
 				}
-				if b.Snapshot != nil {
-					c.mark = b.Snapshot
-				}
-				b.Release()
 			}
 		}
-		take(func(n int) bool { return n == id })
-		c.start()
-		take(func(int) bool { return c.done() })
-		if shapes["insert"] != shapes["snapshot"] {
-			t.Error("the snapshot describes the table in another way than the stream")
+		if b.Snapshot != nil {
+			c.mark = b.Snapshot
 		}
-	})
+		b.Release()
+	}
+	if came != inserts || c.mark.State != pipeline.JobDone {
+		c.t.Errorf("%d rows came from the stream, %d from the snapshot, which ended as %s %s: %+v", inserts, came, c.mark.State, c.mark.Reason, c.mark.Tables)
+	}
 }
 
 // Tables are paged by keys of every type that can be ordered, in the database's order, and by several columns.
@@ -206,4 +217,133 @@ func TestSnapshotResumed(t *testing.T) {
 		c.same(d, "loose", "public.loose")
 		t.Logf("%d rows came, over %d crashes", c.rows, crashes)
 	})
+}
+
+// Column lists, row filters, partitions and generated columns: a snapshot brings what the stream would.
+func TestSnapshotPublished(t *testing.T) {
+	eachVersion(t, func(t *testing.T, d *db) {
+		d.exec(`create table listed (id int primary key, a text, secret text, twice int generated always as (id * 2) stored)`,
+			`create table filtered (id int primary key, a text)`, `create table part (id int, day date, extra text, primary key (day, id)) partition by range (day)`,
+			`create table part_1 partition of part for values from ('2026-01-01') to ('2026-02-01')`,
+			`create table part_2 (extra text, id int not null, day date not null)`, `alter table part attach partition part_2 for values from ('2026-02-01') to ('2026-03-01')`,
+			`create table parent (id int primary key)`, `create table child (primary key (id)) inherits (parent)`, `create table dropped (gone int, id int primary key, b text)`, `alter table dropped drop column gone`)
+		for i, root := range []bool{true, false} {
+			pub := fmt.Sprintf("pub%d", i)
+			list := "part"
+			if !root {
+				list = "part_1, part_2"
+			}
+			d.exec(fmt.Sprintf(`create publication %s for table listed (id, a), filtered where (id %% 2 = 0 and a <> 'no'), %s, only parent, only child, dropped with (publish_via_partition_root = %v)`, pub, list, root),
+				fmt.Sprintf(`select pg_create_logical_replication_slot('%s_%d', 'pgoutput')`, d.Name, i))
+			c := d.copying(func(c *Config) {
+				c.Create, c.Publication, c.Slot = false, pub, fmt.Sprintf("%s_%d", d.Name, i)
+				c.Columns = map[string][]string{"public.dropped": {"!b"}}
+			}, snapshot.Config{Max: true}, "", pipeline.SnapshotJob{ID: "p1", Tables: []string{"public.*"}})
+			c.open(false)
+			d.exec(`truncate listed, filtered, part, parent, child, dropped`, `insert into listed select n, 'a' || n, 's' from generate_series(1, 20) n`,
+				`insert into filtered select n, case when n < 5 then 'no' else 'yes' end from generate_series(1, 20) n`,
+				`insert into part select n, '2026-01-20'::date + n, 'e' from generate_series(1, 20) n`,
+				`insert into parent select generate_series(1, 20)`, `insert into child select generate_series(21, 40)`, `insert into dropped select n, 'b' from generate_series(1, 20) n`)
+			c.compare(20 + 8 + 20 + 20 + 20 + 20)
+			c.close()
+		}
+	})
+}
+
+// What is wrong with one table ends that table alone, with its cure.
+func TestSnapshotFaults(t *testing.T) {
+	eachVersion(t, func(t *testing.T, d *db) {
+		role := d.Name + "_r"
+		d.exec(`create role ` + role + ` login replication`)
+		t.Cleanup(func() { d.dropRole(role) })
+		d.exec(`create table fine (id int primary key, v int)`, `insert into fine select n, n from generate_series(1, 3000) n`, `create table gone (id int primary key, v int)`, `insert into gone select n, n from generate_series(1, 5000) n`,
+			`create table forbidden (id int primary key, v int)`, `create table hidden (id int primary key, v int)`, `alter table hidden enable row level security`,
+			`create table other (id int primary key, w int)`, `grant select on fine, gone, hidden, other to `+role, `create publication p for all tables`,
+			`select pg_create_logical_replication_slot('`+d.Name+`', 'pgoutput')`)
+		c := d.copying(func(c *Config) {
+			c.Create, c.Publication, c.URL = false, "p", strings.Replace(d.URL, "postgres@", role+"@", 1)
+		}, snapshot.Config{}, "", pipeline.SnapshotJob{ID: "f1", Tables: []string{"public.*"}, Where: "v % 2 = 0 -- even"})
+		c.open(true)
+		snapshotter := c.stream.(pipeline.Snapshotter)
+		rows := func(name string) (p pipeline.TableProgress) {
+			if c.mark != nil {
+				for _, p := range c.mark.Tables {
+					if p.Table == name {
+						return p
+					}
+				}
+			}
+			return p
+		}
+		c.until("some of it", func() bool { return rows("public.gone").Rows > 0 })
+		snapshotter.Pace("f1", 0, "a test")
+		d.exec(`drop table gone`)
+		snapshotter.Pace("f1", 1, "")
+		c.until("the job's end", c.done)
+		for name, want := range map[string]string{"fine": "", "gone": "not there any more", "forbidden": "grant select on", "hidden": "BYPASSRLS", "other": `column "v" does not exist`} {
+			if p := rows("public." + name); !strings.Contains(p.Fault+" "+p.Cure, want) || want == "" && (p.Fault != "" || !p.Done || p.Rows != 1500) {
+				t.Errorf("%s: %+v, want %q", name, p, want)
+			} else if want != "" && p.Fault == "" {
+				t.Errorf("%s has no fault", name)
+			}
+		}
+		for id, job := range map[string]pipeline.SnapshotJob{
+			"no table of the source": {Tables: []string{"public.nothing"}},
+			"is no glob":             {Tables: []string{"nothing"}},
+		} {
+			c.job, c.mark = job, nil
+			c.job.ID = "x" + fmt.Sprint(len(id))
+			c.start()
+			c.until("the job's end", c.done)
+			if c.mark.State != pipeline.JobFailed || !strings.Contains(c.mark.Reason, id) {
+				t.Errorf("%v ended as %s %q, want %q", job.Tables, c.mark.State, c.mark.Reason, id)
+			}
+		}
+	})
+}
+
+func (d *db) dropRole(role string) {
+	for _, q := range []string{"drop owned by " + role, "drop role " + role} {
+		if _, err := d.conn.Exec(context.Background(), q); err != nil { // the test's own context has ended
+			d.t.Error(err)
+		}
+	}
+}
+
+// Rows come from a replica once it has replayed what they have to hold; tables without a key from the primary.
+func TestSnapshotReplica(t *testing.T) {
+	t.Parallel()
+	primary := servertest.ExclusivePostgres(t, servers.PostgresOptions{})
+	standby := servertest.Standby(t, primary, nil)
+	open := func(srv *servers.Server) *db {
+		d := &db{Database: &servertest.Database{Server: srv, Name: "leat_replica", URL: srv.URL}, t: t, version: servers.DefaultPostgres}
+		d.conn = d.connect()
+		return d
+	}
+	d, behind := open(primary), open(standby)
+	d.exec(`create table f (id int primary key, v int)`, `insert into f select n, 0 from generate_series(1, 3000) n`,
+		`create table loose (a int)`, `alter table loose replica identity full`, `insert into loose select generate_series(1, 500)`)
+	d.eventually("the standby follows", func() bool {
+		return behind.text(`select (pg_last_wal_replay_lsn() >= $1::text::pg_lsn)::text`, d.text("select pg_current_wal_lsn()::text")) == "true"
+	})
+	behind.exec(`select pg_wal_replay_pause()`)
+	d.exec(`update f set v = 1 where id % 2 = 0`)
+	c := d.copying(nil, snapshot.Config{Max: true, Workers: 1}, standby.URL, pipeline.SnapshotJob{ID: "f1", Tables: []string{"public.*"}})
+	c.open(true)
+	d.exec(`update f set v = 2 where id % 5 = 0`)
+	c.catchUp(d)
+	d.eventually("somebody waits on the standby", func() bool {
+		return behind.text(`select count(*)::text from pg_stat_activity where query like '%pg_last_wal_replay_lsn%' and pid <> pg_backend_pid()`) != "0"
+	})
+	if c.rows > 0 {
+		t.Errorf("%d rows came from a replica that is behind", c.rows)
+	}
+	behind.exec(`select pg_wal_replay_resume()`)
+	c.until("the job's end", c.done)
+	c.catchUp(d)
+	c.same(d, "f", "public.f", "id")
+	c.same(d, "loose", "public.loose")
+	if c.mark.State != pipeline.JobDone {
+		t.Errorf("ended as %s: %s", c.mark.State, c.mark.Reason)
+	}
 }
