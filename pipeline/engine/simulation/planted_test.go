@@ -13,6 +13,9 @@ import (
 // plantedSeeds is how many seeds a bug may hide in.
 const plantedSeeds = 400
 
+// near is where those that hide well were found last: from there on is looked.
+var near = map[string]uint64{"1 a park is forgotten": 135, "8 a window is left out": 51, "8 what is held for a job is lost": 28}
+
 // TestPlanted: each bug is found, by what it breaks. The number is the invariant's in docs/architecture.md.
 // 9 and 10 have none: they are about input that is bad or cannot be decoded (configs, requests, bytes of a database),
 // and the simulation's source makes changes that are well formed; fuzz tests and real servers try those. Of 9, that
@@ -51,7 +54,8 @@ func TestPlanted(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			for seed := uint64(1); seed <= plantedSeeds; seed++ {
+			first := max(1, near[name])
+			for seed := first; seed < first+plantedSeeds; seed++ {
 				r := simulate(t, seed, c.plant, nil)
 				if r.err == nil {
 					continue

@@ -35,7 +35,7 @@ func (s *Server) Tail(ctx context.Context, r *leatv1.TailRequest, send func([][]
 		}
 	}
 	if len(r.Tables) > 0 || r.Filter != "" {
-		if v.Filter, err = s.compile(r.Tables, r.Filter); err != nil {
+		if v.Asked, err = s.compile(r.Tables, r.Filter); err != nil {
 			return api.Errorf(api.Invalid, "filter: %w", err)
 		}
 	}
@@ -104,6 +104,6 @@ func (s *Server) viewOf(name string) (*views.View, error) {
 	if err != nil {
 		return nil, api.Errorf(api.Unavailable, "%w", err)
 	}
-	v.Log = log
+	v.Log, v.Source = log, source
 	return v, nil
 }

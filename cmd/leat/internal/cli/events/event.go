@@ -15,7 +15,9 @@ type cloudEvent struct {
 	ID   string    `json:"id"`
 	Type string    `json:"type"`
 	Time time.Time `json:"time"`
-	Data struct {
+	// Error instead of the rest: it cannot be shown, and why.
+	Error string `json:"error"`
+	Data  struct {
 		Op        string          `json:"op"`
 		Table     string          `json:"table"`
 		Key       json.RawMessage `json:"key"`
@@ -39,6 +41,10 @@ func Print(a *shell.App, raw []byte) {
 	var e cloudEvent
 	if err := json.Unmarshal(raw, &e); err != nil {
 		a.Out.Printf("%s\n", screen.Clean(string(raw)))
+		return
+	}
+	if e.Error != "" {
+		a.Out.Printf("%s  %s\n", a.Out.Paint(screen.Bold, screen.Clean(e.ID)), a.Out.Paint(screen.Red, screen.Clean(e.Error)))
 		return
 	}
 	op := strings.TrimPrefix(e.Type, "leat.")
