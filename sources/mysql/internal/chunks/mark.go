@@ -134,14 +134,17 @@ func (d *Database) write(ctx context.Context, id string) error {
 	return err
 }
 
-// point makes a watermark of a place of the binlog.
+// point makes a watermark of a place of the binlog. d.mu is held, but not while the stream is waited for.
 func (d *Database) point(ctx context.Context, id string) error {
 	at, err := d.visible(ctx)
 	if err != nil {
 		return err
 	}
+	maria := d.server.MariaDB
+	d.mu.Unlock()
 	stands, err := d.cfg.Await(ctx, id, at)
-	if err != nil || !d.server.MariaDB {
+	d.mu.Lock()
+	if err != nil || !maria {
 		return err
 	}
 	// The stream may have been further than what is visible: it reads what is written and not yet committed.
