@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"time"
+	"unsafe"
 
 	"github.com/leat-cdc/leat/pipeline/disklog/diskfs"
 
@@ -49,7 +50,11 @@ type written struct {
 	chunk *chunk
 }
 
-var zeros [1 << 20]byte
+// zeros begin where a page does.
+var zeros = func() []byte {
+	b := make([]byte, 1<<20+diskfs.Page)
+	return b[-uintptr(unsafe.Pointer(unsafe.SliceData(b)))%diskfs.Page:][:1<<20]
+}()
 
 func (w *writer) address() uint64 { return address(w.seg.seq, w.pos) }
 
@@ -308,6 +313,11 @@ func (w *writer) addRelog(it *item) (bool, error) {
 func (w *writer) flush() error {
 	if w.bytes > 0 {
 		begun := time.Now()
+		// With the rest of its last page the group needs nothing that is there: else the system reads that first.
+		end := w.pos + w.bytes
+		if pad := -end & (diskfs.Page - 1); pad > 0 && end+pad <= w.seg.size {
+			w.pieces = append(w.pieces, zeros[:pad])
+		}
 		if err := w.put(w.pieces, w.pos); err != nil {
 			return err
 		}

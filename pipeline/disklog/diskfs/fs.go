@@ -41,6 +41,16 @@ type File interface {
 	Close() error
 }
 
+// Direct is the optional capability of a File to write past the system's cache, from memory, at offsets and in sizes that
+// are multiples of Page.
+type Direct interface {
+	// SetDirect turns that on or off; an error where the file system cannot.
+	SetDirect(on bool) error
+}
+
+// Page is the unit in which systems keep files in memory and disks take them, in bytes.
+const Page = 4096
+
 // OS is the operating system's file system.
 type OS struct{}
 

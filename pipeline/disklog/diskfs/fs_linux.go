@@ -1,6 +1,7 @@
 package diskfs
 
 import (
+	"errors"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -8,6 +9,26 @@ import (
 
 // maxPieces is how many pieces one pwritev takes (IOV_MAX).
 const maxPieces = 1024
+
+// SetDirect implements Direct.
+func (f osFile) SetDirect(on bool) error {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var ferr error
+	err = raw.Control(func(fd uintptr) {
+		var flags int
+		if flags, ferr = unix.FcntlInt(fd, unix.F_GETFL, 0); ferr != nil {
+			return
+		}
+		if flags &^= unix.O_DIRECT; on {
+			flags |= unix.O_DIRECT
+		}
+		_, ferr = unix.FcntlInt(fd, unix.F_SETFL, flags)
+	})
+	return errors.Join(err, ferr)
+}
 
 func (f osFile) WriteVec(pieces [][]byte, off int64) error {
 	if len(pieces) == 1 {
