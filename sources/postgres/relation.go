@@ -129,12 +129,12 @@ func (s *Source) reads(schema, name string, ancestors []string) bool {
 }
 
 // about asks for a table, of which a row of transaction xid is to be read. A column that the catalogue shows as changed by
-// that one or by a later one is numbered -1: what the row has may be what was before. (A transaction that got its number
+// that one or by a later one is numbered -1 (xid 0: none is): what the row has may be what was before. (A transaction that got its number
 // before xid, and changed the column behind it, is taken for an earlier one.)
 func (c *catalog) about(ctx context.Context, oid, xid uint32) (*about, error) {
 	a := &about{notNull: map[string]bool{}, defaults: map[string]bool{}, generated: map[string]bool{}, number: map[string]int16{}}
 	rows, err := c.conn.Query(ctx, `select attname::text, attnotnull, atthasdef or atthasmissing, attgenerated <> '',
-		case when age(xmin) between 0 and age($2::text::xid) then -1 else attnum end from pg_attribute
+		case when $2::text <> '0' and age(xmin) between 0 and age($2::text::xid) then -1 else attnum end from pg_attribute
 		where attrelid = $1 and attnum > 0 and not attisdropped`, oid, strconv.FormatUint(uint64(xid), 10))
 	if err != nil {
 		return nil, err
