@@ -17,6 +17,8 @@ type catalog struct {
 	s    *Source
 	mu   sync.Mutex
 	conn *pgx.Conn
+	// lasting is guarded by mu.
+	lasting lasting
 }
 
 // catalog connects; the session's settings are checked as those of the stream are.

@@ -179,27 +179,27 @@ select y.oid, y.typname::text, n.nspname::text, y.typtype::text, y.typoutput = '
   y.typbasetype, y.typdelim::text, y.typtypmod, array(select enumlabel::text from pg_enum where enumtypid = y.oid order by enumsortorder)
 from t join pg_type y on y.oid = t.id join pg_namespace n on n.oid = y.typnamespace`
 
+// firstOwn is the number from which on objects are not the server's own: those below never change.
+// https://www.postgresql.org/docs/current/system-catalog-initial-data.html
+const firstOwn = 16384
+
+// lasting is what the catalogue said of the server's own types, which is asked for once: with many tables pg_type
+// is large, and each table is asked about when its first row comes.
+type lasting struct {
+	types map[uint32]*typeRow
+	names map[[2]int64]string
+}
+
 // types maps the columns' types. A type that is gone since has only its number and is read as text.
 func (c *catalog) types(ctx context.Context, columns []pgoutput.RelationColumn) ([]schemas.Type, error) {
-	ids := make([]uint32, len(columns))
-	for i, col := range columns {
-		ids[i] = col.OID
-	}
-	rows, err := c.conn.Query(ctx, typesQuery, ids)
-	if err != nil {
-		return nil, err
-	}
 	known := map[uint32]*typeRow{}
-	var id uint32
-	var r typeRow
-	var kind, delim string
-	if _, err := pgx.ForEachRow(rows, []any{&id, &r.name, &r.schema, &kind, &r.array, &r.elem, &r.base, &delim, &r.baseMod, &r.labels}, func() error {
-		row := r
-		row.kind, row.delim = kind[0], delim[0]
-		row.labels = slices.Clone(r.labels)
-		known[id] = &row
-		return nil
-	}); err != nil {
+	var ids []uint32
+	for _, col := range columns {
+		if !c.lasting.has(known, col.OID) {
+			ids = append(ids, col.OID)
+		}
+	}
+	if err := c.describe(ctx, known, ids); err != nil {
 		return nil, err
 	}
 	facts := make([]*pgtext.Facts, len(columns))
@@ -218,6 +218,44 @@ func (c *catalog) types(ctx context.Context, columns []pgoutput.RelationColumn) 
 		types[i] = pgtext.TypeOf(f)
 	}
 	return types, nil
+}
+
+// has adds a type to known with all that it is made of, when that is known for good.
+func (l *lasting) has(known map[uint32]*typeRow, id uint32) bool {
+	r := l.types[id]
+	if r == nil {
+		return false
+	}
+	known[id] = r
+	return (r.elem == 0 || known[r.elem] != nil || l.has(known, r.elem)) && (r.base == 0 || known[r.base] != nil || l.has(known, r.base))
+}
+
+// describe adds types and what they are made of to known.
+func (c *catalog) describe(ctx context.Context, known map[uint32]*typeRow, ids []uint32) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	rows, err := c.conn.Query(ctx, typesQuery, ids)
+	if err != nil {
+		return err
+	}
+	if c.lasting.types == nil {
+		c.lasting.types = map[uint32]*typeRow{}
+	}
+	var id uint32
+	var r typeRow
+	var kind, delim string
+	_, err = pgx.ForEachRow(rows, []any{&id, &r.name, &r.schema, &kind, &r.array, &r.elem, &r.base, &delim, &r.baseMod, &r.labels}, func() error {
+		row := r
+		row.kind, row.delim = kind[0], delim[0]
+		row.labels = slices.Clone(r.labels)
+		known[id] = &row
+		if id < firstOwn {
+			c.lasting.types[id] = &row
+		}
+		return nil
+	})
+	return err
 }
 
 func next(f *pgtext.Facts) *pgtext.Facts {
@@ -246,9 +284,19 @@ func factsOf(known map[uint32]*typeRow, id uint32, mod int32, depth int) *pgtext
 
 // name fills in what format_type says.
 func (c *catalog) name(ctx context.Context, all []*pgtext.Facts) error {
-	ids, mods := make([]uint32, len(all)), make([]int32, len(all))
-	for i, f := range all {
-		ids[i], mods[i] = f.OID, f.Mod
+	if c.lasting.names == nil {
+		c.lasting.names = map[[2]int64]string{}
+	}
+	var ask []*pgtext.Facts
+	var ids []uint32
+	var mods []int32
+	for _, f := range all {
+		if f.Name = c.lasting.names[[2]int64{int64(f.OID), int64(f.Mod)}]; f.Name == "" {
+			ask, ids, mods = append(ask, f), append(ids, f.OID), append(mods, f.Mod)
+		}
+	}
+	if len(ask) == 0 {
+		return nil
 	}
 	rows, err := c.conn.Query(ctx, `select coalesce(format_type(x.id, x.mod), '???') from unnest($1::oid[], $2::int4[]) with ordinality x(id, mod, place) order by x.place`, ids, mods)
 	if err != nil {
@@ -258,10 +306,13 @@ func (c *catalog) name(ctx context.Context, all []*pgtext.Facts) error {
 	if err != nil {
 		return err
 	}
-	for i, f := range all {
+	for i, f := range ask {
 		f.Name = names[i]
 		if strings.HasPrefix(f.Name, "???") {
 			f.Name = fmt.Sprintf("oid %d", f.OID)
+		}
+		if f.OID < firstOwn {
+			c.lasting.names[[2]int64{int64(f.OID), int64(f.Mod)}] = f.Name
 		}
 	}
 	return nil

@@ -181,12 +181,55 @@ func (d *demo) act(ctx context.Context) error {
 		defer close(ill)
 		d.illness(working)
 	}()
+	altered := make(chan error, 1)
+	go func() { altered <- d.alter(ctx, working) }()
 	worked := make(chan error, 1)
 	go func() { worked <- d.work.Run(working, d.place.session, d.o.Rate, d.o.seed) }()
 	err := d.watch(worked)
 	stop()
 	<-ill
-	return withoutPassword(err, d.place.url)
+	return withoutPassword(errors.Join(err, <-altered), d.place.url)
+}
+
+// alter adds a column to a table in the middle of the changes, which go on; when they end before that, at their end.
+func (d *demo) alter(ctx, working context.Context) (err error) {
+	before := 20 * time.Second
+	if s := time.Duration(d.o.Seconds) * time.Second; s > 0 {
+		before = s / 2
+	}
+	select {
+	case <-working.Done():
+	case <-time.After(before):
+	}
+	ctx = context.WithoutCancel(ctx) // the comparison reads the column
+	s, err := d.place.session(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.Close(ctx)) }()
+	for _, t := range tables {
+		for _, c := range t.columns[len(t.first()):] {
+			if err := d.addColumn(ctx, s, t, c); err != nil {
+				return fmt.Errorf("add a column in the middle of the changes: %w", err)
+			}
+		}
+	}
+	d.work.Typed.Store(true)
+	return nil
+}
+
+func (d *demo) addColumn(ctx context.Context, s workload.Session, t *table, c column) error {
+	if err := s.Begin(ctx); err != nil {
+		return err
+	}
+	kind := c.postgres
+	if _, is := d.place.database.(*mysqlDB); is {
+		kind = c.mysql
+	}
+	if _, err := s.Exec(ctx, "alter table "+t.name+" add column "+c.name+" "+kind); err != nil {
+		return err
+	}
+	return s.Commit(ctx)
 }
 
 // illness makes the slow subscriber refuse everything for a while in the middle of the demo.

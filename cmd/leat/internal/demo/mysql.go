@@ -85,7 +85,7 @@ func (m *mysqlDB) setup(ctx context.Context) error {
 	statements := []string{"create database " + space + " character set utf8mb4", "create table " + space + "." + marker + " (id int primary key) comment '" + ours + "'"}
 	for _, t := range tables {
 		var columns []string
-		for _, c := range t.columns {
+		for _, c := range t.first() {
 			columns = append(columns, c.name+" "+c.mysql)
 		}
 		columns = append(columns, t.primaryKey())

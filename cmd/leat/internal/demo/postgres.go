@@ -68,7 +68,7 @@ func (p *postgres) setup(ctx context.Context) error {
 	statements := []string{"create schema " + space, "comment on schema " + space + " is '" + ours + "'"}
 	for _, t := range tables {
 		var columns []string
-		for _, c := range t.columns {
+		for _, c := range t.first() {
 			columns = append(columns, c.name+" "+c.postgres)
 		}
 		columns = append(columns, t.primaryKey())

@@ -134,7 +134,7 @@ func (sh *shape) change(v *leatv1.Event) (c change, err error) {
 	if v.After == nil || v.Op == leatv1.Op_OP_DELETE { // a delete of a key change may carry both images
 		return c, nil
 	}
-	c.after = make([]string, len(t.columns))
+	c.after = t.empty()
 	for i, value := range v.After.Values {
 		at := sh.columns[i]
 		if at < 0 {

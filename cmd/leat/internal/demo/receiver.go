@@ -179,7 +179,7 @@ func (e *cloudEvent) change() (c change, is bool, err error) {
 	if e.Data.After == nil {
 		return c, true, nil
 	}
-	c.after = make([]string, len(t.columns))
+	c.after = t.empty()
 	for i := range t.columns {
 		raw, there := e.Data.After[t.columns[i].name]
 		if !there {

@@ -37,6 +37,20 @@ type table struct {
 	// routed by namespace_id, which is part of the primary key so that old images tell it: a move between
 	// namespaces is a change of key.
 	routed bool
+	// later is how many of the columns, at the end, come in the middle of the demo.
+	later int
+}
+
+// first are the columns that the table begins with.
+func (t *table) first() []column { return t.columns[:len(t.columns)-t.later] }
+
+// empty is a row of NULLs in the columns that came later: rows and events from before do not have them.
+func (t *table) empty() []string {
+	row := make([]string, len(t.columns))
+	for i := len(t.first()); i < len(row); i++ {
+		row[i] = null
+	}
+	return row
 }
 
 func (t *table) column(name string) int {
@@ -68,7 +82,7 @@ var tables = []*table{
 		{"path", plain, "text not null", "varchar(500) not null"},
 		{"changed", instant, "timestamptz not null", "timestamp(6) not null"},
 	}},
-	{name: "files", routed: true, columns: []column{
+	{name: "files", routed: true, later: 1, columns: []column{
 		{"id", plain, "bigint", "bigint"},
 		{"namespace_id", plain, "bigint not null", "bigint not null"},
 		{"folder_id", plain, "bigint not null", "bigint not null"},
@@ -77,6 +91,7 @@ var tables = []*table{
 		{"sha256", plain, "text", "varchar(64)"},
 		{"preview", plain, "text", "text"}, // long ones travel only when they change: unchanged TOAST
 		{"changed", instant, "timestamptz not null", "timestamp(6) not null"},
+		{"media_type", plain, "text", "varchar(100)"},
 	}},
 }
 

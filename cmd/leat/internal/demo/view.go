@@ -31,6 +31,7 @@ type view struct {
 	held, memory, log int64
 	heldNow           int64
 	holds             bool // the database says what it holds
+	grown             bool // it was said
 }
 
 func newView(o *options) *view {
@@ -73,7 +74,8 @@ func (v *view) explain(d *demo, folder string) {
 	v.Printf("  transaction (seed %d: each demo makes the same changes). Three subscribers each\n", v.o.seed)
 	v.Printf("  keep a copy of the tables by the events alone. \"slow\" takes %v for a request\n", slowDelay)
 	v.Printf("  and answers 503 for some seconds: it falls behind, waits and recovers, while\n")
-	v.Printf("  nobody else is moved and the source does not wait.\n")
+	v.Printf("  nobody else is moved and the source does not wait. In the middle, table files\n")
+	v.Printf("  gets a column (ALTER TABLE) while it is written to.\n")
 	end := "Ctrl-C ends the changes"
 	if v.o.Seconds > 0 {
 		end = fmt.Sprintf("The changes end after %d s", v.o.Seconds)
@@ -199,6 +201,9 @@ func (v *view) panel(d *demo, source *leatv1.SourceStatus, states map[string]*le
 	if v.holds {
 		held = ", the slot holds " + screen.Size(uint64(max(0, v.heldNow)))
 	}
+	if d.work.Typed.Load() {
+		held += " · " + grown
+	}
 	line := fmt.Sprintf("%s · %s changes · log %s%s", v.clock(ended), screen.Count(d.work.Rows.Load()), screen.Size(source.LogBytes), held)
 	s.Printf("%s\n\n", s.Paint(screen.Bold, screen.Shorten(line, width-1)))
 	t := screen.NewTable("", "STATE", ">EVENTS/S", "", ">BEHIND", ">LAG")
@@ -238,6 +243,9 @@ func reason(st *leatv1.SubscriptionStatus) string {
 	return why
 }
 
+// grown says what happens in the middle.
+const grown = "files got a column: media_type"
+
 func (v *view) line(d *demo, source *leatv1.SourceStatus, states map[string]*leatv1.SubscriptionStatus, rates map[string]float64, ended time.Time) {
 	text := fmt.Sprintf("%-10s source %s, log %s", v.clock(ended), screen.Rate(rates[""]), screen.Size(source.LogBytes))
 	if source.State != "streaming" {
@@ -252,6 +260,10 @@ func (v *view) line(d *demo, source *leatv1.SourceStatus, states map[string]*lea
 		if why := reason(st); why != "" {
 			text += ": " + screen.Shorten(why, 70)
 		}
+	}
+	if d.work.Typed.Load() && !v.grown {
+		v.grown = true
+		text += " | " + grown
 	}
 	v.Printf("%s\n", text)
 }

@@ -36,6 +36,7 @@ type Workload struct {
 	Moves        atomic.Int64 // of those, changes of key: two events each
 	Transactions atomic.Int64
 	Largest      atomic.Int64 // rows of one transaction
+	Typed        atomic.Bool  // table files has a column media_type by now, which is to be filled
 }
 
 // Events that the log must have got.
@@ -69,7 +70,7 @@ func (w *Workload) work(ctx context.Context, open func(context.Context) (Session
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close(whole)) }()
-	k := &worker{rng: rand.New(rand.NewPCG(seed, uint64(n))), session: s, n: int64(n)}
+	k := &worker{rng: rand.New(rand.NewPCG(seed, uint64(n))), session: s, n: int64(n), typed: &w.Typed}
 	next := time.Now()
 	for step := 0; ctx.Err() == nil; step++ {
 		if err := w.transact(whole, k, step); err != nil {
@@ -114,6 +115,7 @@ type worker struct {
 	rng     *rand.Rand
 	session Session
 	n       int64
+	typed   *atomic.Bool
 	lastID  int64
 	spaces  []int64
 	folders []*folder
@@ -133,6 +135,10 @@ type file struct {
 	in            *folder
 	name          string
 	at            int // in worker.files
+}
+
+func (f *file) mediaType() string {
+	return []string{"text/plain", "image/jpeg", "application/pdf"}[f.id%3]
 }
 
 func (f *file) path() string { return f.in.path + "/" + f.name }
@@ -244,6 +250,10 @@ func (k *worker) create(ctx context.Context) error {
 	case 1, 2, 3:
 		preview = k.hexOf(40)
 	}
+	if k.typed.Load() {
+		return k.exec(ctx, "insert into files (id, namespace_id, folder_id, path, size, sha256, preview, changed, media_type) values (?, ?, ?, ?, ?, ?, ?, {now}, ?)",
+			f.id, f.namespace, in.id, f.path(), k.rng.Int64N(1<<40), sum, preview, f.mediaType())
+	}
 	return k.exec(ctx, "insert into files (id, namespace_id, folder_id, path, size, sha256, preview, changed) values (?, ?, ?, ?, ?, ?, ?, {now})",
 		f.id, f.namespace, in.id, f.path(), k.rng.Int64N(1<<40), sum, preview)
 }
@@ -251,6 +261,10 @@ func (k *worker) create(ctx context.Context) error {
 func (k *worker) pick() *file { return k.files[k.rng.IntN(len(k.files))] }
 
 func (k *worker) write(ctx context.Context) error {
+	if k.typed.Load() {
+		size, sum, f := k.rng.Int64N(1<<40), k.hexOf(64), k.pick()
+		return k.exec(ctx, "update files set size = ?, sha256 = ?, media_type = ?, changed = {now} where id = ?", size, sum, f.mediaType(), f.id)
+	}
 	return k.exec(ctx, "update files set size = ?, sha256 = ?, changed = {now} where id = ?", k.rng.Int64N(1<<40), k.hexOf(64), k.pick().id)
 }
 
