@@ -105,6 +105,9 @@ func (d *demo) openDatabase(ctx context.Context, undo *cleanup) (err error) {
 	if err := d.place.setup(ctx); err != nil {
 		return clean(err)
 	}
+	if err := d.place.fill(ctx); err != nil {
+		return clean(err)
+	}
 	if d.place.server == nil {
 		undo.add(func(ctx context.Context) error {
 			if err := d.place.drop(ctx); err != nil {
@@ -289,8 +292,10 @@ func (d *demo) watch(worked chan error) error {
 			for _, s := range d.subscribers {
 				n, _ := s.counts()
 				all += n
-				done = done && n >= d.work.Events()
-				if n >= d.work.Events() && s.settled == 0 {
+				all += s.copies()
+				has := n >= d.work.Events() && s.copies() >= existing
+				done = done && has
+				if has && s.settled == 0 {
 					s.settled = now.Sub(ended)
 				}
 			}

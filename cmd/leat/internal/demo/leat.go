@@ -77,6 +77,10 @@ func config(addr string, p *place, search, slow string, rate int) string {
 	}
 	// Requests are not always full: it can do about one and a half times the rate, so that it falls behind
 	// when it is ill, and gets well again.
+	snapshot := "mode: initial"
+	if strings.Contains(p.source(), "mysql:") {
+		snapshot += ", signal: " + space + ".watermark" // which goes with the rest
+	}
 	batch := max(2, rate*5/2/(slowInFlight*int(time.Second/slowDelay)))
 	return fmt.Sprintf(`data: ./data
 listen: %s
@@ -88,6 +92,7 @@ sources:
 %s    tables: ["%s.*"]
     keys: {"%[4]s.files": [namespace_id], "%[4]s.folders": [namespace_id]}
     key_space: {"%[4]s.files": tree, "%[4]s.folders": tree}
+    snapshot: {%[11]s}
 subscriptions:
   search:      # a webhook, signed
     source: files
@@ -100,7 +105,7 @@ subscriptions:
     batch: {events: %[8]d}
     flow: {max_in_flight: %[9]d}
     deliver: {webhook: {url: "%[10]s", secret: "${%[6]s}"}}
-`, addr, fmt.Sprintf(p.source(), url), space, space, search, envSecret, slowDelay, batch, slowInFlight, slow)
+`, addr, fmt.Sprintf(p.source(), url), space, space, search, envSecret, slowDelay, batch, slowInFlight, slow, snapshot)
 }
 
 func startLeat(dir, addr, text, url, secret string) (*leat, error) {

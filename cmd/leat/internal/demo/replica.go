@@ -37,7 +37,8 @@ type replica struct {
 
 	base    uint64 // offset of bit 0 of seen
 	seen    []uint64
-	events  int64 // without duplicates
+	events  int64 // without duplicates, and without rows of the snapshot
+	copied  int64 // those
 	repeats int64
 	broken  int64    // events that do not fit what came before
 	wrong   []string // the first of them
@@ -63,6 +64,11 @@ func (r *replica) take(events []change) {
 			continue
 		}
 		if r.lose != nil && r.lose(c) {
+			continue
+		}
+		if c.op == snapshotOp {
+			r.copied++
+			r.apply(c)
 			continue
 		}
 		r.events++
@@ -108,7 +114,8 @@ func (r *replica) apply(c *change) {
 		}
 		return
 	}
-	if there != (c.op == "update") {
+	// A row that changed before the snapshot came to it, comes with both.
+	if there != (c.op == "update") && c.op != snapshotOp {
 		r.complain(c, "and the copy %s the row", map[bool]string{true: "already has", false: "lacks"}[there])
 	}
 	if c.other != 0 {
@@ -144,6 +151,16 @@ func (r *replica) counts() (events, repeats int64) {
 	defer r.mu.Unlock()
 	return r.events, r.repeats
 }
+
+// copies is how many rows of the snapshot came.
+func (r *replica) copies() int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.copied
+}
+
+// snapshotOp is the operation of rows that were there before.
+const snapshotOp = "snapshot"
 
 // histogram of durations: 16 buckets for each doubling of a microsecond.
 type histogram struct {

@@ -109,6 +109,25 @@ func (p *place) start(ctx context.Context, mysql bool, say func(string)) (err er
 	return nil
 }
 
+// existing rows are there before Leat starts, and no change touches them: its snapshot brings them.
+const existing = 1000
+
+// fill makes the rows that exist before Leat starts.
+func (p *place) fill(ctx context.Context) error {
+	s, err := p.session(ctx)
+	if err != nil {
+		return err
+	}
+	err = s.Begin(ctx)
+	for i := 1; i <= existing && err == nil; i++ {
+		_, err = s.Exec(ctx, "insert into namespaces (id, name, quota_gb, labels) values (?, ?, ?, ?)", int64(-i), fmt.Sprintf("archive-%d", i), "1.000", "{}")
+	}
+	if err == nil {
+		err = s.Commit(ctx)
+	}
+	return errors.Join(err, s.Close(ctx))
+}
+
 // stop ends the server if it is ours; the database was closed.
 func (p *place) stop() error {
 	if p.server == nil {
