@@ -93,6 +93,9 @@ func checkSource(ctx context.Context, cfg *config.Config, name string) []pipelin
 		return []pipeline.Finding{finding("error", "config", place, err.Error(), "")}
 	}
 	found := db.Check(ctx)
+	if cfg.Sources[name].Load != nil {
+		found = append(found, checkLoad(ctx, db)...)
+	}
 	for i := range found {
 		if found[i].Place == "" {
 			found[i].Place = place
@@ -101,6 +104,21 @@ func checkSource(ctx context.Context, cfg *config.Config, name string) []pipelin
 		}
 	}
 	return found
+}
+
+// checkLoad finds what keeps the load from being seen, and a signal table from being read. A database that does not
+// answer is told by its own check.
+func checkLoad(ctx context.Context, db parts.Database) []pipeline.Finding {
+	prober, is := db.(pipeline.Prober)
+	if !is {
+		return nil
+	}
+	defer prober.Rest()
+	l, err := prober.Load(ctx)
+	if err != nil {
+		return nil
+	}
+	return l.Findings
 }
 
 func checkSubscription(ctx context.Context, cfg *config.Config, name string) []pipeline.Finding {

@@ -50,3 +50,25 @@ func TestDataThatIsAFile(t *testing.T) {
 		t.Fatalf("check: %+v", found)
 	}
 }
+
+// TestCheckSignalTable: that nobody could throttle through it is known before it is needed.
+func TestCheckSignalTable(t *testing.T) {
+	t.Parallel()
+	db := newPG(t, "CREATE TABLE signals (owner text, reason text, ratio real, until timestamptz)")
+	for table, want := range map[string]string{"public.signals": "", "public.nosuch": "warning sources.files: public.nosuch CREATE TABLE"} {
+		yaml := "data: ./data\nsources:\n  files: {postgres: {url: '" + db.URL + "'}, tables: ['public.*'], load: {signal_table: " + table + "}}\n"
+		cfg, err := config.Parse("leat.yaml", []byte(yaml), config.Options{Dir: t.TempDir()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		for _, f := range Config(t.Context(), cfg) {
+			if f.Code == "signal_table" {
+				got += f.Level + " " + f.Place + " " + f.Cure
+			}
+		}
+		if want == "" && got != "" || !strings.HasPrefix(got, want) {
+			t.Errorf("%s: %q, want %q", table, got, want)
+		}
+	}
+}

@@ -170,7 +170,11 @@ func pointOf(cmd *cobra.Command, flag, text string) (*leatv1.Place, error) {
 	case position.MatchString(text):
 		return &leatv1.Place{At: &leatv1.Place_Position{Position: text}}, nil
 	}
-	return nil, fault.Usage(cmd, "%s %q is none of an offset, an event id, a time (2026-11-21T10:15:30Z), a position in the source (0/16B3748, a GTID, file:position)", flag, text)
+	also := ""
+	if flag == "--from" {
+		also = ", earliest"
+	}
+	return nil, fault.Usage(cmd, "%s %q is none of an offset, an event id, a time (2026-11-21T10:15:30Z), a position in the source (0/16B3748, a GTID, file:position)%s", flag, text, also)
 }
 
 func (a *commands) replay(ctx context.Context, req *leatv1.ReplayRequest, o replaying) error {
