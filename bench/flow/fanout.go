@@ -58,7 +58,7 @@ func fanout(ctx context.Context, r *rig) error {
 	}
 	run := 0
 	var sickly []float64
-	without, with, err := alternate(ctx, 2*r.o.runs, func(ctx context.Context, with bool) (float64, error) {
+	without, with, err := alternate(ctx, r.o.runs+1, func(ctx context.Context, with bool) (float64, error) {
 		run++
 		v, others, err := r.backlogRate(ctx, run, with)
 		if with {
@@ -147,12 +147,20 @@ func (r *rig) fanoutLive(ctx context.Context) error {
 	if err := wait(ctx, keys/liveRate*time.Second+time.Second); err != nil { // each key has had its first
 		return err
 	}
-	if err := r.become(ctx, sick); err != nil {
-		return err
+	cured := map[int]behaviour{}
+	for i := range sick {
+		cured[i] = behaviour{}
 	}
 	api := leatv1connect.NewAdminServiceClient(http.DefaultClient, r.leat.Addr)
-	err = r.alternateLatencies(ctx, pieces*r.o.runs, "12 healthy beside 4 sick, live", func(ctx context.Context, with bool) (latency, error) {
+	err = r.alternateLatencies(ctx, pairsPerRun*r.o.runs, "12 healthy beside 4 sick, live", func(ctx context.Context, with bool) (latency, error) {
 		rates.Marks = append(rates.Marks, mark{seconds(begin), ""})
+		how := cured // a pause waits for what is in flight
+		if with {
+			how = sick
+		}
+		if err := r.become(ctx, how); err != nil {
+			return latency{}, err
+		}
 		for _, s := range all[healthy:] {
 			var err error
 			if with {

@@ -6,8 +6,9 @@ import (
 	"slices"
 )
 
-// pieces of a phase: what is compared runs by turns in short pieces, so that what else the machine does meets both.
-const pieces = 4
+// pieces of a phase: what is compared runs by turns in short pieces, so that what else the machine does meets both;
+// pairsPerRun of them.
+const pieces, pairsPerRun = 5, 3
 
 // pairs are what was measured without something and with it, by turns.
 type pairs struct{ without, with []float64 }

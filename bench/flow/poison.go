@@ -32,7 +32,7 @@ func poison(ctx context.Context, r *rig) error {
 		return err
 	}
 	redriven := 0
-	err = r.alternateLatencies(ctx, pieces*r.o.runs, "healthy keys beside 1 % poison", func(ctx context.Context, with bool) (latency, error) {
+	err = r.alternateLatencies(ctx, pairsPerRun*r.o.runs, "healthy keys beside 1 % poison", func(ctx context.Context, with bool) (latency, error) {
 		if !with {
 			return r.piece(ctx, 0)
 		}

@@ -43,7 +43,7 @@ func replay(ctx context.Context, r *rig) error {
 		return err
 	}
 	var speeds []float64
-	err = r.alternateLatencies(ctx, pieces*r.o.runs, "what is live beside a replay aside", func(ctx context.Context, with bool) (latency, error) {
+	err = r.alternateLatencies(ctx, pairsPerRun*r.o.runs, "what is live beside a replay aside", func(ctx context.Context, with bool) (latency, error) {
 		if !with {
 			return r.piece(ctx, 0)
 		}

@@ -162,7 +162,7 @@ func (s *session) cut(aside bool, now time.Time) *delivery {
 		if s.outage.On() { // by what has failed it is tried last: that may be what is wrong, and would fail again and again
 			s.takeFresh(d, now)
 		}
-		if d.Events == 0 {
+		if d.Events == 0 && !now.Before(s.freshUntil()) {
 			s.takeUnits(d, &s.held.ready, now)
 		}
 		if d.Events == 0 {

@@ -24,6 +24,8 @@ func (s *session) judge(d *delivery, failed *pipeline.DeliveryError, now time.Ti
 		return
 	}
 	switch change {
+	case flow.Suspected:
+		s.suspected = now
 	case flow.Began:
 		s.refund()
 	case flow.Ended:
@@ -45,6 +47,17 @@ func (s *session) judge(d *delivery, failed *pipeline.DeliveryError, now time.Ti
 	case failed.Class == pipeline.TooLarge && d.Events > 1:
 		s.maxBytes, s.clean = max(1, min(s.maxBytes, d.Bytes)/2), 0
 	}
+}
+
+// freshWait is how long, while an outage is only suspected, a key is waited for that has not failed.
+const freshWait = time.Second
+
+// freshUntil is until when what has failed is not tried; zero: it may be.
+func (s *session) freshUntil() time.Time {
+	if !s.outage.On() || s.outage.Sure() {
+		return time.Time{}
+	}
+	return s.suspected.Add(freshWait)
 }
 
 // verdict is what a Delivery says about the endpoint as a whole.

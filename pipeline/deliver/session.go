@@ -33,8 +33,10 @@ type session struct {
 	stream  stream
 	held    heldKeys
 	outage  *flow.Outage // the subscription's
-	turn    *turn
-	pass    *pass // nil: none
+	// suspected is since when that is only that.
+	suspected time.Time
+	turn      *turn
+	pass      *pass // nil: none
 	// passing counts Deliveries of the pass that are out; asideLast: the last one sent was one.
 	passing   int
 	asideLast bool
@@ -222,7 +224,7 @@ func (s *session) done(it *item, from, to uint32) {
 // arm sets the timer to the next moment at which something is due.
 func (s *session) arm(t *time.Timer, now time.Time) {
 	var next time.Time
-	for _, due := range [...]time.Time{s.save.due, s.save.resolvedDue, s.held.nextDue(), s.outage.Due(), s.stream.due(s.cfg), s.pace.free, s.throttled, s.flowDue(), s.byRange.due, s.passDue()} {
+	for _, due := range [...]time.Time{s.save.due, s.save.resolvedDue, s.held.nextDue(), s.outage.Due(), s.freshUntil(), s.stream.due(s.cfg), s.pace.free, s.throttled, s.flowDue(), s.byRange.due, s.passDue()} {
 		// What was due and could not go waits for something else than time.
 		if due.After(now) && (next.IsZero() || due.Before(next)) {
 			next = due
