@@ -61,6 +61,26 @@ type Position struct {
 // Zero reports whether p names no place.
 func (p Position) Zero() bool { return p.Counter == 0 && p.Token == "" }
 
+// accepted begins the token of a position that a person put in the place of one that was lost.
+const accepted = "anew "
+
+// Anew is the position behind p that stands for "wherever the source can begin now", with as little lost as it can.
+func (p Position) Anew() Position {
+	if _, ok := p.Lost(); ok {
+		return Position{Counter: p.Counter + 1, Token: p.Token}
+	}
+	return Position{Counter: p.Counter + 1, Token: accepted + p.Token}
+}
+
+// Lost returns the token that Anew has replaced; ok is false for any other position.
+func (p Position) Lost() (token string, ok bool) { return strings.CutPrefix(p.Token, accepted) }
+
+// Begins reports whether reading begins here rather than goes on: p is zero, or from Anew.
+func (p Position) Begins() bool {
+	_, ok := p.Lost()
+	return ok || p.Zero()
+}
+
 // Op is what an event says happened. The numbers stand in the log's format: never reuse one.
 type Op uint8
 

@@ -23,7 +23,7 @@ func transient(code, what string, err error) *pipeline.SourceError {
 
 // Cures that several errors share.
 const (
-	cureStartOver = "what is lost cannot be streamed: remove the source (leat source remove NAME), restart leat run with start: now; " + pipeline.BringRows
+	cureStartOver = "what is lost cannot be streamed: stop leat run, leat source accept NAME, start it again (subscriptions keep their cursors); " + pipeline.BringRows
 	cureGrants    = "GRANT REPLICATION SLAVE, REPLICATION CLIENT, SELECT ON *.* TO the user of the url"
 )
 

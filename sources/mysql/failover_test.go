@@ -76,7 +76,7 @@ func failover(t *testing.T, own, standby *servers.Server) {
 	}
 	refused := failure(t, onB, ahead.end)
 	wantStop(t, refused, "gtids_missing", missing)
-	if !strings.HasSuffix(refused.What, ": "+missing) || !strings.Contains(refused.Cure, "leat source remove") {
+	if !strings.HasSuffix(refused.What, ": "+missing) || !strings.Contains(refused.Cure, "leat source accept") {
 		t.Errorf("%s (%s), want just %s to be named", refused.What, refused.Cure, missing)
 	}
 	r.follow(onB, "fail.b - -> id=22")

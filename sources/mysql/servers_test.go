@@ -109,6 +109,24 @@ func lost(t *testing.T, own *servers.Server, other *servertest.Database) {
 		c.do("purge binary logs to '" + files[len(files)-1][0] + "'")
 	}
 	wantStop(t, failure(t, s, from), "binlog_purged", "")
+	anew, err := s.Open(within(t), from.Anew())
+	if err != nil {
+		t.Fatalf("a position that was accepted: %v", err)
+	}
+	b, err := anew.Next(within(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b.End.Counter <= from.Anew().Counter {
+		t.Errorf("the position went from %v to %v", from, b.End)
+	}
+	at := b.End
+	b.Release()
+	_ = anew.Close()
+	if anew, err = s.Open(within(t), at); err != nil {
+		t.Fatalf("where it began: %v", err)
+	}
+	_ = anew.Close()
 	// A restart of the server ends the stream and no more.
 	if err := own.Restart(context.Background()); err != nil {
 		t.Fatal(err)

@@ -43,8 +43,10 @@ func (s *Source) open(ctx context.Context, c *conn, after pipeline.Position) (*s
 	}
 	s.warn(c, v, vars)
 	var p *plan
-	if after.Token == "" {
-		p, err = s.first(ctx, c, v)
+	if lost, anew := after.Lost(); anew {
+		p, err = s.anew(ctx, c, v, lost)
+	} else if after.Token == "" {
+		p, err = s.first(ctx, c, v, s.start)
 	} else {
 		p, err = s.resume(ctx, c, v, after.Token)
 	}
@@ -85,17 +87,39 @@ func (c *conn) dump(ctx context.Context, id uint32, p *plan) error {
 	return c.dumpGTID(id, p.at.set)
 }
 
+// anew finds where reading begins when a person has accepted that the position was lost: by MySQL's GTIDs right
+// behind what the server has purged, else now.
+func (s *Source) anew(ctx context.Context, c *conn, v *server, lost string) (*plan, error) {
+	at, err := parseToken(lost)
+	if err != nil || !at.byGTID || at.mariadb || v.mariadb || !v.gtids {
+		return s.first(ctx, c, v, start{kind: startNow})
+	}
+	text, err := c.value(ctx, "SELECT @@global.gtid_purged")
+	if err != nil {
+		return nil, err
+	}
+	purged, err := gtid.Parse(text)
+	if err != nil {
+		return nil, err
+	}
+	at.set.Union(purged)
+	if err := c.holds(ctx, v, at); err != nil {
+		return s.first(ctx, c, v, start{kind: startNow})
+	}
+	return &plan{at: *at, fresh: true}, nil
+}
+
 // first finds where reading begins when nothing is durable yet.
-func (s *Source) first(ctx context.Context, c *conn, v *server) (*plan, error) {
+func (s *Source) first(ctx context.Context, c *conn, v *server, from start) (*plan, error) {
 	p := &plan{at: place{mariadb: v.mariadb, byGTID: v.gtids, server: v.identity()}, fresh: true}
 	if !v.gtids {
-		return p, s.firstFile(ctx, c, v, p)
+		return p, s.firstFile(ctx, c, v, p, from)
 	}
 	var err error
-	text := s.start.text
-	switch s.start.kind {
+	text := from.text
+	switch from.kind {
 	case startFile:
-		p.at.file, p.until = s.start.file, s.start.pos
+		p.at.file, p.until = from.file, from.pos
 		p.at.set, p.at.last = &gtid.Set{}, &gtid.MariaPos{}
 		return p, nil
 	case startEarliest:
@@ -124,15 +148,15 @@ func (s *Source) first(ctx context.Context, c *conn, v *server) (*plan, error) {
 	if perr != nil {
 		return nil, stopped("start", fmt.Sprintf("start: the server is %s", v.name()), "give a GTID set of this server's kind", perr)
 	}
-	if s.start.kind == startGTID {
+	if from.kind == startGTID {
 		return p, c.holds(ctx, v, &p.at)
 	}
 	return p, nil
 }
 
 // firstFile is first where GTIDs are off.
-func (s *Source) firstFile(ctx context.Context, c *conn, v *server, p *plan) (err error) {
-	switch s.start.kind {
+func (s *Source) firstFile(ctx context.Context, c *conn, v *server, p *plan, from start) (err error) {
+	switch from.kind {
 	case startGTID:
 		return stopped("gtid_off", "start: a GTID set is given, but gtid_mode is not ON", "SET PERSIST gtid_mode=ON step by step on the server, or give FILE:OFFSET", nil)
 	case startEarliest:
@@ -141,7 +165,7 @@ func (s *Source) firstFile(ctx context.Context, c *conn, v *server, p *plan) (er
 	case startNow:
 		p.at.file, p.at.pos, err = c.binlogEnd(ctx, v)
 	case startFile:
-		p.at.file, p.at.pos = s.start.file, s.start.pos
+		p.at.file, p.at.pos = from.file, from.pos
 	}
 	p.far()
 	return err

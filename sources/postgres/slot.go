@@ -13,13 +13,13 @@ import (
 	"github.com/leat-cdc/leat/pipeline"
 )
 
-const anew = "leat source remove %s, then restart leat run; " + pipeline.BringRows
+const anew = "stop leat run, leat source accept %s, start it again (subscriptions keep their cursors); " + pipeline.BringRows
 
 // place finds where the stream begins: exactly behind `after`, or for an empty log where the slot stands. It
 // creates the slot when that loses nothing. created says that it did.
 func (s *Source) place(ctx context.Context, c *catalog, conn *pgconn.PgConn, srv *server, after pipeline.Position) (at pglogrepl.LSN, created bool, err error) {
 	var from token
-	if !after.Zero() {
+	if !after.Begins() {
 		if from, err = parseToken(after.Token); err != nil {
 			return 0, false, s.stopped(CodePosition, err.Error(), "the log is of another source, or damaged: leat log verify")
 		}
@@ -31,13 +31,19 @@ func (s *Source) place(ctx context.Context, c *catalog, conn *pgconn.PgConn, srv
 	if err != nil {
 		return 0, false, err
 	}
+	if _, anew := after.Lost(); anew && s.cfg.Create && slot != nil && slot.lost() && !slot.active {
+		if err := c.dropSlot(ctx, s.cfg.Slot); err != nil {
+			return 0, false, err
+		}
+		slot = nil
+	}
 	if slot == nil {
 		return s.newSlot(ctx, c, conn, srv, after)
 	}
 	if err := s.checkSlot(slot, srv.DBName); err != nil {
 		return 0, false, err
 	}
-	if after.Zero() {
+	if after.Begins() {
 		at = slot.confirmed
 		if start, _ := parseStart(s.cfg.Start); start != 0 {
 			if start < at {
@@ -57,7 +63,7 @@ func (s *Source) place(ctx context.Context, c *catalog, conn *pgconn.PgConn, srv
 
 // newSlot makes the slot for an empty log.
 func (s *Source) newSlot(ctx context.Context, c *catalog, conn *pgconn.PgConn, srv *server, after pipeline.Position) (pglogrepl.LSN, bool, error) {
-	if !after.Zero() {
+	if !after.Begins() {
 		return 0, false, s.stopped(CodeSlotMissing,
 			fmt.Sprintf("replication slot %s is gone; what was written since %s is lost to the log", s.cfg.Slot, lsnOf(after.Token)), anew, s.cfg.Name)
 	}
@@ -175,7 +181,7 @@ func (s *Source) checkSlot(slot *slotState, database string) error {
 		return s.stopped(CodeSlotPlugin, fmt.Sprintf("replication slot %s has the plugin %s, want pgoutput", name, slot.plugin), "give the source another slot:")
 	case slot.database != database:
 		return s.stopped(CodeSlotDatabase, fmt.Sprintf("replication slot %s is of database %s, the source of %s", name, slot.database, database), "give the source another slot:")
-	case slot.walStatus == "lost", slot.invalidation != "":
+	case slot.lost():
 		code, why := CodeSlotLost, "the server removed WAL that it should have kept (max_slot_wal_keep_size)"
 		if slot.invalidation != "" && slot.invalidation != "wal_removed" {
 			code, why = CodeSlotInvalidated, "the server invalidated it: "+slot.invalidation
@@ -192,6 +198,9 @@ func (s *Source) checkSlot(slot *slotState, database string) error {
 	}
 	return nil
 }
+
+// lost reports whether the slot can never be read again.
+func (slot *slotState) lost() bool { return slot.walStatus == "lost" || slot.invalidation != "" }
 
 func (s *Source) slotActive(slot *slotState) error {
 	return &pipeline.SourceError{

@@ -91,12 +91,12 @@ func (s *Source) open(ctx context.Context, c *catalog, after pipeline.Position) 
 	if err != nil {
 		return nil, err
 	}
-	if slot == nil && !after.Zero() || slot != nil && slot.following { // before a publication is made for nothing
+	if slot == nil && !after.Begins() || slot != nil && slot.following { // before a publication is made for nothing
 		_, _, err := s.place(ctx, c, conn, srv, after)
 		return nil, err
 	}
 	// The publication first: it has to be there when what the slot reads is written.
-	made, err := s.ensurePublication(ctx, c, after.Zero())
+	made, err := s.ensurePublication(ctx, c, after.Begins())
 	if err != nil {
 		return nil, err
 	}
@@ -225,7 +225,7 @@ func (s *Source) newStream(conn net.Conn, c *catalog, srv *server, at pglogrepl.
 	})
 	st.shown = time.Now()
 	st.silence = silenceOf(s.cfg.Silence, srv.senderTimeout)
-	st.prompt = after.Zero() // an empty log learns at once where it begins
+	st.prompt = after.Begins() // an empty log learns at once where it begins
 	return st
 }
 

@@ -136,6 +136,22 @@ func TestSlotLost(t *testing.T) {
 			if !has(s.Check(t.Context()), CodeSlotLost) {
 				t.Error("check does not name it")
 			}
+			lost := r.last // a person accepts that it is
+			r = d.open(s, lost.Anew())
+			if lost.Anew().Counter <= lost.Counter || lost.Anew().Anew().Token != lost.Anew().Token {
+				t.Errorf("%v becomes %v", lost, lost.Anew())
+			}
+			r.until(func() bool { return r.last.Counter > lost.Anew().Counter })
+			d.exec(`insert into f values (1, 'again')`)
+			r.want("insert public.f - {id=1 v=again}")
+			at := r.last
+			if err := r.stream.Close(); err != nil {
+				t.Fatal(err)
+			}
+			d.free()
+			r = d.open(s, at)
+			d.exec(`insert into f values (2, 'on')`)
+			r.want("insert public.f - {id=2 v=on}")
 		})
 	}
 }

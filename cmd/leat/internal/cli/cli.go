@@ -112,7 +112,7 @@ var groups = []struct {
 	{"begin", "To begin:", []func(*shell.App) *cobra.Command{install.Init, install.Check, install.Demo}},
 	{"run", "The server:", []func(*shell.App) *cobra.Command{install.Run, install.Plan, install.Apply}},
 	{"look", "To look:", []func(*shell.App) *cobra.Command{status.Command, status.Top, events.Tail, events.Explain, parks.Parked, operate.Audit, logs.Command}},
-	{"act", "To act:", []func(*shell.App) *cobra.Command{operate.Pause, operate.Resume, operate.Throttle, parks.Redrive, parks.Discard, replays.Replay, replays.Backfill, replays.Jobs, operate.Seek, operate.Source, operate.Ranges, install.Backup}},
+	{"act", "To act:", []func(*shell.App) *cobra.Command{operate.Pause, operate.Resume, operate.Throttle, parks.Redrive, parks.Discard, replays.Replay, replays.Backfill, replays.Jobs, operate.Seek, source, operate.Ranges, install.Backup}},
 	{"more", "More:", []func(*shell.App) *cobra.Command{install.Config, completionCommand, versionCommand}},
 }
 
@@ -178,3 +178,10 @@ Flags of all commands:
 {{.InheritedFlags.FlagUsages | trimTrailingWhitespaces}}
 {{- end}}
 `
+
+// source is leat source: what is done to one through the server, and to its log without.
+func source(app *shell.App) *cobra.Command {
+	cmd := operate.Source(app)
+	cmd.AddCommand(logs.Accept(app))
+	return cmd
+}

@@ -173,7 +173,7 @@ func seekRequest(cmd *cobra.Command, name string, o seeking) (*leatv1.SeekReques
 // Source is leat source.
 func Source(app *shell.App) *cobra.Command {
 	a := &commands{app}
-	cmd := fault.Group(&cobra.Command{Use: "source", Short: "Remove a source"})
+	cmd := fault.Group(&cobra.Command{Use: "source", Short: "Remove a source, or let one begin anew"})
 	var yes bool
 	remove := &cobra.Command{
 		Use:   "remove NAME",
