@@ -269,9 +269,12 @@ func (w *worker) read(win *window) error {
 		return err
 	}
 	took := time.Since(began)
+	read, err := w.cutKeys(win, c)
+	if err != nil {
+		return err
+	}
 	var last []byte
 	if c.More && len(c.Rows) > 0 {
-		var err error
 		if last, err = s.db.Key(c.Shape, c.Row(len(c.Rows)-1)); err != nil {
 			return err
 		}
@@ -283,17 +286,46 @@ func (w *worker) read(win *window) error {
 			t.split(win.seg, last)
 			s.change()
 		}
-	} else if c.More { // cut by its bytes: who was not read is read again
-		for _, k := range win.keys[len(c.Rows):] {
-			delete(t.flying, string(k))
-			t.again[string(k)] = true
-		}
-		win.keys = win.keys[:len(c.Rows)]
+	} else {
+		win.keys = t.cut(win.keys, read)
 	}
 	win.chunk, win.at, win.high = c, began, s.watermark()
 	s.marks[win.high] = win
 	s.mu.Unlock()
 	return s.db.Mark(ctx, win.high)
+}
+
+// cutKeys returns which of the window's single rows were read before their bytes ended the reading; nil: all.
+func (w *worker) cutKeys(win *window, c *Chunk) (map[string]bool, error) {
+	if !c.More || len(c.Rows) >= len(win.keys) {
+		return nil, nil
+	}
+	read := make(map[string]bool, len(c.Rows))
+	for i := range c.Rows {
+		key, err := w.s.db.Key(c.Shape, c.Row(i))
+		if err != nil {
+			return nil, err
+		}
+		read[string(key)] = true
+	}
+	return read, nil
+}
+
+// cut returns those of keys that were read, all if read is nil; the others wait again.
+func (t *table) cut(keys [][]byte, read map[string]bool) [][]byte {
+	if read == nil {
+		return keys
+	}
+	kept := keys[:0]
+	for _, k := range keys {
+		if read[string(k)] {
+			kept = append(kept, k)
+			continue
+		}
+		delete(t.flying, string(k))
+		t.again[string(k)] = true
+	}
+	return kept
 }
 
 // scout ends the window's piece where its rows will end, so that others go on behind it at once.

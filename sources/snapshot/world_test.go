@@ -337,10 +337,14 @@ func (ws *worldSession) Read(ctx context.Context, q Query, c *Chunk) error {
 		}
 		return ws.rest(q, c)
 	}
-	for _, k := range keys[:min(len(keys), q.Limit)] {
+	n := min(len(keys), q.Limit)
+	c.More = len(keys) >= q.Limit
+	if n > 1 && w.r.IntN(5) == 0 { // its bytes ended it
+		n, c.More = 1+w.r.IntN(n-1), true
+	}
+	for _, k := range keys[:n] {
 		add(c, image(k, rows[k]))
 	}
-	c.More = len(keys) >= q.Limit
 	return nil
 }
 
