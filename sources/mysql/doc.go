@@ -15,6 +15,7 @@
 //   - reader.go, transaction.go, rows.go, query.go: what each event means.
 //   - tables.go, catalogue.go: table shapes.
 //   - position.go: resume tokens.
+//   - snapshot.go, watermark.go: what snapshots need; internal/chunks reads the tables.
 //   - check.go: what must be different on the server.
 //
 // Words: an *event* is one of the binlog; a *place* is where the stream stands: a GTID set, or a

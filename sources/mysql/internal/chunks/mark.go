@@ -92,7 +92,7 @@ func (d *Database) mayPoint() error {
 	if d.server.MariaDB || d.server.GTIDs {
 		return nil
 	}
-	return stopped("signal_table", "snapshots need a table to write watermarks to, since gtid_mode is not ON", d.grant(), nil)
+	return stopped("watermark_table", "snapshots need a table to write watermarks to, since gtid_mode is not ON", d.grant(), nil)
 }
 
 // trySignal writes once, making the table where there is none; reason is why it cannot be.
@@ -110,7 +110,7 @@ func (d *Database) trySignal(ctx context.Context) (reason string, err error) {
 			}
 		}
 	case erUnknownColumn:
-		return "", stopped("signal_table", "the table "+d.cfg.Signal+" has other columns than watermarks need", "drop it, or name another under snapshot.signal", err)
+		return "", stopped("watermark_table", "the table "+d.cfg.Signal+" has other columns than watermarks need", "drop it, or name another under snapshot.signal", err)
 	}
 	switch number(err) {
 	case erDBAccess, erTableAccess, erColumnAccess, erAccess, erSpecific, erOption, erReadOnly, gomysql.ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION:
