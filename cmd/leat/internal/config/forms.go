@@ -30,6 +30,7 @@ var forms = map[string]func(string) *yamltree.Problem{
 	"egress":   checkEgress,
 	"glob":     checkGlob,
 	"table":    checkTable,
+	"signal":   checkSignal,
 	"column":   checkColumn,
 	"plain":    checkPlain,
 	"pg_slot":  checkSlot,
@@ -49,6 +50,17 @@ func checkName(s string) *yamltree.Problem {
 		return p.Fix("did you mean %s? %s", near, p.Cure)
 	}
 	return p
+}
+
+// checkSignal is of a table that is written to, or - for none.
+func checkSignal(s string) *yamltree.Problem {
+	if s == "-" {
+		return nil
+	}
+	if strings.ContainsAny(s, "*?") || strings.Count(s, ".") != 1 {
+		return yamltree.Wrong("is not one table").Fix("name it as DATABASE.TABLE, or - to never write to the database")
+	}
+	return checkTable(s)
 }
 
 func checkPath(s string) *yamltree.Problem {

@@ -71,9 +71,9 @@ type Snapshot struct {
 	// Connections that read at once; 0 is 1, at pace max 2.
 	Workers int `json:"workers" default:"0" min:"0" max:"32"`
 	// MySQL and MariaDB: the table (database.table) that Leat writes a row to around
-	// each chunk; it makes it where it may. Where it may not write, GTIDs serve.
-	// Default: leat.watermark.
-	Signal string `json:"signal" form:"table"`
+	// each chunk; it makes it where it may. Where it may not write, or for -, places
+	// of the binlog serve. Default: leat.watermark.
+	Signal string `json:"signal" form:"signal"`
 	// A replica that rows are read from; as url of the database. It waits until it
 	// has replayed what the primary has. Default: the database itself.
 	URL URL `json:"url"`
