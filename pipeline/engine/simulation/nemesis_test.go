@@ -283,6 +283,7 @@ func (w *world) person(i input, s *subscriber) string {
 	default:
 		to := w.first + pipeline.Offset(r.IntN(len(w.db.history)+1))
 		name = fmt.Sprintf("seek %d", to)
+		s.seeks = append(s.seeks, seek{time.Now(), to})
 		run = func(d *deliver.Subscription) error { return d.Seek(ctx, deliver.Start{Offset: to}, "the seed says so") }
 	}
 	if !p.do(s, name, run) {

@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/pipeline/deliver"
@@ -200,11 +201,28 @@ func (w *world) missing(s *subscriber, j *pipeline.Job, key string, here []int) 
 	}
 	for i := max(0, w.index(j.From)); i < w.index(j.Live); i++ {
 		e := &w.db.history[i]
-		if (key == "" || s.key(e, i) == key) && scoped(j, e) && !s.brought[j.ID][i] && !w.excused(s, i) && !slices.Contains(here, i) {
+		if (key == "" || s.key(e, i) == key) && scoped(j, e) && !s.brought[j.ID][i] && !w.excused(s, i) && !s.sought(j, i, w) && !slices.Contains(here, i) {
 			return i
 		}
 	}
 	return -1
+}
+
+// seek is one that was asked for.
+type seek struct {
+	at time.Time
+	to pipeline.Offset
+}
+
+// sought reports whether a seek may have left an event out of a job: one that was asked for since the job was, or the
+// last one before, which may have been obeyed behind it.
+func (s *subscriber) sought(j *pipeline.Job, i int, w *world) bool {
+	for n, k := range s.seeks {
+		if i < w.index(k.to) && (n == len(s.seeks)-1 || !s.seeks[n+1].at.Before(j.Created)) {
+			return true
+		}
+	}
+	return false
 }
 
 // outruns checks that what is live of a key comes behind all that was taken back of it (8).

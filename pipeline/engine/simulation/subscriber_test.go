@@ -29,6 +29,7 @@ type subscriber struct {
 	ratio    float64 // that it leaves
 	mood     mood
 	poison   map[int]bool // events it refuses until the end
+	seeks    []seek
 
 	sent, acked map[int]bool // by place in the history
 	last        map[string]int
