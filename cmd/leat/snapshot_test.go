@@ -44,10 +44,14 @@ func (r *replica) deliver() string {
 
 func (r *replica) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	body, err := io.ReadAll(req.Body)
+	if err != nil { // who sent it was killed
+		w.WriteHeader(http.StatusBadRequest)
+		return
+	}
 	var events []webhookEvent
-	if err == nil && strings.HasPrefix(string(body), "[") {
+	if strings.HasPrefix(string(body), "[") {
 		err = json.Unmarshal(body, &events)
-	} else if err == nil {
+	} else {
 		events = make([]webhookEvent, 1)
 		err = json.Unmarshal(body, &events[0])
 	}

@@ -65,17 +65,13 @@ func (a *commands) jobs(ctx context.Context, req *leatv1.JobsRequest) error {
 		if j.GetLeft() != nil {
 			left = screen.Duration(j.GetLeft().AsDuration())
 		}
-		subscription := j.GetSubscription()
 		if j.GetKind() == shell.Snapshot {
 			of = screen.Plural(j.GetDone(), "row") + ", " + screen.Size(j.GetBytes())
-			if subscription == "" {
-				subscription = "all of " + j.GetSource()
-			}
 		}
 		if j.GetScope() != "" {
 			of += ", " + screen.Shorten(j.GetScope(), 60)
 		}
-		t.Row(screen.Cell{Text: j.GetId(), Style: screen.Bold}, screen.Text(subscription), screen.Text(j.GetKind()), screen.Cell{Text: j.GetState(), Style: shell.JobStyle(j.GetState())},
+		t.Row(screen.Cell{Text: j.GetId(), Style: screen.Bold}, screen.Text(shell.Whose(j)), screen.Text(j.GetKind()), screen.Cell{Text: j.GetState(), Style: shell.JobStyle(j.GetState())},
 			screen.Text(shell.Percent(j)), screen.Text(screen.Rate(j.GetEventsPerSecond())), screen.Text(left), screen.Text(j.GetOwner()), screen.Text(shell.Clock(j.GetCreated())), screen.Text(of))
 		if j.GetReason() != "" {
 			text := "! " + j.GetReason()

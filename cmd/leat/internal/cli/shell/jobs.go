@@ -117,6 +117,24 @@ func TableNotes(j *leatv1.Job) (notes []screen.Cell) {
 	return notes
 }
 
+// Whose is the subscription of a job, or the source whose subscriptions all get it.
+func Whose(j *leatv1.Job) string {
+	if j.GetKind() == Snapshot && j.GetSubscription() == "" {
+		return "all of " + j.GetSource()
+	}
+	return j.GetSubscription()
+}
+
+// AtOnce is the table that a snapshot reads at once now; empty: none.
+func AtOnce(j *leatv1.Job) string {
+	for _, t := range j.GetTables() {
+		if t.GetWhole() && t.GetRows() > 0 && !t.GetDone() && t.GetFault() == "" {
+			return t.GetTable()
+		}
+	}
+	return ""
+}
+
 // Count is "1,200 of about 9,000 rows".
 func Count(done, total uint64) string {
 	if total == 0 {

@@ -224,13 +224,16 @@ func topJobs(to *screen.Screen, list []*leatv1.Job) *screen.Table {
 			left = screen.Duration(j.GetLeft().AsDuration())
 		}
 		why := screen.Cell{Text: j.GetReason(), Style: screen.Yellow}
+		if at := shell.AtOnce(j); why.Text == "" && at != "" {
+			why.Text = at + " is read at once: the source's stream waits meanwhile"
+		}
 		if j.GetEndsWhen() != "" {
 			why.Text += "; until " + j.GetEndsWhen()
 		}
 		if why.Text == "" {
 			why.Text = " "
 		}
-		t.Row(screen.Cell{Text: j.GetId(), Style: screen.Bold}, screen.Text(j.GetSubscription()), screen.Text(j.GetKind()), screen.Cell{Text: j.GetState(), Style: shell.JobStyle(j.GetState())},
+		t.Row(screen.Cell{Text: j.GetId(), Style: screen.Bold}, screen.Text(shell.Whose(j)), screen.Text(j.GetKind()), screen.Cell{Text: j.GetState(), Style: shell.JobStyle(j.GetState())},
 			screen.Text(shell.Percent(j)), screen.Text(screen.Rate(j.GetEventsPerSecond())), screen.Text(left), why)
 	}
 	t.Fit(to.Width)
