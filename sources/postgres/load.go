@@ -44,7 +44,7 @@ select json_build_object(
   'lag', extract(epoch from greatest(here.own, case when may.stats then lag.worst end)),
   'lsn', here.lsn - '0/0'::pg_lsn,
   'user', quote_ident(current_user),
-  'slot', (select json_build_object('status', wal_status, 'safe', safe_wal_size, 'behind', here.lsn - coalesce(confirmed_flush_lsn, restart_lsn))
+  'slot', (select json_build_object('status', wal_status, 'safe', safe_wal_size, 'behind', here.lsn - coalesce(confirmed_flush_lsn, restart_lsn), 'xmin', age(catalog_xmin))
     from pg_replication_slots where slot_name = $1))::text
 from may, busy, lag, here`
 
@@ -57,8 +57,13 @@ type loadRow struct {
 	Slot            *struct {
 		Status       *string
 		Safe, Behind *float64
+		Xmin         *int64
 	}
 }
+
+// oldXmin is how many transactions a slot may hold vacuum of the catalogue back before that is told: half of what
+// makes autovacuum work against wraparound (autovacuum_freeze_max_age).
+const oldXmin = 100_000_000
 
 // Load implements [pipeline.Prober]. The sessions of other roles and the replicas' lag need
 // pg_read_all_stats; everything about the slot needs no right.
@@ -91,6 +96,13 @@ func (s *Source) Load(ctx context.Context) (l pipeline.SourceLoad, err error) {
 			Level: "warning", Code: "load_right_missing", Place: "pg_read_all_stats",
 			What: "how many sessions are at work, and how far replicas are behind, cannot be seen",
 			Cure: "GRANT pg_read_all_stats TO " + row.User,
+		})
+	}
+	if row.Slot != nil && row.Slot.Xmin != nil && *row.Slot.Xmin > oldXmin {
+		l.Findings = append(l.Findings, pipeline.Finding{
+			Level: "warning", Code: "slot_xmin", Place: s.cfg.Slot,
+			What: fmt.Sprintf("the slot keeps what %d transactions have replaced in the catalogue from vacuum", *row.Slot.Xmin),
+			Cure: "end what keeps it: a transaction open or prepared for long (pg_stat_activity, pg_prepared_xacts), a source that stands",
 		})
 	}
 	s.signals(ctx, p, &l, row.User)
