@@ -70,7 +70,7 @@ func parse(args []string) (options, error) {
 	f := flag.NewFlagSet("bench-flow", flag.ContinueOnError)
 	var which string
 	f.StringVar(&which, "experiments", "", "only these ("+strings.Join(names(), ", ")+")")
-	f.IntVar(&o.runs, "runs", 3, "how often what is compared runs, in turn; medians are compared")
+	f.IntVar(&o.runs, "runs", 2, "how often what is compared runs, in turn; medians are compared")
 	f.IntVar(&o.rows, "rows", 200_000, "row changes of the backlog")
 	f.DurationVar(&o.outage, "outage", time.Minute, "how long the endpoint is away in the experiment outage")
 	f.DurationVar(&o.hang, "hang", time.Minute, "how long one of eight subscribers hangs in the experiment hang; 10m is the full length")

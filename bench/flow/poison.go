@@ -69,7 +69,10 @@ func (r *rig) sicken(ctx context.Context, name string) error {
 	if err := r.exec(ctx, fmt.Sprintf("update beat set n = n + 1, sent = 0 where id %% %d = 0", poisonEvery)); err != nil {
 		return err
 	}
-	return r.untilParked(ctx, name, keys/poisonEvery)
+	if err := r.untilParked(ctx, name, keys/poisonEvery); err != nil {
+		return err
+	}
+	return wait(ctx, time.Second) // cursors, parks and dead letters are written
 }
 
 // cure makes them well, redrives them and waits until none is parked.
@@ -81,7 +84,10 @@ func (r *rig) cure(ctx context.Context, name string) error {
 	if out, err := redrive.CombinedOutput(); err != nil {
 		return fmt.Errorf("redrive: %w: %s", err, out)
 	}
-	return r.untilParked(ctx, name, 0)
+	if err := r.untilParked(ctx, name, 0); err != nil {
+		return err
+	}
+	return wait(ctx, time.Second)
 }
 
 func (r *rig) untilParked(ctx context.Context, name string, n int) error {
