@@ -173,6 +173,18 @@ func (e *Engine) Fence(ctx context.Context, source string) (pipeline.Offset, err
 	return 0, refuse("no source %q runs here", source)
 }
 
+// Spare is the share of the time that may be spent on reading a source's tables for what can wait, such as comparing:
+// it is shed first, as replays are. Why says what takes the rest.
+func (e *Engine) Spare(source string) (ratio float64, why string) {
+	for _, u := range e.all() {
+		if u.spec.Name == source {
+			v := u.governor.now()
+			return v.Replay, v.Why
+		}
+	}
+	return 1, ""
+}
+
 // snapshotting is the share of the time that snapshots may read, and why it is not all.
 func (g *governor) snapshotting() (ratio float64, why string) {
 	v := g.now()

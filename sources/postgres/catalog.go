@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -170,6 +171,11 @@ func (c *catalog) tables(ctx context.Context, publication string) (list []*table
 			return t, row.Scan(&t.oid, &t.schema, &t.name, &t.kind, &t.persistence, &t.identity, &t.key, &t.identityColumns,
 				&t.ancestors, &t.columns, &t.generated, &t.published, &t.listed, &t.filter)
 		})
+		if publication == "" { // all, as if they were sent whole
+			for _, t := range list {
+				t.published, t.listed = true, slices.DeleteFunc(slices.Clone(t.columns), func(c string) bool { return slices.Contains(t.generated, c) })
+			}
+		}
 		return err
 	})
 	if err != nil {

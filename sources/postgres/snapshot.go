@@ -56,6 +56,17 @@ func (s *Source) Snapshots(replica string) (*Snapshots, error) {
 	return d, nil
 }
 
+// Plain returns a reader of the rows of any table in the database of a URL, whether or not something is published
+// there: for comparing.
+func Plain(name, url string) (*Snapshots, error) {
+	s, err := New(Config{Name: name, URL: url, Tables: []string{"*.*"}})
+	if err != nil {
+		return nil, err
+	}
+	s.cfg.Publication = ""
+	return &Snapshots{s: s}, nil
+}
+
 // Tables lists what the publication sends of the tables that the globs name.
 func (d *Snapshots) Tables(ctx context.Context, patterns []string) ([]snapshot.Table, error) {
 	wanted, err := parseGlobs(patterns)

@@ -5733,6 +5733,546 @@ func (x *CancelJobResponse) GetJob() *Job {
 	return nil
 }
 
+type VerifyRequest struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Subscription string                 `protobuf:"bytes,1,opt,name=subscription,proto3" json:"subscription,omitempty"`
+	// globs over schema.table; none: all that the subscription takes
+	Tables []string `protobuf:"bytes,2,rep,name=tables,proto3" json:"tables,omitempty"`
+	// URL of a database, of the source's kind, that is to hold the same tables; empty: what the log says is compared
+	Target        string `protobuf:"bytes,3,opt,name=target,proto3" json:"target,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifyRequest) Reset() {
+	*x = VerifyRequest{}
+	mi := &file_leat_v1_admin_proto_msgTypes[72]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifyRequest) ProtoMessage() {}
+
+func (x *VerifyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_admin_proto_msgTypes[72]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifyRequest.ProtoReflect.Descriptor instead.
+func (*VerifyRequest) Descriptor() ([]byte, []int) {
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{72}
+}
+
+func (x *VerifyRequest) GetSubscription() string {
+	if x != nil {
+		return x.Subscription
+	}
+	return ""
+}
+
+func (x *VerifyRequest) GetTables() []string {
+	if x != nil {
+		return x.Tables
+	}
+	return nil
+}
+
+func (x *VerifyRequest) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+type VerifyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to What:
+	//
+	//	*VerifyResponse_Progress
+	//	*VerifyResponse_Report
+	What          isVerifyResponse_What `protobuf_oneof:"what"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifyResponse) Reset() {
+	*x = VerifyResponse{}
+	mi := &file_leat_v1_admin_proto_msgTypes[73]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifyResponse) ProtoMessage() {}
+
+func (x *VerifyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_admin_proto_msgTypes[73]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifyResponse.ProtoReflect.Descriptor instead.
+func (*VerifyResponse) Descriptor() ([]byte, []int) {
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{73}
+}
+
+func (x *VerifyResponse) GetWhat() isVerifyResponse_What {
+	if x != nil {
+		return x.What
+	}
+	return nil
+}
+
+func (x *VerifyResponse) GetProgress() *VerifyProgress {
+	if x != nil {
+		if x, ok := x.What.(*VerifyResponse_Progress); ok {
+			return x.Progress
+		}
+	}
+	return nil
+}
+
+func (x *VerifyResponse) GetReport() *VerifyReport {
+	if x != nil {
+		if x, ok := x.What.(*VerifyResponse_Report); ok {
+			return x.Report
+		}
+	}
+	return nil
+}
+
+type isVerifyResponse_What interface {
+	isVerifyResponse_What()
+}
+
+type VerifyResponse_Progress struct {
+	Progress *VerifyProgress `protobuf:"bytes,1,opt,name=progress,proto3,oneof"`
+}
+
+type VerifyResponse_Report struct {
+	Report *VerifyReport `protobuf:"bytes,2,opt,name=report,proto3,oneof"`
+}
+
+func (*VerifyResponse_Progress) isVerifyResponse_What() {}
+
+func (*VerifyResponse_Report) isVerifyResponse_What() {}
+
+type VerifyProgress struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Table string                 `protobuf:"bytes,1,opt,name=table,proto3" json:"table,omitempty"`
+	// log, source, target, again
+	Phase string `protobuf:"bytes,2,opt,name=phase,proto3" json:"phase,omitempty"`
+	// of about rows; 0: not known. Of the log these are events.
+	Done          uint64 `protobuf:"varint,3,opt,name=done,proto3" json:"done,omitempty"`
+	Rows          uint64 `protobuf:"varint,4,opt,name=rows,proto3" json:"rows,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifyProgress) Reset() {
+	*x = VerifyProgress{}
+	mi := &file_leat_v1_admin_proto_msgTypes[74]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifyProgress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifyProgress) ProtoMessage() {}
+
+func (x *VerifyProgress) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_admin_proto_msgTypes[74]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifyProgress.ProtoReflect.Descriptor instead.
+func (*VerifyProgress) Descriptor() ([]byte, []int) {
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{74}
+}
+
+func (x *VerifyProgress) GetTable() string {
+	if x != nil {
+		return x.Table
+	}
+	return ""
+}
+
+func (x *VerifyProgress) GetPhase() string {
+	if x != nil {
+		return x.Phase
+	}
+	return ""
+}
+
+func (x *VerifyProgress) GetDone() uint64 {
+	if x != nil {
+		return x.Done
+	}
+	return 0
+}
+
+func (x *VerifyProgress) GetRows() uint64 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+type VerifyReport struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tables        []*VerifiedTable       `protobuf:"bytes,1,rep,name=tables,proto3" json:"tables,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifyReport) Reset() {
+	*x = VerifyReport{}
+	mi := &file_leat_v1_admin_proto_msgTypes[75]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifyReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifyReport) ProtoMessage() {}
+
+func (x *VerifyReport) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_admin_proto_msgTypes[75]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifyReport.ProtoReflect.Descriptor instead.
+func (*VerifyReport) Descriptor() ([]byte, []int) {
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{75}
+}
+
+func (x *VerifyReport) GetTables() []*VerifiedTable {
+	if x != nil {
+		return x.Tables
+	}
+	return nil
+}
+
+// VerifiedTable is what was found of one table. Rows are those that the subscription takes.
+type VerifiedTable struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Table string                 `protobuf:"bytes,1,opt,name=table,proto3" json:"table,omitempty"`
+	// why it could not be compared
+	Error  string           `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"`
+	Ranges []*VerifiedRange `protobuf:"bytes,3,rep,name=ranges,proto3" json:"ranges,omitempty"`
+	// rows of the source
+	Rows uint64 `protobuf:"varint,4,opt,name=rows,proto3" json:"rows,omitempty"`
+	// of these: equal in every column
+	Compared uint64 `protobuf:"varint,5,opt,name=compared,proto3" json:"compared,omitempty"`
+	// the log holds no image of them: they did not change within what it keeps
+	BeyondRetention uint64 `protobuf:"varint,6,opt,name=beyond_retention,json=beyondRetention,proto3" json:"beyond_retention,omitempty"`
+	// equal in the columns that were ever sent
+	Absent uint64 `protobuf:"varint,7,opt,name=absent,proto3" json:"absent,omitempty"`
+	// rows of the source that the subscription's filter leaves out
+	Filtered uint64 `protobuf:"varint,8,opt,name=filtered,proto3" json:"filtered,omitempty"`
+	// rows that changed each time they were looked at
+	Moving uint64 `protobuf:"varint,9,opt,name=moving,proto3" json:"moving,omitempty"`
+	// rows that differ; the first 1,000 are listed
+	Different   uint64         `protobuf:"varint,10,opt,name=different,proto3" json:"different,omitempty"`
+	Differences []*VerifiedRow `protobuf:"bytes,11,rep,name=differences,proto3" json:"differences,omitempty"`
+	// conditions for Backfill that bring the listed rows which the source has
+	Repair        []string `protobuf:"bytes,12,rep,name=repair,proto3" json:"repair,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifiedTable) Reset() {
+	*x = VerifiedTable{}
+	mi := &file_leat_v1_admin_proto_msgTypes[76]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifiedTable) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifiedTable) ProtoMessage() {}
+
+func (x *VerifiedTable) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_admin_proto_msgTypes[76]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifiedTable.ProtoReflect.Descriptor instead.
+func (*VerifiedTable) Descriptor() ([]byte, []int) {
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{76}
+}
+
+func (x *VerifiedTable) GetTable() string {
+	if x != nil {
+		return x.Table
+	}
+	return ""
+}
+
+func (x *VerifiedTable) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *VerifiedTable) GetRanges() []*VerifiedRange {
+	if x != nil {
+		return x.Ranges
+	}
+	return nil
+}
+
+func (x *VerifiedTable) GetRows() uint64 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+func (x *VerifiedTable) GetCompared() uint64 {
+	if x != nil {
+		return x.Compared
+	}
+	return 0
+}
+
+func (x *VerifiedTable) GetBeyondRetention() uint64 {
+	if x != nil {
+		return x.BeyondRetention
+	}
+	return 0
+}
+
+func (x *VerifiedTable) GetAbsent() uint64 {
+	if x != nil {
+		return x.Absent
+	}
+	return 0
+}
+
+func (x *VerifiedTable) GetFiltered() uint64 {
+	if x != nil {
+		return x.Filtered
+	}
+	return 0
+}
+
+func (x *VerifiedTable) GetMoving() uint64 {
+	if x != nil {
+		return x.Moving
+	}
+	return 0
+}
+
+func (x *VerifiedTable) GetDifferent() uint64 {
+	if x != nil {
+		return x.Different
+	}
+	return 0
+}
+
+func (x *VerifiedTable) GetDifferences() []*VerifiedRow {
+	if x != nil {
+		return x.Differences
+	}
+	return nil
+}
+
+func (x *VerifiedTable) GetRepair() []string {
+	if x != nil {
+		return x.Repair
+	}
+	return nil
+}
+
+type VerifiedRange struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Range      uint64                 `protobuf:"varint,1,opt,name=range,proto3" json:"range,omitempty"`
+	SourceRows uint64                 `protobuf:"varint,2,opt,name=source_rows,json=sourceRows,proto3" json:"source_rows,omitempty"`
+	OtherRows  uint64                 `protobuf:"varint,3,opt,name=other_rows,json=otherRows,proto3" json:"other_rows,omitempty"`
+	// sums of all rows, in hexadecimal digits; equal rows give equal sums in one report
+	SourceSum     string `protobuf:"bytes,4,opt,name=source_sum,json=sourceSum,proto3" json:"source_sum,omitempty"`
+	OtherSum      string `protobuf:"bytes,5,opt,name=other_sum,json=otherSum,proto3" json:"other_sum,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifiedRange) Reset() {
+	*x = VerifiedRange{}
+	mi := &file_leat_v1_admin_proto_msgTypes[77]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifiedRange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifiedRange) ProtoMessage() {}
+
+func (x *VerifiedRange) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_admin_proto_msgTypes[77]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifiedRange.ProtoReflect.Descriptor instead.
+func (*VerifiedRange) Descriptor() ([]byte, []int) {
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{77}
+}
+
+func (x *VerifiedRange) GetRange() uint64 {
+	if x != nil {
+		return x.Range
+	}
+	return 0
+}
+
+func (x *VerifiedRange) GetSourceRows() uint64 {
+	if x != nil {
+		return x.SourceRows
+	}
+	return 0
+}
+
+func (x *VerifiedRange) GetOtherRows() uint64 {
+	if x != nil {
+		return x.OtherRows
+	}
+	return 0
+}
+
+func (x *VerifiedRange) GetSourceSum() string {
+	if x != nil {
+		return x.SourceSum
+	}
+	return ""
+}
+
+func (x *VerifiedRange) GetOtherSum() string {
+	if x != nil {
+		return x.OtherSum
+	}
+	return ""
+}
+
+type VerifiedRow struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// the key as events have it, JSON
+	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// missing (the source has it, the other side does not), extra, different
+	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	// columns that differ
+	Columns       []string `protobuf:"bytes,3,rep,name=columns,proto3" json:"columns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifiedRow) Reset() {
+	*x = VerifiedRow{}
+	mi := &file_leat_v1_admin_proto_msgTypes[78]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifiedRow) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifiedRow) ProtoMessage() {}
+
+func (x *VerifiedRow) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_admin_proto_msgTypes[78]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifiedRow.ProtoReflect.Descriptor instead.
+func (*VerifiedRow) Descriptor() ([]byte, []int) {
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{78}
+}
+
+func (x *VerifiedRow) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *VerifiedRow) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *VerifiedRow) GetColumns() []string {
+	if x != nil {
+		return x.Columns
+	}
+	return nil
+}
+
 var File_leat_v1_admin_proto protoreflect.FileDescriptor
 
 const file_leat_v1_admin_proto_rawDesc = "" +
@@ -6189,7 +6729,49 @@ const file_leat_v1_admin_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"3\n" +
 	"\x11CancelJobResponse\x12\x1e\n" +
-	"\x03job\x18\x01 \x01(\v2\f.leat.v1.JobR\x03job2\x9f\v\n" +
+	"\x03job\x18\x01 \x01(\v2\f.leat.v1.JobR\x03job\"c\n" +
+	"\rVerifyRequest\x12\"\n" +
+	"\fsubscription\x18\x01 \x01(\tR\fsubscription\x12\x16\n" +
+	"\x06tables\x18\x02 \x03(\tR\x06tables\x12\x16\n" +
+	"\x06target\x18\x03 \x01(\tR\x06target\"\x80\x01\n" +
+	"\x0eVerifyResponse\x125\n" +
+	"\bprogress\x18\x01 \x01(\v2\x17.leat.v1.VerifyProgressH\x00R\bprogress\x12/\n" +
+	"\x06report\x18\x02 \x01(\v2\x15.leat.v1.VerifyReportH\x00R\x06reportB\x06\n" +
+	"\x04what\"d\n" +
+	"\x0eVerifyProgress\x12\x14\n" +
+	"\x05table\x18\x01 \x01(\tR\x05table\x12\x14\n" +
+	"\x05phase\x18\x02 \x01(\tR\x05phase\x12\x12\n" +
+	"\x04done\x18\x03 \x01(\x04R\x04done\x12\x12\n" +
+	"\x04rows\x18\x04 \x01(\x04R\x04rows\">\n" +
+	"\fVerifyReport\x12.\n" +
+	"\x06tables\x18\x01 \x03(\v2\x16.leat.v1.VerifiedTableR\x06tables\"\x80\x03\n" +
+	"\rVerifiedTable\x12\x14\n" +
+	"\x05table\x18\x01 \x01(\tR\x05table\x12\x14\n" +
+	"\x05error\x18\x02 \x01(\tR\x05error\x12.\n" +
+	"\x06ranges\x18\x03 \x03(\v2\x16.leat.v1.VerifiedRangeR\x06ranges\x12\x12\n" +
+	"\x04rows\x18\x04 \x01(\x04R\x04rows\x12\x1a\n" +
+	"\bcompared\x18\x05 \x01(\x04R\bcompared\x12)\n" +
+	"\x10beyond_retention\x18\x06 \x01(\x04R\x0fbeyondRetention\x12\x16\n" +
+	"\x06absent\x18\a \x01(\x04R\x06absent\x12\x1a\n" +
+	"\bfiltered\x18\b \x01(\x04R\bfiltered\x12\x16\n" +
+	"\x06moving\x18\t \x01(\x04R\x06moving\x12\x1c\n" +
+	"\tdifferent\x18\n" +
+	" \x01(\x04R\tdifferent\x126\n" +
+	"\vdifferences\x18\v \x03(\v2\x14.leat.v1.VerifiedRowR\vdifferences\x12\x16\n" +
+	"\x06repair\x18\f \x03(\tR\x06repair\"\xa1\x01\n" +
+	"\rVerifiedRange\x12\x14\n" +
+	"\x05range\x18\x01 \x01(\x04R\x05range\x12\x1f\n" +
+	"\vsource_rows\x18\x02 \x01(\x04R\n" +
+	"sourceRows\x12\x1d\n" +
+	"\n" +
+	"other_rows\x18\x03 \x01(\x04R\totherRows\x12\x1d\n" +
+	"\n" +
+	"source_sum\x18\x04 \x01(\tR\tsourceSum\x12\x1b\n" +
+	"\tother_sum\x18\x05 \x01(\tR\botherSum\"M\n" +
+	"\vVerifiedRow\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x18\n" +
+	"\acolumns\x18\x03 \x03(\tR\acolumns2\xdc\v\n" +
 	"\fAdminService\x129\n" +
 	"\x06Status\x12\x16.leat.v1.StatusRequest\x1a\x17.leat.v1.StatusResponse\x123\n" +
 	"\x04Plan\x12\x14.leat.v1.PlanRequest\x1a\x15.leat.v1.PlanResponse\x126\n" +
@@ -6214,7 +6796,8 @@ const file_leat_v1_admin_proto_rawDesc = "" +
 	"\bPauseJob\x12\x18.leat.v1.PauseJobRequest\x1a\x19.leat.v1.PauseJobResponse\x12B\n" +
 	"\tResumeJob\x12\x19.leat.v1.ResumeJobRequest\x1a\x1a.leat.v1.ResumeJobResponse\x12?\n" +
 	"\bBackfill\x12\x18.leat.v1.BackfillRequest\x1a\x19.leat.v1.BackfillResponse\x12B\n" +
-	"\tCancelJob\x12\x19.leat.v1.CancelJobRequest\x1a\x1a.leat.v1.CancelJobResponseB9Z7github.com/leat-cdc/leat/schemas/envelope/leatv1;leatv1b\x06proto3"
+	"\tCancelJob\x12\x19.leat.v1.CancelJobRequest\x1a\x1a.leat.v1.CancelJobResponse\x12;\n" +
+	"\x06Verify\x12\x16.leat.v1.VerifyRequest\x1a\x17.leat.v1.VerifyResponse0\x01B9Z7github.com/leat-cdc/leat/schemas/envelope/leatv1;leatv1b\x06proto3"
 
 var (
 	file_leat_v1_admin_proto_rawDescOnce sync.Once
@@ -6228,7 +6811,7 @@ func file_leat_v1_admin_proto_rawDescGZIP() []byte {
 	return file_leat_v1_admin_proto_rawDescData
 }
 
-var file_leat_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 72)
+var file_leat_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 79)
 var file_leat_v1_admin_proto_goTypes = []any{
 	(*StatusRequest)(nil),         // 0: leat.v1.StatusRequest
 	(*StatusResponse)(nil),        // 1: leat.v1.StatusResponse
@@ -6302,137 +6885,151 @@ var file_leat_v1_admin_proto_goTypes = []any{
 	(*ResumeJobResponse)(nil),     // 69: leat.v1.ResumeJobResponse
 	(*CancelJobRequest)(nil),      // 70: leat.v1.CancelJobRequest
 	(*CancelJobResponse)(nil),     // 71: leat.v1.CancelJobResponse
-	(*timestamppb.Timestamp)(nil), // 72: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 73: google.protobuf.Duration
+	(*VerifyRequest)(nil),         // 72: leat.v1.VerifyRequest
+	(*VerifyResponse)(nil),        // 73: leat.v1.VerifyResponse
+	(*VerifyProgress)(nil),        // 74: leat.v1.VerifyProgress
+	(*VerifyReport)(nil),          // 75: leat.v1.VerifyReport
+	(*VerifiedTable)(nil),         // 76: leat.v1.VerifiedTable
+	(*VerifiedRange)(nil),         // 77: leat.v1.VerifiedRange
+	(*VerifiedRow)(nil),           // 78: leat.v1.VerifiedRow
+	(*timestamppb.Timestamp)(nil), // 79: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 80: google.protobuf.Duration
 }
 var file_leat_v1_admin_proto_depIdxs = []int32{
-	72, // 0: leat.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
-	4,  // 1: leat.v1.StatusResponse.sources:type_name -> leat.v1.SourceStatus
-	7,  // 2: leat.v1.StatusResponse.subscriptions:type_name -> leat.v1.SubscriptionStatus
-	2,  // 3: leat.v1.StatusResponse.turns:type_name -> leat.v1.PriorityTurns
-	73, // 4: leat.v1.PriorityTurns.wait:type_name -> google.protobuf.Duration
-	73, // 5: leat.v1.SourcePressure.time_to_loss:type_name -> google.protobuf.Duration
-	73, // 6: leat.v1.SourcePressure.time_to_drain:type_name -> google.protobuf.Duration
-	73, // 7: leat.v1.SourcePressure.replica_lag:type_name -> google.protobuf.Duration
-	72, // 8: leat.v1.SourceStatus.since:type_name -> google.protobuf.Timestamp
-	6,  // 9: leat.v1.SourceStatus.notices:type_name -> leat.v1.Notice
-	73, // 10: leat.v1.SourceStatus.lag:type_name -> google.protobuf.Duration
-	44, // 11: leat.v1.SourceStatus.throttles:type_name -> leat.v1.ThrottleState
-	3,  // 12: leat.v1.SourceStatus.pressure:type_name -> leat.v1.SourcePressure
-	5,  // 13: leat.v1.SourceStatus.waits:type_name -> leat.v1.Wait
-	60, // 14: leat.v1.SourceStatus.snapshots:type_name -> leat.v1.Job
-	72, // 15: leat.v1.Wait.until:type_name -> google.protobuf.Timestamp
-	72, // 16: leat.v1.Notice.time:type_name -> google.protobuf.Timestamp
-	72, // 17: leat.v1.SubscriptionStatus.until:type_name -> google.protobuf.Timestamp
-	73, // 18: leat.v1.SubscriptionStatus.lag:type_name -> google.protobuf.Duration
-	44, // 19: leat.v1.SubscriptionStatus.throttles:type_name -> leat.v1.ThrottleState
-	8,  // 20: leat.v1.SubscriptionStatus.laggard:type_name -> leat.v1.Laggard
-	5,  // 21: leat.v1.SubscriptionStatus.waits:type_name -> leat.v1.Wait
-	9,  // 22: leat.v1.SubscriptionStatus.lanes:type_name -> leat.v1.Lane
-	10, // 23: leat.v1.SubscriptionStatus.hosts:type_name -> leat.v1.Host
-	73, // 24: leat.v1.Laggard.time_to_loss:type_name -> google.protobuf.Duration
-	73, // 25: leat.v1.Laggard.time_to_catch_up:type_name -> google.protobuf.Duration
-	73, // 26: leat.v1.Lane.lag:type_name -> google.protobuf.Duration
-	72, // 27: leat.v1.Host.until:type_name -> google.protobuf.Timestamp
-	12, // 28: leat.v1.PlanResponse.changes:type_name -> leat.v1.Change
-	12, // 29: leat.v1.ApplyResponse.changes:type_name -> leat.v1.Change
-	72, // 30: leat.v1.SeekRequest.time:type_name -> google.protobuf.Timestamp
-	25, // 31: leat.v1.ParkedResponse.dead:type_name -> leat.v1.DeadLetter
-	24, // 32: leat.v1.ParkedResponse.skipped:type_name -> leat.v1.Skipped
-	31, // 33: leat.v1.ParkedResponse.parked:type_name -> leat.v1.ParkedKey
-	72, // 34: leat.v1.Skipped.time:type_name -> google.protobuf.Timestamp
-	72, // 35: leat.v1.DeadLetter.time:type_name -> google.protobuf.Timestamp
-	26, // 36: leat.v1.DeadLetter.attempts:type_name -> leat.v1.Attempt
-	72, // 37: leat.v1.Attempt.time:type_name -> google.protobuf.Timestamp
-	73, // 38: leat.v1.Attempt.took:type_name -> google.protobuf.Duration
-	72, // 39: leat.v1.TailRequest.time:type_name -> google.protobuf.Timestamp
-	72, // 40: leat.v1.ParkedKey.since:type_name -> google.protobuf.Timestamp
-	72, // 41: leat.v1.AuditLogRequest.since:type_name -> google.protobuf.Timestamp
-	38, // 42: leat.v1.AuditLogResponse.entries:type_name -> leat.v1.AuditEntry
-	72, // 43: leat.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
-	41, // 44: leat.v1.ExplainResponse.events:type_name -> leat.v1.Explained
-	72, // 45: leat.v1.Explained.committed:type_name -> google.protobuf.Timestamp
-	72, // 46: leat.v1.Explained.until:type_name -> google.protobuf.Timestamp
-	26, // 47: leat.v1.Explained.attempts:type_name -> leat.v1.Attempt
-	73, // 48: leat.v1.ThrottleRequest.duration:type_name -> google.protobuf.Duration
-	44, // 49: leat.v1.ThrottleResponse.throttles:type_name -> leat.v1.ThrottleState
-	72, // 50: leat.v1.ThrottleState.since:type_name -> google.protobuf.Timestamp
-	72, // 51: leat.v1.ThrottleState.until:type_name -> google.protobuf.Timestamp
-	51, // 52: leat.v1.RangesResponse.ranges:type_name -> leat.v1.RangeState
-	51, // 53: leat.v1.SplitRangeResponse.ranges:type_name -> leat.v1.RangeState
-	51, // 54: leat.v1.MergeRangesResponse.ranges:type_name -> leat.v1.RangeState
-	72, // 55: leat.v1.Place.time:type_name -> google.protobuf.Timestamp
-	54, // 56: leat.v1.ReplayScope.ranges:type_name -> leat.v1.ReplayRange
-	52, // 57: leat.v1.ReplayRequest.from:type_name -> leat.v1.Place
-	52, // 58: leat.v1.ReplayRequest.to:type_name -> leat.v1.Place
-	53, // 59: leat.v1.ReplayRequest.scope:type_name -> leat.v1.ReplayScope
-	57, // 60: leat.v1.ReplayResponse.plan:type_name -> leat.v1.ReplayPlan
-	60, // 61: leat.v1.ReplayResponse.job:type_name -> leat.v1.Job
-	72, // 62: leat.v1.ReplayPlan.oldest:type_name -> google.protobuf.Timestamp
-	72, // 63: leat.v1.ReplayPlan.newest:type_name -> google.protobuf.Timestamp
-	73, // 64: leat.v1.ReplayPlan.takes:type_name -> google.protobuf.Duration
-	60, // 65: leat.v1.JobsResponse.jobs:type_name -> leat.v1.Job
-	72, // 66: leat.v1.Job.created:type_name -> google.protobuf.Timestamp
-	72, // 67: leat.v1.Job.ended:type_name -> google.protobuf.Timestamp
-	73, // 68: leat.v1.Job.left:type_name -> google.protobuf.Duration
-	61, // 69: leat.v1.Job.tables:type_name -> leat.v1.TableProgress
-	64, // 70: leat.v1.BackfillResponse.plan:type_name -> leat.v1.BackfillPlan
-	60, // 71: leat.v1.BackfillResponse.job:type_name -> leat.v1.Job
-	65, // 72: leat.v1.BackfillPlan.tables:type_name -> leat.v1.BackfillTable
-	60, // 73: leat.v1.PauseJobResponse.job:type_name -> leat.v1.Job
-	60, // 74: leat.v1.ResumeJobResponse.job:type_name -> leat.v1.Job
-	60, // 75: leat.v1.CancelJobResponse.job:type_name -> leat.v1.Job
-	0,  // 76: leat.v1.AdminService.Status:input_type -> leat.v1.StatusRequest
-	11, // 77: leat.v1.AdminService.Plan:input_type -> leat.v1.PlanRequest
-	14, // 78: leat.v1.AdminService.Apply:input_type -> leat.v1.ApplyRequest
-	16, // 79: leat.v1.AdminService.Pause:input_type -> leat.v1.PauseRequest
-	18, // 80: leat.v1.AdminService.Resume:input_type -> leat.v1.ResumeRequest
-	20, // 81: leat.v1.AdminService.Seek:input_type -> leat.v1.SeekRequest
-	22, // 82: leat.v1.AdminService.Parked:input_type -> leat.v1.ParkedRequest
-	27, // 83: leat.v1.AdminService.RemoveSource:input_type -> leat.v1.RemoveSourceRequest
-	29, // 84: leat.v1.AdminService.Tail:input_type -> leat.v1.TailRequest
-	32, // 85: leat.v1.AdminService.Redrive:input_type -> leat.v1.RedriveRequest
-	34, // 86: leat.v1.AdminService.Discard:input_type -> leat.v1.DiscardRequest
-	36, // 87: leat.v1.AdminService.AuditLog:input_type -> leat.v1.AuditLogRequest
-	39, // 88: leat.v1.AdminService.Explain:input_type -> leat.v1.ExplainRequest
-	42, // 89: leat.v1.AdminService.Throttle:input_type -> leat.v1.ThrottleRequest
-	45, // 90: leat.v1.AdminService.Ranges:input_type -> leat.v1.RangesRequest
-	47, // 91: leat.v1.AdminService.SplitRange:input_type -> leat.v1.SplitRangeRequest
-	49, // 92: leat.v1.AdminService.MergeRanges:input_type -> leat.v1.MergeRangesRequest
-	55, // 93: leat.v1.AdminService.Replay:input_type -> leat.v1.ReplayRequest
-	58, // 94: leat.v1.AdminService.Jobs:input_type -> leat.v1.JobsRequest
-	66, // 95: leat.v1.AdminService.PauseJob:input_type -> leat.v1.PauseJobRequest
-	68, // 96: leat.v1.AdminService.ResumeJob:input_type -> leat.v1.ResumeJobRequest
-	62, // 97: leat.v1.AdminService.Backfill:input_type -> leat.v1.BackfillRequest
-	70, // 98: leat.v1.AdminService.CancelJob:input_type -> leat.v1.CancelJobRequest
-	1,  // 99: leat.v1.AdminService.Status:output_type -> leat.v1.StatusResponse
-	13, // 100: leat.v1.AdminService.Plan:output_type -> leat.v1.PlanResponse
-	15, // 101: leat.v1.AdminService.Apply:output_type -> leat.v1.ApplyResponse
-	17, // 102: leat.v1.AdminService.Pause:output_type -> leat.v1.PauseResponse
-	19, // 103: leat.v1.AdminService.Resume:output_type -> leat.v1.ResumeResponse
-	21, // 104: leat.v1.AdminService.Seek:output_type -> leat.v1.SeekResponse
-	23, // 105: leat.v1.AdminService.Parked:output_type -> leat.v1.ParkedResponse
-	28, // 106: leat.v1.AdminService.RemoveSource:output_type -> leat.v1.RemoveSourceResponse
-	30, // 107: leat.v1.AdminService.Tail:output_type -> leat.v1.TailResponse
-	33, // 108: leat.v1.AdminService.Redrive:output_type -> leat.v1.RedriveResponse
-	35, // 109: leat.v1.AdminService.Discard:output_type -> leat.v1.DiscardResponse
-	37, // 110: leat.v1.AdminService.AuditLog:output_type -> leat.v1.AuditLogResponse
-	40, // 111: leat.v1.AdminService.Explain:output_type -> leat.v1.ExplainResponse
-	43, // 112: leat.v1.AdminService.Throttle:output_type -> leat.v1.ThrottleResponse
-	46, // 113: leat.v1.AdminService.Ranges:output_type -> leat.v1.RangesResponse
-	48, // 114: leat.v1.AdminService.SplitRange:output_type -> leat.v1.SplitRangeResponse
-	50, // 115: leat.v1.AdminService.MergeRanges:output_type -> leat.v1.MergeRangesResponse
-	56, // 116: leat.v1.AdminService.Replay:output_type -> leat.v1.ReplayResponse
-	59, // 117: leat.v1.AdminService.Jobs:output_type -> leat.v1.JobsResponse
-	67, // 118: leat.v1.AdminService.PauseJob:output_type -> leat.v1.PauseJobResponse
-	69, // 119: leat.v1.AdminService.ResumeJob:output_type -> leat.v1.ResumeJobResponse
-	63, // 120: leat.v1.AdminService.Backfill:output_type -> leat.v1.BackfillResponse
-	71, // 121: leat.v1.AdminService.CancelJob:output_type -> leat.v1.CancelJobResponse
-	99, // [99:122] is the sub-list for method output_type
-	76, // [76:99] is the sub-list for method input_type
-	76, // [76:76] is the sub-list for extension type_name
-	76, // [76:76] is the sub-list for extension extendee
-	0,  // [0:76] is the sub-list for field type_name
+	79,  // 0: leat.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
+	4,   // 1: leat.v1.StatusResponse.sources:type_name -> leat.v1.SourceStatus
+	7,   // 2: leat.v1.StatusResponse.subscriptions:type_name -> leat.v1.SubscriptionStatus
+	2,   // 3: leat.v1.StatusResponse.turns:type_name -> leat.v1.PriorityTurns
+	80,  // 4: leat.v1.PriorityTurns.wait:type_name -> google.protobuf.Duration
+	80,  // 5: leat.v1.SourcePressure.time_to_loss:type_name -> google.protobuf.Duration
+	80,  // 6: leat.v1.SourcePressure.time_to_drain:type_name -> google.protobuf.Duration
+	80,  // 7: leat.v1.SourcePressure.replica_lag:type_name -> google.protobuf.Duration
+	79,  // 8: leat.v1.SourceStatus.since:type_name -> google.protobuf.Timestamp
+	6,   // 9: leat.v1.SourceStatus.notices:type_name -> leat.v1.Notice
+	80,  // 10: leat.v1.SourceStatus.lag:type_name -> google.protobuf.Duration
+	44,  // 11: leat.v1.SourceStatus.throttles:type_name -> leat.v1.ThrottleState
+	3,   // 12: leat.v1.SourceStatus.pressure:type_name -> leat.v1.SourcePressure
+	5,   // 13: leat.v1.SourceStatus.waits:type_name -> leat.v1.Wait
+	60,  // 14: leat.v1.SourceStatus.snapshots:type_name -> leat.v1.Job
+	79,  // 15: leat.v1.Wait.until:type_name -> google.protobuf.Timestamp
+	79,  // 16: leat.v1.Notice.time:type_name -> google.protobuf.Timestamp
+	79,  // 17: leat.v1.SubscriptionStatus.until:type_name -> google.protobuf.Timestamp
+	80,  // 18: leat.v1.SubscriptionStatus.lag:type_name -> google.protobuf.Duration
+	44,  // 19: leat.v1.SubscriptionStatus.throttles:type_name -> leat.v1.ThrottleState
+	8,   // 20: leat.v1.SubscriptionStatus.laggard:type_name -> leat.v1.Laggard
+	5,   // 21: leat.v1.SubscriptionStatus.waits:type_name -> leat.v1.Wait
+	9,   // 22: leat.v1.SubscriptionStatus.lanes:type_name -> leat.v1.Lane
+	10,  // 23: leat.v1.SubscriptionStatus.hosts:type_name -> leat.v1.Host
+	80,  // 24: leat.v1.Laggard.time_to_loss:type_name -> google.protobuf.Duration
+	80,  // 25: leat.v1.Laggard.time_to_catch_up:type_name -> google.protobuf.Duration
+	80,  // 26: leat.v1.Lane.lag:type_name -> google.protobuf.Duration
+	79,  // 27: leat.v1.Host.until:type_name -> google.protobuf.Timestamp
+	12,  // 28: leat.v1.PlanResponse.changes:type_name -> leat.v1.Change
+	12,  // 29: leat.v1.ApplyResponse.changes:type_name -> leat.v1.Change
+	79,  // 30: leat.v1.SeekRequest.time:type_name -> google.protobuf.Timestamp
+	25,  // 31: leat.v1.ParkedResponse.dead:type_name -> leat.v1.DeadLetter
+	24,  // 32: leat.v1.ParkedResponse.skipped:type_name -> leat.v1.Skipped
+	31,  // 33: leat.v1.ParkedResponse.parked:type_name -> leat.v1.ParkedKey
+	79,  // 34: leat.v1.Skipped.time:type_name -> google.protobuf.Timestamp
+	79,  // 35: leat.v1.DeadLetter.time:type_name -> google.protobuf.Timestamp
+	26,  // 36: leat.v1.DeadLetter.attempts:type_name -> leat.v1.Attempt
+	79,  // 37: leat.v1.Attempt.time:type_name -> google.protobuf.Timestamp
+	80,  // 38: leat.v1.Attempt.took:type_name -> google.protobuf.Duration
+	79,  // 39: leat.v1.TailRequest.time:type_name -> google.protobuf.Timestamp
+	79,  // 40: leat.v1.ParkedKey.since:type_name -> google.protobuf.Timestamp
+	79,  // 41: leat.v1.AuditLogRequest.since:type_name -> google.protobuf.Timestamp
+	38,  // 42: leat.v1.AuditLogResponse.entries:type_name -> leat.v1.AuditEntry
+	79,  // 43: leat.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	41,  // 44: leat.v1.ExplainResponse.events:type_name -> leat.v1.Explained
+	79,  // 45: leat.v1.Explained.committed:type_name -> google.protobuf.Timestamp
+	79,  // 46: leat.v1.Explained.until:type_name -> google.protobuf.Timestamp
+	26,  // 47: leat.v1.Explained.attempts:type_name -> leat.v1.Attempt
+	80,  // 48: leat.v1.ThrottleRequest.duration:type_name -> google.protobuf.Duration
+	44,  // 49: leat.v1.ThrottleResponse.throttles:type_name -> leat.v1.ThrottleState
+	79,  // 50: leat.v1.ThrottleState.since:type_name -> google.protobuf.Timestamp
+	79,  // 51: leat.v1.ThrottleState.until:type_name -> google.protobuf.Timestamp
+	51,  // 52: leat.v1.RangesResponse.ranges:type_name -> leat.v1.RangeState
+	51,  // 53: leat.v1.SplitRangeResponse.ranges:type_name -> leat.v1.RangeState
+	51,  // 54: leat.v1.MergeRangesResponse.ranges:type_name -> leat.v1.RangeState
+	79,  // 55: leat.v1.Place.time:type_name -> google.protobuf.Timestamp
+	54,  // 56: leat.v1.ReplayScope.ranges:type_name -> leat.v1.ReplayRange
+	52,  // 57: leat.v1.ReplayRequest.from:type_name -> leat.v1.Place
+	52,  // 58: leat.v1.ReplayRequest.to:type_name -> leat.v1.Place
+	53,  // 59: leat.v1.ReplayRequest.scope:type_name -> leat.v1.ReplayScope
+	57,  // 60: leat.v1.ReplayResponse.plan:type_name -> leat.v1.ReplayPlan
+	60,  // 61: leat.v1.ReplayResponse.job:type_name -> leat.v1.Job
+	79,  // 62: leat.v1.ReplayPlan.oldest:type_name -> google.protobuf.Timestamp
+	79,  // 63: leat.v1.ReplayPlan.newest:type_name -> google.protobuf.Timestamp
+	80,  // 64: leat.v1.ReplayPlan.takes:type_name -> google.protobuf.Duration
+	60,  // 65: leat.v1.JobsResponse.jobs:type_name -> leat.v1.Job
+	79,  // 66: leat.v1.Job.created:type_name -> google.protobuf.Timestamp
+	79,  // 67: leat.v1.Job.ended:type_name -> google.protobuf.Timestamp
+	80,  // 68: leat.v1.Job.left:type_name -> google.protobuf.Duration
+	61,  // 69: leat.v1.Job.tables:type_name -> leat.v1.TableProgress
+	64,  // 70: leat.v1.BackfillResponse.plan:type_name -> leat.v1.BackfillPlan
+	60,  // 71: leat.v1.BackfillResponse.job:type_name -> leat.v1.Job
+	65,  // 72: leat.v1.BackfillPlan.tables:type_name -> leat.v1.BackfillTable
+	60,  // 73: leat.v1.PauseJobResponse.job:type_name -> leat.v1.Job
+	60,  // 74: leat.v1.ResumeJobResponse.job:type_name -> leat.v1.Job
+	60,  // 75: leat.v1.CancelJobResponse.job:type_name -> leat.v1.Job
+	74,  // 76: leat.v1.VerifyResponse.progress:type_name -> leat.v1.VerifyProgress
+	75,  // 77: leat.v1.VerifyResponse.report:type_name -> leat.v1.VerifyReport
+	76,  // 78: leat.v1.VerifyReport.tables:type_name -> leat.v1.VerifiedTable
+	77,  // 79: leat.v1.VerifiedTable.ranges:type_name -> leat.v1.VerifiedRange
+	78,  // 80: leat.v1.VerifiedTable.differences:type_name -> leat.v1.VerifiedRow
+	0,   // 81: leat.v1.AdminService.Status:input_type -> leat.v1.StatusRequest
+	11,  // 82: leat.v1.AdminService.Plan:input_type -> leat.v1.PlanRequest
+	14,  // 83: leat.v1.AdminService.Apply:input_type -> leat.v1.ApplyRequest
+	16,  // 84: leat.v1.AdminService.Pause:input_type -> leat.v1.PauseRequest
+	18,  // 85: leat.v1.AdminService.Resume:input_type -> leat.v1.ResumeRequest
+	20,  // 86: leat.v1.AdminService.Seek:input_type -> leat.v1.SeekRequest
+	22,  // 87: leat.v1.AdminService.Parked:input_type -> leat.v1.ParkedRequest
+	27,  // 88: leat.v1.AdminService.RemoveSource:input_type -> leat.v1.RemoveSourceRequest
+	29,  // 89: leat.v1.AdminService.Tail:input_type -> leat.v1.TailRequest
+	32,  // 90: leat.v1.AdminService.Redrive:input_type -> leat.v1.RedriveRequest
+	34,  // 91: leat.v1.AdminService.Discard:input_type -> leat.v1.DiscardRequest
+	36,  // 92: leat.v1.AdminService.AuditLog:input_type -> leat.v1.AuditLogRequest
+	39,  // 93: leat.v1.AdminService.Explain:input_type -> leat.v1.ExplainRequest
+	42,  // 94: leat.v1.AdminService.Throttle:input_type -> leat.v1.ThrottleRequest
+	45,  // 95: leat.v1.AdminService.Ranges:input_type -> leat.v1.RangesRequest
+	47,  // 96: leat.v1.AdminService.SplitRange:input_type -> leat.v1.SplitRangeRequest
+	49,  // 97: leat.v1.AdminService.MergeRanges:input_type -> leat.v1.MergeRangesRequest
+	55,  // 98: leat.v1.AdminService.Replay:input_type -> leat.v1.ReplayRequest
+	58,  // 99: leat.v1.AdminService.Jobs:input_type -> leat.v1.JobsRequest
+	66,  // 100: leat.v1.AdminService.PauseJob:input_type -> leat.v1.PauseJobRequest
+	68,  // 101: leat.v1.AdminService.ResumeJob:input_type -> leat.v1.ResumeJobRequest
+	62,  // 102: leat.v1.AdminService.Backfill:input_type -> leat.v1.BackfillRequest
+	70,  // 103: leat.v1.AdminService.CancelJob:input_type -> leat.v1.CancelJobRequest
+	72,  // 104: leat.v1.AdminService.Verify:input_type -> leat.v1.VerifyRequest
+	1,   // 105: leat.v1.AdminService.Status:output_type -> leat.v1.StatusResponse
+	13,  // 106: leat.v1.AdminService.Plan:output_type -> leat.v1.PlanResponse
+	15,  // 107: leat.v1.AdminService.Apply:output_type -> leat.v1.ApplyResponse
+	17,  // 108: leat.v1.AdminService.Pause:output_type -> leat.v1.PauseResponse
+	19,  // 109: leat.v1.AdminService.Resume:output_type -> leat.v1.ResumeResponse
+	21,  // 110: leat.v1.AdminService.Seek:output_type -> leat.v1.SeekResponse
+	23,  // 111: leat.v1.AdminService.Parked:output_type -> leat.v1.ParkedResponse
+	28,  // 112: leat.v1.AdminService.RemoveSource:output_type -> leat.v1.RemoveSourceResponse
+	30,  // 113: leat.v1.AdminService.Tail:output_type -> leat.v1.TailResponse
+	33,  // 114: leat.v1.AdminService.Redrive:output_type -> leat.v1.RedriveResponse
+	35,  // 115: leat.v1.AdminService.Discard:output_type -> leat.v1.DiscardResponse
+	37,  // 116: leat.v1.AdminService.AuditLog:output_type -> leat.v1.AuditLogResponse
+	40,  // 117: leat.v1.AdminService.Explain:output_type -> leat.v1.ExplainResponse
+	43,  // 118: leat.v1.AdminService.Throttle:output_type -> leat.v1.ThrottleResponse
+	46,  // 119: leat.v1.AdminService.Ranges:output_type -> leat.v1.RangesResponse
+	48,  // 120: leat.v1.AdminService.SplitRange:output_type -> leat.v1.SplitRangeResponse
+	50,  // 121: leat.v1.AdminService.MergeRanges:output_type -> leat.v1.MergeRangesResponse
+	56,  // 122: leat.v1.AdminService.Replay:output_type -> leat.v1.ReplayResponse
+	59,  // 123: leat.v1.AdminService.Jobs:output_type -> leat.v1.JobsResponse
+	67,  // 124: leat.v1.AdminService.PauseJob:output_type -> leat.v1.PauseJobResponse
+	69,  // 125: leat.v1.AdminService.ResumeJob:output_type -> leat.v1.ResumeJobResponse
+	63,  // 126: leat.v1.AdminService.Backfill:output_type -> leat.v1.BackfillResponse
+	71,  // 127: leat.v1.AdminService.CancelJob:output_type -> leat.v1.CancelJobResponse
+	73,  // 128: leat.v1.AdminService.Verify:output_type -> leat.v1.VerifyResponse
+	105, // [105:129] is the sub-list for method output_type
+	81,  // [81:105] is the sub-list for method input_type
+	81,  // [81:81] is the sub-list for extension type_name
+	81,  // [81:81] is the sub-list for extension extendee
+	0,   // [0:81] is the sub-list for field type_name
 }
 
 func init() { file_leat_v1_admin_proto_init() }
@@ -6461,13 +7058,17 @@ func file_leat_v1_admin_proto_init() {
 		(*Place_Position)(nil),
 	}
 	file_leat_v1_admin_proto_msgTypes[54].OneofWrappers = []any{}
+	file_leat_v1_admin_proto_msgTypes[73].OneofWrappers = []any{
+		(*VerifyResponse_Progress)(nil),
+		(*VerifyResponse_Report)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_leat_v1_admin_proto_rawDesc), len(file_leat_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   72,
+			NumMessages:   79,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

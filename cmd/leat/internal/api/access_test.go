@@ -57,7 +57,8 @@ var allowed = map[string]string{
 	"Status": "read operate", "Plan": "operate", "Parked": "read operate", "AuditLog": "read operate", "Explain": "read operate", "Tail": "read operate",
 	"Apply": "operate", "Pause": "operate", "Resume": "operate", "Seek": "operate", "Throttle": "operate", "Redrive": "operate", "Discard": "operate", "RemoveSource": "operate",
 	"Ranges": "read operate", "SplitRange": "operate", "MergeRanges": "operate", "Replay": "operate", "Backfill": "operate", "Jobs": "read operate", "PauseJob": "operate", "ResumeJob": "operate", "CancelJob": "operate",
-	"Pull": "search", "Receive": "search", "Ack": "search", "Extend": "search", "Fetch": "search",
+	"Verify": "operate",
+	"Pull":   "search", "Receive": "search", "Ack": "search", "Extend": "search", "Fetch": "search",
 	"/v1/subscriptions/search/events":           "read operate search",
 	"/schemas/files/public.fi%2Eles%20%C3%BC/3": "read operate search other publish",
 	"/metrics": "read operate", "/healthz": "read operate search other publish wrong nobody", "/readyz": "read operate search other publish wrong nobody",
@@ -114,6 +115,14 @@ func call(x *served, c *http.Client, what string, opts ...connect.ClientOption) 
 	case "Tail":
 		var st *connect.ServerStreamForClient[leatv1.TailResponse]
 		if st, err = a.Tail(ctx, connect.NewRequest(&leatv1.TailRequest{Name: "files"})); err == nil {
+			for st.Receive() {
+			}
+			err = st.Err()
+			_ = st.Close()
+		}
+	case "Verify":
+		var st *connect.ServerStreamForClient[leatv1.VerifyResponse]
+		if st, err = a.Verify(ctx, connect.NewRequest(&leatv1.VerifyRequest{Subscription: "search"})); err == nil {
 			for st.Receive() {
 			}
 			err = st.Err()

@@ -166,6 +166,31 @@ func (a *admin) AuditLog(ctx context.Context, r *connect.Request[leatv1.AuditLog
 	return answer(a.b.AuditLog(ctx, r.Msg))
 }
 
+// Verify needs a name.
+func (a *admin) Verify(ctx context.Context, r *connect.Request[leatv1.VerifyRequest], s *connect.ServerStream[leatv1.VerifyResponse]) error {
+	if err := named("subscription", r.Msg.GetSubscription()); err != nil {
+		return err
+	}
+	if err := checkScope(&leatv1.ReplayScope{Tables: r.Msg.GetTables()}); err != nil {
+		return connectError(err)
+	}
+	if len(r.Msg.GetTarget()) > maxText {
+		return connectError(Errorf(Invalid, "the target is longer than %d bytes", maxText))
+	}
+	c := controllerOf(ctx)
+	return connectError(a.b.Verify(ctx, r.Msg, func(m *leatv1.VerifyResponse) error {
+		if c != nil {
+			if err := c.SetWriteDeadline(time.Now().Add(a.write)); err != nil {
+				return err
+			}
+		}
+		if err := s.Send(m); err != nil || c == nil {
+			return err
+		}
+		return c.SetWriteDeadline(time.Time{}) // the next one may be long in coming
+	}))
+}
+
 // Tail streams; a receiver that takes nothing for the write limit is disconnected.
 func (a *admin) Tail(ctx context.Context, r *connect.Request[leatv1.TailRequest], s *connect.ServerStream[leatv1.TailResponse]) error {
 	if r.Msg.GetName() == "" {

@@ -48,6 +48,9 @@ type Backend interface {
 	// Tail calls send with events as CloudEvents JSON until ctx or the stream ends; nil = the end was
 	// reached (no_follow). The events may be used again once send returned; an error of send ends Tail.
 	Tail(ctx context.Context, r *leatv1.TailRequest, send func(events [][]byte) error) error
+	// Verify has a subscription. It calls send with the progress, at most a few times a second, and at last with the
+	// report.
+	Verify(ctx context.Context, r *leatv1.VerifyRequest, send func(*leatv1.VerifyResponse) error) error
 	// Events calls send with what the subscription is to see, until ctx ends. It moves no cursor and holds
 	// nothing back. An error of kind [Gone] before the first send: the place asked for is older than
 	// retention. What send is given may be used again once it returned; its error ends Events.

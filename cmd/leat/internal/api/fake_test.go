@@ -280,6 +280,10 @@ func (b *backend) Backfill(ctx context.Context, _ *leatv1.BackfillRequest) (*lea
 	return &leatv1.BackfillResponse{}, b.call(ctx)
 }
 
+func (b *backend) Verify(ctx context.Context, _ *leatv1.VerifyRequest, _ func(*leatv1.VerifyResponse) error) error {
+	return b.call(ctx)
+}
+
 func (b *backend) CancelJob(ctx context.Context, _ *leatv1.CancelJobRequest) (*leatv1.CancelJobResponse, error) {
 	return &leatv1.CancelJobResponse{}, b.call(ctx)
 }

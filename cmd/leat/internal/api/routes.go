@@ -54,6 +54,8 @@ var routes = []route{
 	{path: leatv1connect.AdminServicePauseJobProcedure, need: needOperate, rpc: true},
 	{path: leatv1connect.AdminServiceResumeJobProcedure, need: needOperate, rpc: true},
 	{path: leatv1connect.AdminServiceCancelJobProcedure, need: needOperate, rpc: true},
+	// It reads tables and writes watermarks.
+	{path: leatv1connect.AdminServiceVerifyProcedure, need: needOperate, shape: view, rpc: true},
 	{path: leatv1connect.AdminServiceTailProcedure, need: needRead, shape: view, rpc: true},
 
 	{path: leatv1connect.SubscriberServicePullProcedure, need: needSubscribe, shape: stream, rpc: true},

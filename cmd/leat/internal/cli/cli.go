@@ -16,6 +16,7 @@ import (
 	"github.com/leat-cdc/leat/cmd/leat/internal/cli/replays"
 	"github.com/leat-cdc/leat/cmd/leat/internal/cli/shell"
 	"github.com/leat-cdc/leat/cmd/leat/internal/cli/status"
+	"github.com/leat-cdc/leat/cmd/leat/internal/cli/verify"
 )
 
 // What the commands need from the rest of the program.
@@ -93,9 +94,6 @@ func newRoot(a *shell.App) *cobra.Command {
 			root.AddCommand(cmd)
 		}
 	}
-	for _, l := range later {
-		root.AddCommand(l.command())
-	}
 	root.SetHelpCommand(helpCommand())
 	root.InitDefaultHelpCmd() // now, so that unknownCommand knows it
 	man := manCommand(a)
@@ -111,7 +109,7 @@ var groups = []struct {
 }{
 	{"begin", "To begin:", []func(*shell.App) *cobra.Command{install.Init, install.Check, install.Demo}},
 	{"run", "The server:", []func(*shell.App) *cobra.Command{install.Run, install.Plan, install.Apply}},
-	{"look", "To look:", []func(*shell.App) *cobra.Command{status.Command, status.Top, events.Tail, events.Explain, parks.Parked, operate.Audit, logs.Command}},
+	{"look", "To look:", []func(*shell.App) *cobra.Command{status.Command, status.Top, events.Tail, events.Explain, parks.Parked, verify.Command, operate.Audit, logs.Command}},
 	{"act", "To act:", []func(*shell.App) *cobra.Command{operate.Pause, operate.Resume, operate.Throttle, parks.Redrive, parks.Discard, replays.Replay, replays.Backfill, replays.Jobs, operate.Seek, source, operate.Ranges, install.Backup}},
 	{"more", "More:", []func(*shell.App) *cobra.Command{install.Config, completionCommand, versionCommand}},
 }

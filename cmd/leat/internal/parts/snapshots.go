@@ -1,8 +1,12 @@
 package parts
 
 import (
+	"context"
+	"fmt"
+
 	"github.com/leat-cdc/leat/cmd/leat/internal/config"
 	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/schemas"
 	"github.com/leat-cdc/leat/sources/mysql"
 	"github.com/leat-cdc/leat/sources/postgres"
 	"github.com/leat-cdc/leat/sources/snapshot"
@@ -22,4 +26,33 @@ func Snapshots(name string, c *config.Source, src Database) (with pipeline.Sourc
 		return src, nil, nil
 	}
 	return snapshot.New(src, rows, o), rows, nil
+}
+
+// Replica takes a connection to another database of the source's kind, for reading the table of the same name there.
+func Replica(ctx context.Context, c *config.Source, url string, t snapshot.Table) (snapshot.Session, snapshot.Table, error) {
+	var rows snapshot.Database
+	if c.Postgres != nil {
+		db, err := postgres.Plain("target", url)
+		if err != nil {
+			return nil, t, err
+		}
+		rows = db
+	} else {
+		db, err := mysql.New(mysql.Config{Name: "target", URL: url, Tables: []string{"*.*"}})
+		if err != nil {
+			return nil, t, err
+		}
+		rows = db.Snapshots()
+	}
+	there, err := rows.Tables(ctx, []string{"*.*"})
+	if err != nil {
+		return nil, t, err
+	}
+	for _, o := range there {
+		if o.Schema == t.Schema && o.Name == t.Name {
+			session, err := rows.Session(ctx)
+			return session, o, err
+		}
+	}
+	return nil, t, &snapshot.TableError{Code: "target", What: fmt.Sprintf("the target has no table %s", schemas.Subject(t.Schema, t.Name))}
 }

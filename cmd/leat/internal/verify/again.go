@@ -108,6 +108,7 @@ func (c *comparison) name(ctx context.Context) error {
 			continue
 		}
 		err := c.at(ctx, d.other.at, func(b *pipeline.Batch, i int) (err error) {
+			d.text = c.o.KeyText(b, i)
 			d.raw, err = c.o.KeyOf(b.TableOf(i), image(b, i))
 			return err
 		})
@@ -154,16 +155,19 @@ func (c *comparison) look(ctx context.Context, s snapshot.Session, t snapshot.Ta
 	done := 0
 	for some := range slices.Chunk(keys, keysAtOnce) {
 		began := time.Now()
-		if err := s.Read(ctx, snapshot.Query{Table: t, Keys: some, Limit: len(some)}, &c.chunk); err != nil {
+		if err := c.fetch(ctx, s, snapshot.Query{Table: t, Keys: some, Limit: len(some)}); err != nil {
 			return nil, err
 		}
 		took := time.Since(began)
 		if c.chunk.Unseen != nil {
 			c.unseen = append(c.unseen, c.chunk.Unseen)
 		}
-		_, err := c.chunkRows(func(l line, _ []byte) error {
+		_, err := c.chunkRows(func(l line, b *pipeline.Batch, i int) error {
 			l.sums = slices.Clone(l.sums)
 			found[l.key] = l
+			if d := c.doubts[l.key]; d != nil {
+				d.text = c.o.KeyText(b, i)
+			}
 			return nil
 		})
 		if err != nil {
@@ -208,7 +212,7 @@ func (c *comparison) lookAtTarget(ctx context.Context) error {
 // decide counts a doubt whose key did not change while it was looked at. False: the read did not see the transaction
 // that changed it last, although its end stands in the log.
 func (c *comparison) decide(ctx context.Context, d *doubt, source line, in bool) (bool, error) {
-	diff := Difference{raw: d.raw}
+	diff := Difference{Key: d.text}
 	switch {
 	case !in && !d.known:
 		return true, nil
@@ -247,7 +251,6 @@ func (c *comparison) decide(ctx context.Context, d *doubt, source line, in bool)
 	}
 	c.report.Different++
 	if len(c.report.Differences) < maxListed {
-		diff.Key = c.o.KeyText(d.raw)
 		c.report.Differences = append(c.report.Differences, diff)
 	}
 	return true, nil

@@ -44,6 +44,7 @@ type comparison struct {
 // doubt is a key to be looked at again.
 type doubt struct {
 	raw   []byte // for Query.Keys; nil until it is asked for
+	text  string // for people
 	other line   // at: where the log speaks of it last
 	known bool   // the other side has it
 }
@@ -89,9 +90,10 @@ func (c *comparison) begin(ctx context.Context, s snapshot.Session) error {
 	if len(c.table.Key) == 0 {
 		return fmt.Errorf("%w: it has no key, so that its rows cannot be told apart; give it a primary key", errTable)
 	}
-	if err := s.Read(ctx, snapshot.Query{Table: c.table, Limit: 1}, &c.chunk); err != nil {
+	if err := c.fetch(ctx, s, snapshot.Query{Table: c.table, Limit: 1}); err != nil {
 		return err
 	}
+	c.report.shape = c.chunk.Shape
 	c.layout = layoutOf(c.chunk.Shape, c.o.Target != nil)
 	if len(c.layout.key) == 0 {
 		return fmt.Errorf("%w: it has no key, so that its rows cannot be told apart; give it a primary key", errTable)
@@ -104,6 +106,12 @@ func (c *comparison) begin(ctx context.Context, s snapshot.Session) error {
 	var err error
 	c.keys, err = os.Create(filepath.Join(c.dir, "keys"))
 	return err
+}
+
+// fetch reads rows into c.chunk.
+func (c *comparison) fetch(ctx context.Context, s snapshot.Session, q snapshot.Query) error {
+	c.chunk.Reset()
+	return s.Read(ctx, q, &c.chunk)
 }
 
 // forward folds what the log gained up to a fence.
@@ -124,11 +132,15 @@ func (c *comparison) read(ctx context.Context, s snapshot.Session, t snapshot.Ta
 	q := snapshot.Query{Table: t, Limit: chunkRows}
 	for {
 		began := time.Now()
-		if err := s.Read(ctx, q, &c.chunk); err != nil {
+		if err := c.fetch(ctx, s, q); err != nil {
 			return err
 		}
 		took := time.Since(began)
-		seen, err := c.chunkRows(func(l line, raw []byte) error {
+		seen, err := c.chunkRows(func(l line, b *pipeline.Batch, i int) error {
+			raw, err := c.o.KeyOf(c.chunk.Shape, image(b, i))
+			if err != nil {
+				return err
+			}
 			l.at = c.kept
 			c.kept += uint64(len(raw)) + 4
 			c.rows.buf = append(binary.LittleEndian.AppendUint32(c.rows.buf[:0], uint32(len(raw))), raw...)
@@ -159,7 +171,7 @@ func (c *comparison) read(ctx context.Context, s snapshot.Session, t snapshot.Ta
 }
 
 // chunkRows hands each row of the chunk that the subscription gets to f, and counts them.
-func (c *comparison) chunkRows(f func(l line, raw []byte) error) (n uint64, err error) {
+func (c *comparison) chunkRows(f func(l line, b *pipeline.Batch, i int) error) (n uint64, err error) {
 	b := pipeline.NewBatchOver(func(*pipeline.Batch) {})
 	t := *c.chunk.Shape
 	t.Schema, t.Name = c.table.Schema, c.table.Name // a target's may have others
@@ -180,12 +192,8 @@ func (c *comparison) chunkRows(f func(l line, raw []byte) error) (n uint64, err 
 			if err != nil {
 				return n, err
 			}
-			raw, err := c.o.KeyOf(c.chunk.Shape, image(b, i))
-			if err != nil {
-				return n, err
-			}
 			n++
-			if err := f(l, raw); err != nil {
+			if err := f(l, b, i); err != nil {
 				return n, err
 			}
 		}

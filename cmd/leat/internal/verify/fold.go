@@ -62,7 +62,7 @@ func (c *comparison) mine(b *pipeline.Batch) error {
 		}
 		_, begun := c.snapshots[m.Job]
 		if !begun {
-			c.snapshots[m.Job] = t.Rows <= uint64(len(b.Events)) // its first rows stand here
+			c.snapshots[m.Job] = c.o.Whole(m.Job) && t.Rows <= uint64(len(b.Events)) // its first rows stand here
 		}
 		c.whole = c.whole || t.Done && t.Fault == "" && c.snapshots[m.Job]
 	}

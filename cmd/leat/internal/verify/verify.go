@@ -39,9 +39,12 @@ type Options struct {
 	Fence func(context.Context) (pipeline.Offset, error)
 	// Select appends what of the batch's events the subscription gets.
 	Select func(b *pipeline.Batch, from, to int, runs []pipeline.Run) []pipeline.Run
-	// KeyOf is the key of a row, for Query.Keys; KeyText names such a key to people, in JSON.
+	// Whole reports whether a snapshot job reads all rows of its tables: a row of a table that the log holds whole, and
+	// which it has no image of, is missing.
+	Whole func(job string) bool
+	// KeyOf is the key of a row, for Query.Keys; KeyText is the key of an event's row as JSON, as events have it.
 	KeyOf   func(t *schemas.Table, image []byte) ([]byte, error)
-	KeyText func(raw []byte) string
+	KeyText func(b *pipeline.Batch, i int) string
 	// RangeOf names the range of an event's key.
 	RangeOf func(b *pipeline.Batch, i int) uint32
 	Form    func(*schemas.Table) *cell.Form
@@ -94,6 +97,7 @@ type TableReport struct {
 	// Different rows in all; the first of them are listed.
 	Different   uint64       `json:"different"`
 	Differences []Difference `json:"differences,omitempty"`
+	shape       *schemas.Table
 }
 
 // RangeReport is the count and the checksum of one range, on both sides. Rows that are beyond retention are in
@@ -113,8 +117,6 @@ type Difference struct {
 	// Kind: missing (the source has it, the other side does not), extra, different.
 	Kind    string   `json:"kind"`
 	Columns []string `json:"columns,omitempty"`
-	// raw is the key for Query.Keys.
-	raw []byte
 }
 
 // maxListed differences of a table are listed.

@@ -118,7 +118,7 @@ func (s *session) Close() error { return nil }
 func (s *session) Read(_ context.Context, q snapshot.Query, c *snapshot.Chunk) error {
 	s.w.tick()
 	defer s.w.tick()
-	c.Shape, c.Arena, c.Rows, c.More = s.w.table, c.Arena[:0], c.Rows[:0], false
+	c.Shape = s.w.table
 	rows := s.rows()
 	for id := 1; id <= keys; id++ {
 		row, ok := rows[id]
@@ -169,7 +169,7 @@ func (w *world) options(dir string, small bool) Options {
 		Source: func(context.Context) (snapshot.Session, error) {
 			return &session{w, func() map[int]pipetest.Row { return w.rows }}, nil
 		},
-		Fence: w.fence, Form: pipetest.PGForm,
+		Whole: func(string) bool { return true }, Fence: w.fence, Form: pipetest.PGForm,
 		Select: func(b *pipeline.Batch, from, to int, runs []pipeline.Run) []pipeline.Run {
 			return append(runs, pipeline.Run{Batch: b, From: uint32(from), To: uint32(to)})
 		},
@@ -180,7 +180,13 @@ func (w *world) options(dir string, small bool) Options {
 			}
 			return slices.Clone(refs[0].Of(image)), nil
 		},
-		KeyText: func(raw []byte) string { return string(raw) },
+		KeyText: func(b *pipeline.Batch, i int) string {
+			refs, err := pipetest.PGForm(w.table).Walk(image(b, i), nil, 1)
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			return string(refs[0].Of(image(b, i)))
+		},
 	}
 }
 

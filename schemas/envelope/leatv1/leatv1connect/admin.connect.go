@@ -81,6 +81,8 @@ const (
 	AdminServiceBackfillProcedure = "/leat.v1.AdminService/Backfill"
 	// AdminServiceCancelJobProcedure is the fully-qualified name of the AdminService's CancelJob RPC.
 	AdminServiceCancelJobProcedure = "/leat.v1.AdminService/CancelJob"
+	// AdminServiceVerifyProcedure is the fully-qualified name of the AdminService's Verify RPC.
+	AdminServiceVerifyProcedure = "/leat.v1.AdminService/Verify"
 )
 
 // AdminServiceClient is a client for the leat.v1.AdminService service.
@@ -122,6 +124,9 @@ type AdminServiceClient interface {
 	// Backfill brings the rows that are there to one subscription, beside what it gets live.
 	Backfill(context.Context, *connect.Request[leatv1.BackfillRequest]) (*connect.Response[leatv1.BackfillResponse], error)
 	CancelJob(context.Context, *connect.Request[leatv1.CancelJobRequest]) (*connect.Response[leatv1.CancelJobResponse], error)
+	// Verify compares what a subscription was given, or a target, with what its source holds, while both change: progress,
+	// then the report.
+	Verify(context.Context, *connect.Request[leatv1.VerifyRequest]) (*connect.ServerStreamForClient[leatv1.VerifyResponse], error)
 }
 
 // NewAdminServiceClient constructs a client for the leat.v1.AdminService service. By default, it
@@ -273,6 +278,12 @@ func NewAdminServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(adminServiceMethods.ByName("CancelJob")),
 			connect.WithClientOptions(opts...),
 		),
+		verify: connect.NewClient[leatv1.VerifyRequest, leatv1.VerifyResponse](
+			httpClient,
+			baseURL+AdminServiceVerifyProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("Verify")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -301,6 +312,7 @@ type adminServiceClient struct {
 	resumeJob    *connect.Client[leatv1.ResumeJobRequest, leatv1.ResumeJobResponse]
 	backfill     *connect.Client[leatv1.BackfillRequest, leatv1.BackfillResponse]
 	cancelJob    *connect.Client[leatv1.CancelJobRequest, leatv1.CancelJobResponse]
+	verify       *connect.Client[leatv1.VerifyRequest, leatv1.VerifyResponse]
 }
 
 // Status calls leat.v1.AdminService.Status.
@@ -418,6 +430,11 @@ func (c *adminServiceClient) CancelJob(ctx context.Context, req *connect.Request
 	return c.cancelJob.CallUnary(ctx, req)
 }
 
+// Verify calls leat.v1.AdminService.Verify.
+func (c *adminServiceClient) Verify(ctx context.Context, req *connect.Request[leatv1.VerifyRequest]) (*connect.ServerStreamForClient[leatv1.VerifyResponse], error) {
+	return c.verify.CallServerStream(ctx, req)
+}
+
 // AdminServiceHandler is an implementation of the leat.v1.AdminService service.
 type AdminServiceHandler interface {
 	Status(context.Context, *connect.Request[leatv1.StatusRequest]) (*connect.Response[leatv1.StatusResponse], error)
@@ -457,6 +474,9 @@ type AdminServiceHandler interface {
 	// Backfill brings the rows that are there to one subscription, beside what it gets live.
 	Backfill(context.Context, *connect.Request[leatv1.BackfillRequest]) (*connect.Response[leatv1.BackfillResponse], error)
 	CancelJob(context.Context, *connect.Request[leatv1.CancelJobRequest]) (*connect.Response[leatv1.CancelJobResponse], error)
+	// Verify compares what a subscription was given, or a target, with what its source holds, while both change: progress,
+	// then the report.
+	Verify(context.Context, *connect.Request[leatv1.VerifyRequest], *connect.ServerStream[leatv1.VerifyResponse]) error
 }
 
 // NewAdminServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -604,6 +624,12 @@ func NewAdminServiceHandler(svc AdminServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(adminServiceMethods.ByName("CancelJob")),
 		connect.WithHandlerOptions(opts...),
 	)
+	adminServiceVerifyHandler := connect.NewServerStreamHandler(
+		AdminServiceVerifyProcedure,
+		svc.Verify,
+		connect.WithSchema(adminServiceMethods.ByName("Verify")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/leat.v1.AdminService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case AdminServiceStatusProcedure:
@@ -652,6 +678,8 @@ func NewAdminServiceHandler(svc AdminServiceHandler, opts ...connect.HandlerOpti
 			adminServiceBackfillHandler.ServeHTTP(w, r)
 		case AdminServiceCancelJobProcedure:
 			adminServiceCancelJobHandler.ServeHTTP(w, r)
+		case AdminServiceVerifyProcedure:
+			adminServiceVerifyHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -751,4 +779,8 @@ func (UnimplementedAdminServiceHandler) Backfill(context.Context, *connect.Reque
 
 func (UnimplementedAdminServiceHandler) CancelJob(context.Context, *connect.Request[leatv1.CancelJobRequest]) (*connect.Response[leatv1.CancelJobResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("leat.v1.AdminService.CancelJob is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) Verify(context.Context, *connect.Request[leatv1.VerifyRequest], *connect.ServerStream[leatv1.VerifyResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("leat.v1.AdminService.Verify is not implemented"))
 }
