@@ -45,7 +45,7 @@ func TestWatermarks(t *testing.T) {
 			if way == "unwritten" {
 				table = "-"
 			}
-			cfg := Config{URL: raw, Tables: []string{"*.*"}, WatermarkTable: table, BatchBytes: 4096, BatchEvents: 50}
+			cfg := Config{URL: raw, Tables: []string{db.Name + ".*", "leat_" + db.Name + ".*"}, WatermarkTable: table, BatchBytes: 4096, BatchEvents: 50}
 			w := watch(t, cfg, now(t, raw))
 			for i := range 5 {
 				c.do(fmt.Sprintf("insert into a values (%d)", i))
