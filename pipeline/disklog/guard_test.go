@@ -25,7 +25,7 @@ func grow(t *testing.T, l *Log, seed *uint64, n int64) {
 // gone waits until the log begins at or above o.
 func gone(t *testing.T, l *Log, o pipeline.Offset) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); ; {
+	for end := time.Now().Add(time.Minute); ; {
 		if oldest, _ := l.Bounds(); oldest >= o {
 			return
 		}

@@ -56,7 +56,7 @@ func TestRangesSurviveRollsAndRetention(t *testing.T) {
 		}
 	}
 	check(l)
-	for deadline := time.Now().Add(10 * time.Second); ; {
+	for deadline := time.Now().Add(time.Minute); ; {
 		if oldest, _ := l.Bounds(); oldest > all[3].At {
 			break
 		}

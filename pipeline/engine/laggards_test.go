@@ -29,13 +29,13 @@ func TestReplaysDoNotHoldAFullDisk(t *testing.T) {
 	r.subscribe("a", sink)
 	r.wait(sink.RecordingSink, 20)
 	oldest, next := r.bounds()
-	for end := time.Now().Add(10 * time.Second); r.engine.Status().Subscriptions[0].Low < next && time.Now().Before(end); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); r.engine.Status().Subscriptions[0].Low < next && time.Now().Before(end); time.Sleep(time.Millisecond) {
 	}
 	u, err := r.engine.unit("files")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(10 * time.Second); u.governor.now().Replay > 0; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); u.governor.now().Replay > 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("the disk's stage is not seen")
 		}
@@ -45,7 +45,7 @@ func TestReplaysDoNotHoldAFullDisk(t *testing.T) {
 	}
 	floor := func(want pipeline.Offset) {
 		t.Helper()
-		for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
 			got, ok := u.floor(u.currentLog())
 			if ok && got == want {
 				return

@@ -59,7 +59,7 @@ func (r *rig) bounds() (oldest, next pipeline.Offset) {
 func (r *rig) job(id string, states ...pipeline.JobState) JobStatus {
 	r.t.Helper()
 	var last JobStatus
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		jobs, err := r.engine.Jobs(r.t.Context(), "")
 		if err != nil {
 			r.t.Fatal(err)
@@ -142,7 +142,7 @@ func TestReplayAside(t *testing.T) {
 // settled waits until the subscription's status shows that it has all below o.
 func (r *rig) settled(name string, o pipeline.Offset) {
 	r.t.Helper()
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		for _, s := range r.engine.Status().Subscriptions {
 			if s.Name == name && s.Persisted >= o {
 				return
@@ -306,7 +306,7 @@ func TestRewindAndFenced(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
 		floor, known := u.floor(u.currentLog())
 		if known && floor == next {
 			break

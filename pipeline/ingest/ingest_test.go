@@ -320,7 +320,7 @@ func TestTheSourceIsConfirmedOnlyUpToWhatIsDurable(t *testing.T) {
 		t.Fatalf("confirmed %v before the log was durable", c)
 	}
 	l.Sync()
-	for deadline := time.Now().Add(10 * time.Second); src.Confirmed() != at(1); {
+	for deadline := time.Now().Add(time.Minute); src.Confirmed() != at(1); {
 		if time.Now().After(deadline) {
 			t.Fatal("never confirmed")
 		}

@@ -108,7 +108,7 @@ func get[T any](t testing.TB, c <-chan T) T {
 	select {
 	case v := <-c:
 		return v
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("nothing came for 10 s")
 		panic("unreachable")
 	}

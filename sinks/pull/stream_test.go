@@ -90,7 +90,7 @@ func TestClientsShare(t *testing.T) {
 			e = m.GetEvents()
 		case m := <-b.got:
 			e, from = m.GetEvents(), b
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatal("the rest did not come")
 		}
 		for _, ev := range e.Events {

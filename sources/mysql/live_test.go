@@ -319,7 +319,7 @@ func (r *reading) texts() []string {
 // finish ends a prepared transaction: the session that made it may not be gone yet for the server.
 func (c *sqlClient) finish(how, name string, xa int) {
 	c.t.Helper()
-	for end := time.Now().Add(20 * time.Second); ; {
+	for end := time.Now().Add(time.Minute); ; {
 		_, err := c.c.exec(context.Background(), fmt.Sprintf("xa %s '%s%d'", how, name, xa))
 		if err == nil {
 			return

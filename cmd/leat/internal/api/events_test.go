@@ -158,7 +158,7 @@ func TestSlowClient(t *testing.T) {
 			if err == nil {
 				t.Error("no error")
 			}
-		case <-time.After(20 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatalf("h2 %v: the slow client still holds its stream", h2)
 		}
 	}
@@ -219,7 +219,7 @@ func TestViewsAreCounted(t *testing.T) {
 // until polls; the deadline is for broken code only.
 func until(t *testing.T, ok func() bool) {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for !ok() {
