@@ -118,6 +118,15 @@ func (l *Log) retain() {
 			return // the writer calls again when they are durable
 		}
 		gone := slices.Clone(l.mu.segs[:n])
+		l.mu.Unlock()
+		if err := l.outlive(gone); err != nil { // the disk may be full: then room counts more
+			l.opt.Observer.Warned("log of "+l.opt.Source, "shapes of tables are lost with old segments: "+err.Error(), "give the log more room")
+		}
+		l.mu.Lock()
+		if len(l.mu.segs) <= n || l.mu.segs[0] != gone[0] {
+			l.mu.Unlock()
+			continue
+		}
 		for _, s := range gone {
 			l.mu.freed += s.end - firstBlock
 		}

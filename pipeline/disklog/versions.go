@@ -7,8 +7,8 @@ import (
 	"github.com/leat-cdc/leat/schemas"
 )
 
-// Table returns a version of the table that events of that version call subject; nil when no segment that is kept
-// describes it. Of tables that took one another's name the latest counts. It reads a block for each version
+// Table returns a version of the table that events of that version call subject; nil when the log never had it; also
+// when the segments that described it are gone. Of tables that took one another's name the latest counts. It reads a block for each version
 // that nobody has asked for yet. Safe for concurrent use.
 func (l *Log) Table(subject string, version uint32) (*schemas.Table, error) {
 	var failed error
@@ -25,7 +25,13 @@ func (l *Log) Table(subject string, version uint32) (*schemas.Table, error) {
 			return t, nil
 		}
 	}
-	return nil, failed
+	kept, err := l.outlived()
+	for i := len(kept) - 1; i >= 0; i-- {
+		if t := kept[i]; t.Version == version && t.Subject() == subject {
+			return t, nil
+		}
+	}
+	return nil, errors.Join(failed, err)
 }
 
 // description is where a version of a table is described.

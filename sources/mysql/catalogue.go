@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/leat-cdc/leat/pipeline"
@@ -24,8 +25,10 @@ import (
 type lookups struct {
 	src *Source
 	srv *server
-	// entries are what the catalogue said, nil until it was first asked: then of all tables at once.
+	// entries are what the catalogue said. The first tables are asked about one by one, then all at once: that
+	// takes seconds where there are thousands of them.
 	entries map[string]entry
+	asked   int
 	// touched are the statements about a table from where we stood when the catalogue was first asked on, up
 	// to where we stand and to the G of each entry. A dropped database touches "database.".
 	touched    map[string][]touch
@@ -200,8 +203,10 @@ func (l *lookups) noteAll(s statement.Statement, t touch) {
 	}
 }
 
-// read asks the catalogue, the first time for all tables and then for one, and looks through the binlog up to
-// where it stood then.
+// singly is how many tables are asked about one by one before all are at once.
+const singly = 50
+
+// read asks the catalogue about a table, or all of them, and looks through the binlog up to where it stood then.
 func (l *lookups) read(r *reader, schema, name string) error {
 	ctx, cancel := context.WithTimeout(l.ctx, lookupTimeout)
 	defer cancel()
@@ -234,13 +239,18 @@ func (l *lookups) read(r *reader, schema, name string) error {
 	if err != nil {
 		return err
 	}
+	full := schema + "." + name
 	if l.entries == nil {
 		l.entries, l.touched = map[string]entry{}, map[string][]touch{}
 	}
 	for name, list := range columns {
+		schema, table, _ := strings.Cut(name, ".")
+		if !l.src.tables.match(schema, table, l.srv.fold) && name != full {
+			continue
+		}
 		l.entries[name] = entry{list, file, pos}
 	}
-	if full := schema + "." + name; columns[full] == nil {
+	if columns[full] == nil {
 		l.entries[full] = entry{nil, file, pos} // gone since
 	}
 	return l.between(ctx, c, v, r, file, pos)

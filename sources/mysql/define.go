@@ -258,11 +258,17 @@ func looksGhostly(n statement.Name) bool {
 	return ok
 }
 
-// ghost tells whether a table is the copy or the remains of another that gh-ost or pt-online-schema-change
-// changes: it is named so, the other exists, and the configuration does not name it.
+// ghostOf tells of which table another is the copy or the remains while gh-ost or pt-online-schema-change changes
+// it, if that exists: by its name, where the configuration does not name it.
+func (s *Source) ghostOf(schema, name string, fold bool) (of string, ok bool) {
+	of, ok = ddl.Ghost(name)
+	return of, ok && !s.tables.exactly(schema, name, fold) && s.tables.match(schema, of, fold)
+}
+
+// ghost tells whether a table is such a one.
 func (r *reader) ghost(schema, name string) (bool, error) {
-	of, ok := ddl.Ghost(name)
-	if !ok || r.src.tables.exactly(schema, name, r.srv.fold) || !r.src.tables.match(schema, of, r.srv.fold) {
+	of, ok := r.src.ghostOf(schema, name, r.srv.fold)
+	if !ok {
 		return false, nil
 	}
 	full := schema + "." + name

@@ -35,6 +35,7 @@ func (s *Source) chunks() chunks.Config {
 		Name: s.cfg.Name, Signal: table, Replica: s.cfg.ReplicaURL != "",
 		Connect: s.reader,
 		Match:   s.tables.match,
+		Ghost:   s.ghostOf,
 		Names:   names,
 		Drops:   s.drops,
 		Live: func(schema, table string) *schemas.Table {

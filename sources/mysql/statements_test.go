@@ -9,7 +9,9 @@ import (
 
 	"github.com/leat-cdc/leat/internal/servers"
 	"github.com/leat-cdc/leat/internal/servers/servertest"
+	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/schemas"
+	"github.com/leat-cdc/leat/sources/snapshot"
 )
 
 // events runs statements and returns what comes of them, up to a marker that is inserted last.
@@ -144,6 +146,16 @@ func TestGhosts(t *testing.T) {
 			"schema t (id,v,w,x)", "insert t - -> id=4 v=4 w=4 x=4",
 			"insert _lone_old - -> id=1", "insert _kept_new - -> id=1")
 		expectNotices(t, r, db.Name)
+		// Check says so, and a snapshot leaves it out.
+		login(t, base(db.URL), db.Name).do("create table _t_gho like t")
+		s := source(t, Config{URL: base(db.URL), Tables: []string{db.Name + ".*"}})
+		if !slices.ContainsFunc(s.Check(within(t)), func(f pipeline.Finding) bool { return f.Code == "ghost" && f.Place == db.Name+"._t_gho" }) {
+			t.Error("check does not say that there is a ghost")
+		}
+		tables, err := s.Snapshots().Tables(within(t), []string{db.Name + ".*"})
+		if err != nil || slices.ContainsFunc(tables, func(x snapshot.Table) bool { return x.Name == "_t_gho" }) || len(tables) < 2 {
+			t.Errorf("%v, %v", tables, err)
+		}
 	})
 }
 

@@ -21,7 +21,7 @@ func (s *Server) schema(w http.ResponseWriter, r *http.Request) {
 	source := r.PathValue("source")
 	t, ok := s.o.Backend.Schema(source, table, uint32(version))
 	if !ok {
-		plain(w, http.StatusNotFound, "no such version of a table: it may be older than the log keeps\n")
+		plain(w, http.StatusNotFound, "no such version of a table: the log never had it, or it was written by a version of Leat that did not keep old shapes\n")
 		return
 	}
 	doc, err := describe(strings.TrimSuffix(s.o.PublicURL, "/")+r.URL.EscapedPath(), t)

@@ -64,6 +64,9 @@ func copyLog(ctx context.Context, from, to string) error {
 			return err
 		}
 	}
+	if err := copyFile(filepath.Join(from, "shapes"), filepath.Join(to, "shapes"), 1<<40); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
 	if err := copyFile(filepath.Join(from, "meta"), filepath.Join(to, "meta"), 1<<20); err != nil {
 		return err
 	}

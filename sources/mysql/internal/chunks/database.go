@@ -66,7 +66,9 @@ type Config struct {
 	// Replica: there is one.
 	Replica bool
 	// Match picks the source's tables, Names those that a glob means, Drops the columns that stay out of the log.
+	// Ghost tells of which table another is a tool's copy, if that exists.
 	Match func(schema, table string, fold bool) bool
+	Ghost func(schema, table string, fold bool) (of string, ok bool)
 	Names func(glob, schema, table string, fold bool) bool
 	Drops func(schema, table, column string, fold bool) bool
 	// Live returns the shape that the stream has of a table now, nil when it has none.
@@ -191,9 +193,16 @@ func (d *Database) Tables(ctx context.Context, globs []string) ([]snapshot.Table
 	if err != nil {
 		return nil, err
 	}
+	there := make(map[[2]string]bool, len(list))
+	for _, row := range list {
+		there[[2]string{row[0], row[1]}] = true
+	}
 	var out []snapshot.Table
 	for _, row := range list {
 		if !d.cfg.Match(row[0], row[1], d.server.Fold) || !d.wanted(globs, row[0], row[1]) {
+			continue
+		}
+		if of, ghost := d.cfg.Ghost(row[0], row[1], d.server.Fold); ghost && there[[2]string{row[0], of}] {
 			continue
 		}
 		t := snapshot.Table{Schema: row[0], Name: row[1], Key: keys[row[0]+"."+row[1]].columns}

@@ -1,0 +1,117 @@
+package disklog
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/leat-cdc/leat/pipeline/record"
+	"github.com/leat-cdc/leat/schemas"
+)
+
+// shapesName is the file of the table versions that no segment describes any more: one per line, as in a schema
+// block. A line that does not parse was torn and is passed over.
+const shapesName = "shapes"
+
+// outlive keeps the table versions that only these segments describe, which are about to go: events that were
+// delivered name them for ever. It reads and writes, so l.mu must not be held.
+func (l *Log) outlive(gone []*segment) error {
+	type place struct {
+		seq uint64
+		off int64
+	}
+	l.mu.Lock()
+	stays := map[versionKey]bool{}
+	for _, s := range l.mu.segs[min(len(gone), len(l.mu.segs)):] {
+		if s.index == nil {
+			continue
+		}
+		for k := range s.index.at {
+			stays[k] = true
+		}
+	}
+	places := map[versionKey]place{}
+	for _, s := range gone {
+		for k, off := range s.index.at {
+			if !stays[k] {
+				places[k] = place{s.seq, int64(off)}
+			}
+		}
+	}
+	l.mu.Unlock()
+	if len(places) == 0 {
+		return nil
+	}
+	kept, err := l.outlived()
+	if err != nil {
+		return err
+	}
+	for _, t := range kept {
+		delete(places, versionKey{t.ID, t.Version})
+	}
+	var lines []byte
+	var failed error
+	for k, at := range places {
+		t := l.tables.get(k.id, k.version)
+		if t == nil {
+			if t, err = l.describedAt(at.seq, at.off); err != nil || t == nil {
+				failed = errors.Join(failed, err)
+				continue
+			}
+		}
+		if lines, err = record.AppendSchema(append(lines, '\n'), t); err != nil {
+			return err
+		}
+	}
+	if len(lines) == 0 {
+		return failed
+	}
+	return errors.Join(failed, l.appendShapes(append(lines, '\n')))
+}
+
+func (l *Log) appendShapes(lines []byte) (err error) {
+	f, err := l.opt.FS.OpenFile(filepath.Join(l.opt.Dir, shapesName), os.O_RDWR|os.O_CREATE)
+	if err != nil {
+		return fmt.Errorf("keep shapes: %w", err)
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	end, err := f.Size()
+	if err == nil {
+		err = f.WriteVec([][]byte{lines}, end)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err != nil {
+		return fmt.Errorf("keep shapes: %w", err)
+	}
+	return l.opt.FS.SyncDir(l.opt.Dir)
+}
+
+// outlived reads the versions that were kept.
+func (l *Log) outlived() (list []*schemas.Table, err error) {
+	f, err := l.opt.FS.OpenFile(filepath.Join(l.opt.Dir, shapesName), os.O_RDONLY)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the kept shapes: %w", err)
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	size, err := f.Size()
+	if err != nil {
+		return nil, fmt.Errorf("read the kept shapes: %w", err)
+	}
+	text := make([]byte, size)
+	if err := readFull(f, text, 0); err != nil {
+		return nil, fmt.Errorf("read the kept shapes: %w", err)
+	}
+	for line := range bytes.Lines(text) {
+		if t, err := record.DecodeSchema(line); err == nil {
+			list = append(list, t)
+		}
+	}
+	return list, nil
+}
