@@ -118,6 +118,7 @@ func (r *runner) session(ctx context.Context) error {
 	switch {
 	case errors.As(err, &pause):
 		r.paused, r.reason = true, pause.reason
+		r.s.unsure = true // the last save may have failed beside it: what stands on disk counts
 		if err := r.s.cfg.Store.SetPaused(context.WithoutCancel(ctx), r.s.cfg.Name, true, r.reason); err != nil {
 			err = fmt.Errorf("save the pause: %w", err)
 			if cmd != nil {
