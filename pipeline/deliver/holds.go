@@ -102,14 +102,15 @@ func (s *Subscription) rewind(ctx context.Context, cur pipeline.Cursor, j pipeli
 	return nil
 }
 
-// seekHold lets a seek hold for keys that are held too: what the pass has not brought below at is left out. Of that,
-// what the live session passed over (it stands at read) is listed as skipped; the rest was delivered before.
+// seekHold lets a seek hold for keys that are held too: what the pass has not brought below at is left out, and listed
+// as skipped up to where the live session stands (read). That was delivered before, in part, but a key that was taken
+// back may have been left at an older event since.
 func (s *Subscription) seekHold(ctx context.Context, at, read pipeline.Offset, reason string) error {
 	if s.hold == nil || s.hold.job.State.Ended() || s.hold.job.At >= at {
 		return nil
 	}
 	j := s.hold.job
-	if passed := (pipeline.OffsetRange{From: s.hold.resolvedTo(), To: min(at, read)}); passed.From < passed.To {
+	if passed := (pipeline.OffsetRange{From: s.hold.job.At, To: min(at, read)}); passed.From < passed.To {
 		skip := Skip{Subscription: s.cfg.Name, Ranges: []pipeline.OffsetRange{passed}, Time: time.Now(),
 			Reason: strings.TrimPrefix(reason+": only the events of the keys that job "+j.ID+" held", ": ")}
 		if err := s.cfg.Store.PutSkip(ctx, skip); err != nil {
