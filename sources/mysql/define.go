@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/schemas"
@@ -52,7 +53,7 @@ func (r *reader) made(n statement.Name, text string, s statement.Statement) erro
 			return err
 		}
 	}
-	if s.Kind == statement.Create && (r.tables.newest(n.Schema+"."+n.Table) != nil || looksGhostly(n)) {
+	if s.Kind == statement.Create && (r.tables.newest(n.Schema+"."+n.Table) != nil || r.ghostly(n)) {
 		r.defined(n, text, s)
 	}
 	if s.Rows {
@@ -146,20 +147,19 @@ func (r *reader) foreseen(n statement.Name, text string, s statement.Statement) 
 // pt-online-schema-change, the rows are those that the name had: the same table continues.
 func (r *reader) renamed(from, to statement.Name, text string, s statement.Statement) error {
 	source, target := from.Schema+"."+from.Table, to.Schema+"."+to.Table
-	if ghostOf(to, from) { // the old one leaves: the ghost follows
+	if ghostOf(to, from) && r.swaps(from, text, s) { // the old one leaves: the ghost follows
 		r.defined(from, text, s)
 		return nil
 	}
+	swapped := ghostOf(from, to) && r.swaps(to, text, s)
 	pending := r.tables.ddl[source]
 	delete(r.tables.ddl, source)
-	if ghostOf(from, to) {
+	if swapped {
 		delete(r.tables.ghosts, source)
-		if t := r.tables.newest(target); t == nil || len(t.Columns) > 0 {
-			next := r.tables.touched(target)
-			next.Follow(pending)
-			next.Add(text, statement.Statement{Kind: statement.Rename})
-			return nil
-		}
+		next := r.tables.touched(target)
+		next.Follow(pending)
+		next.Add(text, statement.Statement{Kind: statement.Rename})
+		return nil
 	}
 	moved := r.latest(source)
 	if err := r.gone(from, text); err != nil {
@@ -192,6 +192,32 @@ func (r *reader) renamed(from, to statement.Name, text string, s statement.State
 	return r.schemaEvent(&t, text, true)
 }
 
+// swaps tells whether a statement ends the work of gh-ost or pt-online-schema-change on a table: at once the old
+// one leaves under a ghost's name and its filled copy comes. Who archives a table may use the same names with an
+// empty one: a copy without rows counts only where gh-ost signed the statement.
+func (r *reader) swaps(n statement.Name, text string, s statement.Statement) bool {
+	full := n.Schema + "." + n.Table
+	if t := r.tables.newest(full); s.Kind != statement.Rename || t != nil && len(t.Columns) == 0 {
+		return false
+	}
+	left := false
+	for i := range min(len(s.Tables), len(s.Taken)) {
+		from, to := s.Tables[i], s.Taken[i]
+		switch {
+		case from == n:
+			left = ghostOf(to, n)
+		case to == n:
+			filled := r.tables.ddl[from.Schema+"."+from.Table].Filled()
+			signed := strings.HasSuffix(from.Table, "_gho") && strings.Contains(text, signature)
+			return left && ghostOf(from, n) && (filled || signed)
+		}
+	}
+	return false
+}
+
+// signature is the comment in gh-ost's statements.
+const signature = "/* gh-ost */"
+
 // latest is the newest shape of a table, also one that came into the log by other ways than this stream.
 func (r *reader) latest(name string) *schemas.Table {
 	if t := r.tables.newest(name); t != nil || r.src.cfg.Known == nil {
@@ -207,7 +233,7 @@ func (r *reader) latest(name string) *schemas.Table {
 
 // defined notes a statement about a table until its next table map; nil when the table does not matter.
 func (r *reader) defined(n statement.Name, text string, s statement.Statement) *ddl.Pending {
-	if !r.src.tables.match(n.Schema, n.Table, r.srv.fold) {
+	if !r.src.tables.match(n.Schema, n.Table, r.srv.fold) && !r.ghostly(n) {
 		return nil
 	}
 	p := r.tables.touched(n.Schema + "." + n.Table)
@@ -253,9 +279,10 @@ func ghostOf(ghost, of statement.Name) bool {
 	return ok && base == of.Table && ghost.Schema == of.Schema
 }
 
-func looksGhostly(n statement.Name) bool {
-	_, ok := ddl.Ghost(n.Table)
-	return ok
+// ghostly tells whether a table is named as the ghost of one that is read; its own name may not be in tables:.
+func (r *reader) ghostly(n statement.Name) bool {
+	of, ok := ddl.Ghost(n.Table)
+	return ok && r.src.tables.match(n.Schema, of, r.srv.fold)
 }
 
 // ghostOf tells of which table another is the copy or the remains while gh-ost or pt-online-schema-change changes

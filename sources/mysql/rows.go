@@ -38,6 +38,11 @@ func (r *reader) rows(h event.Header, body []byte) error {
 		if sh.signal != nil {
 			return r.signalled(sh.signal, h, body)
 		}
+		if sh.ghost {
+			if p := r.tables.ddl[sh.schema+"."+sh.name]; p != nil {
+				p.Fill()
+			}
+		}
 		return nil
 	}
 	if n := len(r.tx.touched); n == 0 || r.tx.touched[n-1] != sh && !slices.Contains(r.tx.touched, sh) {

@@ -159,6 +159,45 @@ func TestGhosts(t *testing.T) {
 	})
 }
 
+// Who archives a table may use the tools' names: then its rows are gone, and subscribers hear of that.
+func TestArchives(t *testing.T) {
+	t.Parallel()
+	flavors(t, servers.MySQLOptions{}, func(t *testing.T, db *servertest.Database) {
+		r := events(t, db, Config{},
+			"create table t (id int primary key)", "insert into t values (1)",
+			"rename table t to _t_old", "create table t (id int primary key)", "insert into t values (2)",
+			"drop table _t_old", "create table _t_new like t", "rename table t to _t_old, _t_new to t", "insert into t values (3)",
+			"drop table _t_old", "alter table t rename to _t_old", "create table t like _t_old", "insert into t values (4)",
+			"create table _t_del like t", "drop table _t_del", "create table _t_gho like t", "insert into _t_gho values (9)",
+			"drop table _t_gho", "create table _t_gho like t", "rename table t to _t_del, _t_gho to t")
+		expect(t, r, db.Name,
+			"insert t - -> id=1",
+			"schema t ()", "schema t (id)", "insert t - -> id=2",
+			"schema t ()", "schema t (id) rewrites", "insert t - -> id=3",
+			"schema t ()", "schema t (id)", "insert t - -> id=4",
+			"schema t ()")
+		expectNotices(t, r, db.Name, "3 renamed t", "3 renamed t")
+	})
+}
+
+// The tools' tables need not be among those that are read, and gh-ost signs its swap also where there are no rows.
+func TestSwapsOfTools(t *testing.T) {
+	t.Parallel()
+	flavors(t, servers.MySQLOptions{}, func(t *testing.T, db *servertest.Database) {
+		r := events(t, db, Config{Tables: []string{db.Name + ".t", db.Name + ".e", db.Name + ".marker"}},
+			"create table t (id int primary key)", "insert into t values (1)",
+			"create table _t_new like t", "alter table _t_new add column x int", "insert into _t_new (id) select id from t",
+			"rename table t to _t_old, _t_new to t", "drop table _t_old", "insert into t values (2,2)",
+			"create table e (id int primary key)", "insert into e values (1)", "delete from e",
+			"create /* gh-ost */ table _e_gho like e", "alter /* gh-ost */ table _e_gho add column x int",
+			"rename /* gh-ost */ table e to _e_del, _e_gho to e", "insert into e values (3,3)")
+		expect(t, r, db.Name,
+			"insert t - -> id=1", "schema t (id,x)", "insert t - -> id=2 x=2",
+			"insert e - -> id=1", "delete e id=1 -> -", "schema e (id,x)", "insert e - -> id=3 x=3")
+		expectNotices(t, r, db.Name)
+	})
+}
+
 func TestImagesWithAbsentColumns(t *testing.T) {
 	t.Parallel()
 	flavors(t, servers.MySQLOptions{}, func(t *testing.T, db *servertest.Database) {

@@ -11,6 +11,7 @@ import (
 	"github.com/leat-cdc/leat/schemas/cell/binlog"
 	"github.com/leat-cdc/leat/sources/mysql/internal/ddl"
 	"github.com/leat-cdc/leat/sources/mysql/internal/event"
+	"github.com/leat-cdc/leat/sources/mysql/internal/statement"
 )
 
 // shape is one version of a table, as a table map told it.
@@ -23,6 +24,7 @@ type shape struct {
 	layout *binlog.Layout
 	trim   *trim   // columns stay out of the log
 	signal *signal // its rows are watermarks
+	ghost  bool    // not read, but named as the ghost of a table that is
 	// looked: the catalogue said a part of it, so it ends with the next statement about the table.
 	looked bool
 }
@@ -133,6 +135,8 @@ func (r *reader) tableMap(h event.Header, body []byte) error {
 		r.src.live.Store(liveKey{sh.schema, sh.name}, sh.table)
 	} else if r.isSignal(name) {
 		sh.signal = newSignal(m)
+	} else if !wanted {
+		sh.ghost = r.ghostly(statement.Name{Schema: sh.schema, Table: sh.name})
 	}
 	r.tables.byName[name] = sh
 	r.tables.put(id, sh)

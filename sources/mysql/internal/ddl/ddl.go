@@ -23,6 +23,7 @@ type Pending struct {
 	converts int
 	absent   bool // no table had the name
 	created  bool // by a statement: all its rows are events
+	filled   bool // rows came
 	replaced bool // the rows are others now, without events
 	unsure   bool // statements may have been missed
 }
@@ -67,6 +68,12 @@ func (p *Pending) Follow(o *Pending) {
 
 // Replaced notes that the rows of the table are others now, without events.
 func (p *Pending) Replaced() { p.replaced = true }
+
+// Fill notes that the table had row events.
+func (p *Pending) Fill() { p.filled = true }
+
+// Filled tells whether the table had row events since a statement created it, surely.
+func (p *Pending) Filled() bool { return p != nil && p.created && p.filled }
 
 // Text is what is known of the statements, one per line.
 func (p *Pending) Text() string {
