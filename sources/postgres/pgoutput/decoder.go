@@ -39,7 +39,8 @@ type Options struct {
 // relation is a Relation message and what became of it.
 type relation struct {
 	Relation
-	ready bool // resolved since the message came
+	heard uint64 // the message's number on the connection
+	ready bool   // resolved since the message came
 	// refreshed: it was resolved before, for the same message.
 	refreshed bool
 	shape     Shape
@@ -53,6 +54,8 @@ type relation struct {
 type Decoder struct {
 	o         Options
 	relations map[uint32]*relation
+	heard     uint64                    // Relation messages so far
+	from      map[string]uint64         // subject: the one that brought the last shape; not for those that the log had
 	numbered  map[uint32]*schemas.Table // the last shape of a table, by its number
 	last      *relation                 // the one that the last row was of
 	running   map[uint32]*running
@@ -91,7 +94,7 @@ func NewDecoder(o Options) *Decoder {
 		o.Known = map[string]*schemas.Table{}
 	}
 	d := &Decoder{o: o, relations: map[uint32]*relation{}, running: map[uint32]*running{}, pos: o.After, out: o.After, counter: o.Counter}
-	d.numbered = map[uint32]*schemas.Table{}
+	d.numbered, d.from = map[uint32]*schemas.Table{}, map[string]uint64{}
 	for _, t := range o.Known {
 		if t.Number != 0 {
 			d.numbered[t.Number] = t

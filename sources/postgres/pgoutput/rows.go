@@ -73,7 +73,7 @@ func (d *Decoder) resolve(rel *relation) error {
 		rel.shape.Table = was // one pointer per shape
 		return nil
 	}
-	d.learn(subject, now)
+	d.learn(now, rel.heard)
 	return d.reshaped(rel, was, last)
 }
 

@@ -19,17 +19,17 @@ func (d *Decoder) reshaped(rel *relation, was, last *schemas.Table) error {
 	moved := last != nil && last.Subject() != subject
 	if moved {
 		if t := d.shapeKnown(last.Subject()); t != nil && t.Number == now.Number {
-			if err := d.gone(t); err != nil {
+			if err := d.gone(t, rel.heard); err != nil {
 				return err
 			}
 		}
 	}
 	other := was != nil && now.Number != 0 && was.Number != now.Number && (was.Number != 0 || len(was.Columns) == 0)
 	if other && len(was.Columns) > 0 {
-		if err := d.gone(was); err != nil {
+		if err := d.gone(was, rel.heard); err != nil {
 			return err
 		}
-		d.learn(subject, now)
+		d.learn(now, rel.heard)
 	}
 	switch {
 	case moved || other: // by a rename it came with its rows
@@ -41,9 +41,9 @@ func (d *Decoder) reshaped(rel *relation, was, last *schemas.Table) error {
 }
 
 // gone tells that the table is not there under its name any more: its newest shape has no columns.
-func (d *Decoder) gone(t *schemas.Table) error {
+func (d *Decoder) gone(t *schemas.Table, heard uint64) error {
 	none := (&schemas.Table{Schema: t.Schema, Name: t.Name, Wire: schemas.WireNone}).Seal()
-	d.learn(none.Subject(), none)
+	d.learn(none, heard)
 	return d.schemaEvent(none, false)
 }
 

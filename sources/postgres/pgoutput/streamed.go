@@ -26,10 +26,12 @@ type running struct {
 	marks     []string // watermarks
 }
 
-// shapeOf is the shape that a table has in a running transaction, and the subtransaction that brought it.
+// shapeOf is the shape that a table has in a running transaction, and the subtransaction and the Relation message
+// that brought it.
 type shapeOf struct {
 	table *schemas.Table
 	part  uint32
+	heard uint64
 }
 
 // Unsettled says that the catalogue does not yet show what a running transaction has made of a table: it has to be
@@ -133,8 +135,9 @@ func (d *Decoder) streamCommit(xid uint32, at, end LSN, when int64) error {
 		d.pos = max(d.pos, end)
 		return nil
 	}
-	d.adopt(run)
-	if at < d.o.After {
+	logged := at < d.o.After
+	d.adopt(run, logged)
+	if logged {
 		if run.chunks > 0 {
 			d.ready = append(d.ready, d.abort(run))
 		}
@@ -153,15 +156,35 @@ func (d *Decoder) streamCommit(xid uint32, at, end LSN, when int64) error {
 	return nil
 }
 
-// adopt makes what a committed transaction said of tables true for all that follow.
-func (d *Decoder) adopt(run *running) {
+// adopt makes what a committed transaction said of tables true for all that follow, but for what others have said
+// since: the server does not repeat that.
+func (d *Decoder) adopt(run *running, logged bool) {
 	for oid, rel := range run.relations {
+		if logged { // its next row is compared with what the log has
+			rel.ready = false
+		}
+		was := d.relations[oid]
+		if was != nil && was.heard > rel.heard {
+			was, rel = rel, was
+		}
+		if was != nil && was.refused && !rel.refused { // rows were left out, which the next one tells
+			rel.refused, rel.refreshed, rel.ready = true, rel.refreshed || rel.ready, false
+		}
 		d.relations[oid] = rel
 	}
-	for subject, shape := range run.known {
-		d.learn(subject, shape.table)
-	}
 	d.last = nil
+	if logged {
+		return
+	}
+	for subject, shape := range run.known {
+		t := shape.table
+		if shape.heard >= d.from[subject] {
+			d.o.Known[subject], d.from[subject] = t, shape.heard
+		}
+		if last := d.numbered[t.Number]; t.Number != 0 && (last == nil || shape.heard >= d.from[last.Subject()]) {
+			d.numbered[t.Number] = t
+		}
+	}
 }
 
 func (d *Decoder) streamAbort(xid, part uint32) error {
@@ -210,12 +233,14 @@ func (d *Decoder) shapeKnown(subject string) *schemas.Table {
 	return d.o.Known[subject]
 }
 
-func (d *Decoder) learn(subject string, t *schemas.Table) {
+// learn notes the shape that the Relation message numbered heard has brought.
+func (d *Decoder) learn(t *schemas.Table, heard uint64) {
+	subject := t.Subject()
 	if d.block != nil {
-		d.block.known[subject] = shapeOf{t, d.part}
+		d.block.known[subject] = shapeOf{t, d.part, heard}
 		return
 	}
-	d.o.Known[subject] = t
+	d.o.Known[subject], d.from[subject] = t, heard
 	if t.Number != 0 {
 		d.numbered[t.Number] = t
 	}
@@ -252,6 +277,7 @@ func (d *Decoder) describe(rel *Relation) {
 	if d.block != nil {
 		in = d.block.relations
 	}
-	in[rel.OID] = &relation{Relation: *rel, refused: was != nil && was.refused}
+	d.heard++
+	in[rel.OID] = &relation{Relation: *rel, heard: d.heard, refused: was != nil && was.refused}
 	d.last = nil
 }
