@@ -180,12 +180,16 @@ func (s *Jobs) add(ctx context.Context, j pipeline.Snapshot) (pipeline.Snapshot,
 	return j, nil
 }
 
-// Add makes a job durable and begins it. Cause, Tables, Where, For and Owner are the caller's.
+// Add makes a job durable and begins it. Cause, Tables, Where, For and Owner are the caller's. A *RefusedError when it
+// names quarantined tables only.
 func (s *Jobs) Add(ctx context.Context, j pipeline.Snapshot) (pipeline.Snapshot, error) {
 	if err := s.known(ctx); err != nil {
 		return j, err
 	}
 	defer s.give()
+	if err := s.closed(j.Tables); err != nil {
+		return j, err
+	}
 	return s.add(ctx, j)
 }
 

@@ -150,6 +150,7 @@ func (s *Jobs) marked() (ended []pipeline.SnapshotMark) {
 		if j == nil {
 			continue
 		}
+		m.Tables = faulted(m.Tables, quarantined(s.log, m.State.Ended()))
 		j.Progress = m.Tables
 		done, _ := j.Rows()
 		j.rate.measure(time.Now(), done)
@@ -240,8 +241,9 @@ func (s *Jobs) fill(ctx context.Context) error {
 		return err
 	}
 	b := pipeline.NewBatch()
+	quar := quarantined(log, true)
 	for _, n := range notices {
-		if n.Kind != pipeline.NoticeGap {
+		if _, out := quar[n.Table]; out || n.Kind != pipeline.NoticeGap {
 			continue
 		}
 		takers := s.cfg.Takers(n.Table)

@@ -217,6 +217,16 @@ func (e *Engine) Backfill(ctx context.Context, r BackfillRequest) (backfill.Stat
 	return backfill.Status{}, refuse("no subscription %q runs here", r.Subscription)
 }
 
+// Quarantined returns, by table, the quarantines of a source in force behind which a snapshot would bring no row.
+func (e *Engine) Quarantined(source string) map[string]pipeline.Notice {
+	for _, u := range e.all() {
+		if u.spec.Name == source && u.jobs != nil {
+			return u.jobs.Quarantined()
+		}
+	}
+	return nil
+}
+
 // Snapshots lists the snapshot jobs of all sources, those that ended too, the oldest first.
 func (e *Engine) Snapshots(ctx context.Context) ([]backfill.Status, error) {
 	store, ok := e.cfg.Store.(backfill.Store)

@@ -277,3 +277,41 @@ func TestASnapshotFillsAGap(t *testing.T) {
 	}
 	r.eventually("the gap is filled", func() bool { return gaps() == 0 })
 }
+
+// Rows of a quarantined table do not enter the log: who names it alone is refused, else it ends with a fault, and its
+// gap stays.
+func TestBackfillOfAQuarantinedTable(t *testing.T) {
+	r := newRig(t, time.Millisecond)
+	src := filesWith(3, 50, 7)
+	sink := pipetest.NewRecordingSink()
+	r.add(Source{Source: src}, subscriptionOf("a", sink, deliver.Start{}))
+	r.wait(sink, 3)
+	subject := filesTable().Subject()
+	src.Source.(*pipetest.ScriptedSource).Add(pipetest.Step{Make: func() *pipeline.Batch {
+		b := pipetest.Build(pipeline.Position{Counter: 4, Token: "p4"}, time.Unix(1700000000, 0), nil)
+		b.Notices = []pipeline.Notice{{Kind: pipeline.NoticeGap, Code: "x", Table: subject, Reason: "left out", Time: time.Unix(1700000000, 0)},
+			{Kind: pipeline.NoticeQuarantined, Code: "statement", Table: subject, Reason: "by statement", Cure: "set it to ROW; then " + pipeline.BringRows}}
+		return b
+	}})
+	r.eventually("its quarantine", func() bool { return len(r.engine.Quarantined("files")) == 1 })
+	_, err := r.engine.Backfill(t.Context(), BackfillRequest{Subscription: "a", Tables: []string{subject}})
+	want := "table " + subject + " is quarantined: its rows would be read, but not enter the log (by statement); mend the cause first: set it to ROW; " +
+		"backfill it when leat status names it quarantined no more"
+	if re := (*ReplayError)(nil); !errors.As(err, &re) || err.Error() != want {
+		t.Fatalf("%v, want %s", err, want)
+	}
+	if all, err := r.engine.Snapshots(t.Context()); err != nil || len(all) != 0 {
+		t.Fatal(all, err)
+	}
+	if _, err := r.engine.Backfill(t.Context(), BackfillRequest{Subscription: "a"}); err != nil {
+		t.Fatal(err)
+	}
+	r.eventually("its end", r.ended(0))
+	j := r.snapshot(0)
+	if j.State != pipeline.JobFailed || len(j.Progress) != 1 || j.Progress[0].Fault != "quarantined: by statement" || j.Progress[0].Done || rowsOf(sink.All()) != 0 {
+		t.Fatalf("%+v", j)
+	}
+	if n := r.engine.Status().Sources[0].Notices; len(n) != 2 {
+		t.Fatalf("%+v", n)
+	}
+}

@@ -69,11 +69,20 @@ func (s Replays) rows(ctx context.Context, source string, globs, own []string) (
 		return nil, api.Errorf(api.Precondition, "source %q reads no table that matches %s: `leat check` lists what is missing in the database; nothing was changed", source, strings.Join(globs, " "))
 	}
 	plan := &leatv1.BackfillPlan{}
+	quar := s.Engine.Quarantined(source)
+	var closed []pipeline.Notice
 	for _, t := range tables {
+		if n, ok := quar[schemas.Subject(t.Schema, t.Name)]; ok {
+			closed = append(closed, n)
+			plan.Notes = append(plan.Notes, backfill.Closed([]pipeline.Notice{n}))
+		}
 		if !taken(own, t) {
 			plan.Notes = append(plan.Notes, "the subscription takes no rows of "+schemas.Subject(t.Schema, t.Name)+": they will be read for nothing")
 		}
 		plan.Tables = append(plan.Tables, &leatv1.BackfillTable{Table: schemas.Subject(t.Schema, t.Name), Estimate: t.Estimate, Whole: len(t.Key) == 0, Why: t.Why})
+	}
+	if len(closed) == len(tables) {
+		return nil, api.Errorf(api.Precondition, "%s; nothing was changed", backfill.Closed(closed))
 	}
 	return plan, nil
 }
