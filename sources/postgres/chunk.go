@@ -79,12 +79,25 @@ func (r *rowReader) Read(ctx context.Context, q snapshot.Query, c *snapshot.Chun
 	if e := r.d.tableError(&q, err); e != nil {
 		te = e
 	} else if !errors.As(err, &te) {
+		if e := r.locked(q.Table, err); e != nil {
+			return e
+		}
 		return r.s.failure("read rows of table "+quoteTable(q.Table.Schema, q.Table.Name), err)
 	}
 	if _, rerr := r.c.conn.PgConn().Exec(ctx, "rollback").ReadAll(); rerr != nil {
 		return r.s.failure("read rows", rerr)
 	}
 	return te
+}
+
+// locked says who was waited for in vain; nil when err is of something else.
+func (r *rowReader) locked(t snapshot.Table, err error) error {
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) || pg.Code != "55P03" {
+		return nil
+	}
+	return &pipeline.SourceError{Code: CodeServer, What: fmt.Sprintf("source %s: read rows of table %s", r.s.cfg.Name, quoteTable(t.Schema, t.Name)),
+		Err: errors.New("somebody holds a lock on it, or on another table of the publication"), Cure: "it is tried again by itself; see pg_locks for who holds one that lasts"}
 }
 
 func (r *rowReader) read(ctx context.Context, q *snapshot.Query, c *snapshot.Chunk) error {
@@ -147,7 +160,7 @@ func (r *rowReader) chunk(ctx context.Context, q *snapshot.Query, p *plan, c *sn
 		return r.beginWhole(ctx, q, p, c)
 	}
 	b := &pgconn.Batch{}
-	b.ExecParams(beginRead, nil, nil, nil, nil)
+	p.begin(b)
 	r.ask(b, q)
 	if p.print != "" {
 		sql, args, types, err := p.query(q)
@@ -162,6 +175,16 @@ func (r *rowReader) chunk(ctx context.Context, q *snapshot.Query, p *plan, c *sn
 	return print, errors.Join(err, results.Close())
 }
 
+// begin queues the transaction's begin and the table's lock. The lock takes no snapshot, and stands before what does: a
+// table that a statement such as ALTER TABLE has rewritten is empty to every older snapshot.
+// https://www.postgresql.org/docs/current/mvcc-caveats.html
+func (p *plan) begin(b *pgconn.Batch) {
+	b.ExecParams(beginRead, nil, nil, nil, nil)
+	if p.lock != "" {
+		b.ExecParams(p.lock, nil, nil, nil, nil)
+	}
+}
+
 // ask queues the question after the transactions that the read sees and the table's fingerprint.
 func (r *rowReader) ask(b *pgconn.Batch, q *snapshot.Query) {
 	b.ExecParams("select pg_current_snapshot()::text, ("+fingerprint+")",
@@ -172,7 +195,11 @@ const textOID = 25
 
 // take reads the answers.
 func (r *rowReader) take(results *pgconn.MultiResultReader, q *snapshot.Query, p *plan, c *snapshot.Chunk) (print string, err error) {
-	for n := 0; results.NextResult(); n++ {
+	n := 0
+	if p.lock != "" {
+		n = -1
+	}
+	for ; results.NextResult(); n++ {
 		rows := results.ResultReader()
 		switch {
 		case n == 1 && rows.NextRow():
@@ -283,7 +310,7 @@ func (r *rowReader) beginWhole(ctx context.Context, q *snapshot.Query, p *plan, 
 		}
 	}
 	b := &pgconn.Batch{}
-	b.ExecParams(beginRead, nil, nil, nil, nil)
+	p.begin(b)
 	r.ask(b, q)
 	if p.print != "" {
 		sql := "declare leat_whole no scroll cursor for select " + p.columns + " from " + p.from
@@ -301,7 +328,7 @@ func (r *rowReader) beginWhole(ctx context.Context, q *snapshot.Query, p *plan, 
 	results := r.at.conn.PgConn().ExecBatch(ctx, b)
 	was := r.s
 	r.s = r.d.s // its own server
-	print, err = r.take(results, q, &plan{print: p.print}, c)
+	print, err = r.take(results, q, &plan{print: p.print, lock: p.lock}, c)
 	r.s = was
 	if err = errors.Join(err, results.Close()); err != nil {
 		return "", err

@@ -22,6 +22,7 @@ type plan struct {
 	columns string // of the select
 	keyOnly string // the same with NULL for what is not of the key
 	from    string
+	lock    string // the statement that locks it; empty: the role may not, it has some of its columns only
 	filter  string
 	key     []keyColumn // in the order of paging
 }
@@ -83,6 +84,11 @@ func (r *rowReader) plan(ctx context.Context, q *snapshot.Query, print string) (
 	if t.kind == "r" {
 		p.from = "only " + name
 	}
+	if may, err := r.mayLock(ctx, t); err != nil {
+		return nil, err
+	} else if may {
+		p.lock = "lock table " + p.from + " in access share mode"
+	}
 	if key := t.pageKey(); !slices.Equal(key, q.Table.Key) {
 		return nil, &snapshot.TableError{Code: "key", What: "the key of table " + name + " is another than when its snapshot began", Cure: "begin its snapshot anew: leat backfill"}
 	} else if len(key) > 0 {
@@ -125,6 +131,15 @@ func (r *rowReader) relation(ctx context.Context, t *table) (rel *pgoutput.Relat
 		return nil
 	})
 	return rel, r.s.failure(what, err)
+}
+
+// mayLock reports whether the role may lock the table against ALTER TABLE: a right to some columns is too little.
+func (r *rowReader) mayLock(ctx context.Context, t *table) (may bool, err error) {
+	what := "look up the rights to table " + quoteTable(t.schema, t.name)
+	ctx, end := r.c.begin(ctx, what)
+	defer end(&err)
+	err = r.c.conn.QueryRow(ctx, "select coalesce(has_table_privilege($1::oid, 'select'), false)", t.oid).Scan(&may)
+	return may, r.s.failure(what, err)
 }
 
 func (r *rowReader) key(ctx context.Context, p *plan, t *table, primary bool) (err error) {

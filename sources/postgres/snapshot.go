@@ -284,6 +284,7 @@ func (d *Snapshots) Session(ctx context.Context) (snapshot.Session, error) {
 }
 
 // readSettings: rows that a policy would hide make the read fail; what would take the server more than one core, or
-// sort what an index has in order, is not worth its cost; a consistent read may take as long as the log needs.
+// sort what an index has in order, is not worth its cost; a consistent read may take as long as the log needs. Who holds a table's
+// strongest lock may do so for an hour: the stream may be waiting for the first rows of a read.
 const readSettings = "set row_security = off; set max_parallel_workers_per_gather = 0; set enable_sort = off; set jit = off; " +
-	"set idle_in_transaction_session_timeout = 0; set statement_timeout = 0"
+	"set idle_in_transaction_session_timeout = 0; set statement_timeout = 0; set lock_timeout = '1s'"
