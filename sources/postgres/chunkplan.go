@@ -29,11 +29,11 @@ type plan struct {
 
 // keyColumn is one column of the key, with the operators of its index.
 type keyColumn struct {
-	name                    string
-	typ                     uint32
-	schema                  string // of the operators: =, >, >=, <=
-	equal, more, from, upTo string
-	place                   int // in Identity
+	name                          string
+	typ                           uint32
+	schema                        string // of the operators: =, >, >=, <=, <
+	equal, more, from, upTo, less string
+	place                         int // in Identity
 }
 
 // fingerprint is of everything that a plan is made of; $1 is the table's name, $2 the publication's.
@@ -46,7 +46,8 @@ from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = 
 const keyQuery = `
 select a.attname::text, a.atttypid, n.nspname::text,
   max(o.oprname) filter (where m.amopstrategy = 3), max(o.oprname) filter (where m.amopstrategy = 5),
-  max(o.oprname) filter (where m.amopstrategy = 4), max(o.oprname) filter (where m.amopstrategy = 2)
+  max(o.oprname) filter (where m.amopstrategy = 4), max(o.oprname) filter (where m.amopstrategy = 2),
+  max(o.oprname) filter (where m.amopstrategy = 1)
 from pg_index i, unnest(i.indkey[0:i.indnkeyatts-1], i.indclass[0:i.indnkeyatts-1]) with ordinality k(num, class, place)
 join pg_attribute a on a.attnum = k.num join pg_opclass oc on oc.oid = k.class
 join pg_amop m on m.amopfamily = oc.opcfamily and m.amoplefttype = oc.opcintype and m.amoprighttype = oc.opcintype and m.amoppurpose = 's'
@@ -151,7 +152,7 @@ func (r *rowReader) key(ctx context.Context, p *plan, t *table, primary bool) (e
 		return r.s.failure(what, err)
 	}
 	var k keyColumn
-	if _, err = pgx.ForEachRow(rows, []any{&k.name, &k.typ, &k.schema, &k.equal, &k.more, &k.from, &k.upTo}, func() error {
+	if _, err = pgx.ForEachRow(rows, []any{&k.name, &k.typ, &k.schema, &k.equal, &k.more, &k.from, &k.upTo, &k.less}, func() error {
 		p.key = append(p.key, k)
 		return nil
 	}); err != nil {
@@ -231,12 +232,18 @@ func (p *plan) query(q *snapshot.Query) (sql string, args [][]byte, types []uint
 	}
 	for i, k := range p.key {
 		sql += map[bool]string{true: " order by ", false: ", "}[i == 0] + quote(k.name)
+		if !k.own() { // the column's own order may be another than its index's (text_pattern_ops)
+			sql += fmt.Sprintf(" using operator(%s.%s)", quote(k.schema), k.less)
+		}
 	}
 	if q.Scout {
 		return sql + " offset " + strconv.Itoa(q.Limit-1) + " limit 1", args, types, nil
 	}
 	return sql + " limit " + strconv.Itoa(q.Limit), args, types, nil
 }
+
+// own reports whether the index is in the order that the server's own operators give.
+func (k *keyColumn) own() bool { return k.schema == "pg_catalog" && k.more == ">" && k.upTo == "<=" }
 
 func (k *keyColumn) operator(op, param string) string {
 	return fmt.Sprintf("%s operator(%s.%s) %s", quote(k.name), quote(k.schema), op, param)
@@ -252,7 +259,7 @@ func (p *plan) bound(values [][]byte, last bool, param func([]byte, *keyColumn) 
 		k := &p.key[i]
 		params[i] = param(values[k.place], k)
 		names = append(names, quote(k.name))
-		own = own && k.schema == "pg_catalog" && k.more == ">" && k.upTo == "<="
+		own = own && k.own()
 	}
 	if own {
 		return "(" + strings.Join(names, ", ") + ") " + map[bool]string{false: ">", true: "<="}[last] + " (" + strings.Join(params, ", ") + ")"

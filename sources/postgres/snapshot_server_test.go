@@ -163,6 +163,8 @@ func TestSnapshotKeys(t *testing.T) {
 		}
 		d.exec(`create table ident (a text not null, b int not null, c int)`, `create unique index by_ab on ident (b desc, a)`, `alter table ident replica identity using index by_ab`,
 			`insert into ident select 'x' || n, n % 9, n from generate_series(1, 1600) n`)
+		d.exec(`create table pattern (a text collate "und-x-icu" not null, b int)`, `create unique index by_pattern on pattern (a text_pattern_ops)`, `alter table pattern replica identity using index by_pattern`,
+			`insert into pattern select (array['a', 'B', 'c', 'ä'])[n % 4 + 1] || n, n from generate_series(1, 1600) n`)
 		// Each chunk takes too long, so that they become small.
 		c := d.copying(nil, snapshot.Config{Max: true, Workers: 1 + d.version%2, Chunk: 1}, "", pipeline.SnapshotJob{ID: "k1", Tables: []string{"public.*"}})
 		c.open(true)
@@ -171,6 +173,7 @@ func TestSnapshotKeys(t *testing.T) {
 			c.same(d, fmt.Sprintf("k%d", i), fmt.Sprintf("public.k%d", i), strings.Split(k.key, ", ")...)
 		}
 		c.same(d, "ident", "public.ident", "a", "b")
+		c.same(d, "pattern", "public.pattern", "a")
 		for _, p := range c.mark.Tables {
 			if p.Fault != "" || p.Rows != 1600 || p.Whole {
 				t.Errorf("table %s: %+v", p.Table, p)
