@@ -268,7 +268,7 @@ func TestTableErrors(t *testing.T) {
 		}
 		fails(s, snapshot.Query{Table: table("nosuch")}, "dropped")
 		fails(s, snapshot.Query{Table: table("old")}, "engine")
-		for _, where := range []string{"nosuch = 1", "id = ", "id = ?", "id = 1)) or ((1", "sleep(", "'"} {
+		for _, where := range []string{"false) union all select id, 7 from b where (true", "nosuch = 1", "id = ", "id = ?", "id = 1)) or ((1", "sleep(", "'"} {
 			fails(s, snapshot.Query{Table: table("a"), Where: where}, "where")
 		}
 		if n := len(w.read(s, snapshot.Query{Table: table("a"), Where: "v = 'x' -- and more"}).Rows); n != 1 {

@@ -104,6 +104,9 @@ func (r *rowReader) read(ctx context.Context, q *snapshot.Query, c *snapshot.Chu
 	if q.Rest {
 		return r.part(ctx, q, c)
 	}
+	if err := snapshot.CheckCondition(q.Where, snapshot.Postgres); err != nil {
+		return &snapshot.TableError{Code: "where", What: "the condition cannot be used on table " + quoteTable(q.Table.Schema, q.Table.Name), Cure: "mend it: it is put behind WHERE, within brackets", Err: err}
+	}
 	if r.s != r.d.s && len(q.Table.Key) > 0 {
 		if err := r.caughtUp(ctx); err != nil {
 			return err

@@ -290,6 +290,12 @@ func TestSnapshotFaults(t *testing.T) {
 				t.Errorf("%s has no fault", name)
 			}
 		}
+		c.job, c.mark = pipeline.SnapshotJob{ID: "f2", Tables: []string{"public.fine"}, Where: "false) union all select id, 7 from other where (true"}, nil
+		c.start()
+		c.until("the job's end", c.done)
+		if p := rows("public.fine"); !strings.Contains(p.Fault, "brackets") {
+			t.Errorf("a condition that leaves its brackets: %+v", p)
+		}
 		for id, job := range map[string]pipeline.SnapshotJob{
 			"no table of the source": {Tables: []string{"public.nothing"}},
 			"is no glob":             {Tables: []string{"nothing"}},

@@ -69,6 +69,9 @@ func (s *session) Read(ctx context.Context, q snapshot.Query, c *snapshot.Chunk)
 		s.broken = errors.New("another read began before the last one ended")
 		return transient("disconnected", "read "+q.Table.Schema+"."+q.Table.Name, s.broken)
 	}
+	if err := snapshot.CheckCondition(q.Where, snapshot.MySQL); err != nil {
+		return &snapshot.TableError{Code: "where", What: "the condition does not fit the table " + q.Table.Schema + "." + q.Table.Name, Cure: "give a condition that stands behind WHERE, within brackets", Err: err}
+	}
 	if err := s.replayed(ctx); err != nil {
 		return err
 	}
