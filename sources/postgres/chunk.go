@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/leat-cdc/leat/pipeline"
@@ -131,19 +132,28 @@ func (r *rowReader) read(ctx context.Context, q *snapshot.Query, c *snapshot.Chu
 	return fmt.Errorf("the shape of table %s changes all the time", name)
 }
 
-// caughtUp waits until a replica has replayed what stood before the last watermark.
+// caughtUp waits until a replica has replayed what stood before the last watermark, as long as it goes on replaying.
 func (r *rowReader) caughtUp(ctx context.Context) error {
-	want := r.d.replayed().String()
+	want, last, moved := r.d.replayed(), pglogrepl.LSN(0), time.Now()
 	for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second) {
-		var there *bool
-		if err := r.c.conn.QueryRow(ctx, "select case when pg_is_in_recovery() then pg_last_wal_replay_lsn() >= $1::text::pg_lsn end", want).Scan(&there); err != nil {
+		var text *string
+		if err := r.c.conn.QueryRow(ctx, "select case when pg_is_in_recovery() then coalesce(pg_last_wal_replay_lsn(), '0/0')::text end").Scan(&text); err != nil {
 			return err
 		}
-		if there == nil {
+		if text == nil {
 			return &pipeline.SourceError{Code: CodeStandby, What: fmt.Sprintf("source %s: the server of the snapshot's url is no replica", r.s.cfg.Name), Cure: "name a standby of the source's server, or take the url away"}
 		}
-		if *there {
+		at := lsnOf(*text)
+		if at >= want {
 			return nil
+		}
+		if at != last {
+			last, moved = at, time.Now()
+		}
+		if time.Since(moved) > r.s.cfg.LookupTimeout {
+			return &pipeline.SourceError{Code: CodeServerBehind, What: fmt.Sprintf("source %s: read rows from the replica", r.s.cfg.Name),
+				Err:  fmt.Errorf("the replica is behind: it has stood at %s for %s, and rows are read from %s on", at, r.s.cfg.LookupTimeout, want),
+				Cure: "see on it whether its replay is paused (pg_wal_replay_resume) and whether it is connected to the source's server; it is tried again by itself"}
 		}
 		t := time.NewTimer(wait)
 		select {

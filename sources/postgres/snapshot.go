@@ -8,12 +8,14 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/schemas"
 	"github.com/leat-cdc/leat/schemas/cell"
 	"github.com/leat-cdc/leat/schemas/cell/pgtext"
@@ -27,9 +29,9 @@ type Snapshots struct {
 	s       *Source
 	replica *Source // where rows are read, nil = where the stream is
 
-	mu    sync.Mutex // of the connection over which watermarks are written
+	turn  chan struct{} // is full while somebody has the connection over which watermarks are written
 	marks *pgx.Conn
-	wal   pglogrepl.LSN // the WAL's end when the last watermark was written
+	wal   atomic.Uint64 // the WAL's end when the last watermark was written
 
 	shapes sync.Map // newest *schemas.Table by subject, so that a shape keeps its pointer
 	forms  sync.Map // *cell.Form by *schemas.Table
@@ -44,7 +46,7 @@ var (
 // Snapshots returns the reader of the source's existing rows. With a replica's URL rows are read there, each time
 // that it has replayed what it takes; tables without a key are read at the source itself all the same.
 func (s *Source) Snapshots(replica string) (*Snapshots, error) {
-	d := &Snapshots{s: s}
+	d := &Snapshots{s: s, turn: make(chan struct{}, 1)}
 	if replica != "" {
 		c := s.cfg
 		c.URL = replica
@@ -64,7 +66,7 @@ func Plain(name, url string) (*Snapshots, error) {
 		return nil, err
 	}
 	s.cfg.Publication = ""
-	return &Snapshots{s: s}, nil
+	return &Snapshots{s: s, turn: make(chan struct{}, 1)}, nil
 }
 
 // Tables lists what the publication sends of the tables that the globs name.
@@ -133,23 +135,52 @@ func (c *catalog) estimates(ctx context.Context, ids []uint32, list []snapshot.T
 
 // Mark writes a transaction that holds nothing but a logical message. It waits for the local disk only: a standby
 // that is away stops nobody (what it keeps invisible is told by Chunk.Unseen).
-func (d *Snapshots) Mark(ctx context.Context, id string) error { return d.mark(ctx, id, "local") }
+func (d *Snapshots) Mark(ctx context.Context, id string) error {
+	return d.primary(ctx, "write a watermark", func(ctx context.Context, conn *pgx.Conn) error {
+		err := emit(ctx, conn, id, "local")
+		if err != nil || d.replica == nil {
+			return err
+		}
+		var end string
+		if err := conn.QueryRow(ctx, "select pg_current_wal_insert_lsn()::text").Scan(&end); err != nil {
+			return err
+		}
+		d.wal.Store(uint64(lsnOf(end)))
+		return nil
+	})
+}
+
+// emit writes a watermark whose commit waits as the setting synchronous_commit says.
+func emit(ctx context.Context, conn *pgx.Conn, id, commit string) error {
+	_, err := conn.Exec(ctx, "select set_config('synchronous_commit', $1, true), pg_logical_emit_message(true, $2, $3)", commit, pgoutput.WatermarkPrefix, id)
+	return err
+}
 
 // settling is how long the sessions that a standby's answer woke may take to make their transactions visible.
 const settling = time.Second
 
 // Settle writes a transaction that waits for synchronous standbys as the most careful one does; answers come in the
-// log's order.
+// log's order. It has a connection of its own: watermarks go on meanwhile.
 func (d *Snapshots) Settle(ctx context.Context) error {
-	var standbys string
-	err := d.primary(ctx, "look for synchronous standbys", func(ctx context.Context, conn *pgx.Conn) error {
-		return conn.QueryRow(ctx, "select current_setting('synchronous_standby_names')").Scan(&standbys)
-	})
-	if err != nil || standbys == "" {
+	c, err := d.s.catalog(ctx)
+	if err != nil {
 		return err
 	}
-	if err := d.mark(ctx, "", "remote_apply"); err != nil {
-		return err
+	defer c.close()
+	var standbys string
+	err = c.conn.QueryRow(ctx, "select current_setting('synchronous_standby_names')").Scan(&standbys)
+	if err != nil || standbys == "" {
+		return d.s.failure("look for synchronous standbys", err)
+	}
+	limited, cancel := context.WithTimeout(ctx, d.s.cfg.LookupTimeout)
+	defer cancel()
+	if err := emit(limited, c.conn, "", "remote_apply"); err != nil {
+		if limited.Err() != nil && ctx.Err() == nil {
+			return &pipeline.SourceError{Code: CodeNoAnswer, What: fmt.Sprintf("source %s: wait for its synchronous standbys", d.s.cfg.Name),
+				Err:  fmt.Errorf("they did not answer within %s", d.s.cfg.LookupTimeout),
+				Cure: "bring them back, or take them out of synchronous_standby_names (" + standbys + "); it is tried again by itself"}
+		}
+		return d.s.failure("wait for synchronous standbys", err)
 	}
 	t := time.NewTimer(settling)
 	defer t.Stop()
@@ -161,25 +192,14 @@ func (d *Snapshots) Settle(ctx context.Context) error {
 	}
 }
 
-func (d *Snapshots) mark(ctx context.Context, id, commit string) error {
-	return d.primary(ctx, "write a watermark", func(ctx context.Context, conn *pgx.Conn) error {
-		_, err := conn.Exec(ctx, "select set_config('synchronous_commit', $1, true), pg_logical_emit_message(true, $2, $3)", commit, pgoutput.WatermarkPrefix, id)
-		if err != nil || d.replica == nil {
-			return err
-		}
-		var end string
-		if err := conn.QueryRow(ctx, "select pg_current_wal_insert_lsn()::text").Scan(&end); err != nil {
-			return err
-		}
-		d.wal = lsnOf(end)
-		return nil
-	})
-}
-
 // primary runs f over the connection for watermarks.
 func (d *Snapshots) primary(ctx context.Context, what string, f func(context.Context, *pgx.Conn) error) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	select {
+	case d.turn <- struct{}{}:
+		defer func() { <-d.turn }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	if d.marks == nil || d.marks.IsClosed() {
 		c, err := d.s.catalog(ctx)
 		if err != nil {
@@ -192,8 +212,8 @@ func (d *Snapshots) primary(ctx context.Context, what string, f func(context.Con
 
 // Close ends the connection for watermarks; the next one makes a new one.
 func (d *Snapshots) Close() error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	d.turn <- struct{}{}
+	defer func() { <-d.turn }()
 	if d.marks != nil {
 		closeConn(d.marks.PgConn())
 		d.marks = nil
@@ -202,11 +222,7 @@ func (d *Snapshots) Close() error {
 }
 
 // replayed is the place that a replica has to have come to.
-func (d *Snapshots) replayed() pglogrepl.LSN {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.wal
-}
+func (d *Snapshots) replayed() pglogrepl.LSN { return pglogrepl.LSN(d.wal.Load()) }
 
 // Key returns the identity's cells, each behind its length.
 func (d *Snapshots) Key(t *schemas.Table, image []byte) ([]byte, error) {

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -66,6 +67,51 @@ func TestSnapshotStandbyAway(t *testing.T) {
 			t.Errorf("%s ended as %s: %s", name, c.mark.State, c.mark.Reason)
 		}
 	}
+}
+
+// While a synchronous standby is away watermarks are written all the same, and who waits for it is told why it takes long.
+func TestSnapshotSettle(t *testing.T) {
+	t.Parallel()
+	srv := servertest.ExclusivePostgres(t, servers.PostgresOptions{})
+	d := &db{Database: &servertest.Database{Server: srv, Name: "leat_settle", URL: srv.URL}, t: t, version: servers.DefaultPostgres}
+	d.conn = d.connect()
+	d.exec(`alter system set synchronous_standby_names = 'nobody'`, `select pg_reload_conf()`)
+	d.eventually("the server waits for a standby", func() bool { return d.text(`show synchronous_standby_names`) == "nobody" })
+	open := func(limit time.Duration) *Snapshots {
+		reader, err := d.source(func(c *Config) { c.LookupTimeout = limit }).Snapshots("")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = reader.Close() })
+		return reader
+	}
+	reader := open(time.Hour)
+	ctx, cancel := context.WithCancel(t.Context())
+	settled, marked := make(chan error, 1), make(chan error, 1)
+	go func() { settled <- reader.Settle(ctx) }()
+	d.eventually("somebody waits for the standby", func() bool {
+		return d.text(`select count(*)::text from pg_stat_activity where wait_event = 'SyncRep'`) == "1"
+	})
+	go func() { marked <- reader.Mark(t.Context(), "a.1") }()
+	select {
+	case err := <-marked:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(time.Minute):
+		t.Error("a standby that is away holds a watermark")
+	}
+	cancel()
+	if err := <-settled; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	err := open(time.Second).Settle(t.Context())
+	if se := (*pipeline.SourceError)(nil); !errors.As(err, &se) || se.Class != pipeline.Transient || !strings.Contains(err.Error(), "(nobody)") {
+		t.Errorf("a standby that is away: %v", err)
+	}
+	d.eventually("nobody waits for the standby", func() bool {
+		return d.text(`select count(*)::text from pg_stat_activity where wait_event = 'SyncRep'`) == "0"
+	})
 }
 
 // A value of each type is the same from a snapshot as from the stream, byte for byte, and so is the table's shape.
@@ -346,6 +392,20 @@ func TestSnapshotReplica(t *testing.T) {
 	})
 	if c.rows > 0 {
 		t.Errorf("%d rows came from a replica that is behind", c.rows)
+	}
+	impatient, err := d.source(func(c *Config) { c.LookupTimeout = time.Second }).Snapshots(standby.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	impatient.wal.Store(1 << 62)
+	session, err := impatient.Session(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer session.Close()
+	err = session.Read(t.Context(), snapshot.Query{Table: snapshot.Table{Schema: "public", Name: "f", Key: []string{"id"}}, Limit: 1}, &snapshot.Chunk{})
+	if se := (*pipeline.SourceError)(nil); !errors.As(err, &se) || se.Class != pipeline.Transient || !strings.Contains(err.Error(), "the replica is behind") {
+		t.Errorf("a replica that replays nothing: %v", err)
 	}
 	behind.exec(`select pg_wal_replay_resume()`)
 	c.until("the job's end", c.done)
