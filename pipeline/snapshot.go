@@ -101,7 +101,7 @@ type SnapshotMark struct {
 	Job string `json:"job"`
 	// For is the job's: whom the batch's rows are for.
 	For string `json:"for,omitempty"`
-	// State is JobRunning, or the job's end. Reason says why it failed.
+	// State is JobRunning, or the job's end. Reason says why it failed; of a job that runs, what it waits for.
 	State  JobState `json:"state"`
 	Reason string   `json:"reason,omitempty"`
 	// Tables that changed since the job's mark before, or all: whoever keeps marks folds them (FoldMarks).

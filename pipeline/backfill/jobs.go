@@ -76,6 +76,7 @@ type job struct {
 	started bool // on the stream that is open
 	ratio   float64
 	why     string // of the ratio
+	held    string // what it waits for, as its last mark says
 	rate    meter
 	warned  map[string]bool // tables whose fault was told
 }

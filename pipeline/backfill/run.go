@@ -151,7 +151,7 @@ func (s *Jobs) marked() (ended []pipeline.SnapshotMark) {
 			continue
 		}
 		m.Tables = faulted(m.Tables, quarantined(s.log, m.State.Ended()))
-		j.Progress = m.Tables
+		j.Progress, j.held = m.Tables, m.Reason
 		done, _ := j.Rows()
 		j.rate.measure(time.Now(), done)
 		for _, t := range m.Tables {

@@ -40,6 +40,8 @@ func (s *Jobs) Status() []Status {
 			st.State, st.Reason, st.Ends = pipeline.JobWaiting, "the source is not connected", "it is: leat status "+j.Source+" says why it is not"
 		case j.ratio <= 0:
 			st.State, st.Reason = pipeline.JobWaiting, j.why
+		case j.held != "":
+			st.State, st.Reason = pipeline.JobWaiting, j.held
 		default:
 			st.Reason = j.why
 		}

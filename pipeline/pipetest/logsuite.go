@@ -395,6 +395,11 @@ func logMarks(t *testing.T, l pipeline.Log) {
 	if _, err := l.Append(suiteContext(t), bad); err == nil {
 		t.Fatal("a snapshot's batch with a position is taken")
 	}
+	for _, state := range []pipeline.JobState{"", pipeline.JobWaiting, pipeline.JobPaused} {
+		if _, err := l.Append(suiteContext(t), Marked(Build(position(0), suiteEpoch), progress("a", "public.files", 1, state))); err == nil {
+			t.Fatalf("a mark with state %q is taken", state)
+		}
+	}
 	for i := range 40 { // of many that ended, the newest are known
 		put(t, l, Marked(Build(position(0), suiteEpoch), progress(fmt.Sprint("e", i), "public.b", 1, pipeline.JobDone)))
 	}

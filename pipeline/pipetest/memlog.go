@@ -144,6 +144,8 @@ func (l *MemoryLog) Append(_ context.Context, b *pipeline.Batch) (uint64, error)
 		return 0, errors.New("a change of ranges with something else")
 	case b.Snapshot != nil && (b.Kind != pipeline.BatchRows || !b.End.Zero() || b.Snapshot.Job == ""):
 		return 0, errors.New("a batch of a snapshot that is not of rows alone")
+	case b.Snapshot != nil && b.Snapshot.State != pipeline.JobRunning && !b.Snapshot.State.Ended(): // as package record has it
+		return 0, fmt.Errorf("a mark of snapshot job %q with state %q", b.Snapshot.Job, b.Snapshot.State)
 	case b.Kind == pipeline.BatchCommit && len(b.Txs) != 1:
 		return 0, fmt.Errorf("a commit of %q with %d transactions", b.Open, len(b.Txs))
 	case b.Kind == pipeline.BatchChunk && (len(b.Notices) > 0 || !b.End.Zero()):

@@ -122,7 +122,7 @@ func (j *job) done() bool {
 func (j *job) mark(state pipeline.JobState, reason string) *pipeline.SnapshotMark {
 	m := &pipeline.SnapshotMark{Job: j.ID, For: j.For, State: state, Reason: reason}
 	if state == pipeline.JobRunning && j.done() {
-		m.State = pipeline.JobDone
+		m.State, m.Reason = pipeline.JobDone, "" // what it waited for is over
 	}
 	var r resume
 	for _, t := range j.tables {

@@ -145,7 +145,7 @@ func (s *stream) again(w *window) {
 	}
 	s.putBack(w)
 	if t.times == 8 && !w.job.ended { // some 25 seconds
-		s.note(w.job, pipeline.JobWaiting, t.subject+" is read again: "+w.void)
+		s.note(w.job, pipeline.JobRunning, t.subject+" is read again: "+w.void)
 	}
 	s.change()
 }

@@ -323,7 +323,9 @@ func (t *table) cut(keys [][]byte, read map[string]bool) [][]byte {
 			continue
 		}
 		delete(t.flying, string(k))
-		t.again[string(k)] = true
+		if !t.done() {
+			t.again[string(k)] = true
+		}
 	}
 	return kept
 }
@@ -395,7 +397,7 @@ func (s *stream) failed(j *job, win *window, err error) {
 	default:
 		j.not = time.Now().Add(j.delay())
 		if j.times == 3 {
-			s.note(j, pipeline.JobWaiting, err.Error())
+			s.note(j, pipeline.JobRunning, err.Error())
 		}
 		s.change()
 	}
