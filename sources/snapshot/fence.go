@@ -38,13 +38,18 @@ func (s *stream) Fence(ctx context.Context) error {
 }
 
 // fenced tells those who wait that all batches so far were taken: who asks for the next one has appended the last.
-func (s *stream) fenced() {
+// While some are kept back, theirs may be among them: waiting reports that.
+func (s *stream) fenced() (waiting bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if len(s.dropped) > 0 || s.whole != nil && len(s.whole.kept) > 0 {
+		return true
+	}
 	for id, f := range s.fences {
 		if f.met {
 			close(f.passed)
 			delete(s.fences, id)
 		}
 	}
+	return false
 }

@@ -27,7 +27,7 @@ type stream struct {
 	ctx   context.Context
 	end   context.CancelFunc
 	join  sync.WaitGroup
-	busy  atomic.Bool // there are jobs, or were
+	busy  atomic.Bool // there are jobs, or batches kept back for one
 
 	images  images
 	watched bool              // a fence was met
@@ -194,8 +194,7 @@ func (s *stream) Next(ctx context.Context) (*pipeline.Batch, error) {
 			continue
 		}
 		if s.watched {
-			s.fenced()
-			s.watched = false
+			s.watched = s.fenced()
 		}
 		b, err := s.inner.Next(ctx)
 		if err != nil {
@@ -267,7 +266,7 @@ func (s *stream) remember() {
 func (s *stream) pass(b *pipeline.Batch, touches bool) {
 	s.out = append(s.out, s.dropped...)
 	s.dropped = nil
-	if h := s.whole; h != nil && h.opened && h.w.void == "" {
+	if h := s.whole; h != nil && h.opened && h.w.void == "" && !h.w.job.ended {
 		h.keep(b, touches)
 		return
 	} else if h != nil {
@@ -287,7 +286,8 @@ func (s *stream) deliverNotes() {
 		s.out = append(s.out, b)
 	}
 	s.notes, s.nudged = nil, false
-	if s.jobs = deleteEnded(s.jobs); len(s.jobs) == 0 {
+	s.jobs = deleteEnded(s.jobs)
+	if len(s.jobs) == 0 && s.whole == nil && len(s.dropped) == 0 { // else newer batches would pass those that are kept
 		s.busy.Store(false)
 		s.settled = false
 		s.history.forget()

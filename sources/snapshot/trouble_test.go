@@ -3,7 +3,9 @@ package snapshot
 import (
 	"context"
 	"errors"
+	"io"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -124,5 +126,80 @@ func TestCutAfterFault(t *testing.T) {
 	tb.fault(&TableError{What: "gone"})
 	if kept := tb.cut([][]byte{[]byte("k")}, map[string]bool{}); len(kept) > 0 || len(tb.flying) > 0 {
 		t.Fatal(kept, tb.flying)
+	}
+}
+
+// script is a stream of batches that wait to be taken.
+type script struct{ batches []*pipeline.Batch }
+
+func (s *script) Confirm(pipeline.Position) {}
+func (s *script) Close() error              { return nil }
+func (s *script) Next(context.Context) (*pipeline.Batch, error) {
+	if len(s.batches) == 0 {
+		return nil, io.EOF
+	}
+	b := s.batches[0]
+	s.batches = s.batches[1:]
+	return b, nil
+}
+
+// What is kept back for a read comes in order when its job is cancelled, and a fence in it is not met before.
+func TestKeptBatchesAreNotPassed(t *testing.T) {
+	for _, failsFirst := range []bool{false, true} {
+		inner := &script{}
+		for i := range uint64(5) {
+			b := pipeline.NewBatch()
+			b.End = pipeline.Position{Counter: i + 1}
+			inner.batches = append(inner.batches, b)
+		}
+		inner.batches[0].Watermarks = []pipeline.Watermark{{ID: "fence"}}
+		s := newStream(inner, nil, Config{Workers: 1})
+		j := &job{SnapshotJob: pipeline.SnapshotJob{ID: "j1"}, ratio: 1}
+		j.ctx, j.stop = context.WithCancel(s.ctx)
+		tb := s.newTable(j, Table{Schema: "public", Name: "bag"})
+		w := &window{job: j, table: tb, opened: true}
+		w.whole = newWhole(w)
+		w.whole.opened, tb.reading = true, true
+		j.tables, s.jobs, s.whole = []*table{tb}, []*job{j}, w.whole
+		s.register(w)
+		s.busy.Store(true)
+		f := &fence{passed: make(chan struct{})}
+		s.fences["fence"] = f
+		for range 2 { // kept back
+			b, _ := inner.Next(t.Context())
+			s.take(b)
+		}
+		if s.fenced(); len(s.out) > 0 || closed(f) {
+			t.Fatalf("%d batches came, the fence is met: %v", len(s.out), closed(f))
+		}
+		s.Stop("j1")
+		if failsFirst {
+			s.failed(j, w, context.Canceled)
+		}
+		var ends []uint64
+		for {
+			b, err := s.Next(t.Context())
+			if err != nil {
+				break
+			}
+			if b.Snapshot == nil {
+				ends = append(ends, b.End.Counter)
+			}
+			if len(ends) == 4 {
+				s.failed(j, w, context.Canceled)
+			}
+		}
+		if !slices.Equal(ends, []uint64{1, 2, 3, 4, 5}) || !closed(f) || s.busy.Load() && failsFirst {
+			t.Fatalf("batches %v, the fence is met: %v", ends, closed(f))
+		}
+	}
+}
+
+func closed(f *fence) bool {
+	select {
+	case <-f.passed:
+		return true
+	default:
+		return false
 	}
 }

@@ -383,6 +383,7 @@ func (s *stream) failed(j *job, win *window, err error) {
 				s.dropped = append(s.dropped, k.b)
 			}
 			win.whole.kept = nil
+			s.change()
 		}
 	}
 	if j.ctx.Err() != nil || j.ended {
@@ -436,7 +437,7 @@ func (s *stream) errands(ctx context.Context) {
 	for tries := (trouble{}); ; {
 		s.mu.Lock()
 		changed, id := s.changed, ""
-		if len(s.notes) > 0 && !s.nudged {
+		if len(s.notes)+len(s.dropped) > 0 && !s.nudged {
 			s.nudged, id = true, s.watermark()
 		}
 		s.mu.Unlock()
