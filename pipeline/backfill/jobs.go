@@ -77,7 +77,7 @@ type job struct {
 	ratio   float64
 	why     string // of the ratio
 	held    string // what it waits for, as its last mark says
-	rate    meter
+	rate    Meter
 	warned  map[string]bool // tables whose fault was told
 }
 

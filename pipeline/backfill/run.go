@@ -153,7 +153,7 @@ func (s *Jobs) marked() (ended []pipeline.SnapshotMark) {
 		m.Tables = faulted(m.Tables, quarantined(s.log, m.State.Ended()))
 		j.Progress, j.held = m.Tables, m.Reason
 		done, _ := j.Rows()
-		j.rate.measure(time.Now(), done)
+		j.rate.Measure(time.Now(), done)
 		for _, t := range m.Tables {
 			if t.Fault != "" && !j.warned[t.Table] {
 				j.warned[t.Table] = true

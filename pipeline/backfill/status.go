@@ -50,24 +50,25 @@ func (s *Jobs) Status() []Status {
 	return all
 }
 
-// meter measures a rate over about ten seconds.
-type meter struct {
+// Meter measures the rate of a job over about ten seconds. The zero value begins. Not for concurrent use.
+type Meter struct {
 	at   time.Time
 	done uint64
 	rate float64
 }
 
-func (m *meter) measure(now time.Time, done uint64) float64 {
+// Measure returns the rate, a second, at now, when done have been done in all; fewer than before begins anew.
+func (m *Meter) Measure(now time.Time, done uint64) float64 {
 	d := now.Sub(m.at).Seconds()
 	switch {
 	case m.at.IsZero() || done < m.done:
-		*m = meter{at: now, done: done}
+		*m = Meter{at: now, done: done}
 	case d >= 1:
 		keep := max(0, 1-d/10)
 		if m.rate == 0 {
 			keep = 0
 		}
-		*m = meter{at: now, done: done, rate: keep*m.rate + (1-keep)*float64(done-m.done)/d}
+		*m = Meter{at: now, done: done, rate: keep*m.rate + (1-keep)*float64(done-m.done)/d}
 	}
 	return m.rate
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/pipeline/backfill"
 	"github.com/leat-cdc/leat/pipeline/deliver"
 )
 
@@ -31,7 +32,7 @@ type replays struct {
 	known   bool
 	current *current
 	sub     *deliver.Subscription // while it runs
-	rate    meter                 // of a rewind
+	rate    backfill.Meter        // of a rewind
 }
 
 // current is the aside that runs.
@@ -43,33 +44,11 @@ type current struct {
 	// to is what it is to become once it stands.
 	to     pipeline.JobState
 	reason string
-	rate   meter
+	rate   backfill.Meter
 }
 
 // soon is when is looked again whether the subscription runs by now.
 const soon = 20 * time.Millisecond
-
-// meter measures a rate over about ten seconds.
-type meter struct {
-	at   time.Time
-	done uint64
-	rate float64
-}
-
-func (m *meter) measure(now time.Time, done uint64) float64 {
-	d := now.Sub(m.at).Seconds()
-	switch {
-	case m.at.IsZero() || done < m.done:
-		*m = meter{at: now, done: done}
-	case d >= 1:
-		keep := max(0, 1-d/10)
-		if m.rate == 0 {
-			keep = 0
-		}
-		*m = meter{at: now, done: done, rate: keep*m.rate + (1-keep)*float64(done-m.done)/d}
-	}
-	return m.rate
-}
 
 func newReplays(cfg Config, name string, allowed func() (float64, string)) *replays {
 	r := &replays{name: name, again: cfg.Again, ids: cfg.ids, obs: cfg.Observer, allowed: allowed, wake: make(chan struct{}, 1), turn: make(chan struct{}, 1)}
@@ -429,8 +408,8 @@ func (r *replays) status(j pipeline.Job, now time.Time) JobStatus {
 }
 
 // measure notes how fast the job gets on.
-func (s *JobStatus) measure(m *meter, now time.Time) {
-	s.Rate = m.measure(now, s.Done)
+func (s *JobStatus) measure(m *backfill.Meter, now time.Time) {
+	s.Rate = m.Measure(now, s.Done)
 	if s.Rate > 0 && s.Total > s.Done {
 		s.Left = time.Duration(float64(s.Total-s.Done) / s.Rate * float64(time.Second))
 	}
