@@ -141,6 +141,23 @@ func changeOf(m any) *Change {
 		put("tables", r.GetTables(), len(r.GetTables()) > 0)
 		put("where", r.GetWhere(), r.GetWhere() != "")
 		put("reason", r.GetReason(), r.GetReason() != "")
+	default:
+		if c = jobChange(m, put); c == nil {
+			return nil
+		}
+	}
+	put("dry_run", true, c.dry)
+	text, err := json.Marshal(args)
+	if err != nil { // a ratio that is no number
+		text = []byte("{}")
+	}
+	c.Arguments = string(text)
+	return c
+}
+
+// jobChange is what was to be done with a job.
+func jobChange(m any, put func(name string, v any, is bool)) (c *Change) {
+	switch r := m.(type) {
 	case *leatv1.PauseJobRequest:
 		c = &Change{Action: "pause", Target: "job " + r.GetId()}
 		put("reason", r.GetReason(), r.GetReason() != "")
@@ -149,15 +166,7 @@ func changeOf(m any) *Change {
 	case *leatv1.CancelJobRequest:
 		c = &Change{Action: "cancel", Target: "job " + r.GetId()}
 		put("reason", r.GetReason(), r.GetReason() != "")
-	default:
-		return nil
 	}
-	put("dry_run", true, c.dry)
-	text, err := json.Marshal(args)
-	if err != nil { // a ratio that is no number
-		text = []byte("{}")
-	}
-	c.Arguments = string(text)
 	return c
 }
 
