@@ -77,3 +77,34 @@ func TestCopiesAreBounded(t *testing.T) {
 		}
 	})
 }
+
+// TestAnInsertDoesNotWaitForALostDelete: retention took the first half of a key change before it was copied, and there is a
+// copy of the second: a redrive brings what there is and ends the parks.
+func TestAnInsertDoesNotWaitForALostDelete(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, m, sink := pipetest.NewMemoryLog("log", first), newMemory(), newPicky(pipeline.Fatal, first)
+		r := start(t, parkConfig(l, m, sink))
+		appendTo(t, l, change{key: 1}, change{key: 1, op: pipeline.OpDelete, pair: true}, change{key: 2, op: pipeline.OpInsert, pair: true}, change{key: 2})
+		time.Sleep(time.Minute)
+		for _, step := range []struct {
+			below pipeline.Offset
+			most  int64
+		}{{first + 2, 0}, {first + 4, 1 << 30}} { // no room, and then there was
+			r.maxCopied = step.most
+			if errs := CopyHeld(t.Context(), step.below, r.Subscription); errs[0] != nil {
+				t.Fatal(errs[0])
+			}
+		}
+		l.Truncate(first + 4)
+		sink.cure()
+		if n, err := r.Redrive(t.Context(), nil); n != 2 || err != nil {
+			t.Fatal(n, err)
+		}
+		time.Sleep(time.Minute)
+		wantOffsets(t, sink.took(), 2, 3)
+		if st := r.Status(); st.Parked != 0 || st.Held != 0 || len(m.skips) != 1 {
+			t.Fatalf("%+v, skips %v", st, m.skips)
+		}
+		r.end()
+	})
+}

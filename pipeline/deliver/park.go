@@ -159,6 +159,9 @@ func (s *session) pairPark(e entry) *parked {
 	if p == nil || p.at >= e.offset() {
 		return nil
 	}
+	if e.it.pass && p.Redrive && s.pass.front.Done(e.offset()-1) {
+		return nil // retention took the delete: it never comes
+	}
 	selected := e.it.runs
 	switch {
 	case e.it.pass:
