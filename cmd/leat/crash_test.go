@@ -72,7 +72,7 @@ func TestKilledUnderLoadPostgres(t *testing.T) {
 	killUnderLoad(t, &workload{driver: "postgres", dsn: db.URL, table: "public.files",
 		create: "CREATE TABLE files (id bigint PRIMARY KEY, n bigint, path text)",
 		upsert: "INSERT INTO files VALUES ($1, 1, 'new') ON CONFLICT (id) DO UPDATE SET n = files.n + 1, path = 'changed'",
-		remove: "DELETE FROM files WHERE id = $1"}, "postgres: {url: '"+db.URL+"'}\n    tables: ['public.files']")
+		remove: "DELETE FROM files WHERE id = $1"}, "postgres: {url: '"+db.URL+"', slot: "+db.Name+"}\n    tables: ['public.files']")
 }
 
 func TestKilledUnderLoadMariaDB(t *testing.T) {

@@ -22,7 +22,7 @@ func TestCheckFilterColumns(t *testing.T) {
 		"has(after.later) && after.later == 5 || op == 'd'": "",
 		"after.name == 'after.nosuch' && tx.id != ''":       "",
 	} {
-		yaml := "data: ./data\nsources:\n  files: {postgres: {url: '" + db.URL + "'}, tables: ['public.*']}\n" +
+		yaml := "data: ./data\nsources:\n  files: {postgres: {url: '" + db.URL + "', slot: " + db.Name + "}, tables: ['public.*']}\n" +
 			`subscriptions: {a: {source: files, tables: [public.files], filter: "` + expr + `", deliver: {pull: {}}}}`
 		cfg, err := config.Parse("leat.yaml", []byte(yaml), config.Options{Dir: t.TempDir()})
 		if err != nil {
@@ -56,7 +56,7 @@ func TestCheckSignalTable(t *testing.T) {
 	t.Parallel()
 	db := newPG(t, "CREATE TABLE signals (owner text, reason text, ratio real, until timestamptz)")
 	for table, want := range map[string]string{"public.signals": "", "public.nosuch": "warning sources.files: public.nosuch CREATE TABLE"} {
-		yaml := "data: ./data\nsources:\n  files: {postgres: {url: '" + db.URL + "'}, tables: ['public.*'], load: {signal_table: " + table + "}}\n"
+		yaml := "data: ./data\nsources:\n  files: {postgres: {url: '" + db.URL + "', slot: " + db.Name + "}, tables: ['public.*'], load: {signal_table: " + table + "}}\n"
 		cfg, err := config.Parse("leat.yaml", []byte(yaml), config.Options{Dir: t.TempDir()})
 		if err != nil {
 			t.Fatal(err)
