@@ -151,6 +151,17 @@ func (e *Encoder) Append(dst []byte, b *pipeline.Batch, i int, as pipeline.Op) (
 	return st.append(dst, b, i, as)
 }
 
+// AppendRecord appends the event's key as a JSON object, then the event, as Append does. key is the length of the first,
+// -1 when the event has no key. JSON only.
+func (e *Encoder) AppendRecord(dst []byte, b *pipeline.Batch, i int, as pipeline.Op) (out []byte, key int, err error) {
+	st := e.state()
+	defer e.release(st)
+	st.keyed, st.keyLen = true, -1
+	out, err = st.append(dst, b, i, as)
+	st.keyed = false
+	return out, st.keyLen, err
+}
+
 // Key returns the event's key as a JSON object (null without one) and its partitionkey as a JSON
 // array; for listings. The error is an *EventError.
 func (e *Encoder) Key(b *pipeline.Batch, i int) (key, partition string, err error) {

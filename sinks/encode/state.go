@@ -31,6 +31,9 @@ type state struct {
 	time, txid span
 	position   span
 	column     int // of the value in work, for errors
+	// keyed: the key goes before the event; keyLen is its length, -1 for none.
+	keyed  bool
+	keyLen int
 }
 
 // maxKeys is how many key columns are remembered without a slice of their own.
@@ -90,6 +93,11 @@ func (st *state) event(dst []byte, b *pipeline.Batch, i int, ev *pipeline.Event,
 	if op.Row() {
 		if err := st.rows(b, ev, op); err != nil {
 			return dst, err
+		}
+		if st.keyed && len(st.plan.identity) > 0 {
+			start := len(dst)
+			dst = st.jsonKey(dst)
+			st.keyLen = len(dst) - start
 		}
 	}
 	if st.e.json {
