@@ -176,11 +176,11 @@ func (s *Source) checkSlot(slot *slotState, database string) error {
 	name := s.cfg.Slot
 	switch {
 	case slot.kind != "logical":
-		return s.stopped(CodeSlotPlugin, fmt.Sprintf("replication slot %s is a %s one", name, slot.kind), "give the source another slot:")
+		return s.stopped(CodeSlotPlugin, fmt.Sprintf("replication slot %s is a %s one", name, slot.kind), "give the source another one (leat.yaml: sources.%s.postgres.slot)", s.cfg.Name)
 	case slot.plugin != "pgoutput":
-		return s.stopped(CodeSlotPlugin, fmt.Sprintf("replication slot %s has the plugin %s, want pgoutput", name, slot.plugin), "give the source another slot:")
+		return s.stopped(CodeSlotPlugin, fmt.Sprintf("replication slot %s has the plugin %s, want pgoutput", name, slot.plugin), "give the source another one (leat.yaml: sources.%s.postgres.slot)", s.cfg.Name)
 	case slot.database != database:
-		return s.stopped(CodeSlotDatabase, fmt.Sprintf("replication slot %s is of database %s, the source of %s", name, slot.database, database), "give the source another slot:")
+		return s.stopped(CodeSlotDatabase, fmt.Sprintf("replication slot %s is of database %s, the source of %s", name, slot.database, database), "give the source another one (leat.yaml: sources.%s.postgres.slot)", s.cfg.Name)
 	case slot.lost():
 		code, why := CodeSlotLost, "the server removed WAL that it should have kept (max_slot_wal_keep_size)"
 		if slot.invalidation != "" && slot.invalidation != "wal_removed" {

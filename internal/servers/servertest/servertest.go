@@ -182,6 +182,12 @@ func database(t testing.TB, kind servers.Kind, version int, plain bool, key stri
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()
+		if kind == servers.KindPostgres { // slots are the server's, so that two of one name stop one another now and then
+			if err := s.Exec(ctx, fmt.Sprintf(`do $$ begin if exists (select from pg_replication_slots where database = '%[1]s' and position('%[1]s' in slot_name) = 0)
+				then raise 'a replication slot of database %[1]s does not have its name in its own'; end if; end $$`, name)); err != nil {
+				t.Error(err)
+			}
+		}
 		if err := s.DropDatabase(ctx, name); err != nil {
 			t.Error(err)
 		}
