@@ -23,7 +23,7 @@ type change struct {
 	key, old []byte
 	// partial: the event lacks columns. base: nor can an earlier event of this key have brought them.
 	partial, base bool
-	image         []byte // where key stands, for Database.Key
+	image, from   []byte // where key and old stand, for Database.Key
 }
 
 // row returns the identity of a whole row; ok is false when it has none.
@@ -63,7 +63,7 @@ func (x *images) event(b *pipeline.Batch, e *pipeline.Event, t *schemas.Table) (
 	}
 	if before != nil {
 		if x.old, ok = appendIdentity(x.old[:0], t, before, x.before, nil, nil); ok && !bytes.Equal(x.old, x.key) {
-			c.old, c.base = x.old, true
+			c.old, c.base, c.from = x.old, true, before
 		}
 	}
 	return c, true

@@ -23,6 +23,8 @@ type job struct {
 	ended  bool // its last mark is made
 	grew   bool // there is more to be read than its last mark says
 	tables []*table
+	named  map[string]*table      // tables by subject
+	opens  map[string]*unfinished // the stream's
 	ratio  float64
 	not    time.Time // before this it gets no work
 	trouble
@@ -38,6 +40,7 @@ type table struct {
 	// again are keys of rows to be read again; flying those that somebody reads.
 	again    map[string]bool
 	flying   map[string]bool
+	turn     bool // the next window is one of a piece, if there is one
 	begun    bool
 	sizer    sizer
 	reading  bool // of a table without a key: somebody reads it
@@ -65,7 +68,8 @@ func (t *trouble) delay() time.Duration {
 
 // resume is SnapshotMark.Resume.
 type resume struct {
-	Tables []tableResume `json:"tables"`
+	Tables   []tableResume    `json:"tables"`
+	Prepared []preparedResume `json:"prepared,omitempty"`
 }
 
 // tableResume is what is left of one table: keys are the database's.
@@ -102,6 +106,12 @@ func (t *table) readAgain(key []byte) {
 	}
 	t.again[string(key)] = true
 	t.job.grew = true
+}
+
+// lacks reports whether a row that comes without columns under a new key has them nowhere: all rows that were read have,
+// wherever they move. old is the key that it had, nil when it is new.
+func (t *table) lacks(old []byte) bool {
+	return len(t.open) > 0 || old != nil && (t.again[string(old)] || t.flying[string(old)])
 }
 
 // fault ends the reading of the table.
@@ -141,6 +151,7 @@ func (j *job) mark(state pipeline.JobState, reason string) *pipeline.SnapshotMar
 		}
 		r.Tables = append(r.Tables, tr)
 	}
+	r.Prepared = j.prepared()
 	if !m.State.Ended() {
 		m.Resume, _ = json.Marshal(r) // strings and bytes only: cannot fail
 	} else {
@@ -157,6 +168,9 @@ func (j *job) resume(newTable func(Table) *table) {
 	var r resume
 	if json.Unmarshal(j.Mark.Resume, &r) != nil {
 		r.Tables = nil // of no version that we know: tables are read anew
+	}
+	for _, p := range r.Prepared {
+		j.restore(&p)
 	}
 	for _, p := range j.Mark.Tables {
 		t := newTable(Table{})
@@ -176,8 +190,15 @@ func (j *job) resume(newTable func(Table) *table) {
 				t.again[string(k)] = true
 			}
 		}
-		j.tables = append(j.tables, t)
+		j.add(t)
 	}
+}
+
+func (j *job) add(t *table) {
+	if j.named == nil {
+		j.named = map[string]*table{}
+	}
+	j.tables, j.named[t.subject] = append(j.tables, t), t
 }
 
 // load takes over the tables that the database has. One that came since the job began has all of its rows in the
@@ -186,7 +207,7 @@ func (j *job) load(all []Table, newTable func(Table) *table) {
 	j.loaded = true
 	if len(j.tables) == 0 {
 		for _, t := range all {
-			j.tables = append(j.tables, newTable(t))
+			j.add(newTable(t))
 		}
 	}
 	for _, t := range j.tables {

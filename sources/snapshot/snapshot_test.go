@@ -35,6 +35,7 @@ type subscriber struct {
 	tables map[string]map[string][]string
 	latest map[string]int // by table and key: the newest version seen
 	open   map[string][]func() error
+	waits  map[string]bool // transactions of open that are prepared
 	bag    map[string]int
 	read   bool // the table without a key is
 	rows   int
@@ -44,7 +45,7 @@ type subscriber struct {
 }
 
 func newSubscriber() *subscriber {
-	return &subscriber{tables: map[string]map[string][]string{"a": {}, "b": {}}, latest: map[string]int{}, open: map[string][]func() error{}, bag: map[string]int{}}
+	return &subscriber{tables: map[string]map[string][]string{"a": {}, "b": {}}, latest: map[string]int{}, open: map[string][]func() error{}, waits: map[string]bool{}, bag: map[string]int{}}
 }
 
 func (s *subscriber) take(b *pipeline.Batch) error {
@@ -77,9 +78,12 @@ func (s *subscriber) take(b *pipeline.Batch) error {
 	case pipeline.BatchChunk:
 		s.open[b.Open] = append(s.open[b.Open], apply...)
 		return nil
+	case pipeline.BatchPrepared:
+		s.waits[b.Open] = true
 	case pipeline.BatchCommit:
 		apply = s.open[b.Open]
 		delete(s.open, b.Open)
+		delete(s.waits, b.Open)
 	}
 	if b.Snapshot != nil { // a copy of a table without a key begins anew with the first rows of its read
 		for _, p := range b.Snapshot.Tables {
@@ -98,7 +102,11 @@ func (s *subscriber) take(b *pipeline.Batch) error {
 		if !b.End.Zero() || b.Kind != pipeline.BatchRows {
 			return errors.New("a batch of a snapshot is no place to resume at")
 		}
-		s.mark = b.Snapshot
+		var was []pipeline.SnapshotMark
+		if s.mark != nil {
+			was = append(was, *s.mark)
+		}
+		s.mark = &pipeline.FoldMarks(was, *b.Snapshot)[0]
 	} else if !b.End.Zero() {
 		if b.End.Counter <= s.end.Counter {
 			return fmt.Errorf("position went from %d to %d", s.end.Counter, b.End.Counter)
@@ -106,6 +114,11 @@ func (s *subscriber) take(b *pipeline.Batch) error {
 		s.end = b.End
 	}
 	return nil
+}
+
+// lost forgets what the source will send again.
+func (s *subscriber) lost() {
+	maps.DeleteFunc(s.open, func(open string, _ []func() error) bool { return !s.waits[open] })
 }
 
 func (s *subscriber) apply(op pipeline.Op, name string, before, after []string) error {
@@ -185,7 +198,8 @@ func TestTablesEqual(t *testing.T) {
 func (r run) play(t *testing.T) error {
 	w := newWorld(rand.New(rand.NewPCG(r.seed, 0)), r.rows)
 	w.trouble = r.trouble
-	src := New(w, w, Config{Workers: r.workers, Max: r.full, first: 6, batch: 60})
+	cfg := Config{Workers: r.workers, Max: r.full, first: 6, batch: 60}
+	src := New(w, w, cfg)
 	writing := make(chan struct{})
 	pace := rand.New(rand.NewPCG(r.seed, 2))
 	go func() {
@@ -206,6 +220,9 @@ func (r run) play(t *testing.T) error {
 		if done, err = r.once(t.Context(), src, s, batches); err != nil || done {
 			break
 		}
+		if choice.IntN(2) == 0 { // it was the process
+			src = New(w, w, cfg)
+		}
 	}
 	<-writing
 	time.Sleep(time.Second) // all is visible
@@ -225,7 +242,7 @@ func (r run) once(ctx context.Context, src pipeline.Source, s *subscriber, batch
 		return false, err
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
-	clear(s.open)
+	s.lost()
 	st.(pipeline.Snapshotter).Start(pipeline.SnapshotJob{ID: "j1", Tables: []string{"*.*"}, Mark: s.mark})
 	ctx, cancel := context.WithTimeout(ctx, time.Hour)
 	defer cancel()
@@ -256,7 +273,7 @@ func (r run) drain(ctx context.Context, src pipeline.Source, s *subscriber, w *w
 		return err
 	}
 	defer func() { _ = st.Close() }()
-	clear(s.open)
+	s.lost()
 	for int(s.end.Counter) < len(w.log) {
 		b, err := st.Next(ctx)
 		if err != nil {

@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/leat-cdc/leat/pipeline"
@@ -38,7 +39,7 @@ func New(src pipeline.Source, db Database, c Config) pipeline.Source {
 	}
 	setDefault(&c.first, firstChunk)
 	setDefault(&c.batch, batchBytes)
-	s := &source{src, db, c}
+	s := &source{Source: src, db: db, cfg: c}
 	if p, ok := src.(pipeline.Prober); ok {
 		return &probed{s, p}
 	}
@@ -55,6 +56,9 @@ type source struct {
 	pipeline.Source
 	db  Database
 	cfg Config
+
+	mu       sync.Mutex
+	prepared map[string]*unfinished // transactions that outlive a stream
 }
 
 type probed struct {
@@ -68,5 +72,21 @@ func (s *source) Open(ctx context.Context, after pipeline.Position) (pipeline.St
 	if err != nil {
 		return nil, err
 	}
-	return newStream(inner, s.db, s.cfg), nil
+	st := newStream(inner, s.db, s.cfg)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.prepared != nil {
+		st.opens, s.prepared = s.prepared, nil
+	}
+	st.home = s
+	return st, nil
+}
+
+// keep takes what outlives a stream that was closed.
+func (s *source) keep(prepared map[string]*unfinished) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.prepared == nil {
+		s.prepared = prepared
+	}
 }

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"maps"
-	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -21,6 +19,7 @@ var happened = map[pipeline.Op]string{pipeline.OpTruncate: "the table was trunca
 // stream is a source's stream into which chunks are put. Next owns what is not under the mutex.
 type stream struct {
 	inner pipeline.Stream
+	home  *source // nil in tests
 	db    Database
 	cfg   Config
 	name  string // makes the watermarks of this stream unlike all others
@@ -31,8 +30,8 @@ type stream struct {
 
 	images  images
 	watched bool              // a fence was met
+	over    []string          // of opens: they ended in batches that may not have been taken yet
 	out     []*pipeline.Batch // to be handed out
-	opens   map[string]*unfinished
 	// holding is a read whose rows come now, while the stream waits.
 	holding *whole
 	dropped []*pipeline.Batch // held back by one that failed
@@ -41,8 +40,9 @@ type stream struct {
 	changed  chan struct{} // closed and made anew when workers may find something to do
 	started  bool
 	jobs     []*job
-	marks    map[string]*window // by watermark: whose low or high it is
-	fences   map[string]*fence  // by watermark
+	opens    map[string]*unfinished // transactions that travel in chunks, by name
+	marks    map[string]*window     // by watermark: whose low or high it is
+	fences   map[string]*fence      // by watermark
 	windows  []*window
 	numbers  uint64 // windows so far
 	marked   uint64 // watermarks so far
@@ -101,6 +101,10 @@ func (s *stream) Close() error {
 		b.Release()
 	}
 	s.out, s.dropped, s.whole, s.holding = nil, nil, nil, nil
+	if s.home != nil {
+		s.home.keep(s.prepared())
+		s.home, s.opens = nil, map[string]*unfinished{}
+	}
 	return err
 }
 
@@ -119,6 +123,7 @@ func (s *stream) Start(sj pipeline.SnapshotJob) {
 	}
 	j := &job{SnapshotJob: sj, ratio: 1}
 	j.ctx, j.stop = context.WithCancel(s.ctx)
+	j.opens = s.opens
 	j.resume(func(t Table) *table { return s.newTable(j, t) })
 	s.jobs = append(s.jobs, j)
 	s.busy.Store(true)
@@ -195,6 +200,9 @@ func (s *stream) Next(ctx context.Context) (*pipeline.Batch, error) {
 		}
 		if s.watched {
 			s.watched = s.fenced()
+		}
+		if len(s.over) > 0 {
+			s.forget()
 		}
 		b, err := s.inner.Next(ctx)
 		if err != nil {
@@ -310,37 +318,21 @@ func deleteEnded(jobs []*job) []*job {
 // tables of all jobs that are being read under the name. The mutex is held.
 func (s *stream) tables(subject string) (list []*table) {
 	for _, j := range s.jobs {
-		for _, t := range j.tables {
-			if t.subject == subject && t.begun && !t.done() && !j.ended {
-				list = append(list, t)
-			}
+		if t := j.named[subject]; t != nil && t.begun && !t.done() && !j.ended {
+			list = append(list, t)
 		}
 	}
 	return list
-}
-
-// anything is a transaction that may have changed any row of what is being read. The mutex is held.
-func (s *stream) anything() *unfinished {
-	u := &unfinished{subjects: map[string]bool{}, partial: map[string]bool{}}
-	for _, j := range s.jobs {
-		for _, t := range j.tables {
-			u.subjects[t.subject], u.partial[t.subject] = true, true
-		}
-	}
-	return u
-}
-
-// unfinished is what an open transaction, which travels in chunks, does to tables.
-type unfinished struct {
-	subjects map[string]bool
-	partial  map[string]bool // tables in which it puts rows that lack columns
 }
 
 // record notes what the batch changes in the tables that are being read. The mutex is held.
 func (s *stream) record(b *pipeline.Batch) {
 	switch b.Kind {
 	case pipeline.BatchAbort:
-		delete(s.opens, b.Open)
+		s.over = append(s.over, b.Open)
+		return
+	case pipeline.BatchPrepared:
+		s.recordPrepared(b)
 		return
 	case pipeline.BatchChunk:
 		s.recordChunk(b)
@@ -385,51 +377,19 @@ func (s *stream) recordTable(b *pipeline.Batch, n uint16, t *schemas.Table, tb *
 			w.touch(t, &c)
 		}
 		if c.partial && c.base {
-			if key, err := s.db.Key(t, c.image); err == nil {
+			if key, old, err := s.keys(t, &c); err != nil {
+				tb.restart()
+			} else if tb.lacks(old) {
 				tb.readAgain(key)
-			} else {
-				tb.restart()
 			}
 		}
 	}
 }
 
-// recordChunk notes which tables an open transaction touches: its rows become visible with its commit.
-func (s *stream) recordChunk(b *pipeline.Batch) {
-	u := s.opens[b.Open]
-	if u == nil {
-		u = &unfinished{subjects: map[string]bool{}, partial: map[string]bool{}}
-		s.opens[b.Open] = u
+// keys returns the key of a row that changed, and the one that it had before; nil when that is the same or there was none.
+func (s *stream) keys(t *schemas.Table, c *change) (key, old []byte, err error) {
+	if key, err = s.db.Key(t, c.image); err == nil && c.old != nil {
+		old, err = s.db.Key(t, c.from)
 	}
-	for n, t := range b.Tables {
-		subject := t.Subject()
-		u.subjects[subject] = true
-		for i := range b.Events {
-			if e := &b.Events[i]; e.Table == uint16(n) && e.Op.Row() && !u.partial[subject] {
-				if c, ok := s.images.event(b, e, t); !ok || c.partial && c.base {
-					u.partial[subject] = true
-				}
-			}
-		}
-	}
-}
-
-func (s *stream) recordCommit(b *pipeline.Batch) {
-	u := s.opens[b.Open]
-	delete(s.opens, b.Open)
-	if !s.busy.Load() {
-		return
-	}
-	if u == nil { // its chunks were prepared on an earlier stream: which rows they hold is not known here
-		u = s.anything()
-	}
-	s.history.add(b, slices.Collect(maps.Keys(u.subjects)))
-	for subject := range u.subjects {
-		for _, tb := range s.tables(subject) {
-			if u.partial[subject] { // which rows is not kept
-				tb.restart()
-			}
-			tb.voidWindows("a large transaction changed the table")
-		}
-	}
+	return key, old, err
 }

@@ -66,7 +66,7 @@ func (s *stream) touches(b *pipeline.Batch, subject string) bool {
 		return false
 	}
 	u := s.opens[b.Open]
-	return u == nil || u.subjects[subject]
+	return u == nil || u.tables[subject] != nil
 }
 
 // place finds where the rows belong. The stream's mutex is held.

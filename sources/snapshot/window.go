@@ -51,14 +51,29 @@ func (w *window) touch(t *schemas.Table, c *change) {
 	if w.touched == nil {
 		w.touched = map[string]byte{}
 	}
-	how := byte(touchedWhole)
-	if c.partial {
-		how = touchedPartial
+	c.into(w.touched)
+	w.crowd()
+}
+
+// touchAll notes what a transaction did that was open until now.
+func (w *window) touchAll(d *doings) {
+	if !w.opened || w.void != "" {
+		return
 	}
-	w.touched[string(c.key)] |= how
-	if c.old != nil {
-		w.touched[string(c.old)] |= touchedWhole
+	if d.shape != nil { // else known by a mark alone, and the rows' identity is compared all the same
+		w.shape = d.shape
 	}
+	if w.touched == nil {
+		w.touched = map[string]byte{}
+	}
+	for key, how := range d.rows {
+		w.touched[key] |= how
+	}
+	w.crowd()
+}
+
+// crowd bounds the rows that changed.
+func (w *window) crowd() {
 	if len(w.touched) > mostTouched {
 		w.void, w.crowded, w.touched = "too many of its rows changed meanwhile", true, nil
 	}

@@ -131,26 +131,34 @@ func (s *stream) windowOf(j *job, now time.Time, soon *time.Time) (w *window, al
 			s.whole = w.whole
 			return w, false
 		}
-		if len(t.again) > 0 {
-			w := &window{job: j, table: t}
-			for k := range t.again {
-				if len(w.keys) == mostKeys {
-					break
-				}
-				w.keys = append(w.keys, []byte(k))
-				delete(t.again, k)
-				t.flying[k] = true
-			}
+		if w := t.window(); w != nil {
 			return w, false
-		}
-		for _, seg := range t.open {
-			if !seg.busy {
-				seg.busy = true
-				return &window{job: j, table: t, seg: seg}, false
-			}
 		}
 	}
 	return nil, false
+}
+
+// window takes single rows and pieces in turn: one must not keep the other from its end.
+func (t *table) window() *window {
+	seg := slices.IndexFunc(t.open, func(g *segment) bool { return !g.busy })
+	if seg >= 0 && (t.turn || len(t.again) == 0) {
+		t.turn, t.open[seg].busy = false, true
+		return &window{job: t.job, table: t, seg: t.open[seg]}
+	}
+	if len(t.again) == 0 {
+		return nil
+	}
+	t.turn = true
+	w := &window{job: t.job, table: t}
+	for k := range t.again {
+		if len(w.keys) == mostKeys {
+			break
+		}
+		w.keys = append(w.keys, []byte(k))
+		delete(t.again, k)
+		t.flying[k] = true
+	}
+	return w
 }
 
 // load lists the job's tables.
@@ -185,7 +193,7 @@ func list(names []string) string {
 
 func (s *stream) newTable(j *job, t Table) *table {
 	return &table{
-		Table: t, job: j, subject: schemas.Subject(t.Schema, t.Name), open: []*segment{{}}, again: map[string]bool{}, flying: map[string]bool{},
+		Table: t, job: j, subject: schemas.Subject(t.Schema, t.Name), open: []*segment{{}}, again: map[string]bool{}, flying: map[string]bool{}, turn: true,
 		sizer:    newSizer(&s.cfg),
 		progress: pipeline.TableProgress{Table: schemas.Subject(t.Schema, t.Name), Estimate: t.Estimate, Whole: len(t.Key) == 0},
 	}

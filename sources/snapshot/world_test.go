@@ -29,6 +29,7 @@ type world struct {
 	free    int // next new key
 	trouble float64
 	hidden  map[lock]bool
+	xa      bool // all transactions are prepared first
 }
 
 type lock struct {
@@ -47,6 +48,8 @@ type entry struct {
 	id    string
 	mark  string
 	parts [][]pipetest.Change // more than one: it travels in chunks
+	// prepared: its commit is an entry of its own, which has commit.
+	prepared, commit bool
 }
 
 func newWorld(r *rand.Rand, rows int) *world {
@@ -83,7 +86,7 @@ func (w *world) transact() {
 	w.mu.Lock()
 	w.ids++
 	id := strconv.Itoa(w.ids)
-	late := w.r.IntN(8) == 0
+	late := w.xa || w.r.IntN(8) == 0
 	var changes []pipetest.Change
 	var undo []func() // what becomes visible
 	locked := map[lock]bool{}
@@ -112,8 +115,8 @@ func (w *world) transact() {
 		w.mu.Unlock()
 		return
 	}
-	e := entry{id: id, parts: [][]pipetest.Change{changes}}
-	if w.r.IntN(10) == 0 { // large
+	e := entry{id: id, parts: [][]pipetest.Change{changes}, prepared: late && (w.xa || w.r.IntN(3) == 0)}
+	if e.prepared || w.r.IntN(10) == 0 { // large
 		cut := w.r.IntN(len(changes) + 1)
 		e.parts = [][]pipetest.Change{changes[:cut], changes[cut:]}
 	}
@@ -135,6 +138,9 @@ func (w *world) transact() {
 			delete(w.hidden, k)
 		}
 		w.seen[id] = true
+		if e.prepared {
+			w.append(entry{id: id, commit: true})
+		}
 	}()
 }
 
@@ -411,13 +417,13 @@ func (st *worldStream) Next(ctx context.Context) (*pipeline.Batch, error) {
 // take makes the next batch.
 func (st *worldStream) take() *pipeline.Batch {
 	log := st.w.log
-	if e := log[st.at]; len(e.parts) > 1 {
+	if e := log[st.at]; len(e.parts) > 1 || e.commit {
 		return st.large(e)
 	}
 	var txs [][]pipetest.Change
 	var ids []string
 	var marks []pipeline.Watermark
-	for most := 1 + st.r.IntN(5); st.at < len(log) && len(log[st.at].parts) < 2 && (len(txs) == 0 || !st.cut) && len(txs) < most; st.at++ {
+	for most := 1 + st.r.IntN(5); st.at < len(log) && len(log[st.at].parts) < 2 && !log[st.at].commit && (len(txs) == 0 || !st.cut) && len(txs) < most; st.at++ {
 		if e := log[st.at]; e.mark != "" {
 			marks = append(marks, pipeline.Watermark{ID: e.mark, Position: strconv.Itoa(st.at)})
 		} else {
@@ -446,6 +452,10 @@ func (st *worldStream) large(e entry) *pipeline.Batch {
 	st.open = 0
 	st.at++
 	b := pipetest.Build(pipeline.Position{Counter: uint64(st.at)}, time.Now(), nil)
-	b.Kind, b.Open, b.Txs[0].ID = pipeline.BatchCommit, e.id, b.PutString(e.id)
+	if b.Kind, b.Open = pipeline.BatchCommit, e.id; e.prepared {
+		b.Kind, b.Txs = pipeline.BatchPrepared, nil
+		return b
+	}
+	b.Txs[0].ID = b.PutString(e.id)
 	return b
 }
