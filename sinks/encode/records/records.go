@@ -8,10 +8,14 @@ package records
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/schemas"
+	"github.com/leat-cdc/leat/schemas/shape"
 	"github.com/leat-cdc/leat/sinks/encode"
 )
 
@@ -21,27 +25,68 @@ type Format uint8
 const (
 	// JSON: the value is a CloudEvent in structured JSON, the key a JSON object of the row's identity.
 	JSON Format = iota
+	// Avro: both are Avro with a schema's id before it (Confluent's wire format). Needs Options.Schemas.
+	Avro
 )
+
+// Subject says under which subject schemas are registered, in Confluent's words.
+type Subject uint8
+
+const (
+	// SubjectTopic: TOPIC-key and TOPIC-value.
+	SubjectTopic Subject = iota
+	// SubjectRecord: the full name of the record, like public.files.Envelope.
+	SubjectRecord
+	// SubjectTopicRecord: TOPIC-RECORD.
+	SubjectTopicRecord
+)
+
+// Schemas gives schemas their ids.
+type Schemas interface {
+	// Register returns the id of the schema under the subject, registering it when it is new there. An error is
+	// for people: the registry cannot be reached, or it refuses the schema. May block until ctx ends.
+	Register(ctx context.Context, subject string, f shape.Format, text string) (id uint32, err error)
+}
 
 // Options of an Encoder.
 type Options struct {
 	encode.Options
 	Format Format
+	// Schemas is needed by formats that have schemas.
+	Schemas Schemas
+	Subject Subject
 }
 
 // Encoder encodes the events of one subscription. Safe for concurrent use.
 type Encoder struct {
-	o    Options
-	json *encode.Encoder
+	o       Options
+	json    *encode.Encoder // instead of a codec
+	codec   codec
+	writers sync.Pool
 
 	mu     sync.Mutex
 	topics map[string]*Topic
+}
+
+// codec is one typed format.
+type codec interface {
+	// schemas registers what the plan needs and sets what its keys and values begin with.
+	schemas(ctx context.Context, t *Topic, p *plan, row *shape.Row, keys []shape.Field) error
+	// messages does the same for logical messages.
+	messages(ctx context.Context, t *Topic, p *plan) error
+	// transaction formats what is the same for all events of tx.
+	transaction(w *Writer, b *pipeline.Batch, tx *pipeline.Tx) error
+	key(w *Writer, dst []byte, op pipeline.Op) ([]byte, error)
+	value(w *Writer, dst []byte, b *pipeline.Batch, i int, ev *pipeline.Event, op pipeline.Op) ([]byte, error)
 }
 
 // Topic is what the records of one topic have in common: a schema is registered under the topic's name.
 type Topic struct {
 	e    *Encoder
 	name string
+
+	mu    sync.Mutex // held while a plan is made
+	plans atomic.Pointer[map[*schemas.Table]*plan]
 }
 
 // Record says where key and value lie in what Append appended: first the key, then the value.
@@ -54,15 +99,29 @@ type Record struct {
 func New(o Options) (*Encoder, error) {
 	o.Separator = 0
 	e := &Encoder{o: o, topics: map[string]*Topic{}}
-	if o.Format != JSON {
+	e.writers.New = func() any { return &Writer{e: e} }
+	switch o.Format {
+	case JSON:
+		e.json = encode.JSON(o.Options)
+		return e, nil
+	case Avro:
+		e.codec = avro{}
+	default:
 		return nil, fmt.Errorf("records of format %d are not known to this version", o.Format)
 	}
-	e.json = encode.JSON(o.Options)
+	if o.Schemas == nil {
+		return nil, errors.New("records with schemas need a registry")
+	}
 	return e, nil
 }
 
 // ContentType of the values, as a header names it.
-func (e *Encoder) ContentType() string { return "application/cloudevents+json" }
+func (e *Encoder) ContentType() string {
+	if e.json != nil {
+		return "application/cloudevents+json"
+	}
+	return "application/vnd.confluent.avro"
+}
 
 // Topic returns the topic of that name; the same for the same name.
 func (e *Encoder) Topic(name string) *Topic {
@@ -71,35 +130,8 @@ func (e *Encoder) Topic(name string) *Topic {
 	t := e.topics[name]
 	if t == nil {
 		t = &Topic{e: e, name: name}
+		t.plans.Store(&map[*schemas.Table]*plan{})
 		e.topics[name] = t
 	}
 	return t
-}
-
-// Writer is one goroutine's memory for encoding.
-type Writer struct {
-	e *Encoder
-	// ctx ends what a first event of a table version waits for.
-	ctx context.Context
-}
-
-// Writer returns a writer for one Delivery: ctx is the Delivery's, and replay its job, or empty. Not safe for
-// concurrent use; end it with Close.
-func (e *Encoder) Writer(ctx context.Context, replay string) *Writer { return &Writer{e: e, ctx: ctx} }
-
-// Close gives the writer's memory back.
-func (w *Writer) Close() {}
-
-// Append appends key and value of event i of b to dst; as, when not OpNone, is the op it is sent as.
-//
-// The first event of a table version may wait for a schema registry. An error is an [*encode.EventError] when this
-// event can never be encoded (it is fatal, others go on), else a [*pipeline.DeliveryError] that holds for the whole
-// Delivery (a registry that is down, a schema that it refuses). Then dst is returned as it was.
-func (w *Writer) Append(dst []byte, t *Topic, b *pipeline.Batch, i int, as pipeline.Op) ([]byte, Record, error) {
-	start := len(dst)
-	out, key, err := w.e.json.AppendRecord(dst, b, i, as)
-	if err != nil {
-		return out, Record{-1, -1}, err
-	}
-	return out, Record{key, len(out) - start - max(key, 0)}, nil
 }

@@ -15,6 +15,7 @@ var Policy = []Rule{
 	{"schemas", nil, "floor 1: the words for shapes import the standard library only"},
 	{"schemas/cell", []string{"schemas/."}, "typed values know shapes, nothing else"},
 	{"schemas/change", []string{"schemas/."}, "compares shapes, whoever asks"},
+	{"schemas/shape", []string{"schemas/."}, "describes rows for others, whoever writes them"},
 	{"schemas/envelope", nil, "generated code stands alone"},
 	{"pipeline/.", []string{"schemas"}, "floor 2: words and seams import no machinery"},
 	{"pipeline/partition", []string{"pipeline/.", "schemas"}, "pure: imports none of its siblings"},

@@ -1,0 +1,156 @@
+package records
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"time"
+
+	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/schemas"
+	"github.com/leat-cdc/leat/schemas/cell"
+	"github.com/leat-cdc/leat/schemas/shape"
+	"github.com/leat-cdc/leat/sinks/encode"
+)
+
+// plan is what is known of a table version in one topic before its rows are seen.
+type plan struct {
+	table *schemas.Table
+	form  *cell.Form
+	cols  []column
+	keys  []column // of the identity: always sent, also where cols lack them
+	walk  int
+	// key and value begin with what registries put before them, and what is the same for all events.
+	key, value, fixed []byte
+	// err and until: a registry did not take the schema; it is not asked again before.
+	err   error
+	until time.Time
+}
+
+// column is one field of a row.
+type column struct {
+	encode.Column
+	shape    shape.Type
+	optional bool
+	key      bool
+	// name as it stands among absent columns.
+	name []byte
+}
+
+// again is how long a registry that failed is left alone.
+const again = time.Second
+
+var errNoForm = errors.New("the table's wire form is not known to this version")
+
+// planOf returns the plan of a table version (nil: of messages), made at first use; that may wait for the registry.
+func (t *Topic) planOf(ctx context.Context, table *schemas.Table) (*plan, error) {
+	if p := (*t.plans.Load())[table]; p != nil && p.err == nil {
+		return p, nil
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	old := *t.plans.Load()
+	if p := old[table]; p != nil && (p.err == nil || time.Now().Before(p.until)) {
+		return p, p.err
+	}
+	p, err := t.compile(ctx, table)
+	if err != nil {
+		p = &plan{err: err, until: time.Now().Add(again)}
+	}
+	plans := make(map[*schemas.Table]*plan, len(old)+1)
+	if len(old) < maxPlans { // else begin anew: old versions are gone with their segments
+		maps.Copy(plans, old)
+	}
+	plans[table] = p
+	t.plans.Store(&plans)
+	return p, err
+}
+
+const maxPlans = 4096
+
+func (t *Topic) compile(ctx context.Context, table *schemas.Table) (*plan, error) {
+	if table == nil {
+		return t.compileMessages(ctx)
+	}
+	p := &plan{table: table, form: t.e.o.Form(table)}
+	if p.form == nil && table.Wire == schemas.WireNone {
+		p.form = &cell.Form{}
+	}
+	if p.form == nil || table.Wire != schemas.WireNone && len(p.form.Decode) != len(table.Columns) {
+		return nil, &encode.EventError{Err: errNoForm}
+	}
+	row, keys := p.layout(&t.e.o.Options)
+	if err := t.e.codec.schemas(ctx, t, p, row, keys); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// compileMessages makes the plan of logical messages.
+func (t *Topic) compileMessages(ctx context.Context) (*plan, error) {
+	p := &plan{form: &cell.Form{}}
+	return p, t.e.codec.messages(ctx, t, p)
+}
+
+// columnError says which column of a key an error is about.
+func columnError(c *column, err error) error { return &encode.EventError{Column: c.Name, Err: err} }
+
+// layout fills the plan's columns and returns them as shapes.
+func (p *plan) layout(o *encode.Options) (*shape.Row, []shape.Field) {
+	t := p.table
+	view := o.View(t, p.form)
+	identity := map[int]bool{}
+	for _, i := range t.Identity {
+		identity[i] = i >= 0 && i < len(t.Columns) && !t.Columns[i].Dropped
+	}
+	field := func(c *encode.Column, name string) (column, shape.Field) {
+		f := shape.Field{Column: c.Name, Name: name, Database: c.Type.Name, Type: shape.TypeOf(&c.Type), Key: identity[c.Index], Nullable: c.Nullable}
+		p.walk = max(p.walk, c.Index+1)
+		return column{Column: *c, shape: f.Type, optional: f.Optional(), key: f.Key, name: appendText(nil, c.Name)}, f
+	}
+	row := &shape.Row{Schema: shape.Identifier(t.Schema), Table: shape.Identifier(t.Name)}
+	var names []string
+	for i := range view.Columns {
+		names = append(names, view.Columns[i].Name)
+	}
+	for i, name := range shape.Names(names) {
+		c, f := field(&view.Columns[i], name)
+		p.cols, row.Fields = append(p.cols, c), append(row.Fields, f)
+	}
+	var key []encode.Column
+	names = names[:0]
+	for _, i := range t.Identity {
+		if identity[i] {
+			key = append(key, view.Of(i))
+			names = append(names, key[len(key)-1].Name)
+		}
+	}
+	var keys []shape.Field
+	for i, name := range shape.Names(names) {
+		c, f := field(&key[i], name)
+		p.keys, keys = append(p.keys, c), append(keys, f)
+	}
+	return row, keys
+}
+
+// register returns the id of a schema under the topic's subject; kind is "key" or "value".
+func (t *Topic) register(ctx context.Context, kind string, record string, f shape.Format, text string) (uint32, error) {
+	subject := t.name + "-" + kind
+	switch t.e.o.Subject {
+	case SubjectRecord:
+		subject = record
+	case SubjectTopicRecord:
+		subject = t.name + "-" + record
+	}
+	id, err := t.e.o.Schemas.Register(ctx, subject, f, text)
+	if err != nil {
+		return 0, &pipeline.DeliveryError{Class: pipeline.Unavailable, Reason: fmt.Sprintf("the schema registry has no id yet for the schema of %s", subject), Err: err}
+	}
+	return id, nil
+}
+
+// framed is what stands before what a schema of that id describes.
+// https://docs.confluent.io/platform/current/schema-registry/fundamentals/serdes-develop/index.html#wire-format
+func framed(id uint32) []byte { return binary.BigEndian.AppendUint32([]byte{0}, id) }
