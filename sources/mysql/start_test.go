@@ -1,0 +1,118 @@
+package mysql
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/leat-cdc/leat/internal/servers"
+	"github.com/leat-cdc/leat/internal/servers/servertest"
+	"github.com/leat-cdc/leat/sources/mysql/internal/gtid"
+)
+
+// A stream that begins now, while transactions of several domains commit, brings in each domain what comes right
+// behind its position, all of it, and nothing before; and where nothing commits the server need not look for it.
+func TestNowIsOneMoment(t *testing.T) {
+	t.Parallel()
+	db := servertest.MariaDB(t, servers.MySQLOptions{})
+	raw := base(db.URL)
+	domains := []uint32{71, 72, 73}
+	c := login(t, raw, db.Name)
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, len(domains))
+	for _, d := range domains {
+		w := login(t, raw, db.Name)
+		w.do(fmt.Sprintf("create table d%d (id int primary key auto_increment, v int)", d), fmt.Sprintf("set gtid_domain_id=%d", d), fmt.Sprintf("insert into d%d (v) values (0)", d))
+		go func() {
+			var err error
+			for err == nil && ctx.Err() == nil {
+				_, err = w.c.exec(context.Background(), fmt.Sprintf("insert into d%d (v) values (1)", d))
+			}
+			ended <- err
+		}()
+	}
+	t.Cleanup(func() {
+		stop()
+		for range domains {
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	s := source(t, Config{URL: raw, Tables: []string{db.Name + ".*"}})
+	told := 0
+	for range 30 {
+		if begins(t, s, domains) {
+			told++
+		}
+	}
+	t.Logf("%d times by offset", told)
+	stop()
+	// Others use the server too, so this asks until it was so once.
+	in, ok := within(t), false
+	v, _, err := c.c.inspect(in)
+	for err == nil && !ok {
+		var p *plan
+		if p, err = s.first(in, c.c, v, start{kind: startNow}); err == nil {
+			ok = p.found
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// begins opens a stream now, and looks at how each domain goes on; it returns whether the place was told by offset.
+func begins(t *testing.T, s *Source, domains []uint32) bool {
+	t.Helper()
+	ctx := within(t)
+	c, err := s.connect(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, _, err := c.inspect(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := s.first(ctx, c, v, s.start)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at, seen := *p.at.last, map[uint32]bool{}
+	at.Last = slices.Clone(at.Last)
+	if err := errors.Join(c.register(ctx, v, s.cfg.ServerID, s.cfg.Name), c.dump(ctx, s.cfg.ServerID, p)); err != nil {
+		t.Fatal(err)
+	}
+	st, err := newStream(s, c, v, p, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = st.Close() }()
+	for len(seen) < len(domains) {
+		b, err := st.Next(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range b.Txs {
+			id, err := gtid.ParseMaria(string(b.Bytes(b.Txs[i].ID)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			was, is := uint64(0), id.Last[0]
+			for _, g := range at.Last {
+				if g.Domain == is.Domain {
+					was = g.Seq
+				}
+			}
+			if is.Seq != was+1 {
+				t.Fatalf("%s comes behind %s (by offset: %v)", is, &at, p.found)
+			}
+			at.Set(is)
+			seen[is.Domain] = true
+		}
+		b.Release()
+	}
+	return p.found
+}
