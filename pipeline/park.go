@@ -26,7 +26,9 @@ type Park struct {
 	Reason   string
 	// Attempts that the event at From has had; 0 when it was never tried (Paired).
 	Attempts int
-	Since    time.Time
+	// Spent: they were spent, which an outage's are not; false for a refusal for good, and for Paired.
+	Spent bool
+	Since time.Time
 	// Redrive: it is being delivered again.
 	Redrive bool
 	// Copied: what it holds below that has copies (Held), so that the log need not keep it. 0 = nothing has.

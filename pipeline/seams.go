@@ -169,6 +169,8 @@ type Cursor struct {
 	Pending   []OffsetRange
 	// Resolved is the highest value that was ever told to the subscriber: it never goes back.
 	Resolved Offset
+	// Worked is when the endpoint last showed that it is there; zero: not known that it ever did.
+	Worked time.Time
 }
 
 // Cursors keeps them. Durable when Save returns.

@@ -320,6 +320,10 @@ type Subscription struct {
 	// unsure: a write to the state failed, and may have been done all the same: the next session begins with what
 	// is on disk. Run's goroutine owns it.
 	unsure bool
+	// worked is when a Delivery last showed that the endpoint is there, perhaps in an earlier process; works: in this
+	// one. The running session's.
+	worked time.Time
+	works  bool
 
 	mu     sync.Mutex
 	status Status

@@ -65,6 +65,16 @@ func newMemory() *memory {
 		parks: map[pipeline.ParkID]Park{}, held: map[pipeline.Offset]pipeline.Held{}, tables: map[[2]uint32]pipeline.HeldTable{}, jobs: map[string]pipeline.Job{}}
 }
 
+// killed is what is on disk now.
+func (m *memory) killed() *memory {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n := newMemory()
+	n.cursors, n.dead, n.parks, n.held, n.tables = maps.Clone(m.cursors), maps.Clone(m.dead), maps.Clone(m.parks), maps.Clone(m.held), maps.Clone(m.tables)
+	n.paused, n.jobs, n.skips = maps.Clone(m.paused), maps.Clone(m.jobs), slices.Clone(m.skips)
+	return n
+}
+
 func (m *memory) PutJob(_ context.Context, j pipeline.Job) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -18,8 +18,11 @@ func (s *session) judge(d *delivery, failed *pipeline.DeliveryError, now time.Ti
 	if failed != nil {
 		reason, after = clipReason(failed.Reason), failed.RetryAfter
 	}
-	first := d.Runs[0]
-	change := s.outage.Done(d.Number, first.Batch.Events[first.From].Hash, s.verdict(d, failed), after, reason, now)
+	first, verdict := d.Runs[0], s.verdict(d, failed)
+	change := s.outage.Done(d.Number, first.Batch.Events[first.From].Hash, verdict, after, reason, now)
+	if verdict == flow.Worked {
+		s.sub.worked, s.sub.works = now, true
+	}
 	if s.stopping {
 		return
 	}
@@ -127,8 +130,8 @@ func (s *session) refund() {
 			heap.Push(&s.held.waiting, u)
 		}
 	}
-	s.sub.parks.all(func(p *parked) { s.again = s.again || p.during(since) })
-	s.stopping = s.again
+	s.redrives = s.sub.redriveOutage()
+	s.stopping = s.redrives != nil
 }
 
 // failedSince reports whether an attempt of the key failed then or later.
@@ -150,17 +153,28 @@ func (k *heldKey) refund(t time.Time) {
 // during reports whether a park comes of attempts that were spent since t.
 func (p *parked) during(t time.Time) bool { return p.spent && !p.Redrive && p.since >= t.UnixMicro() }
 
-// redriveOutage marks the parks that an outage made.
-func (s *Subscription) redriveOutage() {
+// redriveOutage marks, on disk, the parks that an outage made; nil when there are none.
+func (s *Subscription) redriveOutage() []Park {
+	since := s.outage.Since()
+	if !s.works { // it began in a process before this one
+		since = s.worked
+	}
 	var chosen []*parked
 	s.parks.all(func(p *parked) {
-		if p.during(s.outage.Since()) {
+		if p.during(since) {
 			chosen = append(chosen, p)
 		}
 	})
+	if len(chosen) == 0 {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
 	defer cancel()
-	if _, err := s.mark(ctx, chosen); err != nil {
+	marked, err := s.mark(ctx, chosen)
+	if err != nil {
+		s.unsure = true
 		s.cfg.Observer.Warned("subscription "+s.cfg.Name, err.Error(), fmt.Sprintf("see that the data folder has space and can be written, then `leat redrive %s`", s.cfg.Name))
+		return nil
 	}
+	return marked
 }

@@ -243,6 +243,75 @@ func TestKeysParkedByAnOutageRedriveThemselves(t *testing.T) {
 	})
 }
 
+// TestParksOfAnOutageOutliveACrash: what an outage parked in a process that was killed before or while it was known is
+// redriven by the next one; what was parked while others worked is not.
+func TestParksOfAnOutageOutliveACrash(t *testing.T) {
+	for _, known := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			began := time.Now()
+			sink := &sick{rand: rand.New(rand.NewPCG(1, 4)), fault: errors500, took: map[uint64][]pipeline.Offset{}, from: began.Add(time.Minute), to: began.Add(time.Hour),
+				poison: func(o pipeline.Offset) bool { return o == first }}
+			slow := &slowKey{sick: sink, key: 99}
+			l, m := pipetest.NewMemoryLog("log", first), newMemory()
+			c := parkConfig(l, m, slow)
+			c.Batch.Events, c.MaxInFlight, c.Grace = 1, 8, time.Minute
+			sub := start(t, c)
+			appendTo(t, l, keys(1)...) // poison
+			time.Sleep(10 * time.Second)
+			appendTo(t, l, keys(2)...)
+			time.Sleep(time.Minute)
+			appendTo(t, l, keys(99, 11, 12, 13, 14)...)
+			time.Sleep(5 * time.Second)
+			if st := sub.Status(); st.Parked != 5 || st.State == StateWaiting {
+				t.Fatalf("%+v", st)
+			}
+			var more []uint64
+			for k := range uint64(40) {
+				more = append(more, 20+k)
+			}
+			if known {
+				appendTo(t, l, keys(more...)...)
+				time.Sleep(5 * time.Second) // a call of the session that ends hangs still
+			}
+			disk := m.killed()
+			sub.end()
+			if known { // it is over
+				sink.mu.Lock()
+				sink.to = time.Now()
+				sink.mu.Unlock()
+			} else {
+				appendTo(t, l, keys(more...)...)
+			}
+			c.Store, c.Cursors, c.Jobs = disk, disk, disk
+			sub = start(t, c)
+			time.Sleep(2 * time.Hour)
+			st := sub.Status()
+			sub.end()
+			if st.Parked != 1 || len(disk.dead) != 1 || disk.dead[first].Offset != first || len(sink.took) != 46 || st.State != StateRunning {
+				t.Fatalf("known %v: %d of 46 keys came, %d dead letters: %+v", known, len(sink.took), len(disk.dead), st)
+			}
+		})
+	}
+}
+
+// slowKey is an endpoint where the calls of one key hang for as long as the grace.
+type slowKey struct {
+	*sick
+	key uint64
+}
+
+func (s *slowKey) Deliver(ctx context.Context, d *pipeline.Delivery) (pipeline.Outcomes, error) {
+	if d.Runs[0].Batch.Events[d.Runs[0].From].Hash == s.key {
+		t := time.NewTimer(time.Minute)
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+		}
+	}
+	return s.sick.Deliver(ctx, d)
+}
+
 // TestPoisonIsNoOutage: Deliveries of many events fail by one of them, more than half of all calls do, and it is
 // still that one key which is parked; the others come.
 func TestPoisonIsNoOutage(t *testing.T) {

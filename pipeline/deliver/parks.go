@@ -111,7 +111,7 @@ func (p *parks) set(k Park) *parked {
 		space = strings.Clone(k.Space)
 		p.spaces[space] = space
 	}
-	n := &parked{Hash: k.Hash, PairHash: k.PairHash, Space: space, Key: string(k.Key), From: k.From, Single: k.Single, Paired: k.Paired, Redrive: k.Redrive,
+	n := &parked{Hash: k.Hash, PairHash: k.PairHash, Space: space, Key: string(k.Key), From: k.From, Single: k.Single, Paired: k.Paired, Redrive: k.Redrive, spent: k.Spent,
 		since: k.Since.UnixMicro(), at: k.From, stored: k.From}
 	p.lowOK = false
 	was := p.keys[k.Hash]
@@ -288,13 +288,18 @@ func (s *Subscription) chosen(keys []ParkKey) []*parked {
 
 // redrive marks parks; the next session makes the pass.
 func (s *Subscription) redrive(ctx context.Context, keys []ParkKey) (int, error) {
-	return s.mark(ctx, s.chosen(keys))
+	marked, err := s.mark(ctx, s.chosen(keys))
+	for _, p := range marked {
+		s.parks.set(p)
+	}
+	return len(marked), err
 }
 
-// mark has parks redriven by the next session's pass, and with them key changes that wait for one of them.
-func (s *Subscription) mark(ctx context.Context, chosen []*parked) (int, error) {
+// mark makes durable that parks are redriven, and with them key changes that wait for one of them. Set among the parks,
+// they are the next session's pass.
+func (s *Subscription) mark(ctx context.Context, chosen []*parked) ([]Park, error) {
 	if err := s.strike(ctx); err != nil {
-		return 0, err
+		return nil, err
 	}
 	in := map[uint64]bool{}
 	for _, p := range chosen {
@@ -311,7 +316,7 @@ func (s *Subscription) mark(ctx context.Context, chosen []*parked) (int, error) 
 	}
 	marked, err := s.full(ctx, ids(chosen))
 	if err != nil {
-		return 0, fmt.Errorf("redrive: %w", err)
+		return nil, fmt.Errorf("redrive: %w", err)
 	}
 	for i := range marked {
 		p := &marked[i]
@@ -321,12 +326,9 @@ func (s *Subscription) mark(ctx context.Context, chosen []*parked) (int, error) 
 		p.Redrive = true
 	}
 	if err := s.cfg.Store.PutParks(ctx, marked); err != nil {
-		return 0, fmt.Errorf("redrive: save the parks: %w", err)
+		return nil, fmt.Errorf("redrive: save the parks: %w", err)
 	}
-	for _, p := range marked {
-		s.parks.set(p)
-	}
-	return len(marked), nil
+	return marked, nil
 }
 
 // discard lists what parks hold below the cursor's High as skipped and forgets them.

@@ -209,9 +209,9 @@ func (s *session) bury(u *unit, k *heldKey, reason string, spent bool, now time.
 	defer cancel()
 	var err error
 	if s.cfg.Exhausted == ExhaustedPark {
-		if err = s.park(k, s.parkOf(e, reason, letter.KeyJSON, k.tries), &letter); err == nil {
-			s.sub.parks.find(k.hash, letter.Offset).spent = spent
-		}
+		p := s.parkOf(e, reason, letter.KeyJSON, k.tries)
+		p.Spent = spent
+		err = s.park(k, p, &letter)
 	} else if err = s.cfg.Store.PutDeadLetters(ctx, []pipeline.DeadLetter{letter}); err != nil {
 		err = fmt.Errorf("store a dead letter: %w", err)
 	}

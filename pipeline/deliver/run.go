@@ -263,6 +263,9 @@ func (s *Subscription) open(ctx context.Context) (pipeline.Cursor, error) {
 	if !ok {
 		return s.first(ctx)
 	}
+	if cur.Worked.After(s.worked) {
+		s.worked = cur.Worked
+	}
 	_, next := c.Log.Bounds()
 	if cur.Log != c.Log.ID() {
 		return cur, &refusal{fmt.Sprintf("its cursor (offset %d) belongs to log %s, but the log of source %q is %s: the data folder was replaced or restored without its state; "+
@@ -338,7 +341,7 @@ func (s *Subscription) seek(ctx context.Context, cur pipeline.Cursor, to Start, 
 	if err != nil {
 		return cur, fmt.Errorf("seek: %w", err)
 	}
-	next := pipeline.Cursor{Log: s.cfg.Log.ID(), Low: at, High: at}
+	next := pipeline.Cursor{Log: s.cfg.Log.ID(), Low: at, High: at, Worked: s.worked}
 	oldest, end := s.cfg.Log.Bounds()
 	from := oldest
 	var out []pipeline.OffsetRange

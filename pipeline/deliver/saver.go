@@ -209,5 +209,5 @@ func (s *session) cursor() pipeline.Cursor {
 	high := max(low, s.stream.pos, s.start.High)
 	pending := s.front.Pending(high, maxPending)
 	pending = append(pending, clip(s.start.Pending, s.front.End(), high)...)
-	return pipeline.Cursor{Log: s.start.Log, Low: low, High: high, Pending: pending, Resolved: s.save.resolved}
+	return pipeline.Cursor{Log: s.start.Log, Low: low, High: high, Pending: pending, Resolved: s.save.resolved, Worked: s.sub.worked}
 }

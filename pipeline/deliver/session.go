@@ -57,8 +57,9 @@ type session struct {
 	clean    int    // Deliveries since the last TooLarge
 	stirred  bool   // a key was parked: what waited for it may go on
 	stopping bool
-	again    bool  // ended so that what an outage parked is redriven
 	end      error // why the session ends by itself
+	// redrives are the parks of an outage, for the next session.
+	redrives []Park
 
 	delivered, failed uint64
 	commit            int64 // commit time of the newest event delivered
@@ -267,8 +268,8 @@ func (s *session) close() (pipeline.Cursor, error) {
 	s.dropPass()
 	err = errors.Join(err, s.saveHold())
 	s.sub.number = s.number
-	if s.again {
-		s.sub.redriveOutage()
+	for _, p := range s.redrives {
+		s.sub.parks.set(p)
 	}
 	for s.live.first != nil {
 		it := s.live.first

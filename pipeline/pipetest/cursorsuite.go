@@ -3,6 +3,7 @@ package pipetest
 import (
 	"reflect"
 	"testing"
+	"time"
 
 	"github.com/leat-cdc/leat/pipeline"
 )
@@ -16,7 +17,7 @@ func TestCursors(t *testing.T, open func(t *testing.T) (pipeline.Cursors, func()
 		t.Fatalf("an empty store has a cursor: %v %v", ok, err)
 	}
 	save := func(cur pipeline.Cursor) error { return c.Save(ctx, "search", cur) }
-	first := pipeline.Cursor{Log: "a", Low: 10, High: 40, Pending: []pipeline.OffsetRange{{From: 10, To: 12}, {From: 30, To: 31}}, Resolved: 10}
+	first := pipeline.Cursor{Log: "a", Low: 10, High: 40, Pending: []pipeline.OffsetRange{{From: 10, To: 12}, {From: 30, To: 31}}, Resolved: 10, Worked: time.UnixMicro(1795255200000001).UTC()}
 	for _, cur := range []pipeline.Cursor{first, {Log: "a", Low: 20, High: 20, Resolved: 15}} {
 		if err := save(cur); err != nil {
 			t.Fatalf("save %+v: %v", cur, err)

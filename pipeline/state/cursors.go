@@ -15,9 +15,9 @@ import (
 // Load implements pipeline.Cursors.
 func (s *Store) Load(ctx context.Context, subscription string) (c pipeline.Cursor, ok bool, err error) {
 	var pending string
-	var low, high, resolved int64
-	err = s.read.QueryRowContext(ctx, "SELECT log, low, high, resolved, pending FROM cursors WHERE subscription = ?", subscription).
-		Scan(&c.Log, &low, &high, &resolved, &pending)
+	var low, high, resolved, worked int64
+	err = s.read.QueryRowContext(ctx, "SELECT log, low, high, resolved, pending, worked FROM cursors WHERE subscription = ?", subscription).
+		Scan(&c.Log, &low, &high, &resolved, &pending, &worked)
 	if errors.Is(err, sql.ErrNoRows) {
 		return c, false, nil
 	}
@@ -25,6 +25,9 @@ func (s *Store) Load(ctx context.Context, subscription string) (c pipeline.Curso
 		return c, false, fmt.Errorf("load the cursor of %q: %w", subscription, err)
 	}
 	c.Low, c.High, c.Resolved = pipeline.Offset(low), pipeline.Offset(high), pipeline.Offset(resolved)
+	if worked != 0 {
+		c.Worked = fromMicros(worked)
+	}
 	if c.Pending, err = ranges(pending); err != nil {
 		return c, false, fmt.Errorf("load the cursor of %q: pending: %w", subscription, err)
 	}
@@ -134,12 +137,15 @@ func (s *Store) saveTogether(all []*save) (backwards []bool, err error) {
 		if x.ctx.Err() != nil {
 			continue // nobody waits for it any more
 		}
-		c := &x.cursor
-		res, err := tx.ExecContext(ctx, `INSERT INTO cursors (subscription, log, low, high, resolved, pending, saved) VALUES (?, ?, ?, ?, ?, ?, ?)
+		c, worked := &x.cursor, int64(0)
+		if !c.Worked.IsZero() {
+			worked = micros(c.Worked)
+		}
+		res, err := tx.ExecContext(ctx, `INSERT INTO cursors (subscription, log, low, high, resolved, pending, worked, saved) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT (subscription) DO UPDATE SET log = excluded.log, low = excluded.low, high = excluded.high, resolved = excluded.resolved,
-			pending = excluded.pending, saved = excluded.saved
+			pending = excluded.pending, worked = excluded.worked, saved = excluded.saved
 		WHERE cursors.log <> excluded.log OR (cursors.low <= excluded.low AND cursors.resolved <= excluded.resolved)`,
-			x.subscription, c.Log, int64(c.Low), int64(c.High), int64(c.Resolved), x.pending, micros(time.Now()))
+			x.subscription, c.Log, int64(c.Low), int64(c.High), int64(c.Resolved), x.pending, worked, micros(time.Now()))
 		if err != nil {
 			return nil, err
 		}

@@ -16,9 +16,9 @@ func TestParksOutliveTheProcess(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state.db")
 	s := open(t, path)
 	key := pipeline.Park{Subscription: "search", Log: "l1", Space: "public.files", Key: []byte{0, 255}, KeyJSON: `{"id":1}`, Hash: math.MaxUint64 - 6,
-		From: 70, Reason: "422", Attempts: 12, Since: time.Date(2026, 11, 21, 10, 0, 0, 1000, time.UTC), Redrive: true}
+		From: 70, Reason: "422", Attempts: 12, Since: time.Date(2026, 11, 21, 10, 0, 0, 1000, time.UTC), Redrive: true, Spent: true}
 	pair := key
-	pair.Hash, pair.From, pair.Key, pair.Paired, pair.PairHash, pair.Attempts, pair.Redrive = 3, 80, nil, true, math.MaxUint64, 0, false
+	pair.Hash, pair.From, pair.Key, pair.Paired, pair.PairHash, pair.Attempts, pair.Redrive, pair.Spent = 3, 80, nil, true, math.MaxUint64, 0, false, false
 	one, two := key, key
 	one.Single, one.From = true, 90
 	two.Single, two.From = true, 91
