@@ -32,7 +32,7 @@ type Database interface {
 }
 
 // Settler is the optional capability of a Database in which a transaction may stand in the log for long before reads
-// see it (PostgreSQL: while it waits for a synchronous standby).
+// see it (while it waits for a synchronous standby, or for a replica's answer; where commits are not in the log's order).
 type Settler interface {
 	// Settle returns when every transaction that stood in the log when it was called is visible to new reads.
 	Settle(ctx context.Context) error
@@ -81,7 +81,7 @@ type Query struct {
 	// Rest, for a table without a key: go on with the one consistent read that the last Read of this session began (its
 	// Chunk said More). A Read without it begins anew. The read's place in the stream lies between the Marks before and
 	// after its first Read: behind the last transaction that it saw (Chunk.Unseen). Where the database cannot tell
-	// (Unseen is nil), it is known only if the stream brought nothing of the table between them.
+	// (Unseen is nil, or Unsure), it is known only if the stream brought nothing of the table between them.
 	Rest bool
 }
 
@@ -97,6 +97,8 @@ type Chunk struct {
 	// log before low. When the stream had brought the end of such a one before low, its changes are in neither, and
 	// the chunk is read again.
 	Unseen func(id []byte) bool
+	// Unsure: of some that this read did see Unseen says that it did not.
+	Unsure bool
 	// More: Limit or Bytes ended it.
 	More bool
 }

@@ -102,6 +102,9 @@ func (h *whole) place(s *stream) {
 func (h *whole) where() (at int, why string) {
 	const busy = "the table changed all the time"
 	subject, unseen := h.w.table.subject, h.w.chunk.Unseen
+	if h.w.chunk.Unsure {
+		unseen = nil
+	}
 	at = len(h.kept)
 	for i, k := range h.kept {
 		for n := range k.b.Txs {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -71,6 +73,9 @@ func (d *Database) prepareSignal(ctx context.Context) error {
 		return err
 	}
 	if reason == "" {
+		if !d.ordered && !d.server.GTIDs {
+			return stopped("commit_order", "transactions become visible in another order than that of the binlog, and have no GTIDs to tell which are not visible yet", "SET GLOBAL binlog_order_commits=ON, or SET PERSIST gtid_mode=ON step by step", nil)
+		}
 		d.signal = signalWritten
 		return nil
 	}
@@ -222,8 +227,52 @@ func (d *Database) unseen(ctx context.Context) (func([]byte) bool, error) {
 	return owned(list[0][0]), nil
 }
 
+// Settle implements [snapshot.Settler]: whoever is in the binlog and not visible yet owns its GTID. What the stream
+// brought before the first watermark is not remembered, so they are waited for.
+func (d *Database) Settle(ctx context.Context) error {
+	waiting, err := d.owners(ctx)
+	end := time.Now().Add(lag)
+	for wait := time.Millisecond; err == nil && len(waiting) > 0; wait = min(2*wait, time.Second) {
+		if time.Now().After(end) {
+			return transient("commits_wait", "wait until what stands in the binlog can be read", fmt.Errorf("%d transactions have not committed within %s, the first is %s: "+
+				"see SHOW PROCESSLIST and whether they wait for a replica's answer (rpl_semi_sync_source_timeout)", len(waiting), lag, slices.Min(waiting)))
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(wait):
+		}
+		var now []string
+		now, err = d.owners(ctx)
+		waiting = slices.DeleteFunc(waiting, func(id string) bool { return !slices.Contains(now, id) })
+	}
+	return err
+}
+
+// owners lists the GTIDs of those that may stand in the binlog and not be visible; none where that cannot be.
+func (d *Database) owners(ctx context.Context) ([]string, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.prepareSignal(ctx); err != nil {
+		return nil, err
+	}
+	if d.server.MariaDB || d.ordered && d.signal == signalWritten {
+		return nil, nil
+	}
+	list, err := d.rows(ctx, "SELECT @@global.gtid_owned")
+	if err != nil {
+		return nil, err
+	}
+	return slices.Collect(maps.Keys(gtids(list[0][0]))), nil
+}
+
 // owned returns whether a GTID stands in MySQL's list of those that threads own: uuid:4#12:5#13,uuid:tag:6#14.
 func owned(list string) func([]byte) bool {
+	in := gtids(list)
+	return func(id []byte) bool { return in[strings.ToLower(string(id))] }
+}
+
+func gtids(list string) map[string]bool {
 	in := map[string]bool{}
 	for _, part := range strings.Split(strings.ToLower(strings.Join(strings.Fields(list), "")), ",") {
 		words := strings.Split(part, ":")
@@ -236,7 +285,7 @@ func owned(list string) func([]byte) bool {
 			}
 		}
 	}
-	return func(id []byte) bool { return in[strings.ToLower(string(id))] }
+	return in
 }
 
 // note keeps what the replica has to have replayed before it is read.

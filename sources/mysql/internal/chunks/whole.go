@@ -55,7 +55,7 @@ func (s *session) open(ctx context.Context, q *snapshot.Query, c *snapshot.Chunk
 	if len(sh.key) > 0 {
 		return nil, &snapshot.TableError{Code: "shape", What: "the table " + q.Table.Schema + "." + q.Table.Name + " has a primary key now", Cure: "start the snapshot of the table again"}
 	}
-	if c.Unseen, err = s.consistent(ctx); err != nil {
+	if c.Unseen, c.Unsure, err = s.consistent(ctx); err != nil {
 		return nil, err
 	}
 	// The table is locked against statements that change its shape from here to the transaction's end.
@@ -93,42 +93,49 @@ func (s *session) rest(ctx context.Context, q *snapshot.Query, c *snapshot.Chunk
 	return errors.Join(err, s.leave(ctx))
 }
 
-// consistent begins a transaction that reads what is true now, and returns who is not in it; nil when that is not known.
-func (s *session) consistent(ctx context.Context) (unseen func([]byte) bool, err error) {
+// consistent begins a transaction that reads what is true now, and returns who is not in it, nil when that is not known;
+// unsure, when it says so of some who are.
+func (s *session) consistent(ctx context.Context) (unseen func([]byte) bool, unsure bool, err error) {
 	if s.server.MariaDB {
-		return s.consistentMaria(ctx)
+		unseen, err = s.consistentMaria(ctx)
+		return unseen, false, err
 	}
 	const begin = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
 	if !s.server.GTIDs || s.db.cfg.Replica {
 		_, err = s.conn.Rows(ctx, begin)
-		return nil, err
+		return nil, false, err
 	}
 	for range attempts {
 		before, err := s.executed(ctx)
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		if _, err = s.conn.Rows(ctx, begin); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		// Whoever is committed but not among the executed yet is still owned.
 		list, err := s.conn.Rows(ctx, "SELECT @@global.gtid_owned")
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		after, err := s.executed(ctx)
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		if before == after && list[0][0] == "" {
-			return notIn(before)
+			unseen, err = notIn(before)
+			return unseen, false, err
 		}
 		if _, err = s.conn.Rows(ctx, "ROLLBACK"); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 	}
+	list, err := s.conn.Rows(ctx, "SELECT @@global.gtid_owned")
+	if err != nil {
+		return nil, false, err
+	}
 	_, err = s.conn.Rows(ctx, begin)
-	return nil, err
+	return owned(list[0][0]), true, err
 }
 
 func (s *session) executed(ctx context.Context) (string, error) {
