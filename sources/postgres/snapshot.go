@@ -244,6 +244,28 @@ func (d *Snapshots) Key(t *schemas.Table, image []byte) ([]byte, error) {
 	return key, nil
 }
 
+// Condition chooses the row of a key by its values as text, which take their columns' types.
+func (d *Snapshots) Condition(t *schemas.Table, key []byte) (string, error) {
+	values, err := cells(key, len(t.Identity))
+	if err != nil {
+		return "", err
+	}
+	all := make([]string, len(values))
+	for n, i := range t.Identity {
+		all[n] = quote(t.Columns[i].Name) + " = " + literal(string(values[n]))
+	}
+	return "(" + strings.Join(all, " AND ") + ")", nil
+}
+
+// literal writes a string whatever standard_conforming_strings is, without a backslash before a quote, which
+// conditions may not have.
+func literal(s string) string {
+	if strings.ContainsRune(s, '\\') {
+		return " E'" + strings.NewReplacer(`\`, `\x5c`, `'`, `\x27`).Replace(s) + "'"
+	}
+	return "'" + strings.ReplaceAll(s, "'", "''") + "'"
+}
+
 // cells takes a key apart; they alias it.
 func cells(key []byte, want int) ([][]byte, error) {
 	list := make([][]byte, 0, want)

@@ -29,6 +29,8 @@ type Database interface {
 	// Key returns the key of a row image of shape t, from a chunk or from the stream, in the form that Query wants: opaque,
 	// exact, the same after a restart. It may be had of an image in which only the identity's columns are present.
 	Key(t *schemas.Table, image []byte) ([]byte, error)
+	// Condition chooses the row of a key that Key gave, for Query.Where and for people.
+	Condition(t *schemas.Table, key []byte) (string, error)
 }
 
 // Settler is the optional capability of a Database in which a transaction may stand in the log for long before reads

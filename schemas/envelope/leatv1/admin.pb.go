@@ -5879,8 +5879,9 @@ func (*VerifyResponse_Report) isVerifyResponse_What() {}
 
 type VerifyProgress struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Table string                 `protobuf:"bytes,1,opt,name=table,proto3" json:"table,omitempty"`
-	// log, source, target, again
+	// empty: all of them
+	Table string `protobuf:"bytes,1,opt,name=table,proto3" json:"table,omitempty"`
+	// log, source, target, again, subscriber (waited for, until it has what the source was read with)
 	Phase string `protobuf:"bytes,2,opt,name=phase,proto3" json:"phase,omitempty"`
 	// of about rows; 0: not known. Of the log these are events.
 	Done          uint64 `protobuf:"varint,3,opt,name=done,proto3" json:"done,omitempty"`
@@ -6013,8 +6014,10 @@ type VerifiedTable struct {
 	// rows that differ; the first 1,000 are listed
 	Different   uint64         `protobuf:"varint,10,opt,name=different,proto3" json:"different,omitempty"`
 	Differences []*VerifiedRow `protobuf:"bytes,11,rep,name=differences,proto3" json:"differences,omitempty"`
-	// conditions for Backfill that bring the listed rows which the source has
-	Repair        []string `protobuf:"bytes,12,rep,name=repair,proto3" json:"repair,omitempty"`
+	// conditions for Backfill that bring the rows which differ and which the source has, the first 100,000 of them
+	Repair []string `protobuf:"bytes,12,rep,name=repair,proto3" json:"repair,omitempty"`
+	// rows that they choose
+	Repaired      uint64 `protobuf:"varint,13,opt,name=repaired,proto3" json:"repaired,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -6131,6 +6134,13 @@ func (x *VerifiedTable) GetRepair() []string {
 		return x.Repair
 	}
 	return nil
+}
+
+func (x *VerifiedTable) GetRepaired() uint64 {
+	if x != nil {
+		return x.Repaired
+	}
+	return 0
 }
 
 type VerifiedRange struct {
@@ -6744,7 +6754,7 @@ const file_leat_v1_admin_proto_rawDesc = "" +
 	"\x04done\x18\x03 \x01(\x04R\x04done\x12\x12\n" +
 	"\x04rows\x18\x04 \x01(\x04R\x04rows\">\n" +
 	"\fVerifyReport\x12.\n" +
-	"\x06tables\x18\x01 \x03(\v2\x16.leat.v1.VerifiedTableR\x06tables\"\x80\x03\n" +
+	"\x06tables\x18\x01 \x03(\v2\x16.leat.v1.VerifiedTableR\x06tables\"\x9c\x03\n" +
 	"\rVerifiedTable\x12\x14\n" +
 	"\x05table\x18\x01 \x01(\tR\x05table\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\x12.\n" +
@@ -6758,7 +6768,8 @@ const file_leat_v1_admin_proto_rawDesc = "" +
 	"\tdifferent\x18\n" +
 	" \x01(\x04R\tdifferent\x126\n" +
 	"\vdifferences\x18\v \x03(\v2\x14.leat.v1.VerifiedRowR\vdifferences\x12\x16\n" +
-	"\x06repair\x18\f \x03(\tR\x06repair\"\xa1\x01\n" +
+	"\x06repair\x18\f \x03(\tR\x06repair\x12\x1a\n" +
+	"\brepaired\x18\r \x01(\x04R\brepaired\"\xa1\x01\n" +
 	"\rVerifiedRange\x12\x14\n" +
 	"\x05range\x18\x01 \x01(\x04R\x05range\x12\x1f\n" +
 	"\vsource_rows\x18\x02 \x01(\x04R\n" +

@@ -20,6 +20,7 @@ import (
 	"github.com/leat-cdc/leat/cmd/leat/internal/report"
 	"github.com/leat-cdc/leat/cmd/leat/internal/telemetry"
 	"github.com/leat-cdc/leat/cmd/leat/internal/throttles"
+	"github.com/leat-cdc/leat/cmd/leat/internal/verify"
 	"github.com/leat-cdc/leat/cmd/leat/internal/views"
 	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/pipeline/deliver"
@@ -115,6 +116,9 @@ func (s *Server) observer() pipeline.Observer {
 
 // begin starts what the file names.
 func (s *Server) begin(ctx context.Context) error {
+	if err := verify.Sweep(s.o.Config.Data); err != nil {
+		return err
+	}
 	if err := s.holdAll(ctx); err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/leat-cdc/leat/cmd/leat/internal/verify"
 	"github.com/leat-cdc/leat/cmd/leat/internal/views"
 	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/pipeline/deliver"
 	"github.com/leat-cdc/leat/pipeline/engine"
 	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
 	"github.com/leat-cdc/leat/sinks/encode"
@@ -53,8 +54,8 @@ func (s *Server) Verify(ctx context.Context, r *leatv1.VerifyRequest, send func(
 		return err
 	}
 	enc := encode.JSON(parts.Encoding(sub, publicURL, s.forms.Of))
-	o := verify.Options{Subscription: r.Subscription, Log: log, Tables: tables, Source: rows.Session, KeyOf: rows.Key, Form: s.forms.Of, Dir: s.o.Config.Data,
-		Memory: s.shareOf(5), RangeOf: verify.Ranges(log, s.forms.Of),
+	o := verify.Options{Subscription: r.Subscription, Log: log, Tables: tables, Source: rows.Session, KeyOf: rows.Key, Condition: rows.Condition, Form: s.forms.Of, Dir: s.o.Config.Data,
+		Disk: s.roomForFiles(), Memory: s.shareOf(5), RangeOf: verify.Ranges(log, s.forms.Of),
 		Select: func(b *pipeline.Batch, from, to int, runs []pipeline.Run) []pipeline.Run {
 			return append(runs, pipeline.Run{Batch: b, From: uint32(from), To: uint32(to)})
 		},
@@ -81,7 +82,16 @@ func (s *Server) Verify(ctx context.Context, r *leatv1.VerifyRequest, send func(
 			return err
 		}
 	}
-	return s.verify(ctx, o, src, send)
+	return s.verify(ctx, o, send)
+}
+
+// roomForFiles is what temporary files of a comparison may take: a quarter of what is free.
+func (s *Server) roomForFiles() int64 {
+	free, _, err := s.o.Space(s.o.Config.Data)
+	if err != nil {
+		return 0 // not known
+	}
+	return max(1, int64(free/4))
 }
 
 // wholeSnapshots are the jobs that read all rows of their tables.
@@ -159,19 +169,49 @@ func (s *Server) target(o *verify.Options, src *config.Source, r *leatv1.VerifyR
 	o.Target = func(ctx context.Context, t snapshot.Table) (snapshot.Session, snapshot.Table, error) {
 		return parts.Replica(ctx, src, r.Target, t)
 	}
-	o.Settled = func(ctx context.Context, to pipeline.Offset) error { return s.doneTo(ctx, r.Subscription, to) }
-	return nil
+	o.Settled = func(ctx context.Context, to pipeline.Offset) error {
+		return s.doneTo(ctx, r.Subscription, to, func(done, all uint64) { o.Progress(verify.Progress{Phase: "subscriber", Done: done, Rows: all}) })
+	}
+	return s.takes(r.Subscription)
 }
 
-// doneTo waits until a subscription is done with everything below an offset.
-func (s *Server) doneTo(ctx context.Context, name string, to pipeline.Offset) error {
+// takes returns an error for a subscription that takes nothing until a person does something: its target stays behind.
+func (s *Server) takes(name string) error {
+	for _, st := range s.engine.Status().Subscriptions {
+		if st.Name != name {
+			continue
+		}
+		switch st.State {
+		case deliver.StatePaused:
+			return api.Errorf(api.Precondition, "subscription %q is paused, so that the target cannot have what the source has: leat resume %s", name, name)
+		case deliver.StateBlocked, deliver.StateStopped, deliver.StateClosed:
+			return api.Errorf(api.Precondition, "subscription %q is %s, so that the target cannot have what the source has: %s", name, st.State, st.Reason)
+		}
+		return nil
+	}
+	return api.Errorf(api.Precondition, "subscription %q does not run, so that the target cannot have what the source has", name)
+}
+
+// doneTo waits until a subscription is done with everything below an offset, and tells how much is left.
+func (s *Server) doneTo(ctx context.Context, name string, to pipeline.Offset, tell func(done, all uint64)) error {
 	t := time.NewTicker(50 * time.Millisecond)
 	defer t.Stop()
+	var from pipeline.Offset
 	for {
 		for _, st := range s.engine.Status().Subscriptions {
-			if st.Name == name && st.Low >= to {
+			if st.Name != name {
+				continue
+			}
+			if st.Low >= to {
 				return nil
 			}
+			if from == 0 {
+				from = st.Low
+			}
+			tell(uint64(st.Low-from), uint64(to-from))
+		}
+		if err := s.takes(name); err != nil {
+			return err
 		}
 		select {
 		case <-t.C:
@@ -182,7 +222,7 @@ func (s *Server) doneTo(ctx context.Context, name string, to pipeline.Offset) er
 }
 
 // verify runs a comparison and tells how it goes: what is slow to be told is left out.
-func (s *Server) verify(ctx context.Context, o verify.Options, src *config.Source, send func(*leatv1.VerifyResponse) error) error {
+func (s *Server) verify(ctx context.Context, o verify.Options, send func(*leatv1.VerifyResponse) error) error {
 	var mu sync.Mutex // of send
 	var last time.Time
 	var failed error
@@ -208,11 +248,7 @@ func (s *Server) verify(ctx context.Context, o verify.Options, src *config.Sourc
 	if err != nil {
 		return verifyError(err)
 	}
-	dialect := verify.MySQL
-	if src.Postgres != nil {
-		dialect = verify.PostgreSQL
-	}
-	return tell(&leatv1.VerifyResponse{What: &leatv1.VerifyResponse_Report{Report: verifyReport(report, dialect)}})
+	return tell(&leatv1.VerifyResponse{What: &leatv1.VerifyResponse_Report{Report: verifyReport(report)}})
 }
 
 func verifyError(err error) error {
@@ -223,19 +259,18 @@ func verifyError(err error) error {
 	return views.Error(fmt.Errorf("compare: %w", err))
 }
 
-func verifyReport(r *verify.Report, d verify.Dialect) *leatv1.VerifyReport {
+func verifyReport(r *verify.Report) *leatv1.VerifyReport {
 	out := &leatv1.VerifyReport{}
 	for i := range r.Tables {
 		t := &r.Tables[i]
 		p := &leatv1.VerifiedTable{Table: t.Table, Error: t.Error, Rows: t.Rows, Compared: t.Compared, BeyondRetention: t.Beyond, Absent: t.Partial,
-			Filtered: t.Filtered, Moving: t.Moving, Different: t.Different}
+			Filtered: t.Filtered, Moving: t.Moving, Different: t.Different, Repair: t.Repair, Repaired: t.Repaired}
 		for _, g := range t.Ranges {
 			p.Ranges = append(p.Ranges, &leatv1.VerifiedRange{Range: uint64(g.Range), SourceRows: g.SourceRows, OtherRows: g.OtherRows, SourceSum: g.SourceSum, OtherSum: g.OtherSum})
 		}
 		for _, x := range t.Differences {
 			p.Differences = append(p.Differences, &leatv1.VerifiedRow{Key: x.Key, Kind: x.Kind, Columns: x.Columns})
 		}
-		p.Repair, _ = t.Conditions(d)
 		out.Tables = append(out.Tables, p)
 	}
 	return out

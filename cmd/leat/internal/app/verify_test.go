@@ -4,13 +4,18 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
 	"connectrpc.com/connect"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/leat-cdc/leat/internal/servers"
+	"github.com/leat-cdc/leat/internal/servers/servertest"
 	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
 )
 
@@ -31,6 +36,29 @@ func (in *installation) verify(t *testing.T, r *leatv1.VerifyRequest) *leatv1.Ve
 	}
 	t.Fatalf("no report: %v", stream.Err())
 	return nil
+}
+
+// brought has the rows that differ brought again, and waits until they are.
+func (in *installation) brought(t *testing.T, r *leatv1.VerifiedTable, rows uint64) {
+	t.Helper()
+	var done uint64
+	for _, where := range r.Repair {
+		job, err := in.admin.Backfill(t.Context(), connect.NewRequest(&leatv1.BackfillRequest{Subscription: "a", Tables: []string{r.Table}, Where: where}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		until(t, "the backfill's end", func() bool {
+			jobs, err := in.admin.Jobs(t.Context(), connect.NewRequest(&leatv1.JobsRequest{Id: job.Msg.Job.Id}))
+			if err != nil || len(jobs.Msg.Jobs) != 1 || jobs.Msg.Jobs[0].State != "done" {
+				return false
+			}
+			done += jobs.Msg.Jobs[0].Done
+			return true
+		})
+	}
+	if done != rows || r.Repaired != rows {
+		t.Fatalf("%d rows were brought, %d were said, want %d", done, r.Repaired, rows)
+	}
 }
 
 func kinds(v *leatv1.VerifiedTable) map[string]string {
@@ -69,18 +97,55 @@ func TestVerify(t *testing.T) {
 	if have := kinds(r); !maps.Equal(have, want) || len(r.Repair) != 1 {
 		t.Fatalf("found %v, want %v; %v", have, want, r.Repair)
 	}
-	job, err := in.admin.Backfill(t.Context(), connect.NewRequest(&leatv1.BackfillRequest{Subscription: "a", Tables: []string{r.Table}, Where: r.Repair[0]}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	until(t, "the backfill's end", func() bool {
-		jobs, err := in.admin.Jobs(t.Context(), connect.NewRequest(&leatv1.JobsRequest{Id: job.Msg.Job.Id}))
-		return err == nil && len(jobs.Msg.Jobs) == 1 && jobs.Msg.Jobs[0].State == "done" && jobs.Msg.Jobs[0].Done == 2
-	})
+	in.brought(t, r, 2)
 	delete(want, `{"id":70}`)
 	delete(want, `{"id":71}`)
 	if have := kinds(in.verify(t, &leatv1.VerifyRequest{Subscription: "a"})); !maps.Equal(have, want) {
 		t.Fatalf("found %v, want %v", have, want)
+	}
+
+	// More rows than are listed are brought too.
+	db.exec(t, "ALTER PUBLICATION "+db.slot()+"_files SET (publish = 'insert')", "UPDATE files SET name = 'gone' WHERE id BETWEEN 200 AND 1999", "ALTER PUBLICATION "+db.slot()+"_files SET (publish = 'insert, update, delete, truncate')")
+	lost := uint64(0)
+	if err := db.conn.QueryRow(t.Context(), "SELECT count(*) FROM files WHERE name = 'gone' AND size < 1000").Scan(&lost); err != nil || lost < 500 {
+		t.Fatalf("%d: %v", lost, err)
+	}
+	if r = in.verify(t, &leatv1.VerifyRequest{Subscription: "a"}); r.Different != lost+1 || len(r.Repair) < 1 {
+		t.Fatalf("%d differ, want %d", r.Different, lost+1)
+	}
+	in.brought(t, r, lost)
+	if r = in.verify(t, &leatv1.VerifyRequest{Subscription: "a"}); r.Different != 1 {
+		t.Fatalf("%d differ: %v", r.Different, kinds(r))
+	}
+}
+
+// Keys of all types that order has are found again, and brought.
+func TestVerifyMySQLKeys(t *testing.T) {
+	t.Parallel()
+	db, h := servertest.MySQL(t, servers.MySQLOptions{}), newHook(t)
+	table := db.Name + ".files"
+	exec := func(q ...string) {
+		t.Helper()
+		if err := db.Server.Exec(t.Context(), q...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exec("CREATE TABLE " + table + " (b bit(10), e enum('x','y'), s set('p','q'), n varchar(20) CHARACTER SET latin1, t timestamp(3), y year, v varbinary(9), d decimal(9,3), k time(2), u bigint unsigned, i int, PRIMARY KEY (b, e, s, n, t, y, v, d, k, u))")
+	in := install(t, t.TempDir(), fmt.Sprintf("%ssources:\n  files:\n    mysql: {url: '%s', server_id: 90017}\n    tables: ['%s.*']\nsubscriptions:\n  a: {source: files, deliver: {%s}}\n", top, db.URL, db.Name, toHook(h)))
+	in.streaming(t, "files")
+	row := func(b int) string {
+		return fmt.Sprintf("(%d, 'y', 'p,q', 'it''s \\\\ ü', '2026-01-02 03:04:05.678', 2001, x'00ff27', -1.500, '-01:02:03.45', 18446744073709551615, 1)", b)
+	}
+	exec("INSERT INTO " + table + " VALUES " + row(1) + "," + row(3) + "," + row(513))
+	h.waits(t, 3)
+	exec("SET sql_log_bin = 0", "UPDATE "+table+" SET i = 2 WHERE b > 1") // one connection for all
+	r := in.verify(t, &leatv1.VerifyRequest{Subscription: "a"})
+	if r.Error != "" || r.Different != 2 || r.Compared != 1 {
+		t.Fatalf("%v", r)
+	}
+	in.brought(t, r, 2)
+	if r = in.verify(t, &leatv1.VerifyRequest{Subscription: "a"}); r.Different != 0 || r.Compared != 3 {
+		t.Fatalf("%v", r)
 	}
 }
 
@@ -117,7 +182,15 @@ func (db *pg) writes(t *testing.T) (stop func()) {
 func TestVerifyTarget(t *testing.T) {
 	t.Parallel()
 	db, h := newPG(t), newHook(t)
-	in := install(t, t.TempDir(), db.yaml("a: {source: files, deliver: {"+toHook(h)+"}}"))
+	dir := t.TempDir()
+	left := filepath.Join(dir, "data", "verify-77") // of a process that was killed
+	if err := os.MkdirAll(left, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	in := install(t, dir, db.yaml("a: {source: files, deliver: {"+toHook(h)+"}}"))
+	if _, err := os.Stat(left); err == nil {
+		t.Error("temporary files are left at the start")
+	}
 	in.streaming(t, "files")
 	db.exec(t, "INSERT INTO files SELECT i, 'name ' || i, i FROM generate_series(1, 500) i")
 	h.waits(t, 500)
@@ -137,14 +210,29 @@ func TestVerifyTarget(t *testing.T) {
 		t.Errorf("repair: %v", r.Repair)
 	}
 	for _, bad := range []string{"http://x", "mysql://u@127.0.0.1/", "::"} {
-		stream, err := in.admin.Verify(t.Context(), connect.NewRequest(&leatv1.VerifyRequest{Subscription: "a", Target: bad}))
-		if err == nil {
-			stream.Receive()
-			err = stream.Err()
-			stream.Close()
-		}
-		if connect.CodeOf(err) != connect.CodeInvalidArgument {
+		if err := in.refused(t, bad); connect.CodeOf(err) != connect.CodeInvalidArgument {
 			t.Errorf("%s: %v", bad, err)
 		}
 	}
+	if _, err := in.admin.Pause(t.Context(), connect.NewRequest(&leatv1.PauseRequest{Subscription: "a"})); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the pause", func() bool { return in.status(t).Subscriptions[0].State == "paused" })
+	if err := in.refused(t, copied.URL); connect.CodeOf(err) != connect.CodeFailedPrecondition || !strings.Contains(err.Error(), "leat resume a") {
+		t.Errorf("of a subscription that is paused: %v", err)
+	}
+}
+
+// refused returns the error of a comparison with a target.
+func (in *installation) refused(t *testing.T, target string) error {
+	t.Helper()
+	stream, err := in.admin.Verify(t.Context(), connect.NewRequest(&leatv1.VerifyRequest{Subscription: "a", Target: target}))
+	if err != nil {
+		return err
+	}
+	defer stream.Close()
+	for stream.Receive() {
+		t.Logf("%v", stream.Msg())
+	}
+	return stream.Err()
 }

@@ -27,6 +27,7 @@ func (b *backend) Verify(_ context.Context, r *leatv1.VerifyRequest, send func(*
 		t.Compared, t.Different = 1098, 2
 		t.Differences = []*leatv1.VerifiedRow{{Key: `{"id":7}`, Kind: "missing"}, {Key: `{"id":8}`, Kind: "different", Columns: []string{"path", "size"}}}
 		t.Repair = []string{fmt.Sprintf("(%q = 7) OR (%q = 8)", "id", "id")}
+		t.Repaired = 2
 	}
 	return send(&leatv1.VerifyResponse{What: &leatv1.VerifyResponse_Report{Report: &leatv1.VerifyReport{Tables: []*leatv1.VerifiedTable{t}}}})
 }

@@ -15,68 +15,99 @@ import (
 const keysAtOnce = 500
 
 // settle looks at the doubts again until each is decided, or moves.
-func (c *comparison) settle(ctx context.Context, s snapshot.Session) error {
-	if err := c.name(ctx); err != nil {
+func (v *run) settle(ctx context.Context) error {
+	if err := v.each(func(c *comparison) error { return c.name(ctx) }); err != nil {
 		return err
 	}
 	for range rounds {
-		if len(c.doubts) == 0 {
-			return nil
+		if v.doubts() == 0 {
+			break
 		}
-		// What the log holds by now is before the reads; what it gains up to the fence may be beside them.
-		_, now := c.o.Log.Bounds()
-		from := c.end
-		c.end = max(c.end, now)
-		if err := c.fold(ctx, from, c.end, c.learn); err != nil {
+		if err := v.again(ctx); err != nil {
 			return err
-		}
-		source, err := c.look(ctx, s, c.table, "again")
-		if err != nil {
-			return err
-		}
-		if c.o.Target != nil {
-			if err := c.lookAtTarget(ctx); err != nil {
-				return err
-			}
-		}
-		touched := map[uint64]bool{}
-		err = c.forward(ctx, func(b *pipeline.Batch, i int, op pipeline.Op) error {
-			if op == pipeline.OpTruncate {
-				for key := range c.doubts {
-					touched[key] = true
-				}
-			}
-			if l, ok, err := c.event(b, i, op); err != nil {
-				return err
-			} else if ok {
-				touched[l.key] = true
-			}
-			return c.learn(b, i, op)
-		})
-		if err != nil {
-			return err
-		}
-		for _, key := range slices.Sorted(maps.Keys(c.doubts)) {
-			if touched[key] {
-				continue
-			}
-			l, in := source[key]
-			decided, err := c.decide(ctx, c.doubts[key], l, in)
-			if err != nil {
-				return err
-			}
-			if decided {
-				delete(c.doubts, key)
-			}
 		}
 	}
-	c.report.Moving += uint64(len(c.doubts))
+	return v.each(func(c *comparison) error {
+		c.report.Moving += uint64(len(c.doubts))
+		return nil
+	})
+}
+
+func (v *run) doubts() (n int) {
+	for _, c := range v.tables {
+		n += len(c.doubts)
+	}
+	return n
+}
+
+// again is one round.
+func (v *run) again(ctx context.Context) error {
+	// What the log holds by now is before the reads; what it gains up to the fence behind them may be beside them.
+	_, now := v.o.Log.Bounds()
+	from := v.end
+	v.end = max(v.end, now)
+	if err := v.fold(ctx, from, v.end, (*comparison).learn); err != nil {
+		return err
+	}
+	// Where a replica is read, it has to have what the log has: it has once it has what is written now.
+	if _, err := v.o.Fence(ctx); err != nil {
+		return err
+	}
+	err := v.look(ctx, func(c *comparison, s snapshot.Session) (err error) {
+		c.touched = map[uint64]bool{}
+		c.found, err = c.look(ctx, s, c.table, "again")
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if v.o.Target != nil {
+		if err := v.lookAtTarget(ctx); err != nil {
+			return err
+		}
+	}
+	if err := v.forward(ctx, (*comparison).touch); err != nil {
+		return err
+	}
+	return v.each(func(c *comparison) error { return c.decideAll(ctx) })
+}
+
+// touch notes what changed since it was looked at.
+func (c *comparison) touch(b *pipeline.Batch, i int, op pipeline.Op) error {
+	if op == pipeline.OpTruncate {
+		for key := range c.doubts {
+			c.touched[key] = true
+		}
+	}
+	if l, ok, err := c.event(b, i, op); err != nil {
+		return err
+	} else if ok && c.doubts[l.key] != nil {
+		c.touched[l.key] = true
+	}
+	return c.learn(b, i, op)
+}
+
+func (c *comparison) decideAll(ctx context.Context) error {
+	for _, key := range slices.Sorted(maps.Keys(c.doubts)) {
+		if c.touched[key] {
+			continue
+		}
+		l, in := c.found[key]
+		decided, err := c.decide(ctx, c.doubts[key], l, in)
+		if err != nil {
+			return err
+		}
+		if decided {
+			delete(c.doubts, key)
+		}
+	}
+	c.found, c.touched = nil, nil
 	return nil
 }
 
 // learn brings a doubt up to an event of its key.
 func (c *comparison) learn(b *pipeline.Batch, i int, op pipeline.Op) error {
-	if c.o.Target != nil {
+	if c.run.o.Target != nil {
 		return nil
 	}
 	if op == pipeline.OpTruncate {
@@ -101,15 +132,22 @@ func (c *comparison) learn(b *pipeline.Batch, i int, op pipeline.Op) error {
 	return nil
 }
 
-// name finds the keys of doubts of which only the log knows.
+// name finds the keys of doubts of which only the log knows. What left the log since it was read
+// cannot be told any more.
 func (c *comparison) name(ctx context.Context) error {
-	for _, d := range c.doubts {
+	first, _ := c.run.o.Log.Bounds()
+	for key, d := range c.doubts {
 		if d.raw != nil {
 			continue
 		}
+		if pipeline.Offset(d.other.at) < first {
+			c.report.Moving++
+			delete(c.doubts, key)
+			continue
+		}
 		err := c.at(ctx, d.other.at, func(b *pipeline.Batch, i int) (err error) {
-			d.text = c.o.KeyText(b, i)
-			d.raw, err = c.o.KeyOf(b.TableOf(i), image(b, i))
+			d.text = c.run.o.KeyText(b, i)
+			d.raw, err = c.run.o.KeyOf(b.TableOf(i), image(b, i))
 			return err
 		})
 		if err != nil {
@@ -128,7 +166,7 @@ func image(b *pipeline.Batch, i int) []byte {
 
 // at shows the event at an offset.
 func (c *comparison) at(ctx context.Context, o uint64, f func(b *pipeline.Batch, i int) error) error {
-	r, err := c.o.Log.Read(pipeline.Offset(o))
+	r, err := c.run.o.Log.Read(pipeline.Offset(o))
 	if err != nil {
 		return fmt.Errorf("read the log: %w", err)
 	}
@@ -152,11 +190,15 @@ func (c *comparison) look(ctx context.Context, s snapshot.Session, t snapshot.Ta
 	for _, d := range c.doubts {
 		keys = append(keys, d.raw)
 	}
-	done := 0
-	for some := range slices.Chunk(keys, keysAtOnce) {
+	for done, some := 0, min(keysAtOnce, len(keys)); done < len(keys); {
+		some = min(some, len(keys)-done)
 		began := time.Now()
-		if err := c.fetch(ctx, s, snapshot.Query{Table: t, Keys: some, Limit: len(some)}); err != nil {
+		if err := c.fetch(ctx, s, snapshot.Query{Table: t, Keys: keys[done : done+some], Limit: some, Bytes: chunkBytes}); err != nil {
 			return nil, err
+		}
+		if c.chunk.More && some > 1 { // large rows
+			some /= 2
+			continue
 		}
 		took := time.Since(began)
 		if c.chunk.Unseen != nil {
@@ -166,16 +208,16 @@ func (c *comparison) look(ctx context.Context, s snapshot.Session, t snapshot.Ta
 			l.sums = slices.Clone(l.sums)
 			found[l.key] = l
 			if d := c.doubts[l.key]; d != nil {
-				d.text = c.o.KeyText(b, i)
+				d.text = c.run.o.KeyText(b, i)
 			}
 			return nil
 		})
 		if err != nil {
 			return nil, err
 		}
-		done += len(some)
-		c.o.Progress(Progress{Table: c.report.Table, Phase: phase, Done: uint64(done), Rows: uint64(len(keys))})
-		if err := c.o.Pace(ctx, took); err != nil {
+		done += some
+		c.run.o.Progress(Progress{Table: c.report.Table, Phase: phase, Done: uint64(done), Rows: uint64(len(keys))})
+		if err := c.run.o.Pace(ctx, took); err != nil {
 			return nil, err
 		}
 	}
@@ -183,30 +225,35 @@ func (c *comparison) look(ctx context.Context, s snapshot.Session, t snapshot.Ta
 }
 
 // lookAtTarget waits until the subscriber has what the source was read with, and reads the target's rows.
-func (c *comparison) lookAtTarget(ctx context.Context) error {
-	to, err := c.o.Fence(ctx)
+func (v *run) lookAtTarget(ctx context.Context) error {
+	to, err := v.o.Fence(ctx)
 	if err != nil {
 		return err
 	}
-	if c.o.Settled != nil {
-		if err := c.o.Settled(ctx, to); err != nil {
+	if v.o.Settled != nil {
+		if err := v.o.Settled(ctx, to); err != nil {
 			return err
 		}
 	}
-	s, t, err := c.o.Target(ctx, c.table)
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	rows, err := c.look(ctx, s, t, "target")
-	if err != nil {
-		return err
-	}
-	for key, d := range c.doubts {
-		d.other, d.known = rows[key], false
-		_, d.known = rows[key]
-	}
-	return nil
+	return v.each(func(c *comparison) error {
+		if len(c.doubts) == 0 {
+			return nil
+		}
+		s, t, err := v.o.Target(ctx, c.table)
+		if err != nil {
+			return err
+		}
+		defer s.Close()
+		rows, err := c.look(ctx, s, t, "target")
+		if err != nil {
+			return err
+		}
+		for key, d := range c.doubts {
+			d.other, d.known = rows[key], false
+			_, d.known = rows[key]
+		}
+		return nil
+	})
 }
 
 // decide counts a doubt whose key did not change while it was looked at. False: the read did not see the transaction
@@ -219,7 +266,7 @@ func (c *comparison) decide(ctx context.Context, d *doubt, source line, in bool)
 	case in && d.known && c.same(&source, &d.other):
 		c.equal(&source, &d.other)
 		return true, nil
-	case in && !d.known && c.o.Target == nil && !c.whole:
+	case in && !d.known && c.run.o.Target == nil && !c.whole:
 		c.report.Rows++
 		c.report.Beyond++
 		return true, nil
@@ -250,6 +297,9 @@ func (c *comparison) decide(ctx context.Context, d *doubt, source line, in bool)
 		r.OtherRows, r.rest = r.OtherRows+1, r.rest+lineSum(&d.other)
 	}
 	c.report.Different++
+	if in && len(c.repair) < maxRepaired {
+		c.repair = append(c.repair, d.raw)
+	}
 	if len(c.report.Differences) < maxListed {
 		c.report.Differences = append(c.report.Differences, diff)
 	}
@@ -259,7 +309,7 @@ func (c *comparison) decide(ctx context.Context, d *doubt, source line, in bool)
 // early reports whether the last event of a doubt is of a transaction that the read did not see yet: committed in the
 // source's log, but not yet for others, as while a synchronous standby is waited for.
 func (c *comparison) early(ctx context.Context, d *doubt) (early bool, err error) {
-	if len(c.unseen) == 0 || c.o.Target != nil || d.other.sums == nil {
+	if len(c.unseen) == 0 || c.run.o.Target != nil || d.other.sums == nil {
 		return false, nil
 	}
 	err = c.at(ctx, d.other.at, func(b *pipeline.Batch, i int) error {

@@ -1,13 +1,9 @@
 package verify
 
 import (
-	"bufio"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"time"
@@ -19,11 +15,12 @@ import (
 
 // comparison is that of one table.
 type comparison struct {
-	o         *Options
+	run       *run
 	table     snapshot.Table
-	dir       string
+	number    uint32 // among the tables
 	report    TableReport
 	ranges    map[uint32]*RangeReport
+	is        *schemas.Table // as the source has it now
 	layout    *layout
 	rows      reader
 	shapes    map[*schemas.Table]*shape
@@ -31,14 +28,13 @@ type comparison struct {
 	left      []uint64
 	snapshots map[string]bool
 	whole     bool // the log holds a snapshot of the table from its first row to its last
-	source    *book
-	other     *book // what the log says, or the target
-	keys      *os.File
-	kept      uint64 // bytes in keys
 	chunk     snapshot.Chunk
-	end       pipeline.Offset // the log is read up to here
 	doubts    map[uint64]*doubt
+	doubted   int64                  // bytes that they take
+	found     map[uint64]line        // of them in the source, as the last look saw it
+	touched   map[uint64]bool        // doubts that changed since
 	unseen    []func(tx []byte) bool // say which transactions the last reads of doubts did not see
+	repair    [][]byte               // keys to be brought again
 }
 
 // doubt is a key to be looked at again.
@@ -49,43 +45,25 @@ type doubt struct {
 	known bool   // the other side has it
 }
 
-// chunkRows of the source at once: enough to be quick, few enough that no read is long.
-const chunkRows = 5000
+// chunkRows and chunkBytes of the source at once: enough to be quick, few enough that no read is long.
+const (
+	chunkRows  = 5000
+	chunkBytes = 8 << 20
+)
 
-func (c *comparison) run(ctx context.Context) error {
-	s, err := c.o.Source(ctx)
-	if err != nil {
+// fails notes what is wrong with this table alone; any other error is returned.
+func (c *comparison) fails(err error) error {
+	var te *snapshot.TableError
+	if err == nil || !errors.As(err, &te) && !errors.Is(err, errTable) {
 		return err
 	}
-	defer s.Close()
-	if err := c.begin(ctx, s); err != nil {
-		return err
-	}
-	defer func() { errors.Join(c.source.Close(), c.other.Close(), c.keys.Close()) }()
-	var first pipeline.Offset
-	first, c.end = c.o.Log.Bounds()
-	if c.o.Target == nil {
-		if err := c.fold(ctx, first, c.end, c.keep); err != nil {
-			return err
-		}
-	}
-	if err := c.read(ctx, s, c.table, "source", c.source); err != nil {
-		return err
-	}
-	if c.o.Target != nil {
-		if err := c.readTarget(ctx); err != nil {
-			return err
-		}
-	} else if err := c.forward(ctx, c.keep); err != nil {
-		return err
-	}
-	if err := c.match(); err != nil {
-		return err
-	}
-	return c.settle(ctx, s)
+	c.report.Error = err.Error()
+	c.run.doubted -= c.doubted
+	c.doubts, c.found, c.touched, c.doubted = nil, nil, nil, 0
+	return nil
 }
 
-// begin learns the table's shape and opens the books.
+// begin learns the table's shape.
 func (c *comparison) begin(ctx context.Context, s snapshot.Session) error {
 	if len(c.table.Key) == 0 {
 		return fmt.Errorf("%w: it has no key, so that its rows cannot be told apart; give it a primary key", errTable)
@@ -93,19 +71,15 @@ func (c *comparison) begin(ctx context.Context, s snapshot.Session) error {
 	if err := c.fetch(ctx, s, snapshot.Query{Table: c.table, Limit: 1}); err != nil {
 		return err
 	}
-	c.report.shape = c.chunk.Shape
-	c.layout = layoutOf(c.chunk.Shape, c.o.Target != nil)
+	c.is = c.chunk.Shape
+	c.layout = layoutOf(c.is, c.run.o.Target != nil)
 	if len(c.layout.key) == 0 {
 		return fmt.Errorf("%w: it has no key, so that its rows cannot be told apart; give it a primary key", errTable)
 	}
-	c.rows.layout = c.layout
+	c.rows = reader{layout: c.layout, table: uint64(c.number)}
 	c.shapes, c.snapshots, c.doubts = map[*schemas.Table]*shape{}, map[string]bool{}, map[uint64]*doubt{}
-	width := len(c.layout.names)
-	c.sums = make([]uint64, width)
-	c.source, c.other = newBook(c.dir, width, c.o.Memory/2), newBook(c.dir, width, c.o.Memory/2)
-	var err error
-	c.keys, err = os.Create(filepath.Join(c.dir, "keys"))
-	return err
+	c.sums = make([]uint64, len(c.layout.names))
+	return nil
 }
 
 // fetch reads rows into c.chunk.
@@ -114,22 +88,10 @@ func (c *comparison) fetch(ctx context.Context, s snapshot.Session, q snapshot.Q
 	return s.Read(ctx, q, &c.chunk)
 }
 
-// forward folds what the log gained up to a fence.
-func (c *comparison) forward(ctx context.Context, f func(*pipeline.Batch, int, pipeline.Op) error) error {
-	to, err := c.o.Fence(ctx)
-	if err != nil {
-		return err
-	}
-	from := c.end
-	c.end = max(c.end, to)
-	return c.fold(ctx, from, c.end, f)
-}
-
 // read puts all rows of a table into a book; their keys are kept in a file, and at is the place there.
 func (c *comparison) read(ctx context.Context, s snapshot.Session, t snapshot.Table, phase string, into *book) error {
-	keys := bufio.NewWriterSize(c.keys, 64<<10)
 	var done uint64
-	q := snapshot.Query{Table: t, Limit: chunkRows}
+	q := snapshot.Query{Table: t, Limit: chunkRows, Bytes: chunkBytes}
 	for {
 		began := time.Now()
 		if err := c.fetch(ctx, s, q); err != nil {
@@ -137,14 +99,11 @@ func (c *comparison) read(ctx context.Context, s snapshot.Session, t snapshot.Ta
 		}
 		took := time.Since(began)
 		seen, err := c.chunkRows(func(l line, b *pipeline.Batch, i int) error {
-			raw, err := c.o.KeyOf(c.chunk.Shape, image(b, i))
+			raw, err := c.run.o.KeyOf(c.chunk.Shape, image(b, i))
 			if err != nil {
 				return err
 			}
-			l.at = c.kept
-			c.kept += uint64(len(raw)) + 4
-			c.rows.buf = append(binary.LittleEndian.AppendUint32(c.rows.buf[:0], uint32(len(raw))), raw...)
-			if _, err := keys.Write(c.rows.buf); err != nil {
+			if l.at, err = c.run.keep(raw); err != nil {
 				return err
 			}
 			return into.put(l)
@@ -156,15 +115,15 @@ func (c *comparison) read(ctx context.Context, s snapshot.Session, t snapshot.Ta
 			c.report.Filtered += uint64(len(c.chunk.Rows)) - seen
 		}
 		done += uint64(len(c.chunk.Rows))
-		c.o.Progress(Progress{Table: c.report.Table, Phase: phase, Done: done, Rows: t.Estimate})
+		c.run.o.Progress(Progress{Table: c.report.Table, Phase: phase, Done: done, Rows: t.Estimate})
 		if !c.chunk.More || len(c.chunk.Rows) == 0 {
-			return keys.Flush()
+			return nil
 		}
 		last := c.chunk.Rows[len(c.chunk.Rows)-1]
-		if q.After, err = c.o.KeyOf(c.chunk.Shape, c.chunk.Arena[last.Off:last.Off+last.Len]); err != nil {
+		if q.After, err = c.run.o.KeyOf(c.chunk.Shape, c.chunk.Arena[last.Off:last.Off+last.Len]); err != nil {
 			return err
 		}
-		if err := c.o.Pace(ctx, took); err != nil {
+		if err := c.run.o.Pace(ctx, took); err != nil {
 			return err
 		}
 	}
@@ -186,7 +145,7 @@ func (c *comparison) chunkRows(f func(l line, b *pipeline.Batch, i int) error) (
 	}
 	c.shapes[shape.table] = shape
 	var runs []pipeline.Run
-	for _, r := range c.o.Select(b, 0, len(b.Events), runs) {
+	for _, r := range c.run.o.Select(b, 0, len(b.Events), runs) {
 		for i := int(r.From); i < int(r.To); i++ {
 			l, _, err := c.event(b, i, pipeline.OpSnapshot)
 			if err != nil {
@@ -208,7 +167,7 @@ func (c *comparison) chunkShape(t *schemas.Table) *shape {
 			return s
 		}
 	}
-	s, err := c.layout.shapeOf(t, c.o.Form(t))
+	s, err := c.layout.shapeOf(t, c.run.o.Form(t))
 	if err != nil {
 		return nil
 	}
@@ -216,68 +175,23 @@ func (c *comparison) chunkShape(t *schemas.Table) *shape {
 }
 
 func (c *comparison) readTarget(ctx context.Context) error {
-	s, t, err := c.o.Target(ctx, c.table)
+	s, t, err := c.run.o.Target(ctx, c.table)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	return c.read(ctx, s, t, "target", c.other)
+	return c.read(ctx, s, t, "target", c.run.other)
 }
 
-// match compares the books: what differs becomes a doubt.
-func (c *comparison) match() error {
-	for p := range parts {
-		source, err := c.source.part(p)
-		if err != nil {
-			return err
-		}
-		other, err := c.other.part(p)
-		if err != nil {
-			return err
-		}
-		for key, l := range source {
-			o, known := other[key]
-			known = known && !o.gone
-			if known && c.same(&l, &o) {
-				c.equal(&l, &o)
-				continue
-			}
-			raw, err := c.rawAt(l.at)
-			if err != nil {
-				return err
-			}
-			c.doubts[key] = &doubt{raw: raw, other: o, known: known}
-		}
-		for key, o := range other {
-			if _, ok := source[key]; ok || o.gone {
-				continue
-			}
-			d := &doubt{other: o, known: true}
-			if c.o.Target != nil {
-				if d.raw, err = c.rawAt(o.at); err != nil {
-					return err
-				}
-			}
-			c.doubts[key] = d
-		}
-		if len(c.doubts) > maxDoubts {
-			return fmt.Errorf("%w: more than %d keys differ at first sight: is it the right table, and did the subscription take its rows from the start (leat backfill)?", errTable, maxDoubts)
-		}
+// doubt has a key looked at again.
+func (c *comparison) doubt(key uint64, d *doubt) error {
+	c.doubts[key] = d
+	n := int64(512 + 3*8*len(c.sums) + 4*len(d.raw)) // with what a look finds, and its text
+	c.doubted += n
+	if c.run.doubted += n; c.run.doubted > max(c.run.o.Memory/4, 1<<20) {
+		return fmt.Errorf("%w: more keys differ at first sight than memory: allows to look at again (%d of this table): is it the right one, and did the subscription take its rows from the start (leat backfill)?", errTable, len(c.doubts))
 	}
 	return nil
-}
-
-// maxDoubts are looked at again.
-const maxDoubts = 1_000_000
-
-func (c *comparison) rawAt(at uint64) ([]byte, error) {
-	var n [4]byte
-	if _, err := c.keys.ReadAt(n[:], int64(at)); err != nil {
-		return nil, err
-	}
-	raw := make([]byte, binary.LittleEndian.Uint32(n[:]))
-	_, err := c.keys.ReadAt(raw, int64(at)+4)
-	return raw, err
 }
 
 // same compares the columns that both know.
@@ -327,5 +241,6 @@ func (c *comparison) finish() TableReport {
 		c.report.Ranges = append(c.report.Ranges, *r)
 	}
 	slices.SortFunc(c.report.Ranges, func(a, b RangeReport) int { return int(a.Range) - int(b.Range) })
+	c.conditions()
 	return c.report
 }

@@ -8,12 +8,16 @@ import (
 	"github.com/leat-cdc/leat/schemas"
 )
 
-// fold reads the log from one offset to another and hands each event of the table that the subscription gets to f.
-func (c *comparison) fold(ctx context.Context, from, to pipeline.Offset, f func(b *pipeline.Batch, i int, op pipeline.Op) error) error {
+// step takes one event of a table.
+type step func(c *comparison, b *pipeline.Batch, i int, op pipeline.Op) error
+
+// fold reads the log from one offset to another, once for all tables, and hands each event that the subscription gets
+// to f.
+func (v *run) fold(ctx context.Context, from, to pipeline.Offset, f step) error {
 	if from >= to {
 		return nil
 	}
-	r, err := c.o.Log.Read(from)
+	r, err := v.o.Log.Read(from)
 	if err != nil {
 		return fmt.Errorf("read the log: %w", err)
 	}
@@ -25,7 +29,7 @@ func (c *comparison) fold(ctx context.Context, from, to pipeline.Offset, f func(
 			return fmt.Errorf("read the log: %w", err)
 		}
 		at = b.Next()
-		if err = c.mine(b); err == nil {
+		if v.mine(b) {
 			first, last := 0, len(b.Events)
 			if b.Base < from {
 				first = min(int(from-b.Base), last)
@@ -33,70 +37,82 @@ func (c *comparison) fold(ctx context.Context, from, to pipeline.Offset, f func(
 			if b.Next() > to {
 				last = max(first, int(to-b.Base))
 			}
-			runs, err = c.batch(b, first, last, runs[:0], f)
+			runs, err = v.batch(b, first, last, runs[:0], f)
 		}
 		b.Release()
-		c.o.Progress(Progress{Table: c.report.Table, Phase: "log", Done: uint64(min(at, to) - from), Rows: uint64(to - from)})
-		if err != nil && err != errOther {
+		v.o.Progress(Progress{Phase: "log", Done: uint64(min(at, to) - from), Rows: uint64(to - from)})
+		if err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// errOther: a batch that is for another subscription.
-var errOther = fmt.Errorf("for another subscription")
-
-// mine notes which snapshots the log holds whole, and refuses the rows of those for others.
-func (c *comparison) mine(b *pipeline.Batch) error {
+// mine notes which snapshots the log holds whole; false: the batch is for another subscription.
+func (v *run) mine(b *pipeline.Batch) bool {
 	m := b.Snapshot
 	if m == nil {
-		return nil
+		return true
 	}
-	if m.For != "" && m.For != c.o.Subscription {
-		return errOther
+	if m.For != "" && m.For != v.o.Subscription {
+		return false
 	}
 	for _, t := range m.Tables {
-		if t.Table != c.report.Table {
-			continue
+		for _, c := range v.tables {
+			if t.Table != c.report.Table || c.snapshots == nil {
+				continue
+			}
+			if _, begun := c.snapshots[m.Job]; !begun {
+				c.snapshots[m.Job] = v.o.Whole(m.Job) && t.Rows <= uint64(len(b.Events)) // its first rows stand here
+			}
+			c.whole = c.whole || t.Done && t.Fault == "" && c.snapshots[m.Job]
 		}
-		_, begun := c.snapshots[m.Job]
-		if !begun {
-			c.snapshots[m.Job] = c.o.Whole(m.Job) && t.Rows <= uint64(len(b.Events)) // its first rows stand here
-		}
-		c.whole = c.whole || t.Done && t.Fault == "" && c.snapshots[m.Job]
+	}
+	return true
+}
+
+// of returns the comparison of a table, nil where there is none any more.
+func (v *run) of(t *schemas.Table) *comparison {
+	if t == nil {
+		return nil
+	}
+	if c := v.named[[2]string{t.Schema, t.Name}]; c != nil && c.report.Error == "" {
+		return c
 	}
 	return nil
 }
 
-func (c *comparison) batch(b *pipeline.Batch, first, last int, runs []pipeline.Run, f func(*pipeline.Batch, int, pipeline.Op) error) ([]pipeline.Run, error) {
+func (v *run) batch(b *pipeline.Batch, first, last int, runs []pipeline.Run, f step) ([]pipeline.Run, error) {
 	found := false
 	for _, t := range b.Tables {
-		found = found || c.is(t)
+		found = found || v.of(t) != nil
 	}
 	if !found {
 		return runs, nil
 	}
-	runs = c.o.Select(b, first, last, runs)
+	runs = v.o.Select(b, first, last, runs)
+	var t *schemas.Table
+	var c *comparison
 	for _, r := range runs {
 		for i := int(r.From); i < int(r.To); i++ {
-			if t := b.TableOf(i); t == nil || !c.is(t) {
+			if is := b.TableOf(i); is != t || c != nil && c.report.Error != "" {
+				t, c = is, v.of(is)
+			}
+			if c == nil {
 				continue
 			}
 			op := b.Events[i].Op
 			if r.As != pipeline.OpNone {
 				op = r.As
 			}
-			if err := f(b, i, op); err != nil {
-				return runs, fmt.Errorf("event %d: %w", b.Offset(i), err)
+			if err := f(c, b, i, op); err != nil {
+				if err = c.fails(fmt.Errorf("event %d: %w", b.Offset(i), err)); err != nil {
+					return runs, err
+				}
 			}
 		}
 	}
 	return runs, nil
-}
-
-func (c *comparison) is(t *schemas.Table) bool {
-	return t.Schema == c.table.Schema && t.Name == c.table.Name
 }
 
 // event is the line that an event leaves behind; ok is false for what says nothing of a row.
@@ -110,9 +126,9 @@ func (c *comparison) event(b *pipeline.Batch, i int, op pipeline.Op) (l line, ok
 		return l, false, err
 	}
 	before, after := b.Bytes(e.Before), b.Bytes(e.After)
-	l = line{at: uint64(b.Offset(i)), sums: c.sums, gone: op == pipeline.OpDelete}
-	if c.o.RangeOf != nil {
-		l.span = c.o.RangeOf(b, i)
+	l = line{table: c.number, at: uint64(b.Offset(i)), sums: c.sums, gone: op == pipeline.OpDelete}
+	if c.run.o.RangeOf != nil {
+		l.span = c.run.o.RangeOf(b, i)
 	}
 	switch {
 	case l.gone && before != nil:
@@ -131,7 +147,7 @@ func (c *comparison) shape(t *schemas.Table) (*shape, error) {
 	if s := c.shapes[t]; s != nil {
 		return s, nil
 	}
-	s, err := c.layout.shapeOf(t, c.o.Form(t))
+	s, err := c.layout.shapeOf(t, c.run.o.Form(t))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errTable, err)
 	}
@@ -142,7 +158,7 @@ func (c *comparison) shape(t *schemas.Table) (*shape, error) {
 // keep puts what an event leaves behind into the book of the log.
 func (c *comparison) keep(b *pipeline.Batch, i int, op pipeline.Op) error {
 	if op == pipeline.OpTruncate {
-		return c.other.forget()
+		return c.run.other.empty(c.number)
 	}
 	l, ok, err := c.event(b, i, op)
 	if err != nil || !ok {
@@ -151,15 +167,15 @@ func (c *comparison) keep(b *pipeline.Batch, i int, op pipeline.Op) error {
 	if b.Events[i].Flags&pipeline.FlagKeyChange != 0 {
 		c.moved(&l)
 	}
-	return c.other.put(l)
+	return c.run.other.put(l)
 }
 
 // moved gives the second half of a key change what it did not bring and the first half's row had.
 func (c *comparison) moved(l *line) {
 	if l.gone {
 		c.left = append(c.left[:0], make([]uint64, len(l.sums))...)
-		if n, ok := c.other.lines[l.key]; ok {
-			copy(c.left, c.other.order[n].sums)
+		if n, ok := c.run.other.lines[l.key]; ok {
+			copy(c.left, c.run.other.order[n].sums)
 		}
 		return
 	}

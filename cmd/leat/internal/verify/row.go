@@ -71,6 +71,7 @@ func (l *layout) shapeOf(t *schemas.Table, form *cell.Form) (*shape, error) {
 // reader turns images into sums. Not for concurrent use.
 type reader struct {
 	layout  *layout
+	table   uint64 // keys of different tables are different
 	refs    []cell.Ref
 	others  []cell.Ref
 	scratch cell.Scratch
@@ -104,6 +105,8 @@ func (r *reader) key(s *shape, image, other []byte) (uint64, error) {
 	}
 	var h xxhash.Digest
 	h.Reset()
+	r.buf = binary.LittleEndian.AppendUint64(r.buf[:0], r.table)
+	h.Write(r.buf)
 	for _, i := range s.key {
 		ref, from := r.refs[i], image
 		if ref.Absent() && other != nil {

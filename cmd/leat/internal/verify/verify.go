@@ -1,8 +1,8 @@
 // Package verify compares what a subscription was given with what its source holds now, table by table, while both
 // go on changing.
 //
-// The first pass reads the log into the last image of each key, and the source in chunks: two books of sums. Where
-// they differ the key is a candidate. Candidates are looked at again, in rounds: the key is read from the source, a
+// The first pass reads the log, once for all tables, into the last image of each key, and the source in chunks: two
+// books of sums. Where they differ the key is a candidate. Candidates are looked at again, in rounds: the key is read from the source, a
 // fence waits until the log has all that was committed by then, and only if no event of the key stands in the log
 // in between the two are compared. So a difference that is reported is one, whatever is written meanwhile; keys that
 // change in every round are reported as moving.
@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/leat-cdc/leat/pipeline"
@@ -48,9 +49,11 @@ type Options struct {
 	// RangeOf names the range of an event's key.
 	RangeOf func(b *pipeline.Batch, i int) uint32
 	Form    func(*schemas.Table) *cell.Form
-	// Dir takes temporary files; Memory bounds what is kept beside them, in bytes.
-	Dir    string
-	Memory int64
+	// Condition chooses the row of a key, as KeyOf gives it, in the source's own language: for a repair. Nil: none is told.
+	Condition func(t *schemas.Table, key []byte) (string, error)
+	// Dir takes temporary files, Disk bytes of them at most; Memory bounds what is kept beside them, in bytes.
+	Dir          string
+	Disk, Memory int64
 	// Pace is called after each read of the source, which took so long.
 	Pace func(ctx context.Context, took time.Duration) error
 	// Progress is told now and then.
@@ -59,7 +62,7 @@ type Options struct {
 
 // Progress of a comparison.
 type Progress struct {
-	Table string
+	Table string // empty: all of them
 	// Phase: log, source, target, again.
 	Phase      string
 	Done, Rows uint64 // of about Rows; 0: not known
@@ -97,7 +100,10 @@ type TableReport struct {
 	// Different rows in all; the first of them are listed.
 	Different   uint64       `json:"different"`
 	Differences []Difference `json:"differences,omitempty"`
-	shape       *schemas.Table
+	// Repair are conditions that choose the rows which differ and which the source has, for a backfill of just those:
+	// Repaired rows, the first of them when there are very many.
+	Repair   []string `json:"repair,omitempty"`
+	Repaired uint64   `json:"repaired,omitempty"`
 }
 
 // RangeReport is the count and the checksum of one range, on both sides. Rows that are beyond retention are in
@@ -125,6 +131,21 @@ const maxListed = 1000
 // rounds in which candidates are looked at again before they are called moving.
 const rounds = 8
 
+// folders of temporary files.
+const folders = "verify-*"
+
+// Sweep removes what comparisons left behind in a folder when their process ended hard. None may run there.
+func Sweep(dir string) error {
+	left, err := filepath.Glob(filepath.Join(dir, folders))
+	for _, f := range left {
+		err = errors.Join(err, os.RemoveAll(f))
+	}
+	if err != nil {
+		return fmt.Errorf("remove temporary files of leat verify: %w", err)
+	}
+	return nil
+}
+
 // Run compares. The error is that of what stopped it as a whole; what is wrong with one table stands in its report.
 func Run(ctx context.Context, o Options) (*Report, error) {
 	if o.Pace == nil {
@@ -133,25 +154,24 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	if o.Progress == nil {
 		o.Progress = func(Progress) {}
 	}
-	dir, err := os.MkdirTemp(o.Dir, "verify-*")
+	dir, err := os.MkdirTemp(o.Dir, folders)
 	if err != nil {
 		return nil, fmt.Errorf("make a folder for temporary files: %w", err)
 	}
 	defer os.RemoveAll(dir)
-	var all Report
-	for _, t := range o.Tables {
-		c := &comparison{o: &o, table: t, dir: dir, report: TableReport{Table: schemas.Subject(t.Schema, t.Name)}, ranges: map[uint32]*RangeReport{}}
-		err := c.run(ctx)
+	v, err := begin(&o, dir)
+	if err != nil {
+		return nil, err
+	}
+	defer v.close()
+	if err := v.compare(ctx); err != nil {
 		if ctx.Err() != nil {
-			return nil, ctx.Err()
+			err = ctx.Err()
 		}
-		var te *snapshot.TableError
-		if err != nil && !errors.As(err, &te) && !errors.Is(err, errTable) {
-			return nil, err
-		}
-		if err != nil {
-			c.report.Error = err.Error()
-		}
+		return nil, err
+	}
+	var all Report
+	for _, c := range v.tables {
 		all.Tables = append(all.Tables, c.finish())
 	}
 	return &all, nil

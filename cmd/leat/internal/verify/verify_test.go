@@ -3,6 +3,7 @@ package verify
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"testing"
@@ -30,6 +31,9 @@ type world struct {
 	broken  map[int]string // keys whose change the log lost: they do not change any more
 	busy    int            // changes that are still to come
 	target  map[int]pipetest.Row
+	// Of a replica: what the database held, how much of that a fence made sure of, and what the last read saw.
+	states       []map[int]pipetest.Row
+	fenced, seen int
 }
 
 const keys = 12
@@ -40,6 +44,7 @@ func (w *world) change() {
 	if _, ok := w.broken[id]; ok {
 		return
 	}
+	defer func() { w.states = append(w.states, maps.Clone(w.rows)) }()
 	old, exists := w.rows[id]
 	key := strconv.Itoa(id)
 	row := pipetest.Row{key, strconv.Itoa(rapid.IntRange(0, 3).Draw(w.t, "namespace")), fmt.Sprint("p", rapid.IntRange(0, 99).Draw(w.t, "path"))}
@@ -104,8 +109,18 @@ func (w *world) tick() {
 func (w *world) fence(context.Context) (pipeline.Offset, error) {
 	w.drain(0)
 	_, next := w.log.Bounds()
+	w.fenced = len(w.states)
 	w.tick()
 	return next, nil
+}
+
+// lagging is what a replica shows: something between the last fence and now, and never what was before.
+func (w *world) lagging() map[int]pipetest.Row {
+	w.seen = rapid.IntRange(max(w.fenced, w.seen), len(w.states)).Draw(w.t, "lag")
+	if w.seen == 0 {
+		return nil
+	}
+	return w.states[w.seen-1]
 }
 
 type session struct {
@@ -152,7 +167,12 @@ func TestFindsWhatIsDifferent(t *testing.T) {
 			w.lose(rapid.IntRange(1, keys).Draw(t, "lost"))
 		}
 		w.busy = rapid.IntRange(0, 40).Draw(t, "busy")
-		report, err := Run(t.Context(), w.options(dir, rapid.Bool().Draw(t, "in files")))
+		o := w.options(dir, rapid.Bool().Draw(t, "in files"))
+		if rapid.Bool().Draw(t, "from a replica") {
+			w.states, w.fenced = []map[int]pipetest.Row{maps.Clone(w.rows)}, 1 // with what was lost
+			o.Source = func(context.Context) (snapshot.Session, error) { return &session{w, w.lagging}, nil }
+		}
+		report, err := Run(t.Context(), o)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -163,7 +183,7 @@ func TestFindsWhatIsDifferent(t *testing.T) {
 func (w *world) options(dir string, small bool) Options {
 	memory := int64(1 << 20)
 	if small {
-		memory = 1
+		memory = 2 << 10 // three lines
 	}
 	return Options{Subscription: "s", Log: w.log, Tables: []snapshot.Table{{Schema: "public", Name: "files", Key: []string{"id"}}}, Dir: dir, Memory: memory,
 		Source: func(context.Context) (snapshot.Session, error) {

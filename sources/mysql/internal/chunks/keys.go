@@ -65,6 +65,18 @@ func split(key []byte, columns int) ([]string, error) {
 	return list, nil
 }
 
+// Condition implements [snapshot.Database].
+func (d *Database) Condition(t *schemas.Table, key []byte) (string, error) {
+	list, err := split(key, len(t.Identity))
+	if err != nil {
+		return "", err
+	}
+	for n, i := range t.Identity {
+		list[n] = ident(t.Columns[i].Name) + " = " + list[n]
+	}
+	return "(" + strings.Join(list, " AND ") + ")", nil
+}
+
 // literal writes a cell so that the column compares with it as with itself, by its index: text in the column's own
 // character set, enums, sets and bits by number, in whose order the server keeps them.
 func literal(t *schemas.Type, decode cell.Decode, raw []byte, s *cell.Scratch) (string, error) {

@@ -86,7 +86,7 @@ func (a *commands) run(ctx context.Context, req *leatv1.VerifyRequest, o options
 	if !a.JSON {
 		a.show(report, req.GetTarget() != "")
 	}
-	if n := repairable(report); o.repair && n > 0 {
+	if n, full := repairable(report); o.repair && n > 0 {
 		if err := a.Confirm(ctx, o.yes, fmt.Sprintf("Bring %s to %s again?", screen.Plural(n, "row"), screen.Clean(req.GetSubscription())), ""); err != nil {
 			return err
 		}
@@ -94,6 +94,9 @@ func (a *commands) run(ctx context.Context, req *leatv1.VerifyRequest, o options
 			return err
 		}
 		shown.Printf("%s: leat jobs\n", screen.Plural(len(jobs), "job"))
+		if full {
+			shown.Printf("These bring no more than %s rows of a table: leat verify --repair again when they are done.\n", screen.Count(maxRepaired))
+		}
 	}
 	if a.JSON {
 		if err := a.Document(documentOf(report, jobs)); err != nil {
@@ -131,17 +134,17 @@ func (a *commands) compare(ctx context.Context, s *shell.Server, req *leatv1.Ver
 	return nil, s.Failed(doing, errors.New("the server ended without a report"))
 }
 
-// repairable counts the listed rows that the source has.
-func repairable(r *leatv1.VerifyReport) (n int) {
+// repairable counts the rows that a repair brings; full: there may be more of a table than one brings.
+func repairable(r *leatv1.VerifyReport) (n int, full bool) {
 	for _, t := range r.GetTables() {
-		for _, d := range t.GetDifferences() {
-			if d.GetKind() != "extra" && len(t.GetRepair()) > 0 {
-				n++
-			}
-		}
+		n += int(t.GetRepaired())
+		full = full || t.GetRepaired() >= maxRepaired
 	}
-	return n
+	return n, full
 }
+
+// maxRepaired rows of a table are chosen by one report's conditions.
+const maxRepaired = 100_000
 
 func (a *commands) repair(ctx context.Context, s *shell.Server, subscription string, r *leatv1.VerifyReport) (jobs []string, err error) {
 	for _, t := range r.GetTables() {
@@ -164,10 +167,14 @@ type progress struct {
 	said  string
 }
 
-var phases = map[string]string{"log": "reading the log", "source": "reading the source", "target": "reading the target", "again": "looking again at rows that differ"}
+var phases = map[string]string{"log": "reading the log", "source": "reading the source", "target": "reading the target", "again": "looking again at rows that differ",
+	"subscriber": "waiting until the subscriber has what the source was read with"}
 
 func (p *progress) draw(m *leatv1.VerifyProgress) {
-	what := screen.Clean(m.GetTable()) + ": " + phases[m.GetPhase()]
+	what := phases[m.GetPhase()]
+	if m.GetTable() != "" {
+		what = screen.Clean(m.GetTable()) + ": " + what
+	}
 	if !p.out.Terminal {
 		if what != p.said {
 			p.said = what
