@@ -16,6 +16,7 @@ var Policy = []Rule{
 	{"schemas/cell", []string{"schemas/."}, "typed values know shapes, nothing else"},
 	{"schemas/change", []string{"schemas/."}, "compares shapes, whoever asks"},
 	{"schemas/shape", []string{"schemas/."}, "describes rows for others, whoever writes them"},
+	{"schemas/registry", []string{"schemas/shape"}, "keeps texts of schemas, whatever tables they are of"},
 	{"schemas/envelope", nil, "generated code stands alone"},
 	{"pipeline/.", []string{"schemas"}, "floor 2: words and seams import no machinery"},
 	{"pipeline/partition", []string{"pipeline/.", "schemas"}, "pure: imports none of its siblings"},
