@@ -31,3 +31,21 @@ type Keeper interface {
 	// Squeeze bounds the log to the size that it has now, while on. Never blocks.
 	Squeeze(on bool)
 }
+
+// Unended is what transactions that have not ended hold in a log.
+type Unended struct {
+	// Open ones and prepared ones, in bytes of the log; Most names the open one (Batch.Open) that holds most.
+	Open, Prepared int64
+	Most           string
+	// Bound is what they may hold together, half of the log's bound; 0: there is none. More of them than that, and
+	// retention does not get through.
+	Bound int64
+	// Pinned: retention would take segments that they need.
+	Pinned bool
+}
+
+// Over reports whether they hold more than they may.
+func (u Unended) Over() bool { return u.Bound > 0 && u.Open+u.Prepared > u.Bound }
+
+// Holder is the optional capability of a Log to say what transactions hold that have not ended. Never blocks.
+type Holder interface{ Unended() Unended }

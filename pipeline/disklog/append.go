@@ -28,6 +28,8 @@ type item struct {
 	// relog asks, without a batch, for the schemas of tables again, before the segment with their last
 	// copy goes.
 	relog []uint32
+	// move asks, without a batch, for the chunks of open transactions before that segment again.
+	move uint64
 }
 
 var heads = sync.Pool{New: func() any { return new([]byte) }}

@@ -69,7 +69,7 @@ func (r *reader) findTime(ctx context.Context, want int64) (pipeline.Offset, boo
 			}
 			h, block, err := r.in.block(off, limit)
 			if err == nil {
-				_, err = record.Decode(block, &h, b, r.resolver(r.seg, &r.in), nil)
+				_, err = record.Decode(block, &h, b, r.l.resolver(r.seg, &r.in), nil)
 			}
 			if err != nil {
 				return 0, false, r.damage(&r.in, off, err)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -37,9 +38,12 @@ type model struct {
 	units  []unit
 	synced int // units reported durable
 	seed   uint64
-	open   map[string][]string // events of open transactions, without offsets
-	tables map[uint32]uint32   // newest version used
-	lines  map[string][]line   // of those that were prepared
+	tables map[uint32]uint32 // newest version used
+	lines  map[string][]line // of those that were prepared
+	// idle are those that were begun in this life and have not ended; the source sends them again in the next.
+	idle map[string][]line
+	// patient: those that idle or were prepared do not end.
+	patient bool
 }
 
 // waiting are the transactions that were prepared and have not ended.
@@ -92,20 +96,29 @@ func texts(b *pipeline.Batch) (out []string) {
 	return out
 }
 
-// appendOne appends a random batch; false when the log has failed.
-func (m *model) appendOne(t *rapid.T, l *disklog.Log) bool {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	push := func(b *pipeline.Batch) (uint64, bool) {
+// pusher appends to the log; false when it has failed.
+func (m *model) pusher(t *rapid.T, l *disklog.Log) func(*pipeline.Batch) (uint64, bool) {
+	return func(b *pipeline.Batch) (uint64, bool) {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
 		ticket, err := l.Append(ctx, b)
 		if errors.Is(err, context.DeadlineExceeded) {
 			t.Fatal("append hangs")
 		}
 		return ticket, err == nil
 	}
+}
+
+// appendOne appends a random batch; false when the log has failed.
+func (m *model) appendOne(t *rapid.T, l *disklog.Log) bool {
+	push := m.pusher(t, l)
 	b := pipeline.NewBatch()
 	u := unit{}
-	switch rapid.IntRange(0, 6).Draw(t, "kind") {
+	kinds := []int{0, 1, 2, 3, 4, 5, 6, 7}
+	if m.patient {
+		kinds = []int{0, 1, 2, 3, 4, 5, 3, 4, 5, 3, 4, 5, 3, 4, 5, 3, 4, 5}
+	}
+	switch rapid.SampledFrom(kinds).Draw(t, "kind") {
 	case 0: // a position
 		m.seed++
 		b.End = pipeline.Position{Counter: m.seed, Token: fmt.Sprint("idle", m.seed)}
@@ -117,6 +130,9 @@ func (m *model) appendOne(t *rapid.T, l *disklog.Log) bool {
 			return !m.end(name, name, m.lines[name], nil, rapid.Bool().Draw(t, "roll back"), push)
 		}
 		return true
+	case 7: // one that has idled ends
+		b.Release()
+		return m.endIdle(t, push)
 	case 1, 2: // a large transaction
 		if m.large(t, l, b, push) {
 			return false
@@ -175,6 +191,10 @@ func (m *model) large(t *rapid.T, l *disklog.Log, first *pipeline.Batch, push fu
 			return true
 		}
 	}
+	if len(without) == 0 && rapid.IntRange(0, 3).Draw(t, "idle") == 0 {
+		m.idle[name] = all
+		return false
+	}
 	if rapid.IntRange(0, 2).Draw(t, "prepare") == 0 {
 		m.seed++
 		b := pipeline.NewBatch()
@@ -190,6 +210,16 @@ func (m *model) large(t *rapid.T, l *disklog.Log, first *pipeline.Batch, push fu
 		b.Release()
 	}
 	return m.end(name, "", all, without, abort, push)
+}
+
+// endIdle ends one of those that idle; false when the log failed.
+func (m *model) endIdle(t *rapid.T, push func(*pipeline.Batch) (uint64, bool)) bool {
+	for _, name := range slices.Sorted(maps.Keys(m.idle)) {
+		all := m.idle[name]
+		delete(m.idle, name)
+		return !m.end(name, "", all, nil, rapid.Bool().Draw(t, "roll back"), push)
+	}
+	return true
 }
 
 // end appends the commit or abort of a transaction of chunks; true when the log failed.
@@ -321,6 +351,7 @@ func TestCrashAnywhere(t *testing.T) {
 			if fault < 8 {
 				fsys.CrashAt(rapid.IntRange(0, 60).Draw(t, "crash"))
 			}
+			m.idle = map[string][]line{}
 			l, err := disklog.Open(opt)
 			if err != nil {
 				if !fsys.Down() {
@@ -337,7 +368,7 @@ func TestCrashAnywhere(t *testing.T) {
 			if fault == 8 {
 				fsys.FailSyncs(1)
 			}
-			for range rapid.IntRange(0, 15).Draw(t, "appends") {
+			for range rapid.IntRange(0, 25).Draw(t, "appends") {
 				if !m.appendOne(t, l) {
 					break
 				}

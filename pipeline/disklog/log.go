@@ -69,7 +69,7 @@ type Log struct {
 		ranges  []pipeline.RangeAt // as state.ranges
 		marks   []pipeline.SnapshotMark
 		segs    []*segment // oldest first; the last is active
-		openMin uint64     // number of the first segment with chunks of an open transaction; 0: none
+		pins    pins       // what transactions that have not ended hold
 		ring    ring
 		readers map[*reader]struct{}
 		// The preparer's side.
@@ -80,7 +80,9 @@ type Log struct {
 		spares    []spare
 		floor     pipeline.Offset
 		floored   bool
-		relogging bool // the writer was asked to write schemas again
+		relogging bool   // the writer was asked to write schemas again
+		moving    bool   // and to move what open transactions hold
+		fixed     uint64 // before that segment are chunks that cannot be moved
 		retention Retention
 		squeezed  int64 // Squeeze's bound; 0: none
 		guard     pipeline.Offset
@@ -212,7 +214,7 @@ func (l *Log) start(fd *found) (*writer, error) {
 		}
 		l.mu.open[open] = u
 	}
-	l.mu.openMin = w.openMin()
+	l.mu.pins = w.pins()
 	l.mu.next, l.mu.ticket = st.next, st.ticket
 	l.mu.synced = pipeline.Synced{Ticket: st.ticket, Next: st.next, End: st.last}
 	l.mu.ring.reset(w.address(), st.next)

@@ -37,21 +37,33 @@ func (st *state) close(kind pipeline.BatchKind, open string, tx *openTx) {
 // reprepare notes what a block says that prepares a transaction, of which earlier segments may hold chunks.
 func (st *state) reprepare(open string, refs []record.Chunk, tables []*schemas.Table) {
 	tx := st.open[open]
-	if tx == nil || len(tx.chunks) != len(refs) {
-		tx = kept(refs, tables, 0)
+	if !tx.named(refs) { // moved, or in part in earlier segments, of which nothing was read
+		bytes := int64(0)
+		for _, was := range []*openTx{tx, st.prepared[open]} {
+			if was != nil {
+				bytes = max(bytes, was.bytes)
+			}
+		}
+		tx = kept(refs, tables, bytes)
 	}
 	st.close(pipeline.BatchPrepared, open, tx)
 }
 
-func kept(refs []record.Chunk, tables []*schemas.Table, disk int64) *openTx {
+// named reports whether these are the transaction's chunks.
+func (tx *openTx) named(refs []record.Chunk) bool {
+	return tx != nil && slices.EqualFunc(tx.chunks, refs, func(c *chunk, ref record.Chunk) bool { return c.Address == ref.Address })
+}
+
+func kept(refs []record.Chunk, tables []*schemas.Table, bytes int64) *openTx {
 	tx := new(openTx)
 	for i, ref := range refs {
 		c := &chunk{Chunk: ref}
 		if i == 0 {
-			c.tables, c.disk = slices.Clone(tables), disk
+			c.tables = slices.Clone(tables)
 		}
-		tx.chunks = append(tx.chunks, c)
+		tx.add(c, 0)
 	}
+	tx.bytes = bytes
 	return tx
 }
 
@@ -61,7 +73,7 @@ func (st *state) stated() (all []record.CatalogPrepared) {
 		tx := st.prepared[open]
 		var b pipeline.Batch
 		tx.speaksOf(&b)
-		all = append(all, record.CatalogPrepared{Open: open, Chunks: tx.refs(), Disk: tx.disk(), Tables: b.Tables})
+		all = append(all, record.CatalogPrepared{Open: open, Chunks: tx.refs(), Disk: tx.bytes, Tables: b.Tables})
 	}
 	return all
 }

@@ -20,7 +20,7 @@ func (w *writer) publish() {
 	if w.schema {
 		l.publishState(w.st)
 	}
-	l.mu.openMin = w.openMin()
+	l.mu.pins = w.pins()
 	if l.mu.ring.empty() {
 		l.mu.ring.reset(w.address(), w.st.next)
 	}
@@ -64,7 +64,7 @@ func (w *writer) show(wr *written, drop []*pipeline.Batch) []*pipeline.Batch {
 		drop = w.forget(wr.tx, drop)
 		return append(drop, b)
 	case pipeline.BatchCommit:
-		x.add(&wr.h, wr.off, wr.tx.disk())
+		x.add(&wr.h, wr.off, wr.tx.bytes)
 		x.needs(wr.tx.refs())
 		for _, t := range b.Tables {
 			x.touch(t.ID, &wr.h)
@@ -158,21 +158,6 @@ func (w *writer) evict(drop []*pipeline.Batch) []*pipeline.Batch {
 	clear(w.memory[n:])
 	w.memory = w.memory[:n]
 	return drop
-}
-
-// openMin is the number of the first segment with chunks of an open transaction; 0 when none is open.
-func (w *writer) openMin() uint64 {
-	first := uint64(0)
-	for _, all := range []map[string]*openTx{w.st.open, w.st.prepared} {
-		for _, tx := range all {
-			if len(tx.chunks) > 0 {
-				if seq, _ := split(tx.chunks[0].Address); first == 0 || seq < first {
-					first = seq
-				}
-			}
-		}
-	}
-	return first
 }
 
 // commit turns the chunks of a transaction into what readers see.

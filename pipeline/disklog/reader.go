@@ -325,7 +325,7 @@ func (r *reader) batch(off, limit int64) (*pipeline.Batch, error) {
 		return nil, r.damage(&r.in, off, err)
 	}
 	bb := newBlockBatch()
-	if r.chunks, err = record.Decode(block, &h, bb.Batch, r.resolver(r.seg, &r.in), r.chunks); err != nil {
+	if r.chunks, err = record.Decode(block, &h, bb.Batch, r.l.resolver(r.seg, &r.in), r.chunks); err != nil {
 		bb.Arena = nil
 		bb.Release()
 		return nil, r.damage(&r.in, off, err)
@@ -411,7 +411,7 @@ func (r *reader) readChunk(c *commitRead, k int, ref record.Chunk) (*pipeline.Ba
 		return nil, r.damage(&c.in, off, err)
 	}
 	bb := newBlockBatch()
-	if _, err := record.Decode(block, &h, bb.Batch, r.resolver(c.seg, &c.in), nil); err != nil {
+	if _, err := record.Decode(block, &h, bb.Batch, r.l.resolver(c.seg, &c.in), nil); err != nil {
 		bb.Arena = nil
 		bb.Release()
 		return nil, r.damage(&c.in, off, err)
@@ -432,14 +432,14 @@ func (r *reader) damage(in *stream, off int64, err error) error {
 }
 
 // resolver finds table versions: those known, else by the segment's list of schemas.
-func (r *reader) resolver(s *segment, in *stream) record.Resolver {
+func (l *Log) resolver(s *segment, in *stream) record.Resolver {
 	return func(id, version uint32) *schemas.Table {
-		if t := r.l.tables.get(id, version); t != nil {
+		if t := l.tables.get(id, version); t != nil {
 			return t
 		}
-		r.l.mu.Lock()
+		l.mu.Lock()
 		off, ok := s.index.at[versionKey{id, version}]
-		r.l.mu.Unlock()
+		l.mu.Unlock()
 		if !ok {
 			return nil
 		}
@@ -449,7 +449,7 @@ func (r *reader) resolver(s *segment, in *stream) record.Resolver {
 		if err != nil || t.ID != id || t.Version != version {
 			return nil
 		}
-		return r.l.tables.intern(t)
+		return l.tables.intern(t)
 	}
 }
 

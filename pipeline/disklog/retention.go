@@ -78,7 +78,7 @@ func (l *Log) passes(n int) int {
 	for n > 0 && l.mu.segs[n].base() > l.mu.guard {
 		n--
 	}
-	less, _ := l.cuts(n)
+	less, _ := l.cuts(n, l.mu.pins.first)
 	return min(n, less)
 }
 
@@ -104,8 +104,16 @@ func (l *Log) retain() {
 		l.mu.Lock()
 		n := l.passes(l.expired())
 		if n == 0 || l.mu.failed != nil {
+			before := l.overdue()
+			if before > 0 {
+				l.mu.moving = true
+				l.mu.queue = append(l.mu.queue, item{move: before})
+			}
 			l.mu.Unlock()
-			return
+			if before > 0 {
+				poke(l.work)
+			}
+			return // the writer calls again when they are moved
 		}
 		ids := l.onlyBefore(l.mu.segs[n].seq)
 		if len(ids) > 0 {
@@ -142,7 +150,10 @@ func (l *Log) retain() {
 }
 
 // expired returns how many of the oldest segments may go. l.mu is held.
-func (l *Log) expired() int {
+func (l *Log) expired() int { return l.expiredBut(l.mu.pins.first) }
+
+// expiredBut is expired, if the segment pinned and those behind it are needed; 0: none is. l.mu is held.
+func (l *Log) expiredBut(pinned uint64) int {
 	segs := l.mu.segs
 	var total int64
 	for _, s := range segs {
@@ -159,7 +170,7 @@ func (l *Log) expired() int {
 	// What stays must not need chunks of what goes: a transaction goes as a whole or not at all. Under the
 	// size quota more goes then, by age less; but not before a segment's worth was written behind it: what is
 	// larger than the quota can be read for a while.
-	less, more := l.cuts(n)
+	less, more := l.cuts(n, pinned)
 	if more > 0 && l.usedFrom(more) >= l.opt.SegmentSize && l.tooLarge(l.sizeFrom(less)) {
 		return more
 	}
@@ -168,11 +179,11 @@ func (l *Log) expired() int {
 
 // cuts returns how many of the oldest segments may go without tearing a transaction: the most up to n, and
 // the fewest from n on (0: none). l.mu is held.
-func (l *Log) cuts(n int) (less, more int) {
+func (l *Log) cuts(n int, pinned uint64) (less, more int) {
 	segs := l.mu.segs
 	need := segs[len(segs)-1].seq
-	if l.mu.openMin > 0 {
-		need = min(need, l.mu.openMin)
+	if pinned > 0 {
+		need = min(need, pinned)
 	}
 	for i := len(segs) - 1; i > 0; i-- {
 		if need = min(need, segs[i].index.Needs); need < segs[i].seq {

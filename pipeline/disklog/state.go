@@ -46,6 +46,30 @@ type known struct {
 // openTx is a transaction whose commit is not there yet.
 type openTx struct {
 	chunks []*chunk
+	bytes  int64 // of the chunks' blocks
+	// first is the number of the first segment that it needs, 0: none. Of a prepared one as the log states it, which
+	// is behind the chunks while they are moved.
+	first uint64
+	stuck bool // a chunk cannot be read
+}
+
+// add takes a chunk that was written behind the others, and the size of its block.
+func (tx *openTx) add(c *chunk, bytes int64) {
+	tx.chunks = append(tx.chunks, c)
+	tx.bytes += bytes
+	if seq, _ := split(c.Address); tx.first == 0 || seq < tx.first {
+		tx.first = seq
+	}
+}
+
+// lowest is the number of the first segment that has a chunk.
+func (tx *openTx) lowest() (first uint64) {
+	for _, c := range tx.chunks {
+		if seq, _ := split(c.Address); first == 0 || seq < first {
+			first = seq
+		}
+	}
+	return first
 }
 
 func (tx *openTx) refs() []record.Chunk {
@@ -70,14 +94,6 @@ func (tx *openTx) leaveOut(cuts map[int][]record.Cut) {
 	}
 }
 
-// disk is how many bytes the chunks have in the log.
-func (tx *openTx) disk() (n int64) {
-	for _, c := range tx.chunks {
-		n += c.disk
-	}
-	return n
-}
-
 // speaksOf lists the tables of all chunks in the commit's batch, so that the commit's segment describes them
 // and its index knows of them, wherever the chunks lie.
 func (tx *openTx) speaksOf(b *pipeline.Batch) {
@@ -99,7 +115,6 @@ type chunk struct {
 	tables []*schemas.Table
 	batch  *pipeline.Batch
 	size   int64
-	disk   int64 // of its block
 }
 
 // state is what the log's content amounts to at its end: built by recovery, carried on by the writer.
@@ -286,8 +301,7 @@ func (r *replay) batchBlock(h *record.Header, block []byte, off int64) error {
 		}
 	}
 	if h.Kind == record.KindChunk {
-		tx := r.st.tx(b.Open)
-		tx.chunks = append(tx.chunks, &chunk{Chunk: record.Chunk{Address: h.Address, Events: h.Events}, tables: append([]*schemas.Table(nil), b.Tables...), disk: int64(h.Size())})
+		r.st.tx(b.Open).add(&chunk{Chunk: record.Chunk{Address: h.Address, Events: h.Events}, tables: append([]*schemas.Table(nil), b.Tables...)}, int64(h.Size()))
 		return nil
 	}
 	switch h.Kind {
@@ -301,7 +315,7 @@ func (r *replay) batchBlock(h *record.Header, block []byte, off int64) error {
 	}
 	chunks := int64(0)
 	if h.Kind == record.KindCommit {
-		chunks = r.st.ending(b.Open).disk()
+		chunks = r.st.ending(b.Open).bytes
 	}
 	r.index.add(h, off, chunks)
 	for _, t := range b.Tables {

@@ -120,6 +120,12 @@ func (w *writer) drop(items []item) {
 // write makes items durable, in one group where they fit one segment.
 func (w *writer) write(items []item) error {
 	for i := range items {
+		if items[i].move > 0 {
+			if err := w.move(items[i].move); err != nil {
+				return err
+			}
+			continue
+		}
 		if err := w.untangle(); err != nil {
 			return err
 		}
@@ -255,16 +261,16 @@ func (w *writer) addBatch(it *item, tx *openTx) {
 	wr := written{h: h, off: w.pos + w.bytes, it: *it, tx: tx}
 	w.st.ticket = it.ticket
 	if b.Kind == pipeline.BatchChunk {
-		wr.chunk = &chunk{Chunk: record.Chunk{Address: h.Address, Events: h.Events}, tables: append([]*schemas.Table(nil), b.Tables...), batch: b, size: size(b), disk: int64(h.Size())}
-		t := w.st.tx(b.Open)
-		t.chunks = append(t.chunks, wr.chunk)
+		wr.chunk = &chunk{Chunk: record.Chunk{Address: h.Address, Events: h.Events}, tables: append([]*schemas.Table(nil), b.Tables...), batch: b, size: size(b)}
+		w.st.tx(b.Open).add(wr.chunk, int64(h.Size()))
 		wr.it.b = nil // the chunk's now
 		w.memory = append(w.memory, wr.chunk)
 	} else {
-		if tx != nil && len(tx.chunks) > 0 {
-			if seq, _ := split(tx.chunks[0].Address); seq < w.seg.seq {
-				w.torn = true
-			}
+		if tx != nil && b.Kind != pipeline.BatchPrepared && tx.first > 0 && tx.first < w.seg.seq {
+			w.torn = true
+		}
+		if b.Kind == pipeline.BatchPrepared {
+			tx.first = tx.lowest()
 		}
 		w.st.close(b.Kind, b.Open, tx)
 		w.st.next = it.base + pipeline.Offset(it.events)
