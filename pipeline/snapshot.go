@@ -75,21 +75,24 @@ func foldTables(was, is []TableProgress) []TableProgress {
 	if len(was) == 0 {
 		return is
 	}
-	left := make(map[string]TableProgress, len(is))
-	for _, t := range is {
-		left[t.Table] = t
-	}
 	folded := slices.Clone(was)
-	for i := range folded {
-		if t, ok := left[folded[i].Table]; ok {
-			folded[i] = t
-			delete(left, t.Table)
+	var places map[string]int
+	if len(is) > 8 { // else it costs more than it saves
+		places = make(map[string]int, len(was))
+		for i := range was {
+			places[was[i].Table] = i
 		}
 	}
 	for _, t := range is {
-		if _, ok := left[t.Table]; ok {
+		i, ok := places[t.Table]
+		if places == nil {
+			i = slices.IndexFunc(was, func(o TableProgress) bool { return o.Table == t.Table })
+			ok = i >= 0
+		}
+		if ok {
+			folded[i] = t
+		} else {
 			folded = append(folded, t)
-			delete(left, t.Table)
 		}
 	}
 	return folded

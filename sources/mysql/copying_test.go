@@ -73,7 +73,11 @@ func (c *copying) next(ctx context.Context) {
 		c.end = b.End
 	}
 	if b.Snapshot != nil {
-		c.mark = b.Snapshot
+		var was []pipeline.SnapshotMark
+		if c.mark != nil {
+			was = append(was, *c.mark)
+		}
+		c.mark = &pipeline.FoldMarks(was, *b.Snapshot)[0]
 		c.marks++
 	}
 }

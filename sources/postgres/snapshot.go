@@ -114,23 +114,33 @@ func (t *table) pageKey() []string {
 	return nil
 }
 
-// estimates fills in how many rows the tables have as the planner believes.
+// estimateQuery asks what ANALYZE and VACUUM noted last: rows, and bytes of one, also of what is kept outside.
+const estimateQuery = `
+select greatest(c.reltuples::float8, s.rows, 0)::bigint, coalesce(s.pages * current_setting('block_size')::float8 / nullif(s.rows, 0), 0)::bigint
+from unnest($1::oid[]) with ordinality x(id, place) left join pg_class c on c.oid = x.id
+left join lateral (
+  select sum(greatest(l.reltuples, 0)::float8) as rows, sum(l.relpages::float8 + coalesce(t.relpages, 0)) as pages
+  from (select c.oid as id union select relid from pg_partition_tree(c.oid) where isleaf) p join pg_class l on l.oid = p.id left join pg_class t on t.oid = l.reltoastrelid
+) s on true order by x.place`
+
+// estimates fills in how many rows the tables have, and how wide they are, as the planner believes.
 func (c *catalog) estimates(ctx context.Context, ids []uint32, list []snapshot.Table) (err error) {
 	ctx, end := c.begin(ctx, "estimate the tables' rows")
 	defer end(&err)
-	rows, err := c.conn.Query(ctx, `select greatest(c.reltuples::float8, (select sum(l.reltuples) from pg_partition_tree(c.oid) p join pg_class l on l.oid = p.relid where p.isleaf), 0)::bigint
-		from unnest($1::oid[]) with ordinality x(id, place) left join pg_class c on c.oid = x.id order by x.place`, ids)
+	rows, err := c.conn.Query(ctx, estimateQuery, ids)
 	if err != nil {
 		return c.s.failure("estimate the tables' rows", err)
 	}
-	counts, err := pgx.CollectRows(rows, pgx.RowTo[int64])
-	if err != nil {
-		return c.s.failure("estimate the tables' rows", err)
-	}
-	for i := range min(len(list), len(counts)) {
-		list[i].Estimate = uint64(counts[i])
-	}
-	return nil
+	n := 0
+	var count, width int64
+	_, err = pgx.ForEachRow(rows, []any{&count, &width}, func() error {
+		if n < len(list) {
+			list[n].Estimate, list[n].Width = uint64(count), uint64(width)
+		}
+		n++
+		return nil
+	})
+	return c.s.failure("estimate the tables' rows", err)
 }
 
 // Mark writes a transaction that holds nothing but a logical message. It waits for the local disk only: a standby

@@ -99,7 +99,11 @@ func (c *copying) next() {
 		c.stream.Confirm(b.End)
 	}
 	if b.Snapshot != nil && b.Snapshot.Job == c.job.ID {
-		c.mark = b.Snapshot
+		var was []pipeline.SnapshotMark
+		if c.mark != nil {
+			was = append(was, *c.mark)
+		}
+		c.mark = &pipeline.FoldMarks(was, *b.Snapshot)[0]
 		c.seen[string(b.Snapshot.State)]++
 		if b.Snapshot.Reason != "" {
 			c.t.Logf("%s: %s", b.Snapshot.State, b.Snapshot.Reason)

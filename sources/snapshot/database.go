@@ -62,8 +62,8 @@ type Table struct {
 	// whole, in one consistent read. Why says so, for people.
 	Key []string
 	Why string
-	// Estimate of the rows, 0 = unknown.
-	Estimate uint64
+	// Estimate of the rows, 0 = unknown, and Width of one in bytes, about; 0 = unknown.
+	Estimate, Width uint64
 }
 
 // Query is a chunk to read: rows of Table with After < key <= Until in the database's own order, in that order, at

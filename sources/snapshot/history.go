@@ -2,12 +2,16 @@ package snapshot
 
 import (
 	"bytes"
+	"slices"
 
 	"github.com/leat-cdc/leat/pipeline"
 )
 
-// remembered is how many transactions are remembered.
-const remembered = 1 << 16
+const (
+	// remembered is how many transactions are remembered, and mostRemembered while windows need them.
+	remembered     = 1 << 16
+	mostRemembered = 1 << 18
+)
 
 // history remembers which transactions the stream has brought, by batch: one that a later read did not see although
 // it had ended before the read's low watermark was committed in the log, but not visible yet.
@@ -15,6 +19,7 @@ type history struct {
 	entries []past
 	next    uint64 // number of the next entry
 	txs     int
+	look    int  // when there are so many, it is looked at which are needed
 	lost    bool // more than can be remembered
 }
 
@@ -45,40 +50,64 @@ func (h *history) add(b *pipeline.Batch, tables []string) {
 	}
 	h.entries = append(h.entries, p)
 	h.txs += p.txs
-	for h.txs > remembered && len(h.entries) > 1 {
-		h.lost = h.lost || h.entries[0].seen == 0
+}
+
+// bound keeps no more than can be: what windows need goes last.
+func (s *stream) bound() {
+	h := &s.history
+	if h.txs <= max(remembered, h.look) {
+		return
+	}
+	s.review()
+	h.look = 2 * h.txs
+	most := remembered
+	if len(s.windows) > 0 {
+		most = mostRemembered
+	}
+	for h.txs > most && len(h.entries) > 1 {
+		h.lost = true // all that are left are needed, or may be
 		h.txs -= h.entries[0].txs
 		h.entries[0] = past{}
 		h.entries = h.entries[1:]
 	}
 }
 
-// complete reports whether a read saw every transaction of the table that stood before entry number upTo. windows
-// counts those that there have been, oldest is the number of the oldest one under way.
-func (h *history) complete(table string, upTo uint64, unseen func(id []byte) bool, windows, oldest uint64) bool {
-	if unseen == nil {
-		return true
+// review lets each window that was read say what it saw, so that what nobody needs any more is forgotten. One that
+// missed a transaction of its table which stood before it in the log is void. The mutex is held.
+func (s *stream) review() {
+	h := &s.history
+	waiting := s.numbers + 1 // the oldest window that is not read yet
+	var read []*window
+	for _, w := range s.windows {
+		if w.chunk != nil {
+			read = append(read, w)
+		} else {
+			waiting = min(waiting, w.number)
+		}
 	}
-	ok, kept := true, h.entries[:0]
-	for _, p := range h.entries {
-		if p.seen != 0 && p.seen < oldest {
+	kept := h.entries[:0]
+	for i := range h.entries {
+		p := &h.entries[i]
+		for _, w := range read {
+			before := !w.opened || p.number < w.past
+			switch unseen := w.chunk.Unseen; {
+			case unseen == nil && !before:
+			case unseen == nil || !p.missed(unseen):
+				if p.seen == 0 {
+					p.seen = s.numbers
+				}
+			case before && w.void == "" && slices.Contains(p.tables, w.table.subject):
+				w.void = "a transaction that stands in the log was not visible yet, as one that waits for a standby is"
+			}
+		}
+		if p.seen != 0 && p.seen < waiting {
 			h.txs -= p.txs
 			continue
 		}
-		if p.number < upTo {
-			if p.missed(unseen) {
-				for _, t := range p.tables {
-					ok = ok && t != table
-				}
-			} else if p.seen == 0 {
-				p.seen = windows
-			}
-		}
-		kept = append(kept, p)
+		kept = append(kept, *p)
 	}
 	clear(h.entries[len(kept):])
 	h.entries = kept
-	return ok
 }
 
 func (p *past) missed(unseen func(id []byte) bool) bool {

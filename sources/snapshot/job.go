@@ -47,6 +47,7 @@ type table struct {
 	not      time.Time
 	windows  []*window
 	progress pipeline.TableProgress
+	told     pipeline.TableProgress // by the last mark
 	trouble
 }
 
@@ -66,7 +67,7 @@ func (t *trouble) delay() time.Duration {
 	return min(d, 30*time.Second)
 }
 
-// resume is SnapshotMark.Resume.
+// resume is SnapshotMark.Resume. A table that is not named is as it was when the job began.
 type resume struct {
 	Tables   []tableResume    `json:"tables"`
 	Prepared []preparedResume `json:"prepared,omitempty"`
@@ -128,7 +129,7 @@ func (j *job) done() bool {
 	return j.loaded && !slices.ContainsFunc(j.tables, func(t *table) bool { return !t.done() })
 }
 
-// mark says how far the job is.
+// mark says how far the job is: tables that changed since the mark before, and those that were begun.
 func (j *job) mark(state pipeline.JobState, reason string) *pipeline.SnapshotMark {
 	m := &pipeline.SnapshotMark{Job: j.ID, For: j.For, State: state, Reason: reason}
 	if state == pipeline.JobRunning && j.done() {
@@ -136,8 +137,10 @@ func (j *job) mark(state pipeline.JobState, reason string) *pipeline.SnapshotMar
 	}
 	var r resume
 	for _, t := range j.tables {
-		m.Tables = append(m.Tables, t.progress)
-		if t.done() {
+		if t.progress != t.told {
+			m.Tables, t.told = append(m.Tables, t.progress), t.progress
+		}
+		if t.done() || !t.begun {
 			continue
 		}
 		tr := tableResume{Schema: t.Schema, Name: t.Name, Key: t.Key, Begun: t.begun}
@@ -172,16 +175,17 @@ func (j *job) resume(newTable func(Table) *table) {
 	for _, p := range r.Prepared {
 		j.restore(&p)
 	}
+	left := make(map[string]*tableResume, len(r.Tables))
+	for i := range r.Tables {
+		left[schemas.Subject(r.Tables[i].Schema, r.Tables[i].Name)] = &r.Tables[i]
+	}
 	for _, p := range j.Mark.Tables {
 		t := newTable(Table{})
-		t.subject, t.progress = p.Table, p
+		t.subject, t.progress, t.told = p.Table, p, p
 		if t.done() {
 			t.open = nil
 		}
-		for _, tr := range r.Tables {
-			if schemas.Subject(tr.Schema, tr.Name) != p.Table {
-				continue
-			}
+		if tr := left[p.Table]; tr != nil {
 			t.Schema, t.Name, t.Key, t.begun, t.open = tr.Schema, tr.Name, tr.Key, tr.Begun, nil
 			for _, s := range tr.Open {
 				t.open = append(t.open, &segment{after: s[0], until: s[1]})
@@ -210,19 +214,23 @@ func (j *job) load(all []Table, newTable func(Table) *table) {
 			j.add(newTable(t))
 		}
 	}
+	places := make(map[string]int, len(all))
+	for i, t := range all {
+		places[schemas.Subject(t.Schema, t.Name)] = i
+	}
 	for _, t := range j.tables {
 		if t.done() {
 			continue
 		}
-		i := slices.IndexFunc(all, func(o Table) bool { return schemas.Subject(o.Schema, o.Name) == t.subject })
-		if i < 0 {
+		i, ok := places[t.subject]
+		if !ok {
 			t.fault(&TableError{Code: "dropped", What: "the table is not there any more, or the source does not read it any more"})
 			continue
 		}
-		if !slices.Equal(t.Key, all[i].Key) {
+		if t.begun && !slices.Equal(t.Key, all[i].Key) {
 			t.restart()
 		}
-		t.Table = all[i]
+		t.Table, t.sizer = all[i], newTable(all[i]).sizer
 		t.progress.Whole = len(t.Key) == 0
 		t.progress.Estimate = max(t.progress.Estimate, t.Estimate)
 	}

@@ -12,6 +12,12 @@ const (
 	cleanChunks = 10
 )
 
+// firstBytes of rows are in the first chunk, as the catalogue guesses their width; firstBlind rows when it does not.
+const (
+	firstBytes = 1 << 20
+	firstBlind = 100
+)
+
 // chunkBytes is where a chunk ends that has not its rows yet: what waits for its place in the stream is memory.
 const chunkBytes = 16 << 20
 
@@ -26,8 +32,13 @@ type sizer struct {
 	slow   bool // there was a breach
 }
 
-func newSizer(c *Config) sizer {
-	s := sizer{target: c.Chunk, most: mostChunk, limit: c.first, least: min(leastChunk, c.first)}
+// newSizer is of a table whose rows are about so wide; 0 = not known.
+func newSizer(c *Config, width uint64) sizer {
+	s := sizer{target: c.Chunk, most: mostChunk, limit: min(c.first, firstBlind)}
+	if width > 0 {
+		s.limit = max(1, int(min(uint64(c.first), firstBytes/width)))
+	}
+	s.least = min(leastChunk, s.limit)
 	if c.Max {
 		s.most = mostChunkMax
 	}

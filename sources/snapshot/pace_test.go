@@ -13,7 +13,7 @@ import (
 // The size settles where a chunk takes less than the target, and follows a database that becomes slow and quick again.
 func TestSizer(t *testing.T) {
 	c := Config{Chunk: 100 * time.Millisecond, first: firstChunk}
-	s := newSizer(&c)
+	s := newSizer(&c, 180)
 	for _, cost := range []time.Duration{20 * time.Microsecond, 200 * time.Microsecond, time.Microsecond, 10 * time.Millisecond, 5 * time.Microsecond} {
 		worst := time.Duration(0)
 		for n := range 700 {
@@ -32,6 +32,16 @@ func TestSizer(t *testing.T) {
 	}
 	if d := rest(100*time.Millisecond, 0.25); d != 300*time.Millisecond {
 		t.Errorf("a quarter of the time rests %v after 100 ms", d)
+	}
+}
+
+// The first chunk goes by the rows' width.
+func TestFirstChunk(t *testing.T) {
+	c := Config{Chunk: 100 * time.Millisecond, first: firstChunk}
+	for width, want := range map[uint64]int{0: firstBlind, 1: firstChunk, 1000: firstChunk, 10_000: 104, 200_000: 5, 1 << 40: 1} {
+		if s := newSizer(&c, width); s.limit != want || s.least > s.limit {
+			t.Errorf("rows of %d bytes: %d of them, want %d", width, s.limit, want)
+		}
 	}
 }
 

@@ -353,6 +353,7 @@ func (s *stream) record(b *pipeline.Batch) {
 		s.position = string(b.Bytes(b.Txs[n-1].Position))
 	}
 	s.history.add(b, nil)
+	s.bound()
 }
 
 func (s *stream) recordTable(b *pipeline.Batch, n uint16, t *schemas.Table, tb *table) {

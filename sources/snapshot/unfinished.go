@@ -171,6 +171,7 @@ func (s *stream) recordCommit(b *pipeline.Batch) {
 		s.anything(u)
 	}
 	s.history.add(b, slices.Collect(maps.Keys(u.tables)))
+	s.bound()
 	for subject, d := range u.tables {
 		for _, tb := range s.tables(subject) {
 			tb.did(d)

@@ -2,6 +2,8 @@ package snapshot
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"time"
 
 	"github.com/leat-cdc/leat/pipeline"
@@ -12,6 +14,11 @@ const mostKept = 64 << 20
 
 // firstRows are read of a table without a key while its place is not found.
 const firstRows = 100
+
+// patience is how long the stream stands while the rows that it waits for may not be read.
+const patience = time.Minute
+
+var errHeld = errors.New("its job was held for " + patience.String() + " in the middle of its one read, for which the stream waits")
 
 // whole is the read of a table without a key: all of it in one consistent read. Rows of such a table cannot be told
 // apart, so that none may be there twice: what the stream brings between the watermarks around the read's beginning is
@@ -222,7 +229,7 @@ func (w *worker) readWhole(win *window) error {
 	if err := w.low(win); err != nil {
 		return err
 	}
-	q := Query{Table: t.Table, Where: win.job.Where, Limit: firstRows, Bytes: chunkBytes}
+	q := Query{Table: t.Table, Where: win.job.Where, Limit: min(firstRows, t.sizer.limit), Bytes: chunkBytes}
 	if err := w.session.Read(ctx, q, c); err != nil {
 		return err
 	}
@@ -289,6 +296,32 @@ func (w *worker) pour(win *window, q Query, c *Chunk) (err error) {
 		win.table.sizer.took(len(c.Rows), time.Since(began), c.More && len(c.Rows) < q.Limit)
 		s.mu.Unlock()
 		s.pause(ctx, win.job, time.Since(began))
+		if err = s.stands(ctx, win.job); err != nil {
+			h.send(s, part{last: true, err: err})
+			return err
+		}
+	}
+}
+
+// stands waits while the job may not read, but not for long. Another job whose turn it is waits for this one.
+func (s *stream) stands(ctx context.Context, j *job) error {
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	for {
+		s.mu.Lock()
+		may := j.ended || slices.ContainsFunc(s.jobs, func(o *job) bool { return o.ratio > 0 })
+		changed := s.changed
+		s.mu.Unlock()
+		if may {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-timer.C:
+			return errHeld
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 }
 

@@ -114,14 +114,6 @@ func (s *stream) unregister(w *window) {
 	s.change()
 }
 
-// oldest is the number of the oldest window under way.
-func (s *stream) oldest() uint64 {
-	if len(s.windows) > 0 {
-		return s.windows[0].number
-	}
-	return s.numbers + 1
-}
-
 // closeWindow puts the rows of a chunk into the stream, where its high watermark stands. The mutex is held.
 func (s *stream) closeWindow(w *window) {
 	s.check(w)
@@ -140,12 +132,11 @@ func (s *stream) closeWindow(w *window) {
 
 // check finds out whether the chunk may be used. The mutex is held.
 func (s *stream) check(w *window) {
+	s.review()
 	switch {
 	case w.void != "":
 	case !w.opened:
 		w.void = "its low watermark did not come"
-	case !s.history.complete(w.table.subject, w.past, w.chunk.Unseen, s.numbers, s.oldest()):
-		w.void = "a transaction that stands in the log was not visible yet, as one that waits for a standby is"
 	case w.shape != nil && w.whole == nil && !sameShape(w.shape, w.chunk.Shape):
 		w.void = "the table's shape changed"
 	}

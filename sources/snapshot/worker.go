@@ -194,7 +194,7 @@ func list(names []string) string {
 func (s *stream) newTable(j *job, t Table) *table {
 	return &table{
 		Table: t, job: j, subject: schemas.Subject(t.Schema, t.Name), open: []*segment{{}}, again: map[string]bool{}, flying: map[string]bool{}, turn: true,
-		sizer:    newSizer(&s.cfg),
+		sizer:    newSizer(&s.cfg, t.Width),
 		progress: pipeline.TableProgress{Table: schemas.Subject(t.Schema, t.Name), Estimate: t.Estimate, Whole: len(t.Key) == 0},
 	}
 }

@@ -184,7 +184,7 @@ func (d *Database) asks(ctx context.Context) error {
 func (d *Database) Tables(ctx context.Context, globs []string) ([]snapshot.Table, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	list, err := d.rows(ctx, `SELECT TABLE_SCHEMA, TABLE_NAME, COALESCE(TABLE_ROWS, 0) FROM information_schema.TABLES
+	list, err := d.rows(ctx, `SELECT TABLE_SCHEMA, TABLE_NAME, COALESCE(TABLE_ROWS, 0), COALESCE(AVG_ROW_LENGTH, 0) FROM information_schema.TABLES
 		WHERE TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED') AND `+catalog.Everything+` ORDER BY 1, 2`)
 	if err != nil {
 		return nil, err
@@ -207,6 +207,7 @@ func (d *Database) Tables(ctx context.Context, globs []string) ([]snapshot.Table
 		}
 		t := snapshot.Table{Schema: row[0], Name: row[1], Key: keys[row[0]+"."+row[1]].columns}
 		t.Estimate, _ = strconv.ParseUint(row[2], 10, 64)
+		t.Width, _ = strconv.ParseUint(row[3], 10, 64)
 		if len(t.Key) == 0 {
 			t.Why = "it has neither a primary key nor a unique one without NULL"
 		}
