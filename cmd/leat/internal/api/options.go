@@ -18,6 +18,8 @@ type Options struct {
 	Subscriber func(...connect.HandlerOption) (path string, h http.Handler)
 	// Metrics answers /metrics; nil: not served.
 	Metrics http.Handler
+	// Registry answers /registry/…, the part of Confluent's API that reads; nil: not served.
+	Registry http.Handler
 	// Listen is the configured address, PublicURL what clients use: their hosts may stand in Host and
 	// Origin where there are no tokens.
 	Listen, PublicURL string

@@ -21,7 +21,9 @@ type route struct {
 	need  need
 	shape shape
 	rpc   bool
-	serve func(*Server) http.Handler // of what is no rpc; nil result: not served
+	// clients are of an API that is not ours: they POST what they only ask, and may send the token as a password.
+	clients bool
+	serve   func(*Server) http.Handler // of what is no rpc; nil result: not served
 }
 
 const (
@@ -70,6 +72,7 @@ var routes = []route{
 
 	{path: "/v1/subscriptions/{name}/events", need: needView, shape: view, serve: func(s *Server) http.Handler { return http.HandlerFunc(s.events) }},
 	{path: "/schemas/{source}/{table}/{version}", need: needToken, serve: func(s *Server) http.Handler { return http.HandlerFunc(s.schema) }},
+	{path: "/registry/", need: needToken, clients: true, serve: func(s *Server) http.Handler { return s.o.Registry }},
 	{path: "/metrics", need: needRead, serve: func(s *Server) http.Handler { return s.o.Metrics }},
 	{path: "/healthz", need: needNothing, serve: func(*Server) http.Handler { return http.HandlerFunc(healthz) }},
 	{path: "/readyz", need: needNothing, serve: func(s *Server) http.Handler { return http.HandlerFunc(s.readyz) }},

@@ -69,7 +69,11 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request, rt *route) *actor
 			return nil
 		}
 	}
-	a := g.actor(r.Header)
+	h := r.Header
+	if _, token, ok := r.BasicAuth(); ok && rt.clients {
+		h = http.Header{"Authorization": {"Bearer " + token}}
+	}
+	a := g.actor(h)
 	switch {
 	case a == nil && rt.need == needNothing:
 		a = &actor{}
@@ -87,7 +91,7 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request, rt *route) *actor
 	if !rt.rpc {
 		h := w.Header()
 		h.Set("X-Content-Type-Options", "nosniff")
-		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead && !rt.clients {
 			h.Set("Allow", "GET, HEAD")
 			s.answer(w, r, rt, http.StatusMethodNotAllowed, connect.NewError(connect.CodeUnimplemented, errors.New("only GET is answered here")))
 			return nil

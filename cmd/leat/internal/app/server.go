@@ -31,7 +31,10 @@ import (
 	"github.com/leat-cdc/leat/pipeline/state"
 	"github.com/leat-cdc/leat/schemas"
 	"github.com/leat-cdc/leat/schemas/cell/form"
+	"github.com/leat-cdc/leat/schemas/registry"
+	"github.com/leat-cdc/leat/schemas/registry/compat"
 	"github.com/leat-cdc/leat/sinks/encode"
+	"github.com/leat-cdc/leat/sinks/encode/records"
 	"github.com/leat-cdc/leat/sinks/pull"
 	"github.com/leat-cdc/leat/sinks/webhook"
 	"github.com/leat-cdc/leat/sources/snapshot"
@@ -42,6 +45,8 @@ type Server struct {
 	o         Options
 	tel       *telemetry.Telemetry
 	store     *state.Store
+	registry  *registry.Embedded
+	schemas   records.Schemas // the registry of records: ours, or another
 	engine    *engine.Engine
 	hub       *pull.Hub
 	http      *api.Server // set before it serves
@@ -105,6 +110,12 @@ func newServer(ctx context.Context, o Options, tel *telemetry.Telemetry, addr ne
 	s.share = encode.NewShare(int(s.shareOf(25)))
 	s.report = report.New(report.Options{Store: store, Log: s.diskLog, SourceRate: tel.SourceRate, SubscriptionRate: tel.SubscriptionRate})
 	s.engine = engine.New(engine.Config{Cursors: store, Store: store, Memory: deliver.NewMemory(s.shareOf(50)), Form: s.forms.Of, Observer: s.observer()})
+	if s.registry, err = parts.Embedded(ctx, o.Config, store); err == nil {
+		s.schemas, err = parts.Registry(o.Config, s.registry)
+	}
+	if err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
 	tel.Collect(s.status)
 	return s, nil
 }
@@ -264,7 +275,7 @@ func (s *Server) startSubscription(ctx context.Context, cfg *config.Config, name
 
 // sinks is what ours have in common.
 func (s *Server) sinks() parts.Sinks {
-	return parts.Sinks{PublicURL: s.publicURL, Form: s.forms.Of, Share: s.share, Hub: s.hub, Stdout: s.o.Stdout,
+	return parts.Sinks{PublicURL: s.publicURL, Form: s.forms.Of, Share: s.share, Schemas: s.schemas, Hub: s.hub, Stdout: s.o.Stdout,
 		Opened: func(name string, w *webhook.Sink) {
 			s.mu.Lock()
 			s.webhooks[name] = w
@@ -388,6 +399,9 @@ func (s *Server) carry(ctx context.Context, cfg *config.Config) error {
 	s.cfg = cfg
 	s.mu.Unlock()
 	s.feeds.Open(cfg)
+	if mode, err := compat.Parse(cfg.Registry.Compatibility); err == nil { // the config takes no other words
+		s.registry.SetMode(mode)
+	}
 	if cfg.Log.Retention != old.Log.Retention {
 		for name := range cfg.Sources {
 			if l, ok := s.diskLog(name); ok {
@@ -459,7 +473,7 @@ func (s *Server) reload(ctx context.Context, load func() (*config.Config, error)
 }
 
 func (s *Server) apiOptions(cfg *config.Config) (o api.Options, err error) {
-	o = api.Options{Backend: s, Subscriber: s.hub.Handler, Metrics: s.tel.Handler(), Listen: cfg.Listen, PublicURL: s.publicURL, Limits: s.o.Limits, Grace: s.o.Grace, ErrorLog: s.tel.ServerLog(), Tokens: tokens(cfg)}
+	o = api.Options{Backend: s, Subscriber: s.hub.Handler, Metrics: s.tel.Handler(), Registry: s.registry.Handler("/registry"), Listen: cfg.Listen, PublicURL: s.publicURL, Limits: s.o.Limits, Grace: s.o.Grace, ErrorLog: s.tel.ServerLog(), Tokens: tokens(cfg)}
 	if cfg.TLS.Enabled() {
 		cert, err := tls.LoadX509KeyPair(cfg.TLS.Cert, cfg.TLS.Key)
 		if err != nil {

@@ -88,6 +88,20 @@ func loopbackHost(host string) bool {
 	return err == nil && a.Unmap().IsLoopback()
 }
 
+// registry checks what can be known of it without asking it.
+func (c *checker) registry(r Registry) {
+	u := r.URL.Parsed()
+	if u == nil || !c.ok("registry.url") {
+		return
+	}
+	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
+		c.fail("registry.url", "like https://user:${PASSWORD}@registry.internal:8081", "registry.url is not the http or https address of a registry")
+	}
+	if u.User != nil && !r.Token.IsZero() {
+		c.fail("registry.token", "give one of them", "registry has a token, and its url a user: both would be the same header")
+	}
+}
+
 // checker holds the rules over several fields.
 type checker struct {
 	doc *yamltree.Document
@@ -96,6 +110,7 @@ type checker struct {
 
 func (c *checker) all() {
 	c.api()
+	c.registry(c.cfg.Registry)
 	for _, name := range sortedKeys(c.cfg.Sources) {
 		if s := c.cfg.Sources[name]; s != nil {
 			c.source("sources."+name, s)

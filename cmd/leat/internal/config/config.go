@@ -39,6 +39,8 @@ type Config struct {
 	Zone string `json:"zone" form:"zone"`
 	// The durable log.
 	Log Log `json:"log"`
+	// Where the schemas of Avro and Protobuf records are kept.
+	Registry Registry `json:"registry"`
 	// Databases to read, by name.
 	Sources map[string]*Source `json:"sources" keys:"name"`
 	// Who gets which changes, by name.
@@ -84,6 +86,22 @@ type Egress struct {
 	// addresses. When set, any other host must agree first, by the OPTIONS
 	// handshake of CloudEvents. Default: all.
 	Hosts []string `json:"hosts" form:"host"`
+}
+
+// Registry keeps the schemas of records. Without a url it is Leat's own, under
+// /registry of the API, where ordinary deserialisers find it.
+type Registry struct {
+	// http(s)://user:password@host:port/path of a registry with Confluent's API;
+	// the path is what stands before /subjects. Default: Leat's own.
+	URL URL `json:"url"`
+	// Bearer token for it, instead of user and password.
+	Token Secret `json:"token"`
+	// How long it may take to answer, 100ms to 1m.
+	Timeout Duration `json:"timeout" default:"10s" min:"100ms" max:"1m"`
+	// What a new version of a subject must hold to in Leat's own registry: none,
+	// backward, forward, full, or the last three with _transitive. Another
+	// registry has its own rules.
+	Compatibility string `json:"compatibility" default:"backward" enum:"none|backward|backward_transitive|forward|forward_transitive|full|full_transitive"`
 }
 
 // Log is the durable log between sources and subscriptions.

@@ -11,6 +11,7 @@ import (
 	"github.com/leat-cdc/leat/schemas"
 	"github.com/leat-cdc/leat/schemas/cell"
 	"github.com/leat-cdc/leat/sinks/encode"
+	"github.com/leat-cdc/leat/sinks/encode/records"
 	"github.com/leat-cdc/leat/sinks/file"
 	"github.com/leat-cdc/leat/sinks/pull"
 	"github.com/leat-cdc/leat/sinks/stdout"
@@ -25,6 +26,8 @@ type Sinks struct {
 	Form func(*schemas.Table) *cell.Form
 	// Share of what was encoded; nil = each sink encodes for itself.
 	Share *encode.Share
+	// Schemas gives the schemas of records their ids.
+	Schemas records.Schemas
 	// Hub serves the pull subscribers.
 	Hub *pull.Hub
 	// Stdout is where stdout sinks write.
