@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/leat-cdc/leat/internal/servers"
 	"github.com/leat-cdc/leat/internal/servers/servertest"
+	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/sources/mysql/internal/gtid"
 )
 
@@ -115,4 +118,42 @@ func begins(t *testing.T, s *Source, domains []uint32) bool {
 		b.Release()
 	}
 	return p.found
+}
+
+// A stream that is closed leaves no dump on its server, which would end it only at its next heartbeat, or, slowly, when
+// the next one begins. The user may do no more than a reader needs.
+func TestCloseEndsTheDump(t *testing.T) {
+	t.Parallel()
+	flavors(t, servers.MySQLOptions{}, func(t *testing.T, db *servertest.Database) {
+		c := login(t, base(db.URL), "")
+		c.do("create user leaving@'%' identified by 'secret-pw'", "grant replication slave, replication client on *.* to leaving@'%'")
+		t.Cleanup(func() { c.do("drop user leaving@'%'") })
+		u, err := url.Parse(base(db.URL))
+		if err != nil {
+			t.Fatal(err)
+		}
+		u.User = url.UserPassword("leaving", "secret-pw")
+		s := source(t, Config{URL: u.String(), Silence: time.Hour}) // a heartbeat each ten minutes
+		ctx := within(t)
+		st, err := s.Open(ctx, pipeline.Position{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		dumps := func() int {
+			return len(c.rows("select id from information_schema.processlist where user='leaving' and command like 'Binlog Dump%'"))
+		}
+		for dumps() == 0 {
+			if ctx.Err() != nil {
+				t.Fatal("no dump began")
+			}
+		}
+		if err := st.Close(); err != nil {
+			t.Fatal(err)
+		}
+		for dumps() > 0 {
+			if ctx.Err() != nil {
+				t.Fatal("the dump stays")
+			}
+		}
+	})
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -13,13 +15,14 @@ import (
 // stream is one connection's worth of changes. Two goroutines: pump reads packets, run turns them into
 // batches. A batch is handed over as soon as Next waits for it, and grows until then.
 type stream struct {
-	src  *Source
-	conn *conn
-	out  chan *pipeline.Batch
-	done chan struct{} // closed by Close
-	over chan struct{} // closed by run when it ends, after err was set
-	err  error
-	wg   sync.WaitGroup
+	src    *Source
+	conn   *conn
+	server *server
+	out    chan *pipeline.Batch
+	done   chan struct{} // closed by Close
+	over   chan struct{} // closed by run when it ends, after err was set
+	err    error
+	wg     sync.WaitGroup
 
 	close sync.Once
 	abort func() // ends a look at the catalogue that is under way
@@ -31,7 +34,7 @@ type stream struct {
 var errClosed = errors.New("the stream was closed")
 
 func newStream(s *Source, c *conn, v *server, p *plan, counter uint64) (*stream, error) {
-	st := &stream{src: s, conn: c, out: make(chan *pipeline.Batch), done: make(chan struct{}), over: make(chan struct{})}
+	st := &stream{src: s, conn: c, server: v, out: make(chan *pipeline.Batch), done: make(chan struct{}), over: make(chan struct{})}
 	r, err := newReader(s, v, p, counter, st.hand)
 	if err != nil {
 		return nil, err
@@ -167,10 +170,49 @@ func (st *stream) Confirmed() pipeline.Position {
 // Close implements [pipeline.Stream].
 func (st *stream) Close() error {
 	st.close.Do(func() {
+		served := true
+		select {
+		case <-st.over:
+			served = false
+		default:
+		}
 		close(st.done)
 		st.abort()
 		_ = st.conn.raw.Close() // ends a blocked read; an error of it changes nothing
+		if served {
+			st.src.leave(st.conn.GetConnectionID(), st.server)
+		}
 	})
 	st.wg.Wait()
 	return nil
+}
+
+// farewell bounds how long Close waits for the server.
+const farewell = time.Second
+
+// leave ends a dump on its server, which notices only when it has something to send that nobody listens any more; and
+// when the next dump of the same id begins: then it ends the old one first, and sleeps 100 ms over that before it
+// sends anything. Whatever goes wrong here, that is how it goes then.
+func (s *Source) leave(id uint32, v *server) {
+	ctx, cancel := context.WithTimeout(context.Background(), farewell)
+	defer cancel()
+	c, err := s.connect(ctx)
+	if err != nil {
+		return
+	}
+	defer func() { _ = c.Close() }()
+	// Behind a proxy this may be another server, on which the id is somebody else's.
+	now, _, err := c.inspect(ctx)
+	if err != nil || now.uuid != v.uuid || now.id != v.id {
+		return
+	}
+	all, err := c.rows(ctx, "SHOW PROCESSLIST") // Id, User, Host, db, Command
+	if err != nil {
+		return
+	}
+	for _, row := range all {
+		if len(row) > 4 && row[0] == strconv.FormatUint(uint64(id), 10) && strings.HasPrefix(row[4], "Binlog Dump") {
+			_, _ = c.exec(ctx, "KILL "+row[0])
+		}
+	}
 }
