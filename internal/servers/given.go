@@ -12,6 +12,7 @@ const (
 	EnvPostgres = "LEAT_TEST_POSTGRES_URL" // DefaultPostgres; with _15, _16, _17, _18 behind it: that major version
 	EnvMySQL    = "LEAT_TEST_MYSQL_URL"    // mysql://USER:PASSWORD@HOST:PORT/
 	EnvMariaDB  = "LEAT_TEST_MARIADB_URL"  // the same form
+	EnvKafka    = "LEAT_TEST_KAFKA_URL"    // kafka://HOST:PORT, with more listeners as servers run writes them
 )
 
 // Given returns the server that the environment names for kind, nil when it names none. version is
@@ -32,14 +33,22 @@ func Given(kind Kind, version int) *Server {
 		name = EnvMySQL
 	case KindMariaDB:
 		name = EnvMariaDB
+	case KindKafka:
+		name = EnvKafka
 	}
 	url := os.Getenv(name)
 	if url == "" {
 		return nil
 	}
 	s := &Server{Kind: kind, URL: url}
-	if kind == KindPostgres {
+	switch kind {
+	case KindPostgres:
 		s.Version = strconv.Itoa(version)
+	case KindKafka:
+		var ca string
+		if s.Listeners, ca, _ = KafkaListeners(url); ca != "" {
+			s.Certs = &Certs{CA: ca}
+		}
 	}
 	return s
 }

@@ -15,7 +15,8 @@
 //
 // The programs come from where their makers' packagers publish them: PostgreSQL through
 // github.com/fergusstrange/embedded-postgres, MySQL and MariaDB as Debian packages that are unpacked,
-// with their own C library, into the cache. Only the latter need Debian's apt; nothing needs root.
+// with their own C library, into the cache, Kafka from Maven Central. Only those of Debian need its apt; nothing
+// needs root, and Kafka needs Java 17.
 // PostgreSQL refuses to run as root, so root's servers run as the user nobody.
 package servers
 
@@ -43,6 +44,7 @@ const (
 	KindPostgres Kind = "postgres"
 	KindMySQL    Kind = "mysql"
 	KindMariaDB  Kind = "mariadb"
+	KindKafka    Kind = "kafka"
 )
 
 // ErrGiven is returned by what only works on a server that this package started.
@@ -63,10 +65,13 @@ type Server struct {
 	LogFile string
 	BinDir  string // its programs; run them through Command
 	Certs   *Certs // nil without TLS
+	// Listeners of a Kafka: addresses by what they speak.
+	Listeners map[string]string
 
 	tmpl   process.Launch
 	folder *process.Folder
 	loader []string // put before a program of BinDir, e.g. its own dynamic loader
+	kafka  []string // put before a class of Kafka's
 
 	mu   sync.Mutex
 	proc *process.Process // nil while stopped

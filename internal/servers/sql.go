@@ -15,8 +15,11 @@ import (
 
 // ping says whether the server answers.
 func (s *Server) ping(ctx context.Context) error {
-	if s.Kind == KindPostgres {
+	switch s.Kind {
+	case KindPostgres:
 		return pingPostgres(ctx, s.URL, s.DataDir)
+	case KindKafka:
+		return pingKafka(ctx, s.Listeners[ListenerPlain])
 	}
 	dir, err := s.askMySQL(ctx, "select @@datadir")
 	if err == nil && filepath.Clean(dir) != s.DataDir {

@@ -110,6 +110,47 @@ func MariaDB(t testing.TB, o servers.MySQLOptions) *Database {
 	})
 }
 
+// Kafka returns a Kafka started with o and shared with all tests that ask for the same, or the given one when o has
+// no Params: a test uses topics of its own, see Name.
+func Kafka(t testing.TB, o servers.KafkaOptions) *servers.Server {
+	t.Helper()
+	if s := servers.Given(servers.KindKafka, 0); s != nil && o.Params == nil {
+		return s
+	}
+	o.Say = nil
+	return share(t, fmt.Sprintf("kafka %+v", o), func() (*servers.Server, error) {
+		o.Say = say(t)
+		return servers.Kafka(context.Background(), o)
+	})
+}
+
+// ExclusiveKafka is like ExclusivePostgres.
+func ExclusiveKafka(t testing.TB, o servers.KafkaOptions) *servers.Server {
+	t.Helper()
+	o.Say = say(t)
+	return exclusive(t, func() (*servers.Server, error) { return servers.Kafka(t.Context(), o) })
+}
+
+// Name is unlike any other of this and of parallel test processes.
+func Name() string { return fmt.Sprintf("leat_%d_%d", os.Getpid(), lastSeq.Add(1)) }
+
+// share returns the server of that key, started once for all tests of the process.
+func share(t testing.TB, key string, start func() (*servers.Server, error)) *servers.Server {
+	t.Helper()
+	mu.Lock()
+	r := shared[key]
+	if r == nil {
+		r = &running{}
+		shared[key] = r
+	}
+	mu.Unlock()
+	r.once.Do(func() { r.server, r.err = start() })
+	if r.err != nil {
+		t.Fatal(r.err)
+	}
+	return r.server
+}
+
 // ExclusivePostgres starts a server for t alone, to be killed and restarted at will. It is always an own
 // one, never a given one, and stopped when t ends.
 func ExclusivePostgres(t testing.TB, o servers.PostgresOptions) *servers.Server {
@@ -160,21 +201,9 @@ func database(t testing.TB, kind servers.Kind, version int, plain bool, key stri
 		s = servers.Given(kind, version)
 	}
 	if s == nil {
-		mu.Lock()
-		r := shared[key]
-		if r == nil {
-			r = &running{}
-			shared[key] = r
-		}
-		mu.Unlock()
-		r.once.Do(func() { r.server, r.err = start(say(t)) })
-		if r.err != nil {
-			t.Fatal(r.err)
-		}
-		s = r.server
+		s = share(t, key, func() (*servers.Server, error) { return start(say(t)) })
 	}
-	// unlike any other of this and of parallel test processes
-	name := fmt.Sprintf("leat_%d_%d", os.Getpid(), lastSeq.Add(1))
+	name := Name()
 	url, err := s.CreateDatabase(t.Context(), name)
 	if err != nil {
 		t.Fatal(err)
