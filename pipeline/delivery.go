@@ -142,6 +142,13 @@ type Resolver interface {
 	Resolve(ctx context.Context, o Offset, t time.Time) error
 }
 
+// Resumer is the optional capability of a sink that finds out by itself what was delivered before a crash.
+type Resumer interface {
+	// Resume tells where Deliveries go on, before the first of them: what lies below c and is not pending in it is
+	// done. It never blocks. c.Pending is the caller's.
+	Resume(c Cursor)
+}
+
 // DeliveryClass says how a whole Delivery failed.
 type DeliveryClass uint8
 

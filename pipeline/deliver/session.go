@@ -81,6 +81,9 @@ func newSession(s *Subscription, cur pipeline.Cursor) *session {
 func (s *session) run(ctx context.Context) (pipeline.Cursor, *command, error) {
 	sendCtx, abandon := context.WithCancel(context.WithoutCancel(ctx))
 	defer abandon()
+	if r, ok := s.cfg.Sink.(pipeline.Resumer); ok && s.cfg.window == nil {
+		r.Resume(s.start)
+	}
 	s.reading.begin(ctx, s.reader())
 	s.save.begin(s.sub, s.start)
 	s.pass = newPass(s)

@@ -22,6 +22,18 @@ func (c *Config) derive() {
 	if c.PublicURL == "" {
 		c.PublicURL = publicURL(c.Listen, c.TLS.Enabled())
 	}
+	for name, s := range c.Subscriptions {
+		if s == nil || s.Deliver.Kafka == nil {
+			continue
+		}
+		at := "subscriptions." + name + ".batch"
+		if c.doc.Paths[at+".events"] == nil {
+			s.Batch.Events = kafkaEvents
+		}
+		if c.doc.Paths[at+".bytes"] == nil {
+			s.Batch.Bytes = min(kafkaBytes, c.Memory)
+		}
+	}
 	for name, s := range c.Sources {
 		if s == nil {
 			continue

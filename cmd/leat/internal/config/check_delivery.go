@@ -51,7 +51,7 @@ func (c *checker) subscription(path string, s *Subscription) {
 		c.columns(yamltree.Join(path+".columns", t), s.Columns[t])
 	}
 	c.filter(path+".filter", s.Filter)
-	c.deliver(path+".deliver", s.Deliver)
+	c.deliver(path+".deliver", s)
 	if s.Retry.Max < s.Retry.Initial && c.ok(path+".retry") {
 		c.fail(path+".retry.max", "max is the longest wait, initial the first", "%s.retry.max is smaller than initial", path)
 	}
@@ -76,12 +76,13 @@ func (c *checker) filter(path, expr string) {
 	}
 }
 
-func (c *checker) deliver(path string, s Deliver) {
+func (c *checker) deliver(path string, sub *Subscription) {
+	s := sub.Deliver
 	n := c.doc.Paths[path]
 	if n == nil || n.Kind != yamltree.KindMap && n.Kind != yamltree.KindNull {
 		return // reported already
 	}
-	const cure = "exactly one of: webhook, pull, file, stdout; make one subscription for each"
+	const cure = "exactly one of: webhook, pull, kafka, file, stdout; make one subscription for each"
 	if len(n.Keys) > 1 {
 		c.doc.Fail(n.Keys[1], path, path+" names more than one way to deliver", cure)
 	}
@@ -90,6 +91,9 @@ func (c *checker) deliver(path string, s Deliver) {
 	}
 	if s.Webhook != nil {
 		c.webhook(path+".webhook", s.Webhook)
+	}
+	if s.Kafka != nil {
+		c.kafka(path+".kafka", sub, s.Kafka)
 	}
 }
 

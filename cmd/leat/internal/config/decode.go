@@ -186,9 +186,10 @@ func (d *decoder) structure(n *yamltree.Node, path string, v reflect.Value) {
 
 // cures of missing fields that need more than their name.
 var cures = map[string]string{
-	"secret":  "write secret: ${NAME} or secret: file:/run/secrets/NAME; leat init makes one",
-	"deliver": "write deliver: {pull: {}}, or with one of webhook, file, stdout",
-	"source":  "write source: NAME, one of sources",
+	"password": "write password: ${NAME} or password: file:/run/secrets/NAME",
+	"secret":   "write secret: ${NAME} or secret: file:/run/secrets/NAME; leat init makes one",
+	"deliver":  "write deliver: {pull: {}}, or with one of webhook, kafka, file, stdout",
+	"source":   "write source: NAME, one of sources",
 }
 
 // owner is the key of the value at path where it has one: that is where a

@@ -39,6 +39,11 @@ var forms = map[string]func(string) *yamltree.Problem{
 	"url_path": checkURLPath,
 	"zone":     checkZone,
 	"host":     checkHost,
+	"broker":   checkBroker,
+	"topic":    checkTopic,
+
+	"kafka_setting": checkKafkaSetting,
+	"transactional": checkTransactional,
 }
 
 func checkName(s string) *yamltree.Problem {

@@ -20,7 +20,7 @@ type Subscription struct {
 	// While CPU is short, critical, high, normal and low subscriptions get shares of
 	// 8 : 4 : 2 : 1 at least, each and all together.
 	Priority string `json:"priority" default:"normal" enum:"critical|high|normal|low"`
-	// How events get there. Exactly one of webhook, pull, file, stdout.
+	// How events get there. Exactly one of webhook, pull, kafka, file, stdout.
 	Deliver Deliver `json:"deliver" need:"true"`
 	// How many events go in one delivery.
 	Batch Batch `json:"batch"`
@@ -49,17 +49,21 @@ type Deliver struct {
 	Pull *Pull `json:"pull"`
 	// JSON lines in a file.
 	File *File `json:"file"`
+	// Records in Kafka.
+	Kafka *Kafka `json:"kafka"`
 	// JSON lines on standard output.
 	Stdout *Stdout `json:"stdout"`
 }
 
-// Kind is the name of the sink that is set: "webhook", "pull", "file" or "stdout".
+// Kind is the name of the sink that is set, like "webhook".
 func (d Deliver) Kind() string {
 	switch {
 	case d.Webhook != nil:
 		return "webhook"
 	case d.Pull != nil:
 		return "pull"
+	case d.Kafka != nil:
+		return "kafka"
 	case d.File != nil:
 		return "file"
 	case d.Stdout != nil:
@@ -147,9 +151,10 @@ type Stdout struct{}
 
 // Batch bounds one delivery. What is reached first ends it.
 type Batch struct {
-	// Most events in one delivery, 1 to 100000.
+	// Most events in one delivery, 1 to 100000. Default with kafka: 10000.
 	Events int `json:"events" default:"100" min:"1" max:"100000"`
 	// Most bytes in one delivery, 1KiB to 64MiB; one larger event goes alone.
+	// Default with kafka: 4MiB.
 	Bytes Size `json:"bytes" default:"1MiB" min:"1KiB" max:"64MiB"`
 	// How long to wait for a delivery to fill, at most 1m.
 	Wait Duration `json:"wait" default:"0s" min:"0s" max:"1m"`

@@ -60,6 +60,10 @@ func (s Sinks) Open(cfg *config.Config, name string) func(context.Context) (pipe
 		return func(context.Context) (pipeline.Sink, error) {
 			return file.New(file.Options{Path: d.File.Path, Source: sub.Source, Rotate: int64(d.File.Rotate), Keep: d.File.Keep, Encoder: encode.JSON(o)}), nil
 		}
+	case d.Kafka != nil:
+		return func(context.Context) (pipeline.Sink, error) {
+			return Kafka(name, sub, o)
+		}
 	case d.Stdout != nil:
 		o.Separator = '\n'
 		return func(context.Context) (pipeline.Sink, error) {

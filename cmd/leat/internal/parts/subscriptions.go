@@ -39,8 +39,11 @@ func Subscription(cfg *config.Config, name string, form func(*schemas.Table) *ce
 	case "snapshot":
 		c.Laggard = deliver.LaggardSnapshot
 	}
-	if w := sub.Deliver.Webhook; w != nil {
-		c.Timeout = w.Timeout.D()
+	switch d := sub.Deliver; {
+	case d.Webhook != nil:
+		c.Timeout = d.Webhook.Timeout.D()
+	case d.Kafka != nil:
+		c.Timeout = d.Kafka.Timeout.D()
 	}
 	return c, nil
 }

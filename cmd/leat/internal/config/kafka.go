@@ -1,0 +1,127 @@
+package config
+
+import (
+	"errors"
+	"net"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/leat-cdc/leat/cmd/leat/internal/config/yamltree"
+	"github.com/leat-cdc/leat/sinks/kafka"
+)
+
+// Kafka is a Kafka cluster: a record for each event, each once, in order per key.
+type Kafka struct {
+	// Brokers to begin with, HOST:PORT; they name the others.
+	Brokers []string `json:"brokers" need:"true" form:"broker"`
+	// Topic of a table's events: a name, with {source}, {schema}, {table},
+	// {subscription}. Of events of no table {schema}.{table} is leat.messages.
+	Topic string `json:"topic" default:"{source}.{schema}.{table}" form:"topic"`
+	// How topics that are missing are made.
+	Topics KafkaTopics `json:"topics"`
+	// Form of keys and values: json (CloudEvents structured).
+	Encoding string `json:"encoding" default:"json" enum:"json|avro"`
+	// Compression of batches.
+	Compression string `json:"compression" default:"lz4" enum:"none|gzip|snappy|lz4|zstd"`
+	// Behind each delete a record without a value, for compacted topics.
+	Tombstones bool `json:"tombstones" default:"true"`
+	// Each transaction of the source wholly in one transaction of Kafka.
+	ExactlyOnce bool `json:"exactly_once" default:"false"`
+	// The name by which a newer producer shuts out an older one. Default:
+	// leat-SUBSCRIPTION- and the first digits of the log's id.
+	TransactionalID string `json:"transactional_id" form:"transactional"`
+	// Who we are. Default: nobody in particular.
+	SASL *KafkaSASL `json:"sasl"`
+	// TLS to the brokers; {} for the system's authorities. Default: none.
+	TLS *ClientTLS `json:"tls"`
+	// How long a delivery may take, 1s to 10m.
+	Timeout Duration `json:"timeout" default:"30s" min:"1s" max:"10m"`
+}
+
+// KafkaTopics says how missing topics are made.
+type KafkaTopics struct {
+	// Whether they are.
+	Create bool `json:"create" default:"true"`
+	// Partitions of each; 0: as many as the brokers' default.
+	Partitions int `json:"partitions" default:"0" min:"0" max:"100000"`
+	// Replicas of each partition; 0: as many as the brokers' default.
+	Replicas int `json:"replicas" default:"0" min:"0" max:"1000"`
+	// Settings of the topic by Kafka's names, like cleanup.policy: compact.
+	Config map[string]string `json:"config" keys:"kafka_setting"`
+}
+
+// KafkaSASL is a user of the cluster.
+type KafkaSASL struct {
+	// How the password is proven.
+	Mechanism string `json:"mechanism" default:"SCRAM-SHA-512" enum:"PLAIN|SCRAM-SHA-256|SCRAM-SHA-512"`
+	// Name of the user.
+	Username string `json:"username" need:"true"`
+	// Password of the user.
+	Password Secret `json:"password" need:"true"`
+}
+
+func checkBroker(s string) *yamltree.Problem {
+	if strings.Contains(s, "://") {
+		return yamltree.Wrong("is a URL, not HOST:PORT").Fix("like kafka-1:9092; TLS is asked for by tls: {}")
+	}
+	host, port, err := net.SplitHostPort(s)
+	if err != nil || host == "" {
+		return yamltree.Wrong("is not HOST:PORT").Fix("like kafka-1:9092")
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return yamltree.Wrong("has no port from 1 to 65535").Fix("like kafka-1:9092")
+	}
+	return nil
+}
+
+func checkTopic(s string) *yamltree.Problem {
+	_, err := kafka.ParseTemplate(s)
+	var field *kafka.FieldError
+	switch {
+	case errors.As(err, &field):
+		return yamltree.Wrong("names a field in braces that there is not").Fix("%s (like {source}.{schema}.{table})", yamltree.DidYouMean(field.Field, kafka.TopicFields))
+	case err != nil:
+		return yamltree.Wrong("is not a topic's name").Fix("letters, digits, ., _ and -, and fields in braces: like leat.{schema}.{table}")
+	}
+	return nil
+}
+
+var kafkaSetting = regexp.MustCompile(`^[a-z][a-z0-9.]*$`)
+
+func checkKafkaSetting(s string) *yamltree.Problem {
+	if !kafkaSetting.MatchString(s) {
+		return yamltree.Wrong("is not a topic's setting").Fix("like cleanup.policy or retention.ms")
+	}
+	return nil
+}
+
+func checkTransactional(s string) *yamltree.Problem {
+	if s == "" || len(s) > 249 || strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+		return yamltree.Wrong("is not a transactional id").Fix("1 to 249 characters on one line, another for each subscription")
+	}
+	return nil
+}
+
+// kafka holds the rules over several fields.
+func (c *checker) kafka(path string, s *Subscription, k *Kafka) {
+	if k.ExactlyOnce && c.ok(path+".exactly_once") {
+		c.fail(path+".exactly_once", "leave it out: each event is produced once, also after a crash; only a reader may see a part of a transaction",
+			"%s.exactly_once: true is not supported by this version", path)
+	}
+	if len(k.Brokers) == 0 && c.ok(path+".brokers") {
+		c.fail(path+".brokers", "name at least one, as [HOST:PORT]", "%s.brokers is an empty list", path)
+	}
+	if t := k.TLS; t != nil && c.ok(path+".tls") && (t.Cert == "") != (t.Key == "") {
+		c.fail(path+".tls", "give both cert and key, or neither", "%s.tls has one of cert and key", path)
+	}
+	if sub := strings.TrimSuffix(path, ".deliver.kafka"); s.Resolved > 0 && c.ok(sub+".resolved") {
+		c.fail(sub+".resolved", "remove it", "%s.resolved: leat.resolved events do not go to Kafka in this version", sub)
+	}
+}
+
+// Defaults of batch for Kafka, where a large Delivery makes large batches.
+const (
+	kafkaEvents = 10_000
+	kafkaBytes  = 4 << 20
+)

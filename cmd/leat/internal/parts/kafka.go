@@ -1,0 +1,40 @@
+package parts
+
+import (
+	"fmt"
+
+	"github.com/leat-cdc/leat/cmd/leat/internal/config"
+	"github.com/leat-cdc/leat/sinks/encode"
+	"github.com/leat-cdc/leat/sinks/encode/records"
+	"github.com/leat-cdc/leat/sinks/kafka"
+)
+
+// Kafka returns the sink of a subscription to Kafka. It connects to nothing.
+func Kafka(name string, sub *config.Subscription, enc encode.Options) (*kafka.Sink, error) {
+	k := sub.Deliver.Kafka
+	topic, err := kafka.ParseTemplate(k.Topic)
+	if err != nil {
+		return nil, fmt.Errorf("topic %q: %w", k.Topic, err)
+	}
+	o := kafka.Options{Brokers: k.Brokers, Source: sub.Source, Subscription: name, Topic: topic, ID: k.TransactionalID,
+		Compression: kafka.Compressions[k.Compression], Tombstones: k.Tombstones, Timeout: k.Timeout.D(),
+		Create: kafka.Create{Off: !k.Topics.Create, Partitions: defaulted(k.Topics.Partitions), Replicas: defaulted(k.Topics.Replicas), Config: k.Topics.Config}}
+	if s := k.SASL; s != nil {
+		o.SASL = kafka.SASL{Mechanism: s.Mechanism, User: s.Username, Password: s.Password.Reveal()}
+	}
+	if t := k.TLS; t != nil {
+		o.TLS = &kafka.TLS{CA: t.CA, Cert: t.Cert, Key: t.Key}
+	}
+	if o.Encoder, err = records.New(records.Options{Options: enc, Format: records.JSON}); err != nil {
+		return nil, err
+	}
+	return kafka.New(o)
+}
+
+// defaulted is a number of partitions or replicas as Kafka has it: -1 is its own default.
+func defaulted(n int) int {
+	if n == 0 {
+		return -1
+	}
+	return n
+}

@@ -1,0 +1,111 @@
+package kafka
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/binary"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/sasl"
+	"github.com/segmentio/kafka-go/sasl/plain"
+	"github.com/segmentio/kafka-go/sasl/scram"
+)
+
+// SASL says who we are; the zero value: nobody.
+type SASL struct {
+	// Mechanism is PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512.
+	Mechanism, User, Password string
+}
+
+// Mechanisms of SASL.
+var Mechanisms = []string{"PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"}
+
+func (s SASL) mechanism() (sasl.Mechanism, error) {
+	switch s.Mechanism {
+	case "":
+		return nil, nil
+	case "PLAIN":
+		return plain.Mechanism{Username: s.User, Password: s.Password}, nil
+	case "SCRAM-SHA-256":
+		return scram.Mechanism(scram.SHA256, s.User, s.Password)
+	case "SCRAM-SHA-512":
+		return scram.Mechanism(scram.SHA512, s.User, s.Password)
+	}
+	return nil, fmt.Errorf("kafka: sasl mechanism %s is not known: %s", s.Mechanism, strings.Join(Mechanisms, ", "))
+}
+
+// TLS to the brokers. Files are PEM; empty: the system's authorities, no certificate.
+type TLS struct{ CA, Cert, Key string }
+
+func (t *TLS) config() (*tls.Config, error) {
+	if t == nil {
+		return nil, nil
+	}
+	c := &tls.Config{MinVersion: tls.VersionTLS12}
+	if t.CA != "" {
+		pem, err := os.ReadFile(t.CA)
+		if err != nil {
+			return nil, fmt.Errorf("kafka: read the authorities: %w", err)
+		}
+		if c.RootCAs = x509.NewCertPool(); !c.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("kafka: %s has no certificate in PEM", t.CA)
+		}
+	}
+	if t.Cert != "" {
+		load := func() (*tls.Certificate, error) {
+			cert, err := tls.LoadX509KeyPair(t.Cert, t.Key)
+			if err != nil {
+				return nil, fmt.Errorf("kafka: read the certificate: %w", err)
+			}
+			return &cert, nil
+		}
+		if _, err := load(); err != nil {
+			return nil, err
+		}
+		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return load() } // it may be renewed
+	}
+	return c, nil
+}
+
+// dial makes the client; it connects when the first request is made.
+func (s *Sink) dial() error {
+	mechanism, err := s.o.SASL.mechanism()
+	if err != nil {
+		return err
+	}
+	config, err := s.o.TLS.config()
+	if err != nil {
+		return err
+	}
+	dialer := &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 15 * time.Second}
+	t := &kafka.Transport{Dial: dialer.DialContext, DialTimeout: 15 * time.Second, MetadataTTL: 5 * time.Second, ClientID: "leat", TLS: config, SASL: mechanism, Context: s.ctx}
+	s.client = &kafka.Client{Addr: kafka.TCP(s.o.Brokers...), Transport: t, Timeout: requestTime}
+	s.close = t.CloseIdleConnections
+	s.idHead = append(binary.AppendVarint(nil, int64(len(headerID))), headerID...)
+	return nil
+}
+
+// partitions asks how many partitions a topic has.
+func (s *Sink) partitions(ctx context.Context, name string) (int, error) {
+	resp, err := s.client.Metadata(ctx, &kafka.MetadataRequest{Topics: []string{name}})
+	if err != nil {
+		return 0, fmt.Errorf("ask for topic %s: %w", name, err)
+	}
+	for _, t := range resp.Topics {
+		if t.Name == name {
+			if t.Error != nil {
+				return 0, fmt.Errorf("topic %s: %w", name, t.Error)
+			}
+			if len(t.Partitions) > 0 {
+				return len(t.Partitions), nil
+			}
+		}
+	}
+	return 0, fmt.Errorf("topic %s: %w", name, kafka.UnknownTopicOrPartition)
+}

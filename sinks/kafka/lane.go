@@ -1,0 +1,260 @@
+package kafka
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol"
+
+	"github.com/leat-cdc/leat/pipeline"
+)
+
+// lane is one partition: what Deliveries queued goes out batch by batch, one in flight, in the order in which it was
+// queued.
+type lane struct {
+	p         *producer
+	topic     *topic
+	partition int
+	id        int // among the producer's lanes
+
+	mu      sync.Mutex
+	queue   []*run
+	running bool
+
+	// Of the goroutine that runs.
+	sequence int32
+	high     uint64 // the highest offset of ours in the partition
+	next     int64  // Kafka's offset behind the last batch that was acked, or behind the tail as it was found
+	b        batch
+	taken    []taken
+}
+
+// run is what one Delivery has for one partition.
+type run struct {
+	load    *load
+	lane    *lane // nil: the run is free
+	body    []byte
+	records []record
+	sent    int // records that were settled
+}
+
+// taken is a record of the batch in flight.
+type taken struct {
+	run *run
+	n   int
+}
+
+func (l *lane) enqueue(r *run) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.queue = append(l.queue, r)
+	if !l.running {
+		l.running = true
+		l.p.wg.Go(l.drain)
+	}
+}
+
+// drain sends until nothing is queued.
+func (l *lane) drain() {
+	most := 0 // records per batch; 0: as many as fit
+	for l.p.ctx.Err() == nil {
+		l.mu.Lock()
+		if len(l.queue) == 0 {
+			l.running = false
+			l.mu.Unlock()
+			return
+		}
+		queue := l.queue
+		l.mu.Unlock()
+		l.fill(queue, most)
+		if len(l.taken) > 0 {
+			err := l.b.seal(l.p.s.o.Compression)
+			if err == nil {
+				err = l.send()
+			}
+			var refused *refusal
+			switch {
+			case errors.As(err, &refused) && len(l.taken) > 1:
+				most = max(1, len(l.taken)/2) // halves find out who is to blame
+				continue
+			case errors.As(err, &refused):
+				l.refuse(refused)
+				most = 0
+			case err != nil:
+				l.p.fail(err)
+				return
+			default:
+				l.acked()
+			}
+		}
+		l.finish()
+	}
+}
+
+// fill takes from the queue what goes in the next batch; records of keys that failed are passed over.
+func (l *lane) fill(queue []*run, most int) {
+	l.b.reset(l.high)
+	l.taken = l.taken[:0]
+	limit := l.topic.batchLimit()
+	for _, r := range queue {
+		for n := r.sent; n < len(r.records); n++ {
+			rec := &r.records[n]
+			start := uint32(0)
+			if n > 0 {
+				start = r.records[n-1].end
+			}
+			body := r.body[start:rec.end]
+			joins := n > 0 && r.records[n-1].joined
+			if !joins {
+				if r.load.holds(rec) {
+					l.taken = append(l.taken, taken{run: r, n: -n - 1})
+					continue
+				}
+				need := len(body)
+				if rec.joined && n+1 < len(r.records) {
+					need = int(r.records[n+1].end - start)
+				}
+				if l.b.records > 0 && (l.b.size(need) > limit || most > 0 && l.b.records >= most) {
+					l.settleSkipped()
+					return
+				}
+			}
+			l.b.add(rec, body)
+			l.taken = append(l.taken, taken{run: r, n: n})
+		}
+	}
+	l.settleSkipped()
+}
+
+// settleSkipped takes the marks of records that were passed over out of what was taken: they are settled by their load.
+func (l *lane) settleSkipped() {
+	kept := l.taken[:0]
+	for _, t := range l.taken {
+		if t.n < 0 {
+			t.run.sent = max(t.run.sent, -t.n)
+			continue
+		}
+		kept = append(kept, t)
+	}
+	l.taken = kept
+}
+
+// acked settles the batch.
+func (l *lane) acked() {
+	l.sequence = after(l.sequence, l.b.records)
+	l.high = l.b.high
+	for _, t := range l.taken {
+		t.run.sent = t.n + 1
+	}
+}
+
+// refuse settles a batch of one event that Kafka will never take.
+func (l *lane) refuse(why *refusal) {
+	t := l.taken[0]
+	t.run.load.refuse(&t.run.records[t.n], pipeline.Outcome{Class: pipeline.Fatal, Reason: why.Error()})
+	for _, t := range l.taken { // a tombstone goes with its delete
+		t.run.sent = t.n + 1
+	}
+}
+
+// finish lets runs go of which nothing is left.
+func (l *lane) finish() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for len(l.queue) > 0 && l.queue[0].sent == len(l.queue[0].records) {
+		l.queue[0].load.done()
+		l.queue[0] = nil
+		l.queue = l.queue[1:]
+	}
+}
+
+// requestTime bounds one request to a broker.
+const requestTime = 30 * time.Second
+
+// send sends the batch until Kafka has it. A *refusal says that it was not taken and never will be; any other error ends
+// the producer, as it is not known whether it was.
+func (l *lane) send() error {
+	p := l.p
+	l.b.sign(p.id, p.epoch, l.sequence, false)
+	size := len(l.b.out)
+	wait := 20 * time.Millisecond
+	for {
+		ctx, cancel := context.WithTimeout(p.ctx, requestTime)
+		resp, err := p.s.client.RawProduce(ctx, &kafka.RawProduceRequest{
+			Topic: l.topic.name, Partition: l.partition, RequiredAcks: kafka.RequireAll,
+			RawRecords: protocol.RawRecordSet{Reader: framedReader(l.b.out)},
+		})
+		cancel()
+		if err == nil {
+			err = resp.Error
+		}
+		switch {
+		case err == nil:
+			l.next = resp.BaseOffset + int64(l.b.records)
+			return nil
+		case errors.Is(err, kafka.DuplicateSequenceNumber): // it is there already
+			return nil
+		case p.ctx.Err() != nil:
+			l.b = batch{} // a request may still read it
+			return p.ctx.Err()
+		case errors.Is(err, kafka.MessageSizeTooLarge), errors.Is(err, kafka.RecordListTooLarge):
+			if len(l.taken) == 1 {
+				l.topic.learn(size)
+			}
+			return tooLarge(l.topic, size)
+		case errors.Is(err, kafka.InvalidRecord), errors.Is(err, kafka.InvalidTimestamp):
+			return &refusal{topic: l.topic.name, err: err}
+		case !transient(err):
+			return fmt.Errorf("produce to %s: %w", l.topic.name, err)
+		}
+		p.s.trouble(err)
+		l.b.raw, l.b.packed, l.b.out = bytes.Clone(l.b.raw), nil, bytes.Clone(l.b.out) // a request may still read them
+		if !pause(p.ctx, wait) {
+			return p.ctx.Err()
+		}
+		wait = min(2*wait, time.Second)
+	}
+}
+
+// framedReader reads a record set as a request has it: its length, then the batch.
+func framedReader(p []byte) *setReader {
+	n := len(p)
+	return &setReader{head: [4]byte{byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)}, rest: p}
+}
+
+// setReader reads head, then rest.
+type setReader struct {
+	head [4]byte
+	at   int
+	rest []byte
+}
+
+func (r *setReader) Read(p []byte) (int, error) {
+	n := 0
+	if r.at < len(r.head) {
+		n = copy(p, r.head[r.at:])
+		r.at += n
+	}
+	m := copy(p[n:], r.rest)
+	r.rest = r.rest[m:]
+	if n += m; n == 0 && len(p) > 0 {
+		return 0, errEOF
+	}
+	return n, nil
+}
+
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}

@@ -1,0 +1,313 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+
+	"github.com/leat-cdc/leat/pipeline"
+)
+
+// producer is one identity at Kafka: a producer id and epoch with a sequence per partition. It ends with the first
+// batch of which it is not known whether it was taken; the next one fences it and finds out, from the tails of the
+// partitions.
+type producer struct {
+	s      *Sink
+	id     int64
+	epoch  int16
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup // lanes that run
+
+	failing sync.Once
+	err     error         // set before broken is closed
+	broken  chan struct{} // closed when it ends
+	told    atomic.Bool   // a Delivery had err as its end
+
+	cursor pipeline.Cursor
+	kept   map[string]*kept // as earlier producers left it; read only
+
+	mu     sync.Mutex // held while a topic is attached
+	topics atomic.Pointer[map[string]*topic]
+	lanes  atomic.Int32
+}
+
+// topic is one topic with what its partitions' tails tell.
+type topic struct {
+	name  string
+	lanes []*lane
+	// known are offsets that were delivered already, sorted.
+	known []uint64
+	// maxBatch is how large a batch may be: 0 while that is not known. whole is what is put together at most.
+	maxBatch atomic.Int64
+}
+
+// defaultMaxBatch is Kafka's default of max.message.bytes.
+const defaultMaxBatch = 1048588
+
+func (t *topic) limit() int {
+	if n := t.maxBatch.Load(); n > 0 {
+		return int(n)
+	}
+	return defaultMaxBatch
+}
+
+// wholeBatch is how many bytes are put together in a batch.
+const wholeBatch = 1 << 20
+
+func (t *topic) batchLimit() int { return min(t.limit(), wholeBatch) }
+
+// learn notes that a batch of one record was refused for its size.
+func (t *topic) learn(size int) {
+	if size <= t.limit() {
+		t.maxBatch.Store(int64(size - 1))
+	}
+}
+
+// delivered reports whether the partitions' tails have the event.
+func (t *topic) delivered(offset uint64) bool {
+	if n := len(t.known); n == 0 || offset > t.known[n-1] {
+		return false
+	}
+	_, found := slices.BinarySearch(t.known, offset)
+	return found
+}
+
+// openTime bounds what a producer does before it can send.
+const openTime = 30 * time.Second
+
+// newProducer takes over the transactional id: who had it before can send nothing more to partitions that the new one
+// has attached. Called with s.mu held.
+func (s *Sink) newProducer(ctx context.Context) (*producer, error) {
+	ctx, cancel := context.WithTimeout(ctx, openTime)
+	defer cancel()
+	p := &producer{s: s, cursor: s.cursor, kept: maps.Clone(s.kept), broken: make(chan struct{})}
+	p.topics.Store(&map[string]*topic{})
+	err := s.patiently(ctx, func() error {
+		resp, err := s.client.InitProducerID(ctx, &kafka.InitProducerIDRequest{TransactionalID: s.TransactionalID(), TransactionTimeoutMs: 60_000, ProducerID: -1, ProducerEpoch: -1})
+		if err == nil {
+			err = resp.Error
+		}
+		if err == nil {
+			p.id, p.epoch = int64(resp.Producer.ProducerID), int16(resp.Producer.ProducerEpoch)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("get a producer id: %w", err)
+	}
+	p.ctx, p.cancel = context.WithCancel(s.ctx)
+	return p, nil
+}
+
+// patiently calls f until it succeeds, fails for good, or ctx ends: then with what went wrong last. Connections
+// that fail are no matter of patience: the caller waits by the retry policy.
+func (s *Sink) patiently(ctx context.Context, f func() error) error {
+	for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second) {
+		err := f()
+		var code kafka.Error
+		if err == nil || !errors.As(err, &code) || !transient(err) {
+			return err
+		}
+		if !pause(ctx, wait) {
+			return err
+		}
+	}
+}
+
+// fail ends the producer; err nil: it was closed.
+func (p *producer) fail(err error) {
+	p.failing.Do(func() {
+		p.err = p.s.fenced(err)
+		p.cancel()
+		close(p.broken)
+	})
+}
+
+// kept is what is known of a topic while no producer has it attached.
+type kept struct {
+	// next is Kafka's offset, by partition, behind what was acked; high the highest offset of ours.
+	next  []int64
+	high  []uint64
+	known []uint64
+}
+
+// end ends the producer and waits for what it runs; what it knows of its topics goes to the sink. Called with
+// Sink.mu held.
+func (p *producer) end() {
+	p.fail(context.Canceled)
+	p.wg.Wait()
+	for name, t := range *p.topics.Load() {
+		k := &kept{known: t.known}
+		for _, l := range t.lanes {
+			k.next, k.high = append(k.next, l.next), append(k.high, l.high)
+		}
+		p.s.kept[name] = k
+	}
+}
+
+// topic returns the topic of that name, attached at first use.
+func (p *producer) topic(ctx context.Context, name string) (*topic, error) {
+	if t := (*p.topics.Load())[name]; t != nil {
+		return t, nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if t := (*p.topics.Load())[name]; t != nil {
+		return t, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, openTime)
+	defer cancel()
+	t, err := p.attach(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	topics := maps.Clone(*p.topics.Load())
+	topics[name] = t
+	p.topics.Store(&topics)
+	return t, nil
+}
+
+// attach makes sure that the topic is there and nobody else's, and reads its tails.
+func (p *producer) attach(ctx context.Context, name string) (*topic, error) {
+	partitions, err := p.s.ensure(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	t := &topic{name: name}
+	t.maxBatch.Store(p.s.maxMessageBytes(ctx, name))
+	if err := p.fence(ctx, name, partitions); err != nil {
+		return nil, err
+	}
+	before := p.kept[name]
+	if before == nil {
+		before = &kept{}
+	}
+	t.known = slices.Clone(before.known)
+	for i := range partitions {
+		from, high := int64(-1), uint64(0)
+		if i < len(before.next) {
+			from, high = before.next[i], before.high[i]
+		}
+		var seen *tail
+		var end int64
+		err := p.s.patiently(ctx, func() (err error) {
+			seen, end, err = p.readTail(ctx, name, i, from)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		t.known = append(t.known, seen.offsets...)
+		t.lanes = append(t.lanes, &lane{p: p, topic: t, partition: i, id: int(p.lanes.Add(1)) - 1, high: max(seen.high, high), next: end})
+	}
+	slices.Sort(t.known)
+	t.known = slices.Clip(slices.Compact(t.known))
+	return t, nil
+}
+
+// fence puts a marker of ours in each partition of the topic: an aborted transaction without records. Behind it the
+// partition's leader refuses batches of earlier epochs; a producer id alone would not be known there.
+func (p *producer) fence(ctx context.Context, name string, partitions int) error {
+	all := make([]kafka.AddPartitionToTxn, partitions)
+	for i := range all {
+		all[i].Partition = i
+	}
+	err := p.s.patiently(ctx, func() error {
+		resp, err := p.s.client.AddPartitionsToTxn(ctx, &kafka.AddPartitionsToTxnRequest{TransactionalID: p.s.TransactionalID(), ProducerID: int(p.id), ProducerEpoch: int(p.epoch),
+			Topics: map[string][]kafka.AddPartitionToTxn{name: all}})
+		if err != nil {
+			return err
+		}
+		for _, r := range resp.Topics[name] {
+			err = errors.Join(err, r.Error)
+		}
+		return err
+	})
+	// The second time it says that the markers are written: until then the transaction is still being ended.
+	for range 2 {
+		if err != nil {
+			return fmt.Errorf("fence %s: %w", name, p.s.fenced(err))
+		}
+		err = p.s.patiently(ctx, func() error {
+			resp, err := p.s.client.EndTxn(ctx, &kafka.EndTxnRequest{TransactionalID: p.s.TransactionalID(), ProducerID: int(p.id), ProducerEpoch: int(p.epoch)})
+			if err == nil {
+				err = resp.Error
+			}
+			return err
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("fence %s: %w", name, p.s.fenced(err))
+	}
+	return nil
+}
+
+// fenced names who is to blame when Kafka says that the producer is not the newest of its transactional id.
+func (s *Sink) fenced(err error) error {
+	if errors.Is(err, kafka.ProducerFenced) || errors.Is(err, kafka.InvalidProducerEpoch) {
+		return &FencedError{s.TransactionalID()}
+	}
+	return err
+}
+
+// ensure returns how many partitions the topic has; where it is missing it is created, when that was asked for.
+func (s *Sink) ensure(ctx context.Context, name string) (partitions int, err error) {
+	partitions, err = s.partitions(ctx, name)
+	if !errors.Is(err, kafka.UnknownTopicOrPartition) {
+		return partitions, err
+	}
+	c := s.o.Create
+	if c.Off {
+		return 0, fmt.Errorf("topic %s is not there (%w): create it, or let Leat do so by deliver.kafka.create", name, kafka.UnknownTopicOrPartition)
+	}
+	config := kafka.TopicConfig{Topic: name, NumPartitions: c.Partitions, ReplicationFactor: c.Replicas}
+	for _, k := range slices.Sorted(maps.Keys(c.Config)) {
+		config.ConfigEntries = append(config.ConfigEntries, kafka.ConfigEntry{ConfigName: k, ConfigValue: c.Config[k]})
+	}
+	resp, err := s.client.CreateTopics(ctx, &kafka.CreateTopicsRequest{Topics: []kafka.TopicConfig{config}})
+	if err == nil {
+		err = resp.Errors[name]
+	}
+	if err != nil && !errors.Is(err, kafka.TopicAlreadyExists) {
+		return 0, fmt.Errorf("create topic %s with %s partitions: %w", name, number(c.Partitions), err)
+	}
+	err = s.patiently(ctx, func() (err error) {
+		partitions, err = s.partitions(ctx, name)
+		return err
+	})
+	return partitions, err
+}
+
+func number(n int) string {
+	if n < 0 {
+		return "the brokers' number of"
+	}
+	return strconv.Itoa(n)
+}
+
+// maxMessageBytes is the topic's limit, 0 when it is not told.
+func (s *Sink) maxMessageBytes(ctx context.Context, name string) int64 {
+	resp, err := s.client.DescribeConfigs(ctx, &kafka.DescribeConfigsRequest{Resources: []kafka.DescribeConfigRequestResource{
+		{ResourceType: kafka.ResourceTypeTopic, ResourceName: name, ConfigNames: []string{"max.message.bytes"}},
+	}})
+	if err != nil {
+		return 0
+	}
+	for _, r := range resp.Resources {
+		for _, e := range r.ConfigEntries {
+			if n, err := strconv.ParseInt(e.ConfigValue, 10, 64); err == nil && e.ConfigName == "max.message.bytes" {
+				return n
+			}
+		}
+	}
+	return 0
+}
