@@ -33,6 +33,14 @@ type Stream interface {
 	Close() error
 }
 
+// Spiller is the optional capability of a Stream whose transactions come while they run to have the database keep one
+// until its commit.
+type Spiller interface {
+	// Spill returns why the stream is to be closed and opened again: then the transaction of that name (Batch.Open)
+	// comes at its commit, as do those beside it. Nil: it has ended, or comes in no other way. Not beside Next.
+	Spill(open string) error
+}
+
 // ErrorClass says what can be done about an error of a source.
 type ErrorClass uint8
 

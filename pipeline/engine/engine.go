@@ -298,6 +298,8 @@ type SourceStatus struct {
 	LoadError string
 	Verdict   flow.Verdict
 	Disk      flow.DiskStage
+	// Unended is what transactions that have not ended hold in the log.
+	Unended pipeline.Unended
 	// Snapshots are the jobs that have not ended, the oldest first.
 	Snapshots []backfill.Status
 }

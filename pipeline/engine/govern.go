@@ -34,7 +34,11 @@ type governor struct {
 	failed  string // why the load is not known
 	verdict flow.Verdict
 	decided time.Time
-	told    string          // the last reason that was warned of
+	told    string // the last reason that was warned of
+	// unended asks the log what open transactions hold, when set; held is what it said last.
+	unended func() pipeline.Unended
+	held    pipeline.Unended
+	over    bool            // that was told to be too much
 	found   map[string]bool // findings that were
 }
 
@@ -83,8 +87,14 @@ func (g *governor) probe(ctx context.Context, p pipeline.Prober) {
 	g.signals.Replace(signalOwner, rows)
 }
 
-// look measures our own disk.
+// look measures our own disk, and what open transactions hold of the log.
 func (g *governor) look() {
+	if g.unended != nil {
+		held := g.unended() // may have a lock of its own
+		g.mu.Lock()
+		g.held = held
+		g.mu.Unlock()
+	}
 	if g.spec.Disk == nil {
 		return
 	}
@@ -128,6 +138,10 @@ func (g *governor) now() flow.Verdict {
 	if g.full >= flow.DiskStop {
 		v.Snapshot, v.Reading = 0, 0
 		v.Why, v.End = "the log's disk is full to 95 %", "it is below 93 %: free space, or give retention a lower size"
+		if g.held.Pinned { // what would make room is the end of a transaction, which is still to be read
+			v.Reading = 1
+			v.Why += ", and old segments wait for open transactions, whose ends are still to be read"
+		}
 	}
 	g.verdict, g.decided = v, now
 	return v
@@ -159,14 +173,32 @@ func (g *governor) tell() {
 	state := fmt.Sprint(v.Stage, v.Reading < 1, v.Danger && v.Why != "")
 	changed := state != g.told && v.Why != ""
 	g.told = state
+	over := g.held.Over() && g.held.Pinned
+	tooMuch := over && !g.over
+	g.over = over
+	held := g.held
 	g.mu.Unlock()
 	place := "source " + g.spec.Name
+	if tooMuch {
+		g.obs.Warned("log of "+g.spec.Name, fmt.Sprintf("transactions that have not ended hold %d MiB (%d MiB of them prepared), more than half of what the log may take: it grows to twice of that", (held.Open+held.Prepared)>>20, held.Prepared>>20),
+			"end them in the database (prepared ones of MySQL and MariaDB: XA RECOVER lists them)")
+	}
 	for _, f := range findings {
 		g.obs.Warned(place, f.What, f.Cure)
 	}
 	if changed {
 		g.obs.Warned(place, fmt.Sprintf("reading at %.0f %%, snapshots at %.0f %%: %s", 100*v.Reading, 100*v.Snapshot, v.Why), "ends when "+v.End)
 	}
+}
+
+// shed names the open transaction that holds too much of a log that could shrink but for such ones; "": there is none.
+func (g *governor) shed() string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.held.Pinned && g.held.Over() && g.held.Open >= g.held.Bound/2 {
+		return g.held.Most
+	}
+	return ""
 }
 
 // matters: a right that is missing is told to those who asked for limits. g.mu is held.
@@ -179,5 +211,5 @@ func (g *governor) status(s *SourceStatus) {
 	s.Verdict = g.now()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	s.Load, s.LoadError, s.Disk = g.load, g.failed, g.full
+	s.Load, s.LoadError, s.Disk, s.Unended = g.load, g.failed, g.full, g.held
 }

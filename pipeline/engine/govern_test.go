@@ -20,6 +20,7 @@ type patient struct {
 	load   pipeline.SourceLoad
 	err    error
 	rested bool
+	held   pipeline.Unended // of its log
 }
 
 func (p *patient) set(f func(*pipeline.SourceLoad)) {
@@ -51,6 +52,11 @@ func governed(t *testing.T, s Source, f func(g *governor, p *patient, warned fun
 			said = append(said, place+": "+what+"; "+cure)
 		}}.Fill()
 		g := newGovernor(s, obs)
+		g.unended = func() pipeline.Unended {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			return p.held
+		}
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() {
@@ -148,6 +154,23 @@ func TestGovernedByDiskAndSignals(t *testing.T) {
 		left(4)
 		if v := g.now(); v.Reading > 0 || !strings.Contains(v.Why, "disk") || v.End == "" {
 			t.Errorf("95 %%: %+v", v)
+		}
+		// What would make room is the end of a transaction, and that is still to be read.
+		open := func(u pipeline.Unended) {
+			p.set(func(*pipeline.SourceLoad) { p.held = u })
+			time.Sleep(2 * time.Second)
+		}
+		open(pipeline.Unended{Open: 60, Prepared: 10, Most: "x", Bound: 50, Pinned: true})
+		if v := g.now(); v.Reading != 1 || v.Snapshot > 0 || !strings.Contains(v.Why, "open transactions") || v.End == "" || g.shed() != "x" {
+			t.Errorf("95 %% by open transactions: %+v, to be given up: %q", v, g.shed())
+		}
+		if !strings.Contains(warned(), "have not ended hold") {
+			t.Error("not warned of: ", warned())
+		}
+		for _, u := range []pipeline.Unended{{Open: 60, Most: "x", Pinned: true}, {Open: 40, Most: "x", Bound: 50, Pinned: true}, {Open: 20, Prepared: 60, Most: "x", Bound: 50, Pinned: true}, {Open: 60, Most: "x", Bound: 50}} {
+			if open(u); g.shed() != "" || (g.reading() == 1) != u.Pinned {
+				t.Errorf("%+v: %q is given up, read at %v", u, g.shed(), g.reading())
+			}
 		}
 		left(8)
 		if g.reading() != 0.5 {

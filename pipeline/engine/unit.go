@@ -38,6 +38,7 @@ func startUnit(cfg Config, s Source, log pipeline.Log) *unit {
 	ctx, cancel := context.WithCancel(context.Background())
 	u := &unit{cfg: cfg, spec: s, again: make(chan struct{}, 1), cancel: cancel, done: make(chan struct{}), runners: map[string]*runner{}}
 	u.governor = newGovernor(s, cfg.Observer)
+	u.governor.unended = u.unended
 	u.jobs = newJobs(u)
 	u.state = SourceStatus{Name: s.Name, State: "connecting", Since: time.Now()}
 	u.opened(log)
@@ -110,7 +111,7 @@ func (u *unit) live(ctx context.Context) {
 	obs := u.cfg.Observer
 	obs.SourceState = u.sourceState
 	c := ingest.Config{Name: u.spec.Name, Source: u.spec.Source, Log: into, Route: u.spec.Routes, Form: u.cfg.Form, Observer: obs}
-	c.Gate = throttleGate(u.governor.reading)
+	c.Gate, c.Shed = throttleGate(u.governor.reading), u.governor.shed
 	if u.jobs != nil {
 		c.Opened = func(s pipeline.Stream) func() { return u.jobs.Opened(ctx, s) }
 	}
@@ -220,6 +221,14 @@ func (u *unit) sourceState(source, state string, err error) {
 	}
 	u.mu.Unlock()
 	u.cfg.Observer.SourceState(source, state, err)
+}
+
+// unended asks the log, while one is open, what open transactions hold.
+func (u *unit) unended() pipeline.Unended {
+	if h, ok := u.currentLog().(pipeline.Holder); ok {
+		return h.Unended()
+	}
+	return pipeline.Unended{}
 }
 
 func (u *unit) currentLog() pipeline.Log {

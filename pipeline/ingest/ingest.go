@@ -21,7 +21,7 @@ import (
 	"github.com/leat-cdc/leat/schemas/cell"
 )
 
-// Config of one source's way into its log. All fields but Backoff, Observer, Wait and Gate are required.
+// Config of one source's way into its log. All fields but Backoff, Observer, Wait, Gate, Shed and Opened are required.
 type Config struct {
 	// Name of the source.
 	Name   string
@@ -40,6 +40,9 @@ type Config struct {
 	MaxEvent int
 	// Gate, when set, is asked before each batch is read and blocks while reading is throttled.
 	Gate func(ctx context.Context) error
+	// Shed, when set, is asked beside Gate: it names an open transaction (Batch.Open) that holds too much of the log, ""
+	// where there is none. A stream that is a pipeline.Spiller is opened again without it.
+	Shed func() string
 	// Opened, when set, is told of each stream that was opened, before it is read: all that was read before is
 	// durable. What it returns is called before the stream is closed.
 	Opened func(pipeline.Stream) (closing func())
@@ -186,6 +189,9 @@ func confirm(ctx context.Context, log pipeline.Log, stream pipeline.Stream) erro
 
 func (r *reader) pump(ctx context.Context, stream pipeline.Stream) error {
 	for {
+		if err := r.shed(stream); err != nil {
+			return err
+		}
 		if r.cfg.Gate != nil {
 			if err := r.cfg.Gate(ctx); err != nil {
 				return err
@@ -200,6 +206,18 @@ func (r *reader) pump(ctx context.Context, stream pipeline.Stream) error {
 			return err
 		}
 	}
+}
+
+// shed ends the stream when a transaction is to come at its commit only: what the log has of it goes then.
+func (r *reader) shed(stream pipeline.Stream) error {
+	if r.cfg.Shed == nil {
+		return nil
+	}
+	open := r.cfg.Shed()
+	if s, ok := stream.(pipeline.Spiller); ok && open != "" && r.open[open] {
+		return s.Spill(open)
+	}
+	return nil
 }
 
 func (r *reader) take(ctx context.Context, b *pipeline.Batch) error {

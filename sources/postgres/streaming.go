@@ -44,6 +44,15 @@ func (s *Source) streams(ctx context.Context, c *catalog) (bool, error) {
 	return !standby, err
 }
 
+// Spill ends a stream that sends the transaction while it runs; see pipeline.Spiller.
+func (st *Stream) Spill(open string) error {
+	xid, ok := st.dec.Runs(open)
+	if !ok {
+		return nil
+	}
+	return st.again(&pgoutput.Unsettled{XID: xid, Reason: "what came of it holds more than half of what the log may take"})
+}
+
 // again is the error that ends a stream which is to be opened with or without running transactions.
 func (st *Stream) again(err error) error {
 	var u *pgoutput.Unsettled

@@ -160,6 +160,44 @@ func TestRunningMakesTables(t *testing.T) {
 	})
 }
 
+// A transaction that idles is left to the server when it is told to: it comes at its commit, others before it.
+func TestRunningIsLeftToTheServer(t *testing.T) {
+	streaming(t, func(t *testing.T, d *db) {
+		d.exec(`create table f (id int primary key, v text)`)
+		s := d.source()
+		r := d.open(s, pipeline.Position{})
+		large := d.connect()
+		run(t, large, `begin`, fillRows(0))
+		d.exec(`insert into f values (-1, 'meanwhile')`)
+		r.want("insert public.f - {id=-1 v=meanwhile}")
+		r.until(func() bool { return len(r.open) == 1 })
+		spill := r.stream.(pipeline.Spiller).Spill
+		if err := spill("another"); err != nil {
+			t.Errorf("one that is not open: %v", err)
+		}
+		var se *pipeline.SourceError
+		for open := range r.open {
+			if err := spill(open); !errors.As(err, &se) || se.Code != CodeReopened || se.Class != pipeline.Transient {
+				t.Fatalf("got %v", err)
+			}
+		}
+		at := r.last
+		if err := r.stream.Close(); err != nil {
+			t.Fatal(err)
+		}
+		d.free()
+		r = d.open(s, at)
+		d.exec(`insert into f values (-2, 'beside')`)
+		r.want("insert public.f - {id=-2 v=beside}")
+		if len(r.open) > 0 {
+			t.Error("it is read while it runs")
+		}
+		run(t, large, `commit`)
+		d.exec(`insert into f values (-3, 'after')`)
+		r.want(append(rowLines(0), "insert public.f - {id=-3 v=after}")...)
+	})
+}
+
 // Random transactions side by side, with savepoints, PREPARE and a stream that is opened again at any step: each commit
 // once, in order.
 func TestRunningHistories(t *testing.T) {

@@ -78,6 +78,14 @@ func newStream(inner pipeline.Stream, db Database, c Config) *stream {
 // Confirm passes on.
 func (s *stream) Confirm(p pipeline.Position) { s.inner.Confirm(p) }
 
+// Spill passes on; see pipeline.Spiller.
+func (s *stream) Spill(open string) error {
+	if inner, ok := s.inner.(pipeline.Spiller); ok {
+		return inner.Spill(open)
+	}
+	return nil
+}
+
 // Close ends workers and stream. What is under way is read again by the next one.
 func (s *stream) Close() error {
 	s.end()

@@ -425,6 +425,8 @@ type SourceStatus struct {
 	// what our own disk, which fills, forbids: empty, replays (80 %), laggards (90 %: what subscriptions that
 	// are behind have not read goes early), reading (95 %)
 	Disk string `protobuf:"bytes,50,opt,name=disk,proto3" json:"disk,omitempty"`
+	// what transactions that have not ended hold in the log; absent: nothing
+	Open *OpenTransactions `protobuf:"bytes,51,opt,name=open,proto3" json:"open,omitempty"`
 	// what waits, the worst first; empty: nothing does
 	Waits []*Wait `protobuf:"bytes,42,rep,name=waits,proto3" json:"waits,omitempty"`
 	// that have not ended, the oldest first
@@ -603,6 +605,13 @@ func (x *SourceStatus) GetDisk() string {
 	return ""
 }
 
+func (x *SourceStatus) GetOpen() *OpenTransactions {
+	if x != nil {
+		return x.Open
+	}
+	return nil
+}
+
 func (x *SourceStatus) GetWaits() []*Wait {
 	if x != nil {
 		return x.Waits
@@ -615,6 +624,70 @@ func (x *SourceStatus) GetSnapshots() []*Job {
 		return x.Snapshots
 	}
 	return nil
+}
+
+// OpenTransactions are what was read of transactions that have not ended, in bytes of the log.
+type OpenTransactions struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// that run, and that were prepared (XA)
+	RunningBytes  uint64 `protobuf:"varint,1,opt,name=running_bytes,json=runningBytes,proto3" json:"running_bytes,omitempty"`
+	PreparedBytes uint64 `protobuf:"varint,2,opt,name=prepared_bytes,json=preparedBytes,proto3" json:"prepared_bytes,omitempty"`
+	// what they may hold together, half of the log's bound: with more the log grows to twice of what they hold; 0: there
+	// is no bound
+	BoundBytes    uint64 `protobuf:"varint,3,opt,name=bound_bytes,json=boundBytes,proto3" json:"bound_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OpenTransactions) Reset() {
+	*x = OpenTransactions{}
+	mi := &file_leat_v1_admin_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OpenTransactions) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OpenTransactions) ProtoMessage() {}
+
+func (x *OpenTransactions) ProtoReflect() protoreflect.Message {
+	mi := &file_leat_v1_admin_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OpenTransactions.ProtoReflect.Descriptor instead.
+func (*OpenTransactions) Descriptor() ([]byte, []int) {
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *OpenTransactions) GetRunningBytes() uint64 {
+	if x != nil {
+		return x.RunningBytes
+	}
+	return 0
+}
+
+func (x *OpenTransactions) GetPreparedBytes() uint64 {
+	if x != nil {
+		return x.PreparedBytes
+	}
+	return 0
+}
+
+func (x *OpenTransactions) GetBoundBytes() uint64 {
+	if x != nil {
+		return x.BoundBytes
+	}
+	return 0
 }
 
 // Wait is something that is not done now, why, and what ends it.
@@ -635,7 +708,7 @@ type Wait struct {
 
 func (x *Wait) Reset() {
 	*x = Wait{}
-	mi := &file_leat_v1_admin_proto_msgTypes[5]
+	mi := &file_leat_v1_admin_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -647,7 +720,7 @@ func (x *Wait) String() string {
 func (*Wait) ProtoMessage() {}
 
 func (x *Wait) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[5]
+	mi := &file_leat_v1_admin_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -660,7 +733,7 @@ func (x *Wait) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Wait.ProtoReflect.Descriptor instead.
 func (*Wait) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{5}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Wait) GetKind() string {
@@ -715,7 +788,7 @@ type Notice struct {
 
 func (x *Notice) Reset() {
 	*x = Notice{}
-	mi := &file_leat_v1_admin_proto_msgTypes[6]
+	mi := &file_leat_v1_admin_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -727,7 +800,7 @@ func (x *Notice) String() string {
 func (*Notice) ProtoMessage() {}
 
 func (x *Notice) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[6]
+	mi := &file_leat_v1_admin_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -740,7 +813,7 @@ func (x *Notice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notice.ProtoReflect.Descriptor instead.
 func (*Notice) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{6}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Notice) GetKind() string {
@@ -849,7 +922,7 @@ type SubscriptionStatus struct {
 
 func (x *SubscriptionStatus) Reset() {
 	*x = SubscriptionStatus{}
-	mi := &file_leat_v1_admin_proto_msgTypes[7]
+	mi := &file_leat_v1_admin_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -861,7 +934,7 @@ func (x *SubscriptionStatus) String() string {
 func (*SubscriptionStatus) ProtoMessage() {}
 
 func (x *SubscriptionStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[7]
+	mi := &file_leat_v1_admin_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -874,7 +947,7 @@ func (x *SubscriptionStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscriptionStatus.ProtoReflect.Descriptor instead.
 func (*SubscriptionStatus) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{7}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SubscriptionStatus) GetName() string {
@@ -1134,7 +1207,7 @@ type Laggard struct {
 
 func (x *Laggard) Reset() {
 	*x = Laggard{}
-	mi := &file_leat_v1_admin_proto_msgTypes[8]
+	mi := &file_leat_v1_admin_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1146,7 +1219,7 @@ func (x *Laggard) String() string {
 func (*Laggard) ProtoMessage() {}
 
 func (x *Laggard) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[8]
+	mi := &file_leat_v1_admin_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1159,7 +1232,7 @@ func (x *Laggard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Laggard.ProtoReflect.Descriptor instead.
 func (*Laggard) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{8}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Laggard) GetStage() string {
@@ -1222,7 +1295,7 @@ type Lane struct {
 
 func (x *Lane) Reset() {
 	*x = Lane{}
-	mi := &file_leat_v1_admin_proto_msgTypes[9]
+	mi := &file_leat_v1_admin_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1234,7 +1307,7 @@ func (x *Lane) String() string {
 func (*Lane) ProtoMessage() {}
 
 func (x *Lane) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[9]
+	mi := &file_leat_v1_admin_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1247,7 +1320,7 @@ func (x *Lane) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lane.ProtoReflect.Descriptor instead.
 func (*Lane) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{9}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Lane) GetSpace() string {
@@ -1311,7 +1384,7 @@ type Host struct {
 
 func (x *Host) Reset() {
 	*x = Host{}
-	mi := &file_leat_v1_admin_proto_msgTypes[10]
+	mi := &file_leat_v1_admin_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1323,7 +1396,7 @@ func (x *Host) String() string {
 func (*Host) ProtoMessage() {}
 
 func (x *Host) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[10]
+	mi := &file_leat_v1_admin_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1336,7 +1409,7 @@ func (x *Host) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Host.ProtoReflect.Descriptor instead.
 func (*Host) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{10}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Host) GetName() string {
@@ -1399,7 +1472,7 @@ type PlanRequest struct {
 
 func (x *PlanRequest) Reset() {
 	*x = PlanRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[11]
+	mi := &file_leat_v1_admin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1411,7 +1484,7 @@ func (x *PlanRequest) String() string {
 func (*PlanRequest) ProtoMessage() {}
 
 func (x *PlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[11]
+	mi := &file_leat_v1_admin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1424,7 +1497,7 @@ func (x *PlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanRequest.ProtoReflect.Descriptor instead.
 func (*PlanRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{11}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PlanRequest) GetName() string {
@@ -1456,7 +1529,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_leat_v1_admin_proto_msgTypes[12]
+	mi := &file_leat_v1_admin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1468,7 +1541,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[12]
+	mi := &file_leat_v1_admin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1481,7 +1554,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{12}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Change) GetKind() string {
@@ -1530,7 +1603,7 @@ type PlanResponse struct {
 
 func (x *PlanResponse) Reset() {
 	*x = PlanResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[13]
+	mi := &file_leat_v1_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1542,7 +1615,7 @@ func (x *PlanResponse) String() string {
 func (*PlanResponse) ProtoMessage() {}
 
 func (x *PlanResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[13]
+	mi := &file_leat_v1_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1555,7 +1628,7 @@ func (x *PlanResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanResponse.ProtoReflect.Descriptor instead.
 func (*PlanResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{13}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *PlanResponse) GetChanges() []*Change {
@@ -1584,7 +1657,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[14]
+	mi := &file_leat_v1_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1596,7 +1669,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[14]
+	mi := &file_leat_v1_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1609,7 +1682,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{14}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ApplyRequest) GetName() string {
@@ -1642,7 +1715,7 @@ type ApplyResponse struct {
 
 func (x *ApplyResponse) Reset() {
 	*x = ApplyResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[15]
+	mi := &file_leat_v1_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1654,7 +1727,7 @@ func (x *ApplyResponse) String() string {
 func (*ApplyResponse) ProtoMessage() {}
 
 func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[15]
+	mi := &file_leat_v1_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1667,7 +1740,7 @@ func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{15}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ApplyResponse) GetChanges() []*Change {
@@ -1687,7 +1760,7 @@ type PauseRequest struct {
 
 func (x *PauseRequest) Reset() {
 	*x = PauseRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[16]
+	mi := &file_leat_v1_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1699,7 +1772,7 @@ func (x *PauseRequest) String() string {
 func (*PauseRequest) ProtoMessage() {}
 
 func (x *PauseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[16]
+	mi := &file_leat_v1_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1712,7 +1785,7 @@ func (x *PauseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseRequest.ProtoReflect.Descriptor instead.
 func (*PauseRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{16}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *PauseRequest) GetSubscription() string {
@@ -1737,7 +1810,7 @@ type PauseResponse struct {
 
 func (x *PauseResponse) Reset() {
 	*x = PauseResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[17]
+	mi := &file_leat_v1_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1749,7 +1822,7 @@ func (x *PauseResponse) String() string {
 func (*PauseResponse) ProtoMessage() {}
 
 func (x *PauseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[17]
+	mi := &file_leat_v1_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1762,7 +1835,7 @@ func (x *PauseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseResponse.ProtoReflect.Descriptor instead.
 func (*PauseResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{17}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{18}
 }
 
 type ResumeRequest struct {
@@ -1774,7 +1847,7 @@ type ResumeRequest struct {
 
 func (x *ResumeRequest) Reset() {
 	*x = ResumeRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[18]
+	mi := &file_leat_v1_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1786,7 +1859,7 @@ func (x *ResumeRequest) String() string {
 func (*ResumeRequest) ProtoMessage() {}
 
 func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[18]
+	mi := &file_leat_v1_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1799,7 +1872,7 @@ func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeRequest.ProtoReflect.Descriptor instead.
 func (*ResumeRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{18}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ResumeRequest) GetSubscription() string {
@@ -1817,7 +1890,7 @@ type ResumeResponse struct {
 
 func (x *ResumeResponse) Reset() {
 	*x = ResumeResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[19]
+	mi := &file_leat_v1_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1829,7 +1902,7 @@ func (x *ResumeResponse) String() string {
 func (*ResumeResponse) ProtoMessage() {}
 
 func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[19]
+	mi := &file_leat_v1_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1842,7 +1915,7 @@ func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeResponse.ProtoReflect.Descriptor instead.
 func (*ResumeResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{19}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{20}
 }
 
 type SeekRequest struct {
@@ -1863,7 +1936,7 @@ type SeekRequest struct {
 
 func (x *SeekRequest) Reset() {
 	*x = SeekRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[20]
+	mi := &file_leat_v1_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1875,7 +1948,7 @@ func (x *SeekRequest) String() string {
 func (*SeekRequest) ProtoMessage() {}
 
 func (x *SeekRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[20]
+	mi := &file_leat_v1_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1888,7 +1961,7 @@ func (x *SeekRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeekRequest.ProtoReflect.Descriptor instead.
 func (*SeekRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{20}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SeekRequest) GetSubscription() string {
@@ -1980,7 +2053,7 @@ type SeekResponse struct {
 
 func (x *SeekResponse) Reset() {
 	*x = SeekResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[21]
+	mi := &file_leat_v1_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1992,7 +2065,7 @@ func (x *SeekResponse) String() string {
 func (*SeekResponse) ProtoMessage() {}
 
 func (x *SeekResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[21]
+	mi := &file_leat_v1_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2005,7 +2078,7 @@ func (x *SeekResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeekResponse.ProtoReflect.Descriptor instead.
 func (*SeekResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{21}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SeekResponse) GetFrom() uint64 {
@@ -2041,7 +2114,7 @@ type ParkedRequest struct {
 
 func (x *ParkedRequest) Reset() {
 	*x = ParkedRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[22]
+	mi := &file_leat_v1_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2053,7 +2126,7 @@ func (x *ParkedRequest) String() string {
 func (*ParkedRequest) ProtoMessage() {}
 
 func (x *ParkedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[22]
+	mi := &file_leat_v1_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2066,7 +2139,7 @@ func (x *ParkedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ParkedRequest.ProtoReflect.Descriptor instead.
 func (*ParkedRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{22}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ParkedRequest) GetSubscription() string {
@@ -2106,7 +2179,7 @@ type ParkedResponse struct {
 
 func (x *ParkedResponse) Reset() {
 	*x = ParkedResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[23]
+	mi := &file_leat_v1_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2118,7 +2191,7 @@ func (x *ParkedResponse) String() string {
 func (*ParkedResponse) ProtoMessage() {}
 
 func (x *ParkedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[23]
+	mi := &file_leat_v1_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2131,7 +2204,7 @@ func (x *ParkedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ParkedResponse.ProtoReflect.Descriptor instead.
 func (*ParkedResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{23}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ParkedResponse) GetDead() []*DeadLetter {
@@ -2189,7 +2262,7 @@ type Skipped struct {
 
 func (x *Skipped) Reset() {
 	*x = Skipped{}
-	mi := &file_leat_v1_admin_proto_msgTypes[24]
+	mi := &file_leat_v1_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2201,7 +2274,7 @@ func (x *Skipped) String() string {
 func (*Skipped) ProtoMessage() {}
 
 func (x *Skipped) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[24]
+	mi := &file_leat_v1_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2214,7 +2287,7 @@ func (x *Skipped) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Skipped.ProtoReflect.Descriptor instead.
 func (*Skipped) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{24}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Skipped) GetFrom() uint64 {
@@ -2263,7 +2336,7 @@ type DeadLetter struct {
 
 func (x *DeadLetter) Reset() {
 	*x = DeadLetter{}
-	mi := &file_leat_v1_admin_proto_msgTypes[25]
+	mi := &file_leat_v1_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2275,7 +2348,7 @@ func (x *DeadLetter) String() string {
 func (*DeadLetter) ProtoMessage() {}
 
 func (x *DeadLetter) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[25]
+	mi := &file_leat_v1_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2288,7 +2361,7 @@ func (x *DeadLetter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeadLetter.ProtoReflect.Descriptor instead.
 func (*DeadLetter) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{25}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *DeadLetter) GetId() string {
@@ -2358,7 +2431,7 @@ type Attempt struct {
 
 func (x *Attempt) Reset() {
 	*x = Attempt{}
-	mi := &file_leat_v1_admin_proto_msgTypes[26]
+	mi := &file_leat_v1_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2370,7 +2443,7 @@ func (x *Attempt) String() string {
 func (*Attempt) ProtoMessage() {}
 
 func (x *Attempt) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[26]
+	mi := &file_leat_v1_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2383,7 +2456,7 @@ func (x *Attempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attempt.ProtoReflect.Descriptor instead.
 func (*Attempt) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{26}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Attempt) GetTime() *timestamppb.Timestamp {
@@ -2416,7 +2489,7 @@ type RemoveSourceRequest struct {
 
 func (x *RemoveSourceRequest) Reset() {
 	*x = RemoveSourceRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[27]
+	mi := &file_leat_v1_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2428,7 +2501,7 @@ func (x *RemoveSourceRequest) String() string {
 func (*RemoveSourceRequest) ProtoMessage() {}
 
 func (x *RemoveSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[27]
+	mi := &file_leat_v1_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2441,7 +2514,7 @@ func (x *RemoveSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveSourceRequest.ProtoReflect.Descriptor instead.
 func (*RemoveSourceRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{27}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RemoveSourceRequest) GetName() string {
@@ -2461,7 +2534,7 @@ type RemoveSourceResponse struct {
 
 func (x *RemoveSourceResponse) Reset() {
 	*x = RemoveSourceResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[28]
+	mi := &file_leat_v1_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2473,7 +2546,7 @@ func (x *RemoveSourceResponse) String() string {
 func (*RemoveSourceResponse) ProtoMessage() {}
 
 func (x *RemoveSourceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[28]
+	mi := &file_leat_v1_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2486,7 +2559,7 @@ func (x *RemoveSourceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveSourceResponse.ProtoReflect.Descriptor instead.
 func (*RemoveSourceResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{28}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RemoveSourceResponse) GetDone() []string {
@@ -2520,7 +2593,7 @@ type TailRequest struct {
 
 func (x *TailRequest) Reset() {
 	*x = TailRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[29]
+	mi := &file_leat_v1_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2532,7 +2605,7 @@ func (x *TailRequest) String() string {
 func (*TailRequest) ProtoMessage() {}
 
 func (x *TailRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[29]
+	mi := &file_leat_v1_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2545,7 +2618,7 @@ func (x *TailRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TailRequest.ProtoReflect.Descriptor instead.
 func (*TailRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{29}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *TailRequest) GetName() string {
@@ -2664,7 +2737,7 @@ type TailResponse struct {
 
 func (x *TailResponse) Reset() {
 	*x = TailResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[30]
+	mi := &file_leat_v1_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2676,7 +2749,7 @@ func (x *TailResponse) String() string {
 func (*TailResponse) ProtoMessage() {}
 
 func (x *TailResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[30]
+	mi := &file_leat_v1_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2689,7 +2762,7 @@ func (x *TailResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TailResponse.ProtoReflect.Descriptor instead.
 func (*TailResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{30}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *TailResponse) GetEvents() [][]byte {
@@ -2722,7 +2795,7 @@ type ParkedKey struct {
 
 func (x *ParkedKey) Reset() {
 	*x = ParkedKey{}
-	mi := &file_leat_v1_admin_proto_msgTypes[31]
+	mi := &file_leat_v1_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2734,7 +2807,7 @@ func (x *ParkedKey) String() string {
 func (*ParkedKey) ProtoMessage() {}
 
 func (x *ParkedKey) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[31]
+	mi := &file_leat_v1_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2747,7 +2820,7 @@ func (x *ParkedKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ParkedKey.ProtoReflect.Descriptor instead.
 func (*ParkedKey) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{31}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ParkedKey) GetKey() string {
@@ -2821,7 +2894,7 @@ type RedriveRequest struct {
 
 func (x *RedriveRequest) Reset() {
 	*x = RedriveRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[32]
+	mi := &file_leat_v1_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2833,7 +2906,7 @@ func (x *RedriveRequest) String() string {
 func (*RedriveRequest) ProtoMessage() {}
 
 func (x *RedriveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[32]
+	mi := &file_leat_v1_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2846,7 +2919,7 @@ func (x *RedriveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedriveRequest.ProtoReflect.Descriptor instead.
 func (*RedriveRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{32}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *RedriveRequest) GetSubscription() string {
@@ -2887,7 +2960,7 @@ type RedriveResponse struct {
 
 func (x *RedriveResponse) Reset() {
 	*x = RedriveResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[33]
+	mi := &file_leat_v1_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2899,7 +2972,7 @@ func (x *RedriveResponse) String() string {
 func (*RedriveResponse) ProtoMessage() {}
 
 func (x *RedriveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[33]
+	mi := &file_leat_v1_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2912,7 +2985,7 @@ func (x *RedriveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedriveResponse.ProtoReflect.Descriptor instead.
 func (*RedriveResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{33}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *RedriveResponse) GetKeys() uint64 {
@@ -2937,7 +3010,7 @@ type DiscardRequest struct {
 
 func (x *DiscardRequest) Reset() {
 	*x = DiscardRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[34]
+	mi := &file_leat_v1_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2949,7 +3022,7 @@ func (x *DiscardRequest) String() string {
 func (*DiscardRequest) ProtoMessage() {}
 
 func (x *DiscardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[34]
+	mi := &file_leat_v1_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2962,7 +3035,7 @@ func (x *DiscardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiscardRequest.ProtoReflect.Descriptor instead.
 func (*DiscardRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{34}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *DiscardRequest) GetSubscription() string {
@@ -3012,7 +3085,7 @@ type DiscardResponse struct {
 
 func (x *DiscardResponse) Reset() {
 	*x = DiscardResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[35]
+	mi := &file_leat_v1_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3024,7 +3097,7 @@ func (x *DiscardResponse) String() string {
 func (*DiscardResponse) ProtoMessage() {}
 
 func (x *DiscardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[35]
+	mi := &file_leat_v1_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3037,7 +3110,7 @@ func (x *DiscardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiscardResponse.ProtoReflect.Descriptor instead.
 func (*DiscardResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{35}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *DiscardResponse) GetKeys() uint64 {
@@ -3075,7 +3148,7 @@ type AuditLogRequest struct {
 
 func (x *AuditLogRequest) Reset() {
 	*x = AuditLogRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[36]
+	mi := &file_leat_v1_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3087,7 +3160,7 @@ func (x *AuditLogRequest) String() string {
 func (*AuditLogRequest) ProtoMessage() {}
 
 func (x *AuditLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[36]
+	mi := &file_leat_v1_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3100,7 +3173,7 @@ func (x *AuditLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditLogRequest.ProtoReflect.Descriptor instead.
 func (*AuditLogRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{36}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *AuditLogRequest) GetSince() *timestamppb.Timestamp {
@@ -3134,7 +3207,7 @@ type AuditLogResponse struct {
 
 func (x *AuditLogResponse) Reset() {
 	*x = AuditLogResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[37]
+	mi := &file_leat_v1_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3146,7 +3219,7 @@ func (x *AuditLogResponse) String() string {
 func (*AuditLogResponse) ProtoMessage() {}
 
 func (x *AuditLogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[37]
+	mi := &file_leat_v1_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3159,7 +3232,7 @@ func (x *AuditLogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditLogResponse.ProtoReflect.Descriptor instead.
 func (*AuditLogResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{37}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *AuditLogResponse) GetEntries() []*AuditEntry {
@@ -3191,7 +3264,7 @@ type AuditEntry struct {
 
 func (x *AuditEntry) Reset() {
 	*x = AuditEntry{}
-	mi := &file_leat_v1_admin_proto_msgTypes[38]
+	mi := &file_leat_v1_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3203,7 +3276,7 @@ func (x *AuditEntry) String() string {
 func (*AuditEntry) ProtoMessage() {}
 
 func (x *AuditEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[38]
+	mi := &file_leat_v1_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3216,7 +3289,7 @@ func (x *AuditEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditEntry.ProtoReflect.Descriptor instead.
 func (*AuditEntry) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{38}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *AuditEntry) GetTime() *timestamppb.Timestamp {
@@ -3283,7 +3356,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[39]
+	mi := &file_leat_v1_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3295,7 +3368,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[39]
+	mi := &file_leat_v1_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3308,7 +3381,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{39}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ExplainRequest) GetSubscription() string {
@@ -3351,7 +3424,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[40]
+	mi := &file_leat_v1_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3363,7 +3436,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[40]
+	mi := &file_leat_v1_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3376,7 +3449,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{40}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ExplainResponse) GetEvents() []*Explained {
@@ -3424,7 +3497,7 @@ type Explained struct {
 
 func (x *Explained) Reset() {
 	*x = Explained{}
-	mi := &file_leat_v1_admin_proto_msgTypes[41]
+	mi := &file_leat_v1_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3436,7 +3509,7 @@ func (x *Explained) String() string {
 func (*Explained) ProtoMessage() {}
 
 func (x *Explained) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[41]
+	mi := &file_leat_v1_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3449,7 +3522,7 @@ func (x *Explained) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explained.ProtoReflect.Descriptor instead.
 func (*Explained) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{41}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Explained) GetId() string {
@@ -3567,7 +3640,7 @@ type ThrottleRequest struct {
 
 func (x *ThrottleRequest) Reset() {
 	*x = ThrottleRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[42]
+	mi := &file_leat_v1_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3579,7 +3652,7 @@ func (x *ThrottleRequest) String() string {
 func (*ThrottleRequest) ProtoMessage() {}
 
 func (x *ThrottleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[42]
+	mi := &file_leat_v1_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3592,7 +3665,7 @@ func (x *ThrottleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ThrottleRequest.ProtoReflect.Descriptor instead.
 func (*ThrottleRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{42}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ThrottleRequest) GetName() string {
@@ -3640,7 +3713,7 @@ type ThrottleResponse struct {
 
 func (x *ThrottleResponse) Reset() {
 	*x = ThrottleResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[43]
+	mi := &file_leat_v1_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3652,7 +3725,7 @@ func (x *ThrottleResponse) String() string {
 func (*ThrottleResponse) ProtoMessage() {}
 
 func (x *ThrottleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[43]
+	mi := &file_leat_v1_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3665,7 +3738,7 @@ func (x *ThrottleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ThrottleResponse.ProtoReflect.Descriptor instead.
 func (*ThrottleResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{43}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ThrottleResponse) GetThrottles() []*ThrottleState {
@@ -3690,7 +3763,7 @@ type ThrottleState struct {
 
 func (x *ThrottleState) Reset() {
 	*x = ThrottleState{}
-	mi := &file_leat_v1_admin_proto_msgTypes[44]
+	mi := &file_leat_v1_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3702,7 +3775,7 @@ func (x *ThrottleState) String() string {
 func (*ThrottleState) ProtoMessage() {}
 
 func (x *ThrottleState) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[44]
+	mi := &file_leat_v1_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3715,7 +3788,7 @@ func (x *ThrottleState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ThrottleState.ProtoReflect.Descriptor instead.
 func (*ThrottleState) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{44}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ThrottleState) GetRatio() float64 {
@@ -3764,7 +3837,7 @@ type RangesRequest struct {
 
 func (x *RangesRequest) Reset() {
 	*x = RangesRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[45]
+	mi := &file_leat_v1_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3776,7 +3849,7 @@ func (x *RangesRequest) String() string {
 func (*RangesRequest) ProtoMessage() {}
 
 func (x *RangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[45]
+	mi := &file_leat_v1_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3789,7 +3862,7 @@ func (x *RangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RangesRequest.ProtoReflect.Descriptor instead.
 func (*RangesRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{45}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *RangesRequest) GetSource() string {
@@ -3816,7 +3889,7 @@ type RangesResponse struct {
 
 func (x *RangesResponse) Reset() {
 	*x = RangesResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[46]
+	mi := &file_leat_v1_admin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3828,7 +3901,7 @@ func (x *RangesResponse) String() string {
 func (*RangesResponse) ProtoMessage() {}
 
 func (x *RangesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[46]
+	mi := &file_leat_v1_admin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3841,7 +3914,7 @@ func (x *RangesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RangesResponse.ProtoReflect.Descriptor instead.
 func (*RangesResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{46}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *RangesResponse) GetRanges() []*RangeState {
@@ -3867,7 +3940,7 @@ type SplitRangeRequest struct {
 
 func (x *SplitRangeRequest) Reset() {
 	*x = SplitRangeRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[47]
+	mi := &file_leat_v1_admin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3879,7 +3952,7 @@ func (x *SplitRangeRequest) String() string {
 func (*SplitRangeRequest) ProtoMessage() {}
 
 func (x *SplitRangeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[47]
+	mi := &file_leat_v1_admin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3892,7 +3965,7 @@ func (x *SplitRangeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitRangeRequest.ProtoReflect.Descriptor instead.
 func (*SplitRangeRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{47}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *SplitRangeRequest) GetSource() string {
@@ -3940,7 +4013,7 @@ type SplitRangeResponse struct {
 
 func (x *SplitRangeResponse) Reset() {
 	*x = SplitRangeResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[48]
+	mi := &file_leat_v1_admin_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3952,7 +4025,7 @@ func (x *SplitRangeResponse) String() string {
 func (*SplitRangeResponse) ProtoMessage() {}
 
 func (x *SplitRangeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[48]
+	mi := &file_leat_v1_admin_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3965,7 +4038,7 @@ func (x *SplitRangeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitRangeResponse.ProtoReflect.Descriptor instead.
 func (*SplitRangeResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{48}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *SplitRangeResponse) GetRanges() []*RangeState {
@@ -3987,7 +4060,7 @@ type MergeRangesRequest struct {
 
 func (x *MergeRangesRequest) Reset() {
 	*x = MergeRangesRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[49]
+	mi := &file_leat_v1_admin_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3999,7 +4072,7 @@ func (x *MergeRangesRequest) String() string {
 func (*MergeRangesRequest) ProtoMessage() {}
 
 func (x *MergeRangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[49]
+	mi := &file_leat_v1_admin_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4012,7 +4085,7 @@ func (x *MergeRangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MergeRangesRequest.ProtoReflect.Descriptor instead.
 func (*MergeRangesRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{49}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *MergeRangesRequest) GetSource() string {
@@ -4046,7 +4119,7 @@ type MergeRangesResponse struct {
 
 func (x *MergeRangesResponse) Reset() {
 	*x = MergeRangesResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[50]
+	mi := &file_leat_v1_admin_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4058,7 +4131,7 @@ func (x *MergeRangesResponse) String() string {
 func (*MergeRangesResponse) ProtoMessage() {}
 
 func (x *MergeRangesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[50]
+	mi := &file_leat_v1_admin_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4071,7 +4144,7 @@ func (x *MergeRangesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MergeRangesResponse.ProtoReflect.Descriptor instead.
 func (*MergeRangesResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{50}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *MergeRangesResponse) GetRanges() []*RangeState {
@@ -4110,7 +4183,7 @@ type RangeState struct {
 
 func (x *RangeState) Reset() {
 	*x = RangeState{}
-	mi := &file_leat_v1_admin_proto_msgTypes[51]
+	mi := &file_leat_v1_admin_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4122,7 +4195,7 @@ func (x *RangeState) String() string {
 func (*RangeState) ProtoMessage() {}
 
 func (x *RangeState) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[51]
+	mi := &file_leat_v1_admin_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4135,7 +4208,7 @@ func (x *RangeState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RangeState.ProtoReflect.Descriptor instead.
 func (*RangeState) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{51}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *RangeState) GetId() uint64 {
@@ -4244,7 +4317,7 @@ type Place struct {
 
 func (x *Place) Reset() {
 	*x = Place{}
-	mi := &file_leat_v1_admin_proto_msgTypes[52]
+	mi := &file_leat_v1_admin_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4256,7 +4329,7 @@ func (x *Place) String() string {
 func (*Place) ProtoMessage() {}
 
 func (x *Place) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[52]
+	mi := &file_leat_v1_admin_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4269,7 +4342,7 @@ func (x *Place) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Place.ProtoReflect.Descriptor instead.
 func (*Place) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{52}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Place) GetAt() isPlace_At {
@@ -4346,7 +4419,7 @@ type ReplayScope struct {
 
 func (x *ReplayScope) Reset() {
 	*x = ReplayScope{}
-	mi := &file_leat_v1_admin_proto_msgTypes[53]
+	mi := &file_leat_v1_admin_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4358,7 +4431,7 @@ func (x *ReplayScope) String() string {
 func (*ReplayScope) ProtoMessage() {}
 
 func (x *ReplayScope) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[53]
+	mi := &file_leat_v1_admin_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4371,7 +4444,7 @@ func (x *ReplayScope) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayScope.ProtoReflect.Descriptor instead.
 func (*ReplayScope) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{53}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ReplayScope) GetTables() []string {
@@ -4416,7 +4489,7 @@ type ReplayRange struct {
 
 func (x *ReplayRange) Reset() {
 	*x = ReplayRange{}
-	mi := &file_leat_v1_admin_proto_msgTypes[54]
+	mi := &file_leat_v1_admin_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4428,7 +4501,7 @@ func (x *ReplayRange) String() string {
 func (*ReplayRange) ProtoMessage() {}
 
 func (x *ReplayRange) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[54]
+	mi := &file_leat_v1_admin_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4441,7 +4514,7 @@ func (x *ReplayRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayRange.ProtoReflect.Descriptor instead.
 func (*ReplayRange) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{54}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ReplayRange) GetId() uint64 {
@@ -4492,7 +4565,7 @@ type ReplayRequest struct {
 
 func (x *ReplayRequest) Reset() {
 	*x = ReplayRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[55]
+	mi := &file_leat_v1_admin_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4504,7 +4577,7 @@ func (x *ReplayRequest) String() string {
 func (*ReplayRequest) ProtoMessage() {}
 
 func (x *ReplayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[55]
+	mi := &file_leat_v1_admin_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4517,7 +4590,7 @@ func (x *ReplayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayRequest.ProtoReflect.Descriptor instead.
 func (*ReplayRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{55}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ReplayRequest) GetSubscription() string {
@@ -4580,7 +4653,7 @@ type ReplayResponse struct {
 
 func (x *ReplayResponse) Reset() {
 	*x = ReplayResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[56]
+	mi := &file_leat_v1_admin_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4592,7 +4665,7 @@ func (x *ReplayResponse) String() string {
 func (*ReplayResponse) ProtoMessage() {}
 
 func (x *ReplayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[56]
+	mi := &file_leat_v1_admin_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4605,7 +4678,7 @@ func (x *ReplayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayResponse.ProtoReflect.Descriptor instead.
 func (*ReplayResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{56}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ReplayResponse) GetPlan() *ReplayPlan {
@@ -4645,7 +4718,7 @@ type ReplayPlan struct {
 
 func (x *ReplayPlan) Reset() {
 	*x = ReplayPlan{}
-	mi := &file_leat_v1_admin_proto_msgTypes[57]
+	mi := &file_leat_v1_admin_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4657,7 +4730,7 @@ func (x *ReplayPlan) String() string {
 func (*ReplayPlan) ProtoMessage() {}
 
 func (x *ReplayPlan) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[57]
+	mi := &file_leat_v1_admin_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4670,7 +4743,7 @@ func (x *ReplayPlan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayPlan.ProtoReflect.Descriptor instead.
 func (*ReplayPlan) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{57}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ReplayPlan) GetFrom() uint64 {
@@ -4757,7 +4830,7 @@ type JobsRequest struct {
 
 func (x *JobsRequest) Reset() {
 	*x = JobsRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[58]
+	mi := &file_leat_v1_admin_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4769,7 +4842,7 @@ func (x *JobsRequest) String() string {
 func (*JobsRequest) ProtoMessage() {}
 
 func (x *JobsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[58]
+	mi := &file_leat_v1_admin_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4782,7 +4855,7 @@ func (x *JobsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobsRequest.ProtoReflect.Descriptor instead.
 func (*JobsRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{58}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *JobsRequest) GetSubscription() string {
@@ -4815,7 +4888,7 @@ type JobsResponse struct {
 
 func (x *JobsResponse) Reset() {
 	*x = JobsResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[59]
+	mi := &file_leat_v1_admin_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4827,7 +4900,7 @@ func (x *JobsResponse) String() string {
 func (*JobsResponse) ProtoMessage() {}
 
 func (x *JobsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[59]
+	mi := &file_leat_v1_admin_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4840,7 +4913,7 @@ func (x *JobsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobsResponse.ProtoReflect.Descriptor instead.
 func (*JobsResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{59}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *JobsResponse) GetJobs() []*Job {
@@ -4895,7 +4968,7 @@ type Job struct {
 
 func (x *Job) Reset() {
 	*x = Job{}
-	mi := &file_leat_v1_admin_proto_msgTypes[60]
+	mi := &file_leat_v1_admin_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4907,7 +4980,7 @@ func (x *Job) String() string {
 func (*Job) ProtoMessage() {}
 
 func (x *Job) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[60]
+	mi := &file_leat_v1_admin_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4920,7 +4993,7 @@ func (x *Job) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Job.ProtoReflect.Descriptor instead.
 func (*Job) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{60}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Job) GetId() string {
@@ -5106,7 +5179,7 @@ type TableProgress struct {
 
 func (x *TableProgress) Reset() {
 	*x = TableProgress{}
-	mi := &file_leat_v1_admin_proto_msgTypes[61]
+	mi := &file_leat_v1_admin_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5118,7 +5191,7 @@ func (x *TableProgress) String() string {
 func (*TableProgress) ProtoMessage() {}
 
 func (x *TableProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[61]
+	mi := &file_leat_v1_admin_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5131,7 +5204,7 @@ func (x *TableProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TableProgress.ProtoReflect.Descriptor instead.
 func (*TableProgress) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{61}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *TableProgress) GetTable() string {
@@ -5213,7 +5286,7 @@ type BackfillRequest struct {
 
 func (x *BackfillRequest) Reset() {
 	*x = BackfillRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[62]
+	mi := &file_leat_v1_admin_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5225,7 +5298,7 @@ func (x *BackfillRequest) String() string {
 func (*BackfillRequest) ProtoMessage() {}
 
 func (x *BackfillRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[62]
+	mi := &file_leat_v1_admin_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5238,7 +5311,7 @@ func (x *BackfillRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackfillRequest.ProtoReflect.Descriptor instead.
 func (*BackfillRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{62}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *BackfillRequest) GetSubscription() string {
@@ -5287,7 +5360,7 @@ type BackfillResponse struct {
 
 func (x *BackfillResponse) Reset() {
 	*x = BackfillResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[63]
+	mi := &file_leat_v1_admin_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5299,7 +5372,7 @@ func (x *BackfillResponse) String() string {
 func (*BackfillResponse) ProtoMessage() {}
 
 func (x *BackfillResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[63]
+	mi := &file_leat_v1_admin_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5312,7 +5385,7 @@ func (x *BackfillResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackfillResponse.ProtoReflect.Descriptor instead.
 func (*BackfillResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{63}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *BackfillResponse) GetPlan() *BackfillPlan {
@@ -5341,7 +5414,7 @@ type BackfillPlan struct {
 
 func (x *BackfillPlan) Reset() {
 	*x = BackfillPlan{}
-	mi := &file_leat_v1_admin_proto_msgTypes[64]
+	mi := &file_leat_v1_admin_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5353,7 +5426,7 @@ func (x *BackfillPlan) String() string {
 func (*BackfillPlan) ProtoMessage() {}
 
 func (x *BackfillPlan) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[64]
+	mi := &file_leat_v1_admin_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5366,7 +5439,7 @@ func (x *BackfillPlan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackfillPlan.ProtoReflect.Descriptor instead.
 func (*BackfillPlan) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{64}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *BackfillPlan) GetTables() []*BackfillTable {
@@ -5397,7 +5470,7 @@ type BackfillTable struct {
 
 func (x *BackfillTable) Reset() {
 	*x = BackfillTable{}
-	mi := &file_leat_v1_admin_proto_msgTypes[65]
+	mi := &file_leat_v1_admin_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5409,7 +5482,7 @@ func (x *BackfillTable) String() string {
 func (*BackfillTable) ProtoMessage() {}
 
 func (x *BackfillTable) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[65]
+	mi := &file_leat_v1_admin_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5422,7 +5495,7 @@ func (x *BackfillTable) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackfillTable.ProtoReflect.Descriptor instead.
 func (*BackfillTable) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{65}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *BackfillTable) GetTable() string {
@@ -5463,7 +5536,7 @@ type PauseJobRequest struct {
 
 func (x *PauseJobRequest) Reset() {
 	*x = PauseJobRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[66]
+	mi := &file_leat_v1_admin_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5475,7 +5548,7 @@ func (x *PauseJobRequest) String() string {
 func (*PauseJobRequest) ProtoMessage() {}
 
 func (x *PauseJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[66]
+	mi := &file_leat_v1_admin_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5488,7 +5561,7 @@ func (x *PauseJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseJobRequest.ProtoReflect.Descriptor instead.
 func (*PauseJobRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{66}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *PauseJobRequest) GetId() string {
@@ -5514,7 +5587,7 @@ type PauseJobResponse struct {
 
 func (x *PauseJobResponse) Reset() {
 	*x = PauseJobResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[67]
+	mi := &file_leat_v1_admin_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5526,7 +5599,7 @@ func (x *PauseJobResponse) String() string {
 func (*PauseJobResponse) ProtoMessage() {}
 
 func (x *PauseJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[67]
+	mi := &file_leat_v1_admin_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5539,7 +5612,7 @@ func (x *PauseJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseJobResponse.ProtoReflect.Descriptor instead.
 func (*PauseJobResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{67}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *PauseJobResponse) GetJob() *Job {
@@ -5558,7 +5631,7 @@ type ResumeJobRequest struct {
 
 func (x *ResumeJobRequest) Reset() {
 	*x = ResumeJobRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[68]
+	mi := &file_leat_v1_admin_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5570,7 +5643,7 @@ func (x *ResumeJobRequest) String() string {
 func (*ResumeJobRequest) ProtoMessage() {}
 
 func (x *ResumeJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[68]
+	mi := &file_leat_v1_admin_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5583,7 +5656,7 @@ func (x *ResumeJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeJobRequest.ProtoReflect.Descriptor instead.
 func (*ResumeJobRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{68}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *ResumeJobRequest) GetId() string {
@@ -5602,7 +5675,7 @@ type ResumeJobResponse struct {
 
 func (x *ResumeJobResponse) Reset() {
 	*x = ResumeJobResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[69]
+	mi := &file_leat_v1_admin_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5614,7 +5687,7 @@ func (x *ResumeJobResponse) String() string {
 func (*ResumeJobResponse) ProtoMessage() {}
 
 func (x *ResumeJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[69]
+	mi := &file_leat_v1_admin_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5627,7 +5700,7 @@ func (x *ResumeJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeJobResponse.ProtoReflect.Descriptor instead.
 func (*ResumeJobResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{69}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *ResumeJobResponse) GetJob() *Job {
@@ -5647,7 +5720,7 @@ type CancelJobRequest struct {
 
 func (x *CancelJobRequest) Reset() {
 	*x = CancelJobRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[70]
+	mi := &file_leat_v1_admin_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5659,7 +5732,7 @@ func (x *CancelJobRequest) String() string {
 func (*CancelJobRequest) ProtoMessage() {}
 
 func (x *CancelJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[70]
+	mi := &file_leat_v1_admin_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5672,7 +5745,7 @@ func (x *CancelJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelJobRequest.ProtoReflect.Descriptor instead.
 func (*CancelJobRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{70}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *CancelJobRequest) GetId() string {
@@ -5698,7 +5771,7 @@ type CancelJobResponse struct {
 
 func (x *CancelJobResponse) Reset() {
 	*x = CancelJobResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[71]
+	mi := &file_leat_v1_admin_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5710,7 +5783,7 @@ func (x *CancelJobResponse) String() string {
 func (*CancelJobResponse) ProtoMessage() {}
 
 func (x *CancelJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[71]
+	mi := &file_leat_v1_admin_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5723,7 +5796,7 @@ func (x *CancelJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelJobResponse.ProtoReflect.Descriptor instead.
 func (*CancelJobResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{71}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *CancelJobResponse) GetJob() *Job {
@@ -5746,7 +5819,7 @@ type VerifyRequest struct {
 
 func (x *VerifyRequest) Reset() {
 	*x = VerifyRequest{}
-	mi := &file_leat_v1_admin_proto_msgTypes[72]
+	mi := &file_leat_v1_admin_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5758,7 +5831,7 @@ func (x *VerifyRequest) String() string {
 func (*VerifyRequest) ProtoMessage() {}
 
 func (x *VerifyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[72]
+	mi := &file_leat_v1_admin_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5771,7 +5844,7 @@ func (x *VerifyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyRequest.ProtoReflect.Descriptor instead.
 func (*VerifyRequest) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{72}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *VerifyRequest) GetSubscription() string {
@@ -5808,7 +5881,7 @@ type VerifyResponse struct {
 
 func (x *VerifyResponse) Reset() {
 	*x = VerifyResponse{}
-	mi := &file_leat_v1_admin_proto_msgTypes[73]
+	mi := &file_leat_v1_admin_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5820,7 +5893,7 @@ func (x *VerifyResponse) String() string {
 func (*VerifyResponse) ProtoMessage() {}
 
 func (x *VerifyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[73]
+	mi := &file_leat_v1_admin_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5833,7 +5906,7 @@ func (x *VerifyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyResponse.ProtoReflect.Descriptor instead.
 func (*VerifyResponse) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{73}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *VerifyResponse) GetWhat() isVerifyResponse_What {
@@ -5892,7 +5965,7 @@ type VerifyProgress struct {
 
 func (x *VerifyProgress) Reset() {
 	*x = VerifyProgress{}
-	mi := &file_leat_v1_admin_proto_msgTypes[74]
+	mi := &file_leat_v1_admin_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5904,7 +5977,7 @@ func (x *VerifyProgress) String() string {
 func (*VerifyProgress) ProtoMessage() {}
 
 func (x *VerifyProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[74]
+	mi := &file_leat_v1_admin_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5917,7 +5990,7 @@ func (x *VerifyProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyProgress.ProtoReflect.Descriptor instead.
 func (*VerifyProgress) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{74}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *VerifyProgress) GetTable() string {
@@ -5957,7 +6030,7 @@ type VerifyReport struct {
 
 func (x *VerifyReport) Reset() {
 	*x = VerifyReport{}
-	mi := &file_leat_v1_admin_proto_msgTypes[75]
+	mi := &file_leat_v1_admin_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5969,7 +6042,7 @@ func (x *VerifyReport) String() string {
 func (*VerifyReport) ProtoMessage() {}
 
 func (x *VerifyReport) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[75]
+	mi := &file_leat_v1_admin_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5982,7 +6055,7 @@ func (x *VerifyReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyReport.ProtoReflect.Descriptor instead.
 func (*VerifyReport) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{75}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *VerifyReport) GetTables() []*VerifiedTable {
@@ -6024,7 +6097,7 @@ type VerifiedTable struct {
 
 func (x *VerifiedTable) Reset() {
 	*x = VerifiedTable{}
-	mi := &file_leat_v1_admin_proto_msgTypes[76]
+	mi := &file_leat_v1_admin_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6036,7 +6109,7 @@ func (x *VerifiedTable) String() string {
 func (*VerifiedTable) ProtoMessage() {}
 
 func (x *VerifiedTable) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[76]
+	mi := &file_leat_v1_admin_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6049,7 +6122,7 @@ func (x *VerifiedTable) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifiedTable.ProtoReflect.Descriptor instead.
 func (*VerifiedTable) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{76}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *VerifiedTable) GetTable() string {
@@ -6157,7 +6230,7 @@ type VerifiedRange struct {
 
 func (x *VerifiedRange) Reset() {
 	*x = VerifiedRange{}
-	mi := &file_leat_v1_admin_proto_msgTypes[77]
+	mi := &file_leat_v1_admin_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6169,7 +6242,7 @@ func (x *VerifiedRange) String() string {
 func (*VerifiedRange) ProtoMessage() {}
 
 func (x *VerifiedRange) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[77]
+	mi := &file_leat_v1_admin_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6182,7 +6255,7 @@ func (x *VerifiedRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifiedRange.ProtoReflect.Descriptor instead.
 func (*VerifiedRange) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{77}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *VerifiedRange) GetRange() uint64 {
@@ -6234,7 +6307,7 @@ type VerifiedRow struct {
 
 func (x *VerifiedRow) Reset() {
 	*x = VerifiedRow{}
-	mi := &file_leat_v1_admin_proto_msgTypes[78]
+	mi := &file_leat_v1_admin_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6246,7 +6319,7 @@ func (x *VerifiedRow) String() string {
 func (*VerifiedRow) ProtoMessage() {}
 
 func (x *VerifiedRow) ProtoReflect() protoreflect.Message {
-	mi := &file_leat_v1_admin_proto_msgTypes[78]
+	mi := &file_leat_v1_admin_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6259,7 +6332,7 @@ func (x *VerifiedRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifiedRow.ProtoReflect.Descriptor instead.
 func (*VerifiedRow) Descriptor() ([]byte, []int) {
-	return file_leat_v1_admin_proto_rawDescGZIP(), []int{78}
+	return file_leat_v1_admin_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *VerifiedRow) GetKey() string {
@@ -6323,7 +6396,7 @@ const file_leat_v1_admin_proto_rawDesc = "" +
 	"\rsignals_error\x18\r \x01(\tR\fsignalsError\x12!\n" +
 	"\fsignals_cure\x18\x0e \x01(\tR\vsignalsCureB\x0f\n" +
 	"\r_behind_bytesB\x12\n" +
-	"\x10_active_sessions\"\xd7\x05\n" +
+	"\x10_active_sessions\"\x86\x06\n" +
 	"\fSourceStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x14\n" +
@@ -6345,9 +6418,15 @@ const file_leat_v1_admin_proto_rawDesc = "" +
 	"\x03lag\x18\x11 \x01(\v2\x19.google.protobuf.DurationR\x03lag\x124\n" +
 	"\tthrottles\x18( \x03(\v2\x16.leat.v1.ThrottleStateR\tthrottles\x123\n" +
 	"\bpressure\x18) \x01(\v2\x17.leat.v1.SourcePressureR\bpressure\x12\x12\n" +
-	"\x04disk\x182 \x01(\tR\x04disk\x12#\n" +
+	"\x04disk\x182 \x01(\tR\x04disk\x12-\n" +
+	"\x04open\x183 \x01(\v2\x19.leat.v1.OpenTransactionsR\x04open\x12#\n" +
 	"\x05waits\x18* \x03(\v2\r.leat.v1.WaitR\x05waits\x12*\n" +
-	"\tsnapshots\x18< \x03(\v2\f.leat.v1.JobR\tsnapshots\"\x97\x01\n" +
+	"\tsnapshots\x18< \x03(\v2\f.leat.v1.JobR\tsnapshots\"\x7f\n" +
+	"\x10OpenTransactions\x12#\n" +
+	"\rrunning_bytes\x18\x01 \x01(\x04R\frunningBytes\x12%\n" +
+	"\x0eprepared_bytes\x18\x02 \x01(\x04R\rpreparedBytes\x12\x1f\n" +
+	"\vbound_bytes\x18\x03 \x01(\x04R\n" +
+	"boundBytes\"\x97\x01\n" +
 	"\x04Wait\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1b\n" +
@@ -6822,225 +6901,227 @@ func file_leat_v1_admin_proto_rawDescGZIP() []byte {
 	return file_leat_v1_admin_proto_rawDescData
 }
 
-var file_leat_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 79)
+var file_leat_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 80)
 var file_leat_v1_admin_proto_goTypes = []any{
 	(*StatusRequest)(nil),         // 0: leat.v1.StatusRequest
 	(*StatusResponse)(nil),        // 1: leat.v1.StatusResponse
 	(*PriorityTurns)(nil),         // 2: leat.v1.PriorityTurns
 	(*SourcePressure)(nil),        // 3: leat.v1.SourcePressure
 	(*SourceStatus)(nil),          // 4: leat.v1.SourceStatus
-	(*Wait)(nil),                  // 5: leat.v1.Wait
-	(*Notice)(nil),                // 6: leat.v1.Notice
-	(*SubscriptionStatus)(nil),    // 7: leat.v1.SubscriptionStatus
-	(*Laggard)(nil),               // 8: leat.v1.Laggard
-	(*Lane)(nil),                  // 9: leat.v1.Lane
-	(*Host)(nil),                  // 10: leat.v1.Host
-	(*PlanRequest)(nil),           // 11: leat.v1.PlanRequest
-	(*Change)(nil),                // 12: leat.v1.Change
-	(*PlanResponse)(nil),          // 13: leat.v1.PlanResponse
-	(*ApplyRequest)(nil),          // 14: leat.v1.ApplyRequest
-	(*ApplyResponse)(nil),         // 15: leat.v1.ApplyResponse
-	(*PauseRequest)(nil),          // 16: leat.v1.PauseRequest
-	(*PauseResponse)(nil),         // 17: leat.v1.PauseResponse
-	(*ResumeRequest)(nil),         // 18: leat.v1.ResumeRequest
-	(*ResumeResponse)(nil),        // 19: leat.v1.ResumeResponse
-	(*SeekRequest)(nil),           // 20: leat.v1.SeekRequest
-	(*SeekResponse)(nil),          // 21: leat.v1.SeekResponse
-	(*ParkedRequest)(nil),         // 22: leat.v1.ParkedRequest
-	(*ParkedResponse)(nil),        // 23: leat.v1.ParkedResponse
-	(*Skipped)(nil),               // 24: leat.v1.Skipped
-	(*DeadLetter)(nil),            // 25: leat.v1.DeadLetter
-	(*Attempt)(nil),               // 26: leat.v1.Attempt
-	(*RemoveSourceRequest)(nil),   // 27: leat.v1.RemoveSourceRequest
-	(*RemoveSourceResponse)(nil),  // 28: leat.v1.RemoveSourceResponse
-	(*TailRequest)(nil),           // 29: leat.v1.TailRequest
-	(*TailResponse)(nil),          // 30: leat.v1.TailResponse
-	(*ParkedKey)(nil),             // 31: leat.v1.ParkedKey
-	(*RedriveRequest)(nil),        // 32: leat.v1.RedriveRequest
-	(*RedriveResponse)(nil),       // 33: leat.v1.RedriveResponse
-	(*DiscardRequest)(nil),        // 34: leat.v1.DiscardRequest
-	(*DiscardResponse)(nil),       // 35: leat.v1.DiscardResponse
-	(*AuditLogRequest)(nil),       // 36: leat.v1.AuditLogRequest
-	(*AuditLogResponse)(nil),      // 37: leat.v1.AuditLogResponse
-	(*AuditEntry)(nil),            // 38: leat.v1.AuditEntry
-	(*ExplainRequest)(nil),        // 39: leat.v1.ExplainRequest
-	(*ExplainResponse)(nil),       // 40: leat.v1.ExplainResponse
-	(*Explained)(nil),             // 41: leat.v1.Explained
-	(*ThrottleRequest)(nil),       // 42: leat.v1.ThrottleRequest
-	(*ThrottleResponse)(nil),      // 43: leat.v1.ThrottleResponse
-	(*ThrottleState)(nil),         // 44: leat.v1.ThrottleState
-	(*RangesRequest)(nil),         // 45: leat.v1.RangesRequest
-	(*RangesResponse)(nil),        // 46: leat.v1.RangesResponse
-	(*SplitRangeRequest)(nil),     // 47: leat.v1.SplitRangeRequest
-	(*SplitRangeResponse)(nil),    // 48: leat.v1.SplitRangeResponse
-	(*MergeRangesRequest)(nil),    // 49: leat.v1.MergeRangesRequest
-	(*MergeRangesResponse)(nil),   // 50: leat.v1.MergeRangesResponse
-	(*RangeState)(nil),            // 51: leat.v1.RangeState
-	(*Place)(nil),                 // 52: leat.v1.Place
-	(*ReplayScope)(nil),           // 53: leat.v1.ReplayScope
-	(*ReplayRange)(nil),           // 54: leat.v1.ReplayRange
-	(*ReplayRequest)(nil),         // 55: leat.v1.ReplayRequest
-	(*ReplayResponse)(nil),        // 56: leat.v1.ReplayResponse
-	(*ReplayPlan)(nil),            // 57: leat.v1.ReplayPlan
-	(*JobsRequest)(nil),           // 58: leat.v1.JobsRequest
-	(*JobsResponse)(nil),          // 59: leat.v1.JobsResponse
-	(*Job)(nil),                   // 60: leat.v1.Job
-	(*TableProgress)(nil),         // 61: leat.v1.TableProgress
-	(*BackfillRequest)(nil),       // 62: leat.v1.BackfillRequest
-	(*BackfillResponse)(nil),      // 63: leat.v1.BackfillResponse
-	(*BackfillPlan)(nil),          // 64: leat.v1.BackfillPlan
-	(*BackfillTable)(nil),         // 65: leat.v1.BackfillTable
-	(*PauseJobRequest)(nil),       // 66: leat.v1.PauseJobRequest
-	(*PauseJobResponse)(nil),      // 67: leat.v1.PauseJobResponse
-	(*ResumeJobRequest)(nil),      // 68: leat.v1.ResumeJobRequest
-	(*ResumeJobResponse)(nil),     // 69: leat.v1.ResumeJobResponse
-	(*CancelJobRequest)(nil),      // 70: leat.v1.CancelJobRequest
-	(*CancelJobResponse)(nil),     // 71: leat.v1.CancelJobResponse
-	(*VerifyRequest)(nil),         // 72: leat.v1.VerifyRequest
-	(*VerifyResponse)(nil),        // 73: leat.v1.VerifyResponse
-	(*VerifyProgress)(nil),        // 74: leat.v1.VerifyProgress
-	(*VerifyReport)(nil),          // 75: leat.v1.VerifyReport
-	(*VerifiedTable)(nil),         // 76: leat.v1.VerifiedTable
-	(*VerifiedRange)(nil),         // 77: leat.v1.VerifiedRange
-	(*VerifiedRow)(nil),           // 78: leat.v1.VerifiedRow
-	(*timestamppb.Timestamp)(nil), // 79: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 80: google.protobuf.Duration
+	(*OpenTransactions)(nil),      // 5: leat.v1.OpenTransactions
+	(*Wait)(nil),                  // 6: leat.v1.Wait
+	(*Notice)(nil),                // 7: leat.v1.Notice
+	(*SubscriptionStatus)(nil),    // 8: leat.v1.SubscriptionStatus
+	(*Laggard)(nil),               // 9: leat.v1.Laggard
+	(*Lane)(nil),                  // 10: leat.v1.Lane
+	(*Host)(nil),                  // 11: leat.v1.Host
+	(*PlanRequest)(nil),           // 12: leat.v1.PlanRequest
+	(*Change)(nil),                // 13: leat.v1.Change
+	(*PlanResponse)(nil),          // 14: leat.v1.PlanResponse
+	(*ApplyRequest)(nil),          // 15: leat.v1.ApplyRequest
+	(*ApplyResponse)(nil),         // 16: leat.v1.ApplyResponse
+	(*PauseRequest)(nil),          // 17: leat.v1.PauseRequest
+	(*PauseResponse)(nil),         // 18: leat.v1.PauseResponse
+	(*ResumeRequest)(nil),         // 19: leat.v1.ResumeRequest
+	(*ResumeResponse)(nil),        // 20: leat.v1.ResumeResponse
+	(*SeekRequest)(nil),           // 21: leat.v1.SeekRequest
+	(*SeekResponse)(nil),          // 22: leat.v1.SeekResponse
+	(*ParkedRequest)(nil),         // 23: leat.v1.ParkedRequest
+	(*ParkedResponse)(nil),        // 24: leat.v1.ParkedResponse
+	(*Skipped)(nil),               // 25: leat.v1.Skipped
+	(*DeadLetter)(nil),            // 26: leat.v1.DeadLetter
+	(*Attempt)(nil),               // 27: leat.v1.Attempt
+	(*RemoveSourceRequest)(nil),   // 28: leat.v1.RemoveSourceRequest
+	(*RemoveSourceResponse)(nil),  // 29: leat.v1.RemoveSourceResponse
+	(*TailRequest)(nil),           // 30: leat.v1.TailRequest
+	(*TailResponse)(nil),          // 31: leat.v1.TailResponse
+	(*ParkedKey)(nil),             // 32: leat.v1.ParkedKey
+	(*RedriveRequest)(nil),        // 33: leat.v1.RedriveRequest
+	(*RedriveResponse)(nil),       // 34: leat.v1.RedriveResponse
+	(*DiscardRequest)(nil),        // 35: leat.v1.DiscardRequest
+	(*DiscardResponse)(nil),       // 36: leat.v1.DiscardResponse
+	(*AuditLogRequest)(nil),       // 37: leat.v1.AuditLogRequest
+	(*AuditLogResponse)(nil),      // 38: leat.v1.AuditLogResponse
+	(*AuditEntry)(nil),            // 39: leat.v1.AuditEntry
+	(*ExplainRequest)(nil),        // 40: leat.v1.ExplainRequest
+	(*ExplainResponse)(nil),       // 41: leat.v1.ExplainResponse
+	(*Explained)(nil),             // 42: leat.v1.Explained
+	(*ThrottleRequest)(nil),       // 43: leat.v1.ThrottleRequest
+	(*ThrottleResponse)(nil),      // 44: leat.v1.ThrottleResponse
+	(*ThrottleState)(nil),         // 45: leat.v1.ThrottleState
+	(*RangesRequest)(nil),         // 46: leat.v1.RangesRequest
+	(*RangesResponse)(nil),        // 47: leat.v1.RangesResponse
+	(*SplitRangeRequest)(nil),     // 48: leat.v1.SplitRangeRequest
+	(*SplitRangeResponse)(nil),    // 49: leat.v1.SplitRangeResponse
+	(*MergeRangesRequest)(nil),    // 50: leat.v1.MergeRangesRequest
+	(*MergeRangesResponse)(nil),   // 51: leat.v1.MergeRangesResponse
+	(*RangeState)(nil),            // 52: leat.v1.RangeState
+	(*Place)(nil),                 // 53: leat.v1.Place
+	(*ReplayScope)(nil),           // 54: leat.v1.ReplayScope
+	(*ReplayRange)(nil),           // 55: leat.v1.ReplayRange
+	(*ReplayRequest)(nil),         // 56: leat.v1.ReplayRequest
+	(*ReplayResponse)(nil),        // 57: leat.v1.ReplayResponse
+	(*ReplayPlan)(nil),            // 58: leat.v1.ReplayPlan
+	(*JobsRequest)(nil),           // 59: leat.v1.JobsRequest
+	(*JobsResponse)(nil),          // 60: leat.v1.JobsResponse
+	(*Job)(nil),                   // 61: leat.v1.Job
+	(*TableProgress)(nil),         // 62: leat.v1.TableProgress
+	(*BackfillRequest)(nil),       // 63: leat.v1.BackfillRequest
+	(*BackfillResponse)(nil),      // 64: leat.v1.BackfillResponse
+	(*BackfillPlan)(nil),          // 65: leat.v1.BackfillPlan
+	(*BackfillTable)(nil),         // 66: leat.v1.BackfillTable
+	(*PauseJobRequest)(nil),       // 67: leat.v1.PauseJobRequest
+	(*PauseJobResponse)(nil),      // 68: leat.v1.PauseJobResponse
+	(*ResumeJobRequest)(nil),      // 69: leat.v1.ResumeJobRequest
+	(*ResumeJobResponse)(nil),     // 70: leat.v1.ResumeJobResponse
+	(*CancelJobRequest)(nil),      // 71: leat.v1.CancelJobRequest
+	(*CancelJobResponse)(nil),     // 72: leat.v1.CancelJobResponse
+	(*VerifyRequest)(nil),         // 73: leat.v1.VerifyRequest
+	(*VerifyResponse)(nil),        // 74: leat.v1.VerifyResponse
+	(*VerifyProgress)(nil),        // 75: leat.v1.VerifyProgress
+	(*VerifyReport)(nil),          // 76: leat.v1.VerifyReport
+	(*VerifiedTable)(nil),         // 77: leat.v1.VerifiedTable
+	(*VerifiedRange)(nil),         // 78: leat.v1.VerifiedRange
+	(*VerifiedRow)(nil),           // 79: leat.v1.VerifiedRow
+	(*timestamppb.Timestamp)(nil), // 80: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 81: google.protobuf.Duration
 }
 var file_leat_v1_admin_proto_depIdxs = []int32{
-	79,  // 0: leat.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
+	80,  // 0: leat.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
 	4,   // 1: leat.v1.StatusResponse.sources:type_name -> leat.v1.SourceStatus
-	7,   // 2: leat.v1.StatusResponse.subscriptions:type_name -> leat.v1.SubscriptionStatus
+	8,   // 2: leat.v1.StatusResponse.subscriptions:type_name -> leat.v1.SubscriptionStatus
 	2,   // 3: leat.v1.StatusResponse.turns:type_name -> leat.v1.PriorityTurns
-	80,  // 4: leat.v1.PriorityTurns.wait:type_name -> google.protobuf.Duration
-	80,  // 5: leat.v1.SourcePressure.time_to_loss:type_name -> google.protobuf.Duration
-	80,  // 6: leat.v1.SourcePressure.time_to_drain:type_name -> google.protobuf.Duration
-	80,  // 7: leat.v1.SourcePressure.replica_lag:type_name -> google.protobuf.Duration
-	79,  // 8: leat.v1.SourceStatus.since:type_name -> google.protobuf.Timestamp
-	6,   // 9: leat.v1.SourceStatus.notices:type_name -> leat.v1.Notice
-	80,  // 10: leat.v1.SourceStatus.lag:type_name -> google.protobuf.Duration
-	44,  // 11: leat.v1.SourceStatus.throttles:type_name -> leat.v1.ThrottleState
+	81,  // 4: leat.v1.PriorityTurns.wait:type_name -> google.protobuf.Duration
+	81,  // 5: leat.v1.SourcePressure.time_to_loss:type_name -> google.protobuf.Duration
+	81,  // 6: leat.v1.SourcePressure.time_to_drain:type_name -> google.protobuf.Duration
+	81,  // 7: leat.v1.SourcePressure.replica_lag:type_name -> google.protobuf.Duration
+	80,  // 8: leat.v1.SourceStatus.since:type_name -> google.protobuf.Timestamp
+	7,   // 9: leat.v1.SourceStatus.notices:type_name -> leat.v1.Notice
+	81,  // 10: leat.v1.SourceStatus.lag:type_name -> google.protobuf.Duration
+	45,  // 11: leat.v1.SourceStatus.throttles:type_name -> leat.v1.ThrottleState
 	3,   // 12: leat.v1.SourceStatus.pressure:type_name -> leat.v1.SourcePressure
-	5,   // 13: leat.v1.SourceStatus.waits:type_name -> leat.v1.Wait
-	60,  // 14: leat.v1.SourceStatus.snapshots:type_name -> leat.v1.Job
-	79,  // 15: leat.v1.Wait.until:type_name -> google.protobuf.Timestamp
-	79,  // 16: leat.v1.Notice.time:type_name -> google.protobuf.Timestamp
-	79,  // 17: leat.v1.SubscriptionStatus.until:type_name -> google.protobuf.Timestamp
-	80,  // 18: leat.v1.SubscriptionStatus.lag:type_name -> google.protobuf.Duration
-	44,  // 19: leat.v1.SubscriptionStatus.throttles:type_name -> leat.v1.ThrottleState
-	8,   // 20: leat.v1.SubscriptionStatus.laggard:type_name -> leat.v1.Laggard
-	5,   // 21: leat.v1.SubscriptionStatus.waits:type_name -> leat.v1.Wait
-	9,   // 22: leat.v1.SubscriptionStatus.lanes:type_name -> leat.v1.Lane
-	10,  // 23: leat.v1.SubscriptionStatus.hosts:type_name -> leat.v1.Host
-	80,  // 24: leat.v1.Laggard.time_to_loss:type_name -> google.protobuf.Duration
-	80,  // 25: leat.v1.Laggard.time_to_catch_up:type_name -> google.protobuf.Duration
-	80,  // 26: leat.v1.Lane.lag:type_name -> google.protobuf.Duration
-	79,  // 27: leat.v1.Host.until:type_name -> google.protobuf.Timestamp
-	12,  // 28: leat.v1.PlanResponse.changes:type_name -> leat.v1.Change
-	12,  // 29: leat.v1.ApplyResponse.changes:type_name -> leat.v1.Change
-	79,  // 30: leat.v1.SeekRequest.time:type_name -> google.protobuf.Timestamp
-	25,  // 31: leat.v1.ParkedResponse.dead:type_name -> leat.v1.DeadLetter
-	24,  // 32: leat.v1.ParkedResponse.skipped:type_name -> leat.v1.Skipped
-	31,  // 33: leat.v1.ParkedResponse.parked:type_name -> leat.v1.ParkedKey
-	79,  // 34: leat.v1.Skipped.time:type_name -> google.protobuf.Timestamp
-	79,  // 35: leat.v1.DeadLetter.time:type_name -> google.protobuf.Timestamp
-	26,  // 36: leat.v1.DeadLetter.attempts:type_name -> leat.v1.Attempt
-	79,  // 37: leat.v1.Attempt.time:type_name -> google.protobuf.Timestamp
-	80,  // 38: leat.v1.Attempt.took:type_name -> google.protobuf.Duration
-	79,  // 39: leat.v1.TailRequest.time:type_name -> google.protobuf.Timestamp
-	79,  // 40: leat.v1.ParkedKey.since:type_name -> google.protobuf.Timestamp
-	79,  // 41: leat.v1.AuditLogRequest.since:type_name -> google.protobuf.Timestamp
-	38,  // 42: leat.v1.AuditLogResponse.entries:type_name -> leat.v1.AuditEntry
-	79,  // 43: leat.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
-	41,  // 44: leat.v1.ExplainResponse.events:type_name -> leat.v1.Explained
-	79,  // 45: leat.v1.Explained.committed:type_name -> google.protobuf.Timestamp
-	79,  // 46: leat.v1.Explained.until:type_name -> google.protobuf.Timestamp
-	26,  // 47: leat.v1.Explained.attempts:type_name -> leat.v1.Attempt
-	80,  // 48: leat.v1.ThrottleRequest.duration:type_name -> google.protobuf.Duration
-	44,  // 49: leat.v1.ThrottleResponse.throttles:type_name -> leat.v1.ThrottleState
-	79,  // 50: leat.v1.ThrottleState.since:type_name -> google.protobuf.Timestamp
-	79,  // 51: leat.v1.ThrottleState.until:type_name -> google.protobuf.Timestamp
-	51,  // 52: leat.v1.RangesResponse.ranges:type_name -> leat.v1.RangeState
-	51,  // 53: leat.v1.SplitRangeResponse.ranges:type_name -> leat.v1.RangeState
-	51,  // 54: leat.v1.MergeRangesResponse.ranges:type_name -> leat.v1.RangeState
-	79,  // 55: leat.v1.Place.time:type_name -> google.protobuf.Timestamp
-	54,  // 56: leat.v1.ReplayScope.ranges:type_name -> leat.v1.ReplayRange
-	52,  // 57: leat.v1.ReplayRequest.from:type_name -> leat.v1.Place
-	52,  // 58: leat.v1.ReplayRequest.to:type_name -> leat.v1.Place
-	53,  // 59: leat.v1.ReplayRequest.scope:type_name -> leat.v1.ReplayScope
-	57,  // 60: leat.v1.ReplayResponse.plan:type_name -> leat.v1.ReplayPlan
-	60,  // 61: leat.v1.ReplayResponse.job:type_name -> leat.v1.Job
-	79,  // 62: leat.v1.ReplayPlan.oldest:type_name -> google.protobuf.Timestamp
-	79,  // 63: leat.v1.ReplayPlan.newest:type_name -> google.protobuf.Timestamp
-	80,  // 64: leat.v1.ReplayPlan.takes:type_name -> google.protobuf.Duration
-	60,  // 65: leat.v1.JobsResponse.jobs:type_name -> leat.v1.Job
-	79,  // 66: leat.v1.Job.created:type_name -> google.protobuf.Timestamp
-	79,  // 67: leat.v1.Job.ended:type_name -> google.protobuf.Timestamp
-	80,  // 68: leat.v1.Job.left:type_name -> google.protobuf.Duration
-	61,  // 69: leat.v1.Job.tables:type_name -> leat.v1.TableProgress
-	64,  // 70: leat.v1.BackfillResponse.plan:type_name -> leat.v1.BackfillPlan
-	60,  // 71: leat.v1.BackfillResponse.job:type_name -> leat.v1.Job
-	65,  // 72: leat.v1.BackfillPlan.tables:type_name -> leat.v1.BackfillTable
-	60,  // 73: leat.v1.PauseJobResponse.job:type_name -> leat.v1.Job
-	60,  // 74: leat.v1.ResumeJobResponse.job:type_name -> leat.v1.Job
-	60,  // 75: leat.v1.CancelJobResponse.job:type_name -> leat.v1.Job
-	74,  // 76: leat.v1.VerifyResponse.progress:type_name -> leat.v1.VerifyProgress
-	75,  // 77: leat.v1.VerifyResponse.report:type_name -> leat.v1.VerifyReport
-	76,  // 78: leat.v1.VerifyReport.tables:type_name -> leat.v1.VerifiedTable
-	77,  // 79: leat.v1.VerifiedTable.ranges:type_name -> leat.v1.VerifiedRange
-	78,  // 80: leat.v1.VerifiedTable.differences:type_name -> leat.v1.VerifiedRow
-	0,   // 81: leat.v1.AdminService.Status:input_type -> leat.v1.StatusRequest
-	11,  // 82: leat.v1.AdminService.Plan:input_type -> leat.v1.PlanRequest
-	14,  // 83: leat.v1.AdminService.Apply:input_type -> leat.v1.ApplyRequest
-	16,  // 84: leat.v1.AdminService.Pause:input_type -> leat.v1.PauseRequest
-	18,  // 85: leat.v1.AdminService.Resume:input_type -> leat.v1.ResumeRequest
-	20,  // 86: leat.v1.AdminService.Seek:input_type -> leat.v1.SeekRequest
-	22,  // 87: leat.v1.AdminService.Parked:input_type -> leat.v1.ParkedRequest
-	27,  // 88: leat.v1.AdminService.RemoveSource:input_type -> leat.v1.RemoveSourceRequest
-	29,  // 89: leat.v1.AdminService.Tail:input_type -> leat.v1.TailRequest
-	32,  // 90: leat.v1.AdminService.Redrive:input_type -> leat.v1.RedriveRequest
-	34,  // 91: leat.v1.AdminService.Discard:input_type -> leat.v1.DiscardRequest
-	36,  // 92: leat.v1.AdminService.AuditLog:input_type -> leat.v1.AuditLogRequest
-	39,  // 93: leat.v1.AdminService.Explain:input_type -> leat.v1.ExplainRequest
-	42,  // 94: leat.v1.AdminService.Throttle:input_type -> leat.v1.ThrottleRequest
-	45,  // 95: leat.v1.AdminService.Ranges:input_type -> leat.v1.RangesRequest
-	47,  // 96: leat.v1.AdminService.SplitRange:input_type -> leat.v1.SplitRangeRequest
-	49,  // 97: leat.v1.AdminService.MergeRanges:input_type -> leat.v1.MergeRangesRequest
-	55,  // 98: leat.v1.AdminService.Replay:input_type -> leat.v1.ReplayRequest
-	58,  // 99: leat.v1.AdminService.Jobs:input_type -> leat.v1.JobsRequest
-	66,  // 100: leat.v1.AdminService.PauseJob:input_type -> leat.v1.PauseJobRequest
-	68,  // 101: leat.v1.AdminService.ResumeJob:input_type -> leat.v1.ResumeJobRequest
-	62,  // 102: leat.v1.AdminService.Backfill:input_type -> leat.v1.BackfillRequest
-	70,  // 103: leat.v1.AdminService.CancelJob:input_type -> leat.v1.CancelJobRequest
-	72,  // 104: leat.v1.AdminService.Verify:input_type -> leat.v1.VerifyRequest
-	1,   // 105: leat.v1.AdminService.Status:output_type -> leat.v1.StatusResponse
-	13,  // 106: leat.v1.AdminService.Plan:output_type -> leat.v1.PlanResponse
-	15,  // 107: leat.v1.AdminService.Apply:output_type -> leat.v1.ApplyResponse
-	17,  // 108: leat.v1.AdminService.Pause:output_type -> leat.v1.PauseResponse
-	19,  // 109: leat.v1.AdminService.Resume:output_type -> leat.v1.ResumeResponse
-	21,  // 110: leat.v1.AdminService.Seek:output_type -> leat.v1.SeekResponse
-	23,  // 111: leat.v1.AdminService.Parked:output_type -> leat.v1.ParkedResponse
-	28,  // 112: leat.v1.AdminService.RemoveSource:output_type -> leat.v1.RemoveSourceResponse
-	30,  // 113: leat.v1.AdminService.Tail:output_type -> leat.v1.TailResponse
-	33,  // 114: leat.v1.AdminService.Redrive:output_type -> leat.v1.RedriveResponse
-	35,  // 115: leat.v1.AdminService.Discard:output_type -> leat.v1.DiscardResponse
-	37,  // 116: leat.v1.AdminService.AuditLog:output_type -> leat.v1.AuditLogResponse
-	40,  // 117: leat.v1.AdminService.Explain:output_type -> leat.v1.ExplainResponse
-	43,  // 118: leat.v1.AdminService.Throttle:output_type -> leat.v1.ThrottleResponse
-	46,  // 119: leat.v1.AdminService.Ranges:output_type -> leat.v1.RangesResponse
-	48,  // 120: leat.v1.AdminService.SplitRange:output_type -> leat.v1.SplitRangeResponse
-	50,  // 121: leat.v1.AdminService.MergeRanges:output_type -> leat.v1.MergeRangesResponse
-	56,  // 122: leat.v1.AdminService.Replay:output_type -> leat.v1.ReplayResponse
-	59,  // 123: leat.v1.AdminService.Jobs:output_type -> leat.v1.JobsResponse
-	67,  // 124: leat.v1.AdminService.PauseJob:output_type -> leat.v1.PauseJobResponse
-	69,  // 125: leat.v1.AdminService.ResumeJob:output_type -> leat.v1.ResumeJobResponse
-	63,  // 126: leat.v1.AdminService.Backfill:output_type -> leat.v1.BackfillResponse
-	71,  // 127: leat.v1.AdminService.CancelJob:output_type -> leat.v1.CancelJobResponse
-	73,  // 128: leat.v1.AdminService.Verify:output_type -> leat.v1.VerifyResponse
-	105, // [105:129] is the sub-list for method output_type
-	81,  // [81:105] is the sub-list for method input_type
-	81,  // [81:81] is the sub-list for extension type_name
-	81,  // [81:81] is the sub-list for extension extendee
-	0,   // [0:81] is the sub-list for field type_name
+	5,   // 13: leat.v1.SourceStatus.open:type_name -> leat.v1.OpenTransactions
+	6,   // 14: leat.v1.SourceStatus.waits:type_name -> leat.v1.Wait
+	61,  // 15: leat.v1.SourceStatus.snapshots:type_name -> leat.v1.Job
+	80,  // 16: leat.v1.Wait.until:type_name -> google.protobuf.Timestamp
+	80,  // 17: leat.v1.Notice.time:type_name -> google.protobuf.Timestamp
+	80,  // 18: leat.v1.SubscriptionStatus.until:type_name -> google.protobuf.Timestamp
+	81,  // 19: leat.v1.SubscriptionStatus.lag:type_name -> google.protobuf.Duration
+	45,  // 20: leat.v1.SubscriptionStatus.throttles:type_name -> leat.v1.ThrottleState
+	9,   // 21: leat.v1.SubscriptionStatus.laggard:type_name -> leat.v1.Laggard
+	6,   // 22: leat.v1.SubscriptionStatus.waits:type_name -> leat.v1.Wait
+	10,  // 23: leat.v1.SubscriptionStatus.lanes:type_name -> leat.v1.Lane
+	11,  // 24: leat.v1.SubscriptionStatus.hosts:type_name -> leat.v1.Host
+	81,  // 25: leat.v1.Laggard.time_to_loss:type_name -> google.protobuf.Duration
+	81,  // 26: leat.v1.Laggard.time_to_catch_up:type_name -> google.protobuf.Duration
+	81,  // 27: leat.v1.Lane.lag:type_name -> google.protobuf.Duration
+	80,  // 28: leat.v1.Host.until:type_name -> google.protobuf.Timestamp
+	13,  // 29: leat.v1.PlanResponse.changes:type_name -> leat.v1.Change
+	13,  // 30: leat.v1.ApplyResponse.changes:type_name -> leat.v1.Change
+	80,  // 31: leat.v1.SeekRequest.time:type_name -> google.protobuf.Timestamp
+	26,  // 32: leat.v1.ParkedResponse.dead:type_name -> leat.v1.DeadLetter
+	25,  // 33: leat.v1.ParkedResponse.skipped:type_name -> leat.v1.Skipped
+	32,  // 34: leat.v1.ParkedResponse.parked:type_name -> leat.v1.ParkedKey
+	80,  // 35: leat.v1.Skipped.time:type_name -> google.protobuf.Timestamp
+	80,  // 36: leat.v1.DeadLetter.time:type_name -> google.protobuf.Timestamp
+	27,  // 37: leat.v1.DeadLetter.attempts:type_name -> leat.v1.Attempt
+	80,  // 38: leat.v1.Attempt.time:type_name -> google.protobuf.Timestamp
+	81,  // 39: leat.v1.Attempt.took:type_name -> google.protobuf.Duration
+	80,  // 40: leat.v1.TailRequest.time:type_name -> google.protobuf.Timestamp
+	80,  // 41: leat.v1.ParkedKey.since:type_name -> google.protobuf.Timestamp
+	80,  // 42: leat.v1.AuditLogRequest.since:type_name -> google.protobuf.Timestamp
+	39,  // 43: leat.v1.AuditLogResponse.entries:type_name -> leat.v1.AuditEntry
+	80,  // 44: leat.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	42,  // 45: leat.v1.ExplainResponse.events:type_name -> leat.v1.Explained
+	80,  // 46: leat.v1.Explained.committed:type_name -> google.protobuf.Timestamp
+	80,  // 47: leat.v1.Explained.until:type_name -> google.protobuf.Timestamp
+	27,  // 48: leat.v1.Explained.attempts:type_name -> leat.v1.Attempt
+	81,  // 49: leat.v1.ThrottleRequest.duration:type_name -> google.protobuf.Duration
+	45,  // 50: leat.v1.ThrottleResponse.throttles:type_name -> leat.v1.ThrottleState
+	80,  // 51: leat.v1.ThrottleState.since:type_name -> google.protobuf.Timestamp
+	80,  // 52: leat.v1.ThrottleState.until:type_name -> google.protobuf.Timestamp
+	52,  // 53: leat.v1.RangesResponse.ranges:type_name -> leat.v1.RangeState
+	52,  // 54: leat.v1.SplitRangeResponse.ranges:type_name -> leat.v1.RangeState
+	52,  // 55: leat.v1.MergeRangesResponse.ranges:type_name -> leat.v1.RangeState
+	80,  // 56: leat.v1.Place.time:type_name -> google.protobuf.Timestamp
+	55,  // 57: leat.v1.ReplayScope.ranges:type_name -> leat.v1.ReplayRange
+	53,  // 58: leat.v1.ReplayRequest.from:type_name -> leat.v1.Place
+	53,  // 59: leat.v1.ReplayRequest.to:type_name -> leat.v1.Place
+	54,  // 60: leat.v1.ReplayRequest.scope:type_name -> leat.v1.ReplayScope
+	58,  // 61: leat.v1.ReplayResponse.plan:type_name -> leat.v1.ReplayPlan
+	61,  // 62: leat.v1.ReplayResponse.job:type_name -> leat.v1.Job
+	80,  // 63: leat.v1.ReplayPlan.oldest:type_name -> google.protobuf.Timestamp
+	80,  // 64: leat.v1.ReplayPlan.newest:type_name -> google.protobuf.Timestamp
+	81,  // 65: leat.v1.ReplayPlan.takes:type_name -> google.protobuf.Duration
+	61,  // 66: leat.v1.JobsResponse.jobs:type_name -> leat.v1.Job
+	80,  // 67: leat.v1.Job.created:type_name -> google.protobuf.Timestamp
+	80,  // 68: leat.v1.Job.ended:type_name -> google.protobuf.Timestamp
+	81,  // 69: leat.v1.Job.left:type_name -> google.protobuf.Duration
+	62,  // 70: leat.v1.Job.tables:type_name -> leat.v1.TableProgress
+	65,  // 71: leat.v1.BackfillResponse.plan:type_name -> leat.v1.BackfillPlan
+	61,  // 72: leat.v1.BackfillResponse.job:type_name -> leat.v1.Job
+	66,  // 73: leat.v1.BackfillPlan.tables:type_name -> leat.v1.BackfillTable
+	61,  // 74: leat.v1.PauseJobResponse.job:type_name -> leat.v1.Job
+	61,  // 75: leat.v1.ResumeJobResponse.job:type_name -> leat.v1.Job
+	61,  // 76: leat.v1.CancelJobResponse.job:type_name -> leat.v1.Job
+	75,  // 77: leat.v1.VerifyResponse.progress:type_name -> leat.v1.VerifyProgress
+	76,  // 78: leat.v1.VerifyResponse.report:type_name -> leat.v1.VerifyReport
+	77,  // 79: leat.v1.VerifyReport.tables:type_name -> leat.v1.VerifiedTable
+	78,  // 80: leat.v1.VerifiedTable.ranges:type_name -> leat.v1.VerifiedRange
+	79,  // 81: leat.v1.VerifiedTable.differences:type_name -> leat.v1.VerifiedRow
+	0,   // 82: leat.v1.AdminService.Status:input_type -> leat.v1.StatusRequest
+	12,  // 83: leat.v1.AdminService.Plan:input_type -> leat.v1.PlanRequest
+	15,  // 84: leat.v1.AdminService.Apply:input_type -> leat.v1.ApplyRequest
+	17,  // 85: leat.v1.AdminService.Pause:input_type -> leat.v1.PauseRequest
+	19,  // 86: leat.v1.AdminService.Resume:input_type -> leat.v1.ResumeRequest
+	21,  // 87: leat.v1.AdminService.Seek:input_type -> leat.v1.SeekRequest
+	23,  // 88: leat.v1.AdminService.Parked:input_type -> leat.v1.ParkedRequest
+	28,  // 89: leat.v1.AdminService.RemoveSource:input_type -> leat.v1.RemoveSourceRequest
+	30,  // 90: leat.v1.AdminService.Tail:input_type -> leat.v1.TailRequest
+	33,  // 91: leat.v1.AdminService.Redrive:input_type -> leat.v1.RedriveRequest
+	35,  // 92: leat.v1.AdminService.Discard:input_type -> leat.v1.DiscardRequest
+	37,  // 93: leat.v1.AdminService.AuditLog:input_type -> leat.v1.AuditLogRequest
+	40,  // 94: leat.v1.AdminService.Explain:input_type -> leat.v1.ExplainRequest
+	43,  // 95: leat.v1.AdminService.Throttle:input_type -> leat.v1.ThrottleRequest
+	46,  // 96: leat.v1.AdminService.Ranges:input_type -> leat.v1.RangesRequest
+	48,  // 97: leat.v1.AdminService.SplitRange:input_type -> leat.v1.SplitRangeRequest
+	50,  // 98: leat.v1.AdminService.MergeRanges:input_type -> leat.v1.MergeRangesRequest
+	56,  // 99: leat.v1.AdminService.Replay:input_type -> leat.v1.ReplayRequest
+	59,  // 100: leat.v1.AdminService.Jobs:input_type -> leat.v1.JobsRequest
+	67,  // 101: leat.v1.AdminService.PauseJob:input_type -> leat.v1.PauseJobRequest
+	69,  // 102: leat.v1.AdminService.ResumeJob:input_type -> leat.v1.ResumeJobRequest
+	63,  // 103: leat.v1.AdminService.Backfill:input_type -> leat.v1.BackfillRequest
+	71,  // 104: leat.v1.AdminService.CancelJob:input_type -> leat.v1.CancelJobRequest
+	73,  // 105: leat.v1.AdminService.Verify:input_type -> leat.v1.VerifyRequest
+	1,   // 106: leat.v1.AdminService.Status:output_type -> leat.v1.StatusResponse
+	14,  // 107: leat.v1.AdminService.Plan:output_type -> leat.v1.PlanResponse
+	16,  // 108: leat.v1.AdminService.Apply:output_type -> leat.v1.ApplyResponse
+	18,  // 109: leat.v1.AdminService.Pause:output_type -> leat.v1.PauseResponse
+	20,  // 110: leat.v1.AdminService.Resume:output_type -> leat.v1.ResumeResponse
+	22,  // 111: leat.v1.AdminService.Seek:output_type -> leat.v1.SeekResponse
+	24,  // 112: leat.v1.AdminService.Parked:output_type -> leat.v1.ParkedResponse
+	29,  // 113: leat.v1.AdminService.RemoveSource:output_type -> leat.v1.RemoveSourceResponse
+	31,  // 114: leat.v1.AdminService.Tail:output_type -> leat.v1.TailResponse
+	34,  // 115: leat.v1.AdminService.Redrive:output_type -> leat.v1.RedriveResponse
+	36,  // 116: leat.v1.AdminService.Discard:output_type -> leat.v1.DiscardResponse
+	38,  // 117: leat.v1.AdminService.AuditLog:output_type -> leat.v1.AuditLogResponse
+	41,  // 118: leat.v1.AdminService.Explain:output_type -> leat.v1.ExplainResponse
+	44,  // 119: leat.v1.AdminService.Throttle:output_type -> leat.v1.ThrottleResponse
+	47,  // 120: leat.v1.AdminService.Ranges:output_type -> leat.v1.RangesResponse
+	49,  // 121: leat.v1.AdminService.SplitRange:output_type -> leat.v1.SplitRangeResponse
+	51,  // 122: leat.v1.AdminService.MergeRanges:output_type -> leat.v1.MergeRangesResponse
+	57,  // 123: leat.v1.AdminService.Replay:output_type -> leat.v1.ReplayResponse
+	60,  // 124: leat.v1.AdminService.Jobs:output_type -> leat.v1.JobsResponse
+	68,  // 125: leat.v1.AdminService.PauseJob:output_type -> leat.v1.PauseJobResponse
+	70,  // 126: leat.v1.AdminService.ResumeJob:output_type -> leat.v1.ResumeJobResponse
+	64,  // 127: leat.v1.AdminService.Backfill:output_type -> leat.v1.BackfillResponse
+	72,  // 128: leat.v1.AdminService.CancelJob:output_type -> leat.v1.CancelJobResponse
+	74,  // 129: leat.v1.AdminService.Verify:output_type -> leat.v1.VerifyResponse
+	106, // [106:130] is the sub-list for method output_type
+	82,  // [82:106] is the sub-list for method input_type
+	82,  // [82:82] is the sub-list for extension type_name
+	82,  // [82:82] is the sub-list for extension extendee
+	0,   // [0:82] is the sub-list for field type_name
 }
 
 func init() { file_leat_v1_admin_proto_init() }
@@ -7049,27 +7130,27 @@ func file_leat_v1_admin_proto_init() {
 		return
 	}
 	file_leat_v1_admin_proto_msgTypes[3].OneofWrappers = []any{}
-	file_leat_v1_admin_proto_msgTypes[20].OneofWrappers = []any{
+	file_leat_v1_admin_proto_msgTypes[21].OneofWrappers = []any{
 		(*SeekRequest_Latest)(nil),
 		(*SeekRequest_Offset)(nil),
 		(*SeekRequest_Time)(nil),
 	}
-	file_leat_v1_admin_proto_msgTypes[29].OneofWrappers = []any{
+	file_leat_v1_admin_proto_msgTypes[30].OneofWrappers = []any{
 		(*TailRequest_Latest)(nil),
 		(*TailRequest_Earliest)(nil),
 		(*TailRequest_Offset)(nil),
 		(*TailRequest_Time)(nil),
 	}
-	file_leat_v1_admin_proto_msgTypes[42].OneofWrappers = []any{}
-	file_leat_v1_admin_proto_msgTypes[47].OneofWrappers = []any{}
-	file_leat_v1_admin_proto_msgTypes[51].OneofWrappers = []any{}
-	file_leat_v1_admin_proto_msgTypes[52].OneofWrappers = []any{
+	file_leat_v1_admin_proto_msgTypes[43].OneofWrappers = []any{}
+	file_leat_v1_admin_proto_msgTypes[48].OneofWrappers = []any{}
+	file_leat_v1_admin_proto_msgTypes[52].OneofWrappers = []any{}
+	file_leat_v1_admin_proto_msgTypes[53].OneofWrappers = []any{
 		(*Place_Offset)(nil),
 		(*Place_Time)(nil),
 		(*Place_Position)(nil),
 	}
-	file_leat_v1_admin_proto_msgTypes[54].OneofWrappers = []any{}
-	file_leat_v1_admin_proto_msgTypes[73].OneofWrappers = []any{
+	file_leat_v1_admin_proto_msgTypes[55].OneofWrappers = []any{}
+	file_leat_v1_admin_proto_msgTypes[74].OneofWrappers = []any{
 		(*VerifyResponse_Progress)(nil),
 		(*VerifyResponse_Report)(nil),
 	}
@@ -7079,7 +7160,7 @@ func file_leat_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_leat_v1_admin_proto_rawDesc), len(file_leat_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   79,
+			NumMessages:   80,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -220,6 +220,16 @@ func (d *Decoder) abort(run *running) *pipeline.Batch {
 	return b
 }
 
+// Runs returns the number of an open transaction by its Batch.Open.
+func (d *Decoder) Runs(open string) (xid uint32, ok bool) {
+	for xid, run := range d.running {
+		if run.chunks > 0 && d.openName(xid) == open {
+			return xid, true
+		}
+	}
+	return 0, false
+}
+
 // Running is how many transactions are open of which something was sent.
 func (d *Decoder) Running() int { return len(d.running) }
 

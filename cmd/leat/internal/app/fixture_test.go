@@ -292,7 +292,12 @@ type pg struct {
 
 func newPG(t *testing.T) *pg {
 	t.Helper()
-	db := &pg{Database: servertest.Postgres(t, servers.PostgresOptions{})}
+	return newPGWith(t, servers.PostgresOptions{})
+}
+
+func newPGWith(t *testing.T, o servers.PostgresOptions) *pg {
+	t.Helper()
+	db := &pg{Database: servertest.Postgres(t, o)}
 	var err error
 	if db.conn, err = pgx.Connect(t.Context(), db.URL); err != nil {
 		t.Fatal(err)

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"sync/atomic"
@@ -8,7 +9,9 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"github.com/jackc/pgx/v5"
 
+	"github.com/leat-cdc/leat/internal/servers"
 	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
 )
 
@@ -137,4 +140,46 @@ func TestAFullDisk(t *testing.T) {
 	}
 	in.apply(t, strings.Replace(yaml, "64MiB}", "16MiB}", 1))
 	until(t, "the lower retention to be obeyed", func() bool { return in.source(t, "files").LogBytes <= 24<<20 })
+}
+
+// TestAnIdleTransactionIsLeftToTheServer: one that holds more of the log than half of its bound, and does not end, is
+// given up and read at its commit; the log keeps to its bound, and others go on meanwhile.
+func TestAnIdleTransactionIsLeftToTheServer(t *testing.T) {
+	t.Parallel()
+	db, h, dir := newPGWith(t, servers.PostgresOptions{Params: map[string]string{"logical_decoding_work_mem": "64kB"}}), newHook(t), t.TempDir()
+	in := install(t, dir, strings.Replace(db.yaml("a: {source: files, deliver: {"+toHook(h)+"}}"), "sources:", "log: {retention: {age: 1h, size: 16MiB}}\nsources:", 1))
+	in.streaming(t, "files")
+	idle := &pg{Database: db.Database}
+	var err error
+	if idle.conn, err = pgx.Connect(t.Context(), db.URL); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = idle.conn.Close(context.Background()) }() // the server ends what is open
+	idle.exec(t, "BEGIN")
+	large := 0
+	for ; large < 40*50; large += 50 {
+		idle.fill(t, 1_000_000+large)
+	}
+	until(t, "it to be read while it runs", func() bool {
+		o := in.source(t, "files").Open
+		return o.GetRunningBytes() > 8<<20 && o.BoundBytes == 8<<20
+	})
+	rows := 0
+	for ; !strings.Contains(in.log.String(), "opened again without running transactions"); rows += 50 {
+		if rows > 20_000 {
+			t.Fatalf("the log takes %d MiB: %v", in.source(t, "files").LogBytes>>20, in.source(t, "files").Open)
+		}
+		db.fill(t, rows)
+		h.waits(t, rows+50)
+	}
+	for more := rows + 1000; rows < more; rows += 50 {
+		db.fill(t, rows)
+		h.waits(t, rows+50)
+	}
+	until(t, "the log to keep to its bound", func() bool {
+		s := in.source(t, "files")
+		return s.LogBytes <= 24<<20 && s.Open == nil
+	})
+	idle.exec(t, "COMMIT")
+	h.waits(t, rows+large)
 }

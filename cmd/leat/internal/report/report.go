@@ -86,6 +86,9 @@ func (r *Report) Source(x engine.SourceStatus) *leatv1.SourceStatus {
 		Oldest: uint64(x.Oldest), Next: uint64(x.Next), Position: shown(x.End.Token), Tables: uint32(x.Tables)}
 	p.EventsPerSecond, p.BytesPerSecond = r.o.SourceRate(x.Name)
 	p.Pressure, p.Disk = pressureOf(x), diskStages[x.Disk]
+	if u := x.Unended; u.Open+u.Prepared > 0 {
+		p.Open = &leatv1.OpenTransactions{RunningBytes: uint64(u.Open), PreparedBytes: uint64(u.Prepared), BoundBytes: uint64(u.Bound)}
+	}
 	r.mu.Lock()
 	p.LogFull = r.logFull[x.Name]
 	r.mu.Unlock()

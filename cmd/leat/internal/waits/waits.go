@@ -104,7 +104,14 @@ func OfSource(s *leatv1.SourceStatus) []*leatv1.Wait {
 		l.add(Warning, "signals", p.GetSignalsError()+": nobody throttles through it", "it can be read: "+p.GetSignalsCure(), nil)
 	}
 	if d, is := disks[s.GetDisk()]; is {
+		if s.GetDisk() == "reading" && p.GetReading() > 0 {
+			d.reason = p.GetWhy()
+		}
 		l.add(d.level, "disk", d.reason, d.ends, nil)
+	}
+	if o := s.GetOpen(); o.GetBoundBytes() > 0 && o.GetRunningBytes()+o.GetPreparedBytes() > o.GetBoundBytes() {
+		l.add(Warning, "disk", fmt.Sprintf("transactions that have not ended hold %d MiB of the log (%d MiB of them prepared), more than half of its bound: it may grow to twice of that",
+			(o.GetRunningBytes()+o.GetPreparedBytes())>>20, o.GetPreparedBytes()>>20), "they end (XA RECOVER on MySQL and MariaDB lists prepared ones), or log.retention.size is raised", nil)
 	}
 	if s.GetLogFull() {
 		l.add(Error, "disk", "the log's disk is full: reading waits", "there is space: free some, or lower log.retention.size", nil)

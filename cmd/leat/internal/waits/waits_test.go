@@ -75,6 +75,11 @@ warning load: the log is read at 50 %, snapshots at 0 %, replays at 0 %: 9 sessi
 	if want := "error lag: at risk: slow; what retention takes is skipped and listed by leat parked (laggard: hold) | it has caught up, in about 1m0s\n"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
+	s = &leatv1.SourceStatus{Name: "f", State: "streaming", Disk: "reading", Open: &leatv1.OpenTransactions{RunningBytes: 1 << 20, PreparedBytes: 60 << 20, BoundBytes: 50 << 20},
+		Pressure: &leatv1.SourcePressure{Reading: 1, Why: "the log's disk is full to 95 %, and old segments wait for open transactions"}}
+	if got := texts(t, waits.OfSource(s)); strings.Contains(got, "is not read") || !strings.Contains(got, "wait for open transactions") || !strings.Contains(got, "hold 61 MiB of the log (60 MiB of them prepared)") {
+		t.Errorf("got\n%s", got)
+	}
 	// A throttle is told once.
 	s = &leatv1.SourceStatus{Name: "f", State: "streaming", Pressure: &leatv1.SourcePressure{Why: "flag file", EndsWhen: "its owner ends it"}, Throttles: []*leatv1.ThrottleState{{Owner: "flag file /x"}}}
 	if got, want := texts(t, waits.OfSource(s)), "notice throttle: stopped by a throttle (flag file /x) | its owner ends it\n"; got != want {
