@@ -183,6 +183,7 @@ func (p *postgres) large(ctx context.Context, w *workload, rows int) (func(conte
 				return nil, errors.Join(err, conn.Close(ctx))
 			}
 		}
+		telling(fmt.Sprintf("postgres: large: %d rows took the session %.1f s of CPU", rows, process.CPUTime(int(conn.PgConn().PID())).Seconds()))
 		return func() error {
 			_, err := conn.Exec(ctx, "commit")
 			return errors.Join(err, conn.Close(ctx))

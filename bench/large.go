@@ -25,6 +25,9 @@ func (b *bench) large(ctx context.Context, w *workload, run string) error {
 	if err != nil {
 		return err
 	}
+	if err := b.alone(ctx, w, begin); err != nil {
+		return fmt.Errorf("the server alone: %w", err)
+	}
 	c, err := process.StartChild(ctx, "webhook-receiver", "-beat")
 	if err != nil {
 		return err
@@ -50,36 +53,41 @@ func (b *bench) large(ctx context.Context, w *workload, run string) error {
 	})
 	var from, to time.Time
 	if err == nil {
-		from, to, err = b.beside(ctx, w, s, begin)
+		from, to, err = b.whole(ctx, w, s, begin)
 	}
+	b.spent(ctx, "Leat")
+	cpu := s.CPU()
 	peak, stopErr := s.Stop()
 	err = errors.Join(err, stopErr, c.Stop(&hook), undo(context.WithoutCancel(ctx)))
 	if err != nil {
 		return err
 	}
-	var during, behind []beat
-	for _, x := range hook.Beats {
-		if x.Sent < to.UnixMicro() {
-			during = append(during, x)
-		} else {
-			behind = append(behind, x)
-		}
-	}
+	during, behind := hook.parted(to)
 	b.record("large", peakMemory, float64(peak)/(1<<20))
-	process.Say("%s: large: %d rows in %.1f s, %d MiB of memory with %s", b.name, b.o.large, to.Sub(from).Seconds(), peak>>20, b.o.memory)
+	process.Say("%s: large: %d rows in %.1f s, %d MiB of memory with %s, %.1f s of CPU", b.name, b.o.large, to.Sub(from).Seconds(), peak>>20, b.o.memory, cpu.Seconds())
 	b.delay("beside a large transaction", during, nil)
 	b.delay("behind its commit", behind, nil)
 	return nil
 }
 
-// beside runs the large transaction, with beats while it runs and until its rows have come; it returns when it began
-// and when its commit was asked for.
-func (b *bench) beside(ctx context.Context, w *workload, s *process.Server, begin func(context.Context) (commit func() error, err error)) (from, to time.Time, err error) {
+// whole runs the large transaction beside beats until Leat has delivered both.
+func (b *bench) whole(ctx context.Context, w *workload, s *process.Server, begin func(context.Context) (commit func() error, err error)) (from, to time.Time, err error) {
 	rows, err := process.StartChild(ctx, "pull-subscribers", "-addr", s.Addr, "-subscriptions", "rows", "-events", fmt.Sprint(b.o.large))
 	if err != nil {
 		return from, to, err
 	}
-	defer func() { err = errors.Join(err, rows.Stop(nil)) }()
+	from, to, err = b.beside(ctx, w, rows, begin)
+	if err = errors.Join(err, rows.Stop(nil)); err == nil {
+		err = s.WaitFor(ctx, "the beats", func(st *leatv1.StatusResponse) bool {
+			return len(st.Sources) == 1 && len(st.Subscriptions) == 2 && st.Subscriptions[0].Low >= st.Sources[0].Next && st.Subscriptions[1].Low >= st.Sources[0].Next
+		})
+	}
+	return from, to, err
+}
+
+// beside runs the large transaction, with beats while it runs and until its rows have come, as their reader says; it
+// returns when it began and when its commit was asked for.
+func (b *bench) beside(ctx context.Context, w *workload, rows *process.Child, begin func(context.Context) (commit func() error, err error)) (from, to time.Time, err error) {
 	insert, end, err := b.db.writer(ctx, w.name)
 	if err != nil {
 		return from, to, err
@@ -113,11 +121,5 @@ func (b *bench) beside(ctx context.Context, w *workload, s *process.Server, begi
 		err = rows.Next(&h)
 	}
 	close(done)
-	err = errors.Join(err, <-beats)
-	if err == nil {
-		err = s.WaitFor(ctx, "the beats", func(st *leatv1.StatusResponse) bool {
-			return len(st.Sources) == 1 && len(st.Subscriptions) == 2 && st.Subscriptions[0].Low >= st.Sources[0].Next && st.Subscriptions[1].Low >= st.Sources[0].Next
-		})
-	}
-	return from, to, err
+	return from, to, errors.Join(err, <-beats)
 }

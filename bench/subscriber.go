@@ -25,7 +25,7 @@ import (
 )
 
 // roles of a child process.
-var roles = map[string]func(args []string) error{"pull-subscribers": pullRole, "webhook-receiver": receiverRole, "binlog-floor": floorRole}
+var roles = map[string]func(args []string) error{"pull-subscribers": pullRole, "webhook-receiver": receiverRole, "binlog-floor": floorRole, "wal-floor": walRole}
 
 // heard is what a child measured.
 type heard struct {
