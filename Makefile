@@ -89,10 +89,12 @@ lint: format ## gofmt, go vet (here and for other systems), generated code is fr
 	$(GO) vet ./...
 	GOOS=darwin CGO_ENABLED=0 $(GO) vet ./...
 	tools/generate.sh --check
+	clients/python/generate.sh --check
 
 .PHONY: generate
-generate: ## Go code from schemas/envelope's .proto files
+generate: ## Go and Python code from schemas/envelope's .proto files
 	tools/generate.sh
+	clients/python/generate.sh
 
 .PHONY: clean
 clean: ## remove bin (the cache of servers stays: LEAT_CACHE)

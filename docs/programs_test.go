@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -13,12 +14,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protojson"
 
+	"github.com/leat-cdc/leat/internal/servers"
 	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/pipeline/filter"
 	"github.com/leat-cdc/leat/pipeline/pipetest"
@@ -247,25 +250,40 @@ func servePull(t *testing.T) (*pull.Sink, string) {
 	return sink, srv.URL
 }
 
-// TestPullClient runs the Go client of the page against the pull sink: what it acked is done.
-func TestPullClient(t *testing.T) {
-	bin := build(t, "pull.go")
-	sink, url := servePull(t)
-	next := start(t, []string{"LEAT_URL=" + url, "LEAT_TOKEN="}, bin)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	out, err := sink.Deliver(ctx, delivery(1, 2))
-	if out != nil || err != nil {
-		t.Fatalf("deliver: %v, %v; was it acked?", out, err)
-	}
-	var got []string
-	for len(got) < 2 {
-		if line := next(); strings.HasPrefix(line, "applied") {
-			got = append(got, line)
-		}
-	}
-	if want := "applied files-1000 OP_INSERT public.files"; got[0] != want {
-		t.Errorf("the client says %q, want %q", got[0], want)
+// TestPullClients runs the clients of the page against the pull sink: what they acked is done.
+func TestPullClients(t *testing.T) {
+	for _, file := range []string{"pull.go", "pull.py"} {
+		t.Run(file, func(t *testing.T) {
+			t.Parallel()
+			sink, url := servePull(t)
+			env := []string{"LEAT_URL=" + url, "LEAT_TOKEN="}
+			var next func() string
+			if file == "pull.go" {
+				next = start(t, env, build(t, file))
+			} else {
+				here := filepath.Join("..", "clients", "python")
+				python, err := servers.Python(t.Context(), func(s string) { t.Log(s) }, filepath.Join(here, "tests", "requirements.txt"))
+				if errors.Is(err, servers.ErrNoPython) {
+					t.Logf("NOT RUN: %v, so %s of subscribers.md was not tried here", err, file)
+					return
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				next = start(t, append(env, "PYTHONPATH="+filepath.Join(here, "src"), "PYTHONDONTWRITEBYTECODE=1"), python, extract(t, file))
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			out, err := sink.Deliver(ctx, delivery(1, 2))
+			if out != nil || err != nil {
+				t.Fatalf("deliver: %v, %v; was it acked?", out, err)
+			}
+			got := []string{next(), next()} // of two keys, so in any order
+			slices.Sort(got)
+			if want := []string{"applied files-1000 insert public.files /ä", "applied files-1001 insert public.files /ä"}; !slices.Equal(got, want) {
+				t.Errorf("the client says %q, want %q", got, want)
+			}
+		})
 	}
 }
 

@@ -235,14 +235,16 @@ func (s *Sink) sendLoop(ctx context.Context, stream *pullStream, c *owner) error
 	}
 }
 
-// pending returns what the client is to be told beside events.
+// pending returns what the client is to be told beside events. What is revoked comes before the answers: a client that
+// extends a lease behind a Nack knows by the answer that it was told all that the Nack revoked.
 func (c *owner) pending() []*leatv1.PullResponse {
-	out := c.notices
-	c.notices = nil
+	var out []*leatv1.PullResponse
 	for reason, offsets := range c.revoked {
 		out = append(out, &leatv1.PullResponse{Message: &leatv1.PullResponse_Revoked{Revoked: &leatv1.Revoked{Offsets: offsets, Reason: reason}}})
 	}
 	clear(c.revoked)
+	out = append(out, c.notices...)
+	c.notices = nil
 	if c.resolved != nil {
 		out = append(out, &leatv1.PullResponse{Message: &leatv1.PullResponse_Resolved{Resolved: c.resolved}})
 		c.resolved = nil

@@ -36,6 +36,7 @@ var Policy = []Rule{
 	{"sinks", []string{"pipeline/.", "schemas", "sinks/encode"}, "floor 3: a sink knows the seams and the encoders"},
 	{"cmd/leat", []string{"schemas", "pipeline", "sources", "sinks", "internal/servers", "cmd/leat"}, "floor 4: puts the parts together"},
 	{"internal/servers", []string{"internal/servers"}, "throw-away databases for tests, demo and bench know nothing of Leat"},
+	{"client", []string{"schemas/envelope"}, "what subscribers import knows the protocol only"},
 	{"docs", []string{"schemas", "pipeline", "sources", "sinks"}, "tests that keep the pages true"},
 	{"bench", []string{"bench", "schemas", "pipeline", "sources", "sinks", "internal/servers", "cmd/leat"}, "measures from outside"},
 }
