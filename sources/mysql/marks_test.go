@@ -121,6 +121,43 @@ func TestWatermarksWithoutRight(t *testing.T) {
 	})
 }
 
+// A signal table whose database the server keeps out of the binlog is found when the first watermark is written, not
+// waited for; where nothing else can be done, the reason and a cure are told.
+func TestSignalTableOutOfTheBinlog(t *testing.T) {
+	t.Parallel()
+	hidden := map[string]string{"binlog-ignore-db": "leat_hidden"}
+	test := func(t *testing.T, db *servertest.Database) {
+		t.Parallel()
+		raw := base(db.URL)
+		warned := make(chan string, 10)
+		cfg := Config{URL: raw, Tables: []string{db.Name + ".*"}, WatermarkTable: "leat_hidden.watermark",
+			Observer: pipeline.Observer{Warned: func(_, what, cure string) { warned <- what + "; " + cure }}}
+		w := watch(t, cfg, now(t, raw))
+		w.marking("m1")
+		for s := range warned {
+			if strings.Contains(s, "binlog_ignore_db keeps the database leat_hidden out") && strings.Contains(s, "snapshot.signal") {
+				return
+			}
+			if len(warned) == 0 {
+				t.Fatal(s)
+			}
+		}
+	}
+	t.Run("mysql", func(t *testing.T) { test(t, servertest.MySQL(t, servers.MySQLOptions{Params: hidden})) })
+	t.Run("mariadb", func(t *testing.T) { test(t, servertest.MariaDB(t, servers.MySQLOptions{Params: hidden})) })
+	t.Run("without GTIDs", func(t *testing.T) {
+		t.Parallel()
+		db := servertest.MySQL(t, servers.MySQLOptions{Params: map[string]string{"binlog-ignore-db": "leat_hidden", "gtid-mode": "OFF", "enforce-gtid-consistency": "OFF"}})
+		raw := base(db.URL)
+		w := watch(t, Config{URL: raw, Tables: []string{db.Name + ".*"}, WatermarkTable: "leat_hidden.watermark"}, now(t, raw))
+		for range 2 {
+			if err := w.snap.Mark(within(t), "m1"); err == nil || code(err) != "watermark_table" || !strings.Contains(err.Error(), "binlog_ignore_db") {
+				t.Fatalf("%v", err)
+			}
+		}
+	})
+}
+
 // What stands before a watermark in the binlog is read behind it, whoever writes meanwhile, in both ways.
 func TestMarkIsVisible(t *testing.T) {
 	t.Parallel()

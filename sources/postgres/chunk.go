@@ -181,6 +181,7 @@ func (r *rowReader) chunk(ctx context.Context, q *snapshot.Query, p *plan, c *sn
 			return "", &snapshot.TableError{Code: "key", What: err.Error(), Cure: "begin the table's snapshot anew: leat backfill"}
 		}
 		b.ExecParams(sql, args, types, nil, nil)
+		p.look(b)
 	}
 	b.ExecParams("commit", nil, nil, nil, nil)
 	results := r.c.conn.PgConn().ExecBatch(ctx, b)
@@ -195,6 +196,13 @@ func (p *plan) begin(b *pgconn.Batch) {
 	b.ExecParams(beginRead, nil, nil, nil, nil)
 	if p.lock != "" {
 		b.ExecParams(p.lock, nil, nil, nil, nil)
+	}
+}
+
+// look queues, behind the read, the question that stands for a lock before it.
+func (p *plan) look(b *pgconn.Batch) {
+	if p.lock == "" {
+		b.ExecParams(rewritten, [][]byte{[]byte(strconv.FormatUint(uint64(p.oid), 10))}, []uint32{textOID}, nil, nil)
 	}
 }
 
@@ -231,6 +239,10 @@ func (r *rowReader) take(results *pgconn.MultiResultReader, q *snapshot.Query, p
 		case n == 2 && p.print != "":
 			c.Shape = p.shape
 			p.rows(rows, q, c)
+		case n == 3 && p.print != "" && p.lock == "" && rows.NextRow():
+			if print == "" && string(rows.Values()[0]) == "true" {
+				print = p.print // as it is; the read is done again
+			}
 		}
 		if _, err := rows.Close(); err != nil {
 			return "", err
@@ -337,11 +349,12 @@ func (r *rowReader) beginWhole(ctx context.Context, q *snapshot.Query, p *plan, 
 			sql += " where (" + strings.Join(where, ") and (") + ")"
 		}
 		b.ExecParams(sql, nil, nil, nil, nil)
+		p.look(b)
 	}
 	results := r.at.conn.PgConn().ExecBatch(ctx, b)
 	was := r.s
 	r.s = r.d.s // its own server
-	print, err = r.take(results, q, &plan{print: p.print, lock: p.lock}, c)
+	print, err = r.take(results, q, &plan{print: p.print, lock: p.lock, oid: p.oid}, c)
 	r.s = was
 	if err = errors.Join(err, results.Close()); err != nil {
 		return "", err

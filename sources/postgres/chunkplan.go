@@ -23,6 +23,7 @@ type plan struct {
 	keyOnly string // the same with NULL for what is not of the key
 	from    string
 	lock    string // the statement that locks it; empty: the role may not, it has some of its columns only
+	oid     uint32
 	filter  string
 	key     []keyColumn // in the order of paging
 }
@@ -42,6 +43,12 @@ const fingerprint = `select c.oid::text || ' ' || c.relkind::text || c.relreplid
   || ' ' || coalesce((select string_agg(concat_ws(',', indexrelid, indisprimary, indisreplident), ' ' order by indexrelid) from pg_index where indrelid = c.oid), '')
   || ' ' || coalesce((select concat_ws(',', attnames, rowfilter) from pg_publication_tables where pubname = $3 and schemaname = $1 and tablename = $2), '-')
 from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = $1 and c.relname = $2`
+
+// rewritten tells, of a table that could not be locked before the transaction's snapshot was taken and is locked now by
+// having been read, whether it got another file in between: to that snapshot a rewritten table is empty. pg_class
+// answers as the snapshot saw it, pg_relation_filenode as it is.
+const rewritten = `select exists (select from (select $1::oid as id union select relid from pg_partition_tree($1::oid) where isleaf) p
+  join pg_class c on c.oid = p.id where c.relkind in ('r', 'm') and c.relfilenode is distinct from pg_relation_filenode(c.oid))::text`
 
 const keyQuery = `
 select a.attname::text, a.atttypid, n.nspname::text,
@@ -81,7 +88,7 @@ func (r *rowReader) plan(ctx context.Context, q *snapshot.Query, print string) (
 	case shape.Table == nil:
 		return nil, &snapshot.TableError{Code: "dropped", What: "the source does not read table " + name}
 	}
-	p := &plan{print: print, filter: t.filter, from: name, shape: r.d.shape(shape.Table.Seal())}
+	p := &plan{print: print, oid: t.oid, filter: t.filter, from: name, shape: r.d.shape(shape.Table.Seal())}
 	if t.kind == "r" {
 		p.from = "only " + name
 	}

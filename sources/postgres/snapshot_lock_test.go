@@ -3,6 +3,8 @@ package postgres
 import (
 	"errors"
 	"fmt"
+	"net/url"
+	"strings"
 	"testing"
 	"time"
 
@@ -13,12 +15,32 @@ import (
 // What ALTER TABLE rewrites while a read waits for its lock is not read as empty; and nobody's lock holds a read for long.
 func TestSnapshotLocked(t *testing.T) {
 	eachVersion(t, func(t *testing.T, d *db) {
-		for name, key := range map[string][]string{"keyed": {"id"}, "loose": nil} {
-			d.exec(`create table `+name+` (id int, v int)`, `insert into `+name+` select n, n from generate_series(1, 100) n`)
+		role := "some_" + d.Name // may read columns only, so that it may not lock
+		d.exec(`create role ` + role + ` login password 'pw'`)
+		for name, key := range map[string][]string{"keyed": {"id"}, "loose": nil, "keyed_some": {"id"}, "loose_some": nil, "parted_some": {"id"}} {
+			parted := ""
+			if strings.HasPrefix(name, "parted") {
+				parted = ` partition by range (id)`
+			}
+			d.exec(`create table ` + name + ` (id int, v int, w int)` + parted)
+			if parted != "" {
+				d.exec(`create table `+name+`_1 partition of `+name+` for values from (0) to (50)`, `create table `+name+`_2 partition of `+name+` for values from (50) to (1000)`)
+			}
+			d.exec(`insert into ` + name + ` select n, n from generate_series(1, 100) n`)
 			if key != nil {
 				d.exec(`alter table ` + name + ` add primary key (id)`)
 			}
-			reader, err := Plain("files", d.URL)
+			at := d.URL
+			if strings.HasSuffix(name, "_some") {
+				d.exec(`grant select (id, v, w) on ` + name + ` to ` + role)
+				u, err := url.Parse(d.URL)
+				if err != nil {
+					t.Fatal(err)
+				}
+				u.User = url.UserPassword(role, "pw")
+				at = u.String()
+			}
+			reader, err := Plain("files", at)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -65,8 +65,11 @@ func (d *Database) prepareSignal(ctx context.Context) error {
 		return err
 	}
 	if d.cfg.Signal == "" {
+		if err := d.mayPoint(""); err != nil {
+			return err
+		}
 		d.signal = signalNot
-		return d.mayPoint()
+		return nil
 	}
 	reason, err := d.trySignal(ctx)
 	if err != nil {
@@ -79,10 +82,10 @@ func (d *Database) prepareSignal(ctx context.Context) error {
 		d.signal = signalWritten
 		return nil
 	}
-	d.signal = signalNot
-	if err := d.mayPoint(); err != nil {
+	if err := d.mayPoint(reason); err != nil {
 		return err
 	}
+	d.signal = signalNot
 	d.cfg.Warned("snapshots of "+d.cfg.Name+" do not write to "+d.cfg.Signal+": "+reason, "nothing has to be done: watermarks are places of the binlog then; to have them as rows: "+d.grant())
 	return nil
 }
@@ -92,18 +95,28 @@ func (d *Database) grant() string {
 	return "CREATE DATABASE " + ident(schema) + "; GRANT CREATE, INSERT, UPDATE ON " + ident(schema) + ".* TO the user of the url"
 }
 
-// mayPoint tells whether watermarks can be places.
-func (d *Database) mayPoint() error {
+// mayPoint tells whether watermarks can be places, where for this reason they cannot be rows.
+func (d *Database) mayPoint(reason string) error {
 	if d.server.MariaDB || d.server.GTIDs {
 		return nil
 	}
-	return stopped("watermark_table", "snapshots need a table to write watermarks to, since gtid_mode is not ON", d.grant(), nil)
+	return stopped("watermark_table", "snapshots need a table to write watermarks to, since gtid_mode is not ON", d.grant(), because(reason))
+}
+
+func because(reason string) error {
+	if reason == "" {
+		return nil
+	}
+	return errors.New(reason)
 }
 
 // trySignal writes once, making the table where there is none; reason is why it cannot be.
 func (d *Database) trySignal(ctx context.Context) (reason string, err error) {
 	if d.format != nil {
 		return "binlog_format is not ROW: " + d.format.Error(), nil
+	}
+	if reason, err = d.hidden(ctx); reason != "" || err != nil {
+		return reason, err
 	}
 	err = d.write(ctx, "")
 	switch number(err) {
@@ -181,10 +194,7 @@ func (d *Database) visible(ctx context.Context) (Place, error) {
 		}
 		return at, err
 	}
-	list, err := d.rows(ctx, "SHOW BINARY LOG STATUS")
-	if number(err) == erParse {
-		list, err = d.rows(ctx, "SHOW MASTER STATUS") // MySQL before 8.2
-	}
+	list, err := d.status(ctx)
 	if err != nil {
 		return Place{}, err
 	}
@@ -196,6 +206,41 @@ func (d *Database) visible(ctx context.Context) (Place, error) {
 		return at, transient("protocol", "read the binlog's end", err)
 	}
 	return at, nil
+}
+
+// status asks for the binlog's end and what is kept out of it.
+func (d *Database) status(ctx context.Context) ([][]string, error) {
+	list, err := d.rows(ctx, "SHOW BINARY LOG STATUS")
+	if number(err) == erParse {
+		list, err = d.rows(ctx, "SHOW MASTER STATUS") // MySQL before 8.2, and MariaDB
+	}
+	return list, err
+}
+
+// hidden tells why rows of the signal table would not come into the binlog: what is logged as rows goes by the
+// database of its table. A user who may not ask is not told.
+// https://dev.mysql.com/doc/refman/8.4/en/replication-options-binary-log.html
+func (d *Database) hidden(ctx context.Context) (reason string, err error) {
+	list, err := d.status(ctx)
+	if number(err) != 0 || err == nil && (len(list) == 0 || len(list[0]) < 4) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	schema, _, _ := strings.Cut(d.cfg.Signal, ".")
+	in := func(names string) bool {
+		return slices.ContainsFunc(strings.Split(names, ","), func(n string) bool {
+			return n == schema || d.server.Fold && strings.EqualFold(n, schema)
+		})
+	}
+	switch do, ignore := list[0][2], list[0][3]; {
+	case do != "" && !in(do):
+		return "binlog_do_db keeps the database " + schema + " out of the binlog (it has " + do + "): name a table of one of these under snapshot.signal", nil
+	case do == "" && in(ignore):
+		return "binlog_ignore_db keeps the database " + schema + " out of the binlog: name a table of another one under snapshot.signal", nil
+	}
+	return "", nil
 }
 
 // before tells whether one place lies before another. A file's number may have a digit more than that of the one before.
