@@ -253,7 +253,13 @@ func (s *Jobs) Change(ctx context.Context, id string, to pipeline.JobState, reas
 		return err
 	}
 	defer s.give()
-	if to.Ended() {
+	s.mu.Lock()
+	opened := s.log != nil
+	s.mu.Unlock()
+	switch {
+	case !opened:
+		return s.early(ctx, id, to, reason)
+	case to.Ended():
 		return s.end(ctx, id, to, reason)
 	}
 	s.mu.Lock()
@@ -274,6 +280,27 @@ func (s *Jobs) Change(ctx context.Context, id string, to pipeline.JobState, reas
 	s.pace()
 	s.mu.Unlock()
 	s.poke()
+	return nil
+}
+
+// early changes a job before the log was opened: Open finds it so. It is the caller's turn.
+func (s *Jobs) early(ctx context.Context, id string, to pipeline.JobState, reason string) error {
+	all, err := s.cfg.Store.Snapshots(ctx, s.cfg.Source)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(all, func(j pipeline.Snapshot) bool { return j.ID == id && !j.State.Ended() })
+	if i < 0 {
+		return refuse("job %s has ended", id)
+	}
+	j := all[i]
+	if j.State, j.Reason = to, reason; to.Ended() {
+		j.Ended = time.Now()
+	}
+	if err := s.cfg.Store.PutSnapshot(ctx, j); err != nil {
+		return err
+	}
+	s.cfg.Observer.SnapshotState(s.cfg.Source, id, string(to), reason)
 	return nil
 }
 

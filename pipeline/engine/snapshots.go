@@ -280,7 +280,13 @@ func (e *Engine) changeSnapshot(ctx context.Context, id string, to pipeline.JobS
 		case j.ID != id:
 		case j.State.Ended():
 			return true, refuse("job %s has ended: it is %s", id, j.State)
-		default: // its source does not run
+		default:
+			for _, u := range e.all() {
+				if u.jobs != nil && u.spec.Name == j.Source { // its log is not open yet
+					return true, refused(u.jobs.Change(ctx, id, to, reason))
+				}
+			}
+			// Its source does not run.
 			if j.State, j.Reason = to, reason; to.Ended() {
 				j.Ended = time.Now()
 			}
