@@ -3,6 +3,7 @@ package encode
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"unicode/utf8"
 
 	"google.golang.org/protobuf/proto"
@@ -191,6 +192,40 @@ func (st *state) protoImage(dst []byte, tag byte, m *image, which uint8) ([]byte
 		}
 	}
 	return closeLen(dst, at), nil
+}
+
+// protoPlain appends a cell whose bytes are its value, as a Value with its length before it; not ok: it has to be decoded,
+// and dst is as it was. Most cells of a row come here, so
+// it makes room once and then only writes.
+func protoPlain(dst []byte, p cell.Plain, raw []byte) (_ []byte, ok bool) {
+	const most = 12 // before bytes, or of a number
+	if cap(dst)-len(dst) < len(raw)+most {
+		dst = slices.Grow(dst, len(raw)+most)
+	}
+	out := dst[len(dst) : len(dst)+len(raw)+most]
+	if p == cell.PlainText || p == cell.PlainASCII {
+		if !p.Sound(raw) {
+			return dst, false
+		}
+		if len(raw) < 1<<7-2 {
+			out[0], out[1], out[2] = byte(len(raw)+2), tagText, byte(len(raw))
+			return dst[:len(dst)+3+copy(out[3:], raw)], true
+		}
+		return appendValueBytes(dst, tagText, raw), true
+	}
+	n, ok := p.Number(raw)
+	if out[1] = tagInteger; p == cell.PlainUint {
+		out[1] = tagUnsigned
+	} else {
+		n = zigzag(n)
+	}
+	at := 2
+	for ; n >= 0x80; n >>= 7 {
+		out[at] = byte(n) | 0x80
+		at++
+	}
+	out[at], out[0] = byte(n), byte(at)
+	return dst[:len(dst)+at+1], ok
 }
 
 // protoOther appends the link to the other half of a key change. It replaces the encoded key.

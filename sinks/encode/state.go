@@ -49,12 +49,14 @@ type image struct {
 }
 
 // ref returns the cell of a column; columns that the walk did not reach are absent.
-func (m *image) ref(i int) cell.Ref {
+func (m *image) ref(i int) *cell.Ref {
 	if !m.there || i >= len(m.refs) {
-		return cell.Ref{Len: cell.LenAbsent}
+		return &absent
 	}
-	return m.refs[i]
+	return &m.refs[i]
 }
+
+var absent = cell.Ref{Len: cell.LenAbsent}
 
 var (
 	errNoRow     = errors.New("the event has no row image")
@@ -212,15 +214,22 @@ func (st *state) keyFrom(k int) uint8 {
 	return st.more[k-maxKeys]
 }
 
-// cell decodes and encodes one cell that is not absent.
-func (st *state) cell(dst []byte, w *wire, row []byte, ref cell.Ref) ([]byte, error) {
+// cell decodes and encodes one cell that is not absent. ref is not copied: it was written in two halves a moment ago, and
+// the processor waits where both are read as one.
+func (st *state) cell(dst []byte, w *wire, row []byte, ref *cell.Ref) ([]byte, error) {
 	v := &st.value
-	if ref.Null() {
+	if ref.Len == cell.LenNull {
 		*v = cell.Value{State: cell.Null}
 	} else {
-		raw := ref.Of(row)
+		raw := row[ref.Off : ref.Off+ref.Len : ref.Off+ref.Len]
 		if w.plain != cell.PlainNone {
-			if out, ok := st.plain(dst, w.plain, raw); ok {
+			out, ok := dst, false
+			if st.e.json {
+				out, ok = jsonPlain(dst, w.plain, raw)
+			} else {
+				out, ok = protoPlain(dst, w.plain, raw)
+			}
+			if ok {
 				return out, nil
 			} // else Decode says what is wrong
 		}
@@ -236,23 +245,11 @@ func (st *state) cell(dst []byte, w *wire, row []byte, ref cell.Ref) ([]byte, er
 	return st.protoValue(dst, v, 0)
 }
 
-// plain encodes a cell whose bytes are its value; not ok: it has to be decoded.
-func (st *state) plain(dst []byte, p cell.Plain, raw []byte) (_ []byte, ok bool) {
-	if p == cell.PlainInt || p == cell.PlainUint {
-		if st.e.json { // where the type's width counts
-			return dst, false
-		}
-		n, ok := p.Number(raw)
-		if p == cell.PlainUint {
-			return appendShort(dst, tagUnsigned, n), ok
-		}
-		return appendShort(dst, tagInteger, zigzag(n)), ok
-	}
-	if (!st.e.json || p == cell.PlainASCII) && !p.Sound(raw) {
+// jsonPlain encodes a cell whose bytes are its value; not ok: it has to be decoded, as numbers have, of which the
+// type's width counts.
+func jsonPlain(dst []byte, p cell.Plain, raw []byte) (_ []byte, ok bool) {
+	if p != cell.PlainText && (p != cell.PlainASCII || !p.Sound(raw)) {
 		return dst, false
-	}
-	if !st.e.json {
-		return appendValueBytes(dst, tagText, raw), true
 	}
 	out, ok := appendEscaped(append(dst, '"'), raw)
 	return append(out, '"'), ok

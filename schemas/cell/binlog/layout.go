@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
+	"slices"
 
 	"github.com/leat-cdc/leat/schemas"
 	"github.com/leat-cdc/leat/schemas/cell"
@@ -33,7 +34,8 @@ type run struct {
 type Layout struct {
 	widths []width
 	runs   []run
-	nulls  int // bytes of the null bitmap when all columns are present
+	nulls  int  // bytes of the null bitmap when all columns are present
+	last   byte // the bits of its last byte that stand for columns; servers set the others
 	// documents counts the columns of type JSON.
 	documents int
 }
@@ -45,6 +47,7 @@ func NewLayout(t *schemas.Table) (*Layout, error) {
 		return nil, fmt.Errorf("lay out %s.%s: it has no columns", t.Schema, t.Name)
 	}
 	l := &Layout{widths: make([]width, len(t.Columns)), nulls: (len(t.Columns) + 7) / 8}
+	l.last = l.mask(l.nulls - 1)
 	r := run{}
 	for i := range t.Columns {
 		w, err := widthOf(&t.Columns[i].Type)
@@ -91,7 +94,7 @@ func (l *Layout) RowLen(body, present []byte) (int, error) {
 	if len(body) < l.nulls {
 		return 0, errShort
 	}
-	if !zero(body[:l.nulls]) {
+	if !l.none(body[:l.nulls]) {
 		return l.nullLen(body)
 	}
 	at := l.nulls
@@ -203,10 +206,12 @@ func (l *Layout) walkAll(image []byte, refs []cell.Ref, upTo int) ([]cell.Ref, e
 		return refs, errShort
 	}
 	nulls := image[1:at]
-	none := zero(nulls)
+	none := l.none(nulls)
+	refs = slices.Grow(refs, upTo)[:upTo]
 	for i, w := range l.widths[:upTo] {
+		ref := &refs[i]
 		if !none && bit(nulls, i) {
-			refs = append(refs, cell.Ref{Len: cell.LenNull})
+			*ref = cell.Ref{Len: cell.LenNull}
 			continue
 		}
 		n := int(w.fixed)
@@ -217,7 +222,7 @@ func (l *Layout) walkAll(image []byte, refs []cell.Ref, upTo int) ([]cell.Ref, e
 			}
 			at += int(w.prefix)
 		}
-		refs = append(refs, cell.Ref{Off: uint32(at), Len: uint32(n)})
+		ref.Off, ref.Len = uint32(at), uint32(n)
 		at += n
 	}
 	return refs, ended(at, len(image), upTo == len(l.widths))
@@ -303,6 +308,12 @@ func (l *Layout) all(present []byte) bool {
 		}
 	}
 	return true
+}
+
+// none tells that no column is NULL, by the null bitmap of a row with all columns.
+func (l *Layout) none(nulls []byte) bool {
+	n := len(nulls) - 1
+	return nulls[n]&l.last == 0 && zero(nulls[:n])
 }
 
 func bit(bitmap []byte, i int) bool { return bitmap[i>>3]&(1<<(i&7)) != 0 }
