@@ -9,10 +9,11 @@ import (
 // Variables of the environment that name a server to use instead of an own one. Its user must be a
 // superuser that may create databases and replicate.
 const (
-	EnvPostgres = "LEAT_TEST_POSTGRES_URL" // DefaultPostgres; with _15, _16, _17, _18 behind it: that major version
-	EnvMySQL    = "LEAT_TEST_MYSQL_URL"    // mysql://USER:PASSWORD@HOST:PORT/
-	EnvMariaDB  = "LEAT_TEST_MARIADB_URL"  // the same form
-	EnvKafka    = "LEAT_TEST_KAFKA_URL"    // kafka://HOST:PORT, with more listeners as servers run writes them
+	EnvPostgres   = "LEAT_TEST_POSTGRES_URL"   // DefaultPostgres; with _15, _16, _17, _18 behind it: that major version
+	EnvMySQL      = "LEAT_TEST_MYSQL_URL"      // mysql://USER:PASSWORD@HOST:PORT/
+	EnvMariaDB    = "LEAT_TEST_MARIADB_URL"    // the same form
+	EnvOpenSearch = "LEAT_TEST_OPENSEARCH_URL" // http://HOST:PORT, or Elasticsearch
+	EnvKafka      = "LEAT_TEST_KAFKA_URL"      // kafka://HOST:PORT, with more listeners as servers run writes them
 )
 
 // Given returns the server that the environment names for kind, nil when it names none. version is
@@ -35,6 +36,8 @@ func Given(kind Kind, version int) *Server {
 		name = EnvMariaDB
 	case KindKafka:
 		name = EnvKafka
+	case KindOpenSearch:
+		name = EnvOpenSearch
 	}
 	url := os.Getenv(name)
 	if url == "" {

@@ -15,8 +15,8 @@
 //
 // The programs come from where their makers' packagers publish them: PostgreSQL through
 // github.com/fergusstrange/embedded-postgres, MySQL and MariaDB as Debian packages that are unpacked,
-// with their own C library, into the cache, Kafka from Maven Central. Only those of Debian need its apt; nothing
-// needs root, and Kafka needs Java 17.
+// with their own C library, into the cache, Kafka and OpenSearch from Maven Central. Only those of Debian need its apt; nothing
+// needs root, and the last two need Java 17.
 // PostgreSQL refuses to run as root, so root's servers run as the user nobody.
 package servers
 
@@ -41,10 +41,11 @@ type Kind string
 
 // The kinds of servers.
 const (
-	KindPostgres Kind = "postgres"
-	KindMySQL    Kind = "mysql"
-	KindMariaDB  Kind = "mariadb"
-	KindKafka    Kind = "kafka"
+	KindPostgres   Kind = "postgres"
+	KindMySQL      Kind = "mysql"
+	KindMariaDB    Kind = "mariadb"
+	KindKafka      Kind = "kafka"
+	KindOpenSearch Kind = "opensearch"
 )
 
 // ErrGiven is returned by what only works on a server that this package started.

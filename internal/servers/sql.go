@@ -21,6 +21,9 @@ func (s *Server) ping(ctx context.Context) error {
 	case KindKafka:
 		return pingKafka(ctx, s.Listeners[ListenerPlain])
 	}
+	if s.Kind == KindOpenSearch {
+		return pingOpenSearch(ctx, s.URL)
+	}
 	dir, err := s.askMySQL(ctx, "select @@datadir")
 	if err == nil && filepath.Clean(dir) != s.DataDir {
 		err = errStranger

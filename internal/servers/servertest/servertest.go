@@ -131,6 +131,23 @@ func ExclusiveKafka(t testing.TB, o servers.KafkaOptions) *servers.Server {
 	return exclusive(t, func() (*servers.Server, error) { return servers.Kafka(t.Context(), o) })
 }
 
+// OpenSearch is like Kafka: a test uses indices of its own, see Name.
+func OpenSearch(t testing.TB) *servers.Server {
+	t.Helper()
+	if s := servers.Given(servers.KindOpenSearch, 0); s != nil {
+		return s
+	}
+	return share(t, "opensearch", func() (*servers.Server, error) {
+		return servers.OpenSearch(context.Background(), servers.OpenSearchOptions{Say: say(t)})
+	})
+}
+
+// ExclusiveOpenSearch is like ExclusivePostgres.
+func ExclusiveOpenSearch(t testing.TB) *servers.Server {
+	t.Helper()
+	return exclusive(t, func() (*servers.Server, error) { return servers.OpenSearch(t.Context(), servers.OpenSearchOptions{Say: say(t)}) })
+}
+
 // Name is unlike any other of this and of parallel test processes.
 func Name() string { return fmt.Sprintf("leat_%d_%d", os.Getpid(), lastSeq.Add(1)) }
 

@@ -1,7 +1,7 @@
 // Command servers starts the database servers that Leat's tests and benches want, once, and runs a command
 // that finds them by the environment:
 //
-//	servers run [-postgres 15,16,17,18] [-mysql=false] [-mariadb=false] [-kafka=false] [-sync] -- go test ./...
+//	servers run [-postgres 15,16,17,18] [-mysql=false] [-mariadb=false] [-kafka=false] [-opensearch=false] [-sync] -- go test ./...
 //	servers fetch    only fills the cache
 //
 // A server that the environment already names (LEAT_TEST_POSTGRES_URL_17, …) is not started.
@@ -61,6 +61,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	versions := flags.String("postgres", "15,16,17,18", "PostgreSQL's major versions, separated by commas")
 	withMySQL := flags.Bool("mysql", true, "start MySQL")
 	withMariaDB := flags.Bool("mariadb", true, "start MariaDB")
+	withSearch := flags.Bool("opensearch", true, "start OpenSearch")
 	withKafka := flags.Bool("kafka", true, "start Kafka")
 	sync := flags.Bool("sync", false, "sync writes to disk, for benches")
 	if err := flags.Parse(args[1:]); err != nil {
@@ -69,7 +70,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if args[0] == "run" && flags.NArg() == 0 {
 		return errors.New(usage)
 	}
-	list, err := wishes(*versions, *withMySQL, *withMariaDB, *withKafka, !*sync, sayer(out))
+	list, err := wishes(*versions, *withMySQL, *withMariaDB, *withKafka, *withSearch, !*sync, sayer(out))
 	if err != nil {
 		return err
 	}
@@ -87,7 +88,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	return err
 }
 
-func wishes(versions string, withMySQL, withMariaDB, withKafka, noSync bool, say func(string)) ([]wanted, error) {
+func wishes(versions string, withMySQL, withMariaDB, withKafka, withSearch, noSync bool, say func(string)) ([]wanted, error) {
 	var list []wanted
 	for v := range strings.SplitSeq(versions, ",") {
 		if v = strings.TrimSpace(v); v == "" {
@@ -119,6 +120,14 @@ func wishes(versions string, withMySQL, withMariaDB, withKafka, noSync bool, say
 		list = append(list, wanted{
 			name: "MariaDB", env: []string{servers.EnvMariaDB}, given: servers.Given(servers.KindMariaDB, 0),
 			start: func(ctx context.Context) (*servers.Server, error) { return servers.MariaDB(ctx, o) },
+		})
+	}
+	if withSearch {
+		list = append(list, wanted{
+			name: "OpenSearch", env: []string{servers.EnvOpenSearch}, given: servers.Given(servers.KindOpenSearch, 0),
+			start: func(ctx context.Context) (*servers.Server, error) {
+				return servers.OpenSearch(ctx, servers.OpenSearchOptions{Say: say})
+			},
 		})
 	}
 	if withKafka {

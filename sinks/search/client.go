@@ -1,0 +1,224 @@
+package search
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/leat-cdc/leat/pipeline"
+)
+
+// TLS says whom to trust, and who we are.
+type TLS struct{ CA, Cert, Key string }
+
+// client speaks to one cluster.
+type client struct {
+	base    *url.URL
+	user    *url.Userinfo
+	key     string
+	timeout time.Duration
+	http    *http.Client
+}
+
+// most bytes of an answer that are read.
+const mostAnswer = 64 << 20
+
+func newClient(o Options) (*client, error) {
+	u, err := url.Parse(o.URL)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return nil, errors.New("url: want https://HOST:PORT, with user and password where it wants them")
+	}
+	c := &client{user: u.User, key: o.APIKey, timeout: o.Timeout}
+	u.User, u.RawQuery, u.Fragment = nil, "", ""
+	u.Path = strings.TrimSuffix(u.Path, "/")
+	c.base = u
+	if c.timeout <= 0 {
+		c.timeout = 30 * time.Second
+	}
+	transport := &http.Transport{MaxIdleConnsPerHost: 16, IdleConnTimeout: time.Minute, TLSClientConfig: &tls.Config{}, Proxy: http.ProxyFromEnvironment,
+		DialContext: (&net.Dialer{Timeout: 10 * time.Second}).DialContext}
+	if o.TLS.CA != "" {
+		pem, err := os.ReadFile(o.TLS.CA)
+		if err != nil {
+			return nil, fmt.Errorf("tls.ca: %w", err)
+		}
+		transport.TLSClientConfig.RootCAs = x509.NewCertPool()
+		if !transport.TLSClientConfig.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("tls.ca: %s has no certificate in PEM form", o.TLS.CA)
+		}
+	}
+	if o.TLS.Cert != "" {
+		cert, err := tls.LoadX509KeyPair(o.TLS.Cert, o.TLS.Key)
+		if err != nil {
+			return nil, fmt.Errorf("tls.cert: %w", err)
+		}
+		transport.TLSClientConfig.Certificates = []tls.Certificate{cert}
+	}
+	c.http = &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	return c, nil
+}
+
+// answerError is an answer that is no success.
+type answerError struct {
+	status int
+	// kind is the type of the error as the server names it.
+	kind, reason string
+	after        time.Duration
+}
+
+func (e *answerError) Error() string {
+	text := fmt.Sprintf("%d %s", e.status, http.StatusText(e.status))
+	if e.kind != "" {
+		text += ": " + e.kind
+	}
+	if e.reason != "" {
+		text += ": " + shorten(e.reason)
+	}
+	return text
+}
+
+// is reports whether err is an answer of that kind.
+func is(err error, kind string) bool {
+	var a *answerError
+	return errors.As(err, &a) && a.kind == kind
+}
+
+// status of an answer, 0 when err is none.
+func status(err error) int {
+	var a *answerError
+	if errors.As(err, &a) {
+		return a.status
+	}
+	return 0
+}
+
+// ask makes a request; into, when not nil, takes the answer. Errors are *pipeline.DeliveryError, and wrap an
+// *answerError where there was an answer.
+func (c *client) ask(ctx context.Context, method, path string, body []byte, into any) error {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, method, c.base.String()+path, bytes.NewReader(body))
+	if err != nil {
+		return fmt.Errorf("search: %w", err)
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+		if strings.Contains(path, "_bulk") {
+			req.Header.Set("Content-Type", "application/x-ndjson")
+		}
+	}
+	switch {
+	case c.key != "":
+		req.Header.Set("Authorization", "ApiKey "+c.key)
+	case c.user != nil:
+		password, _ := c.user.Password()
+		req.SetBasicAuth(c.user.Username(), password)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return unanswered(err, c.timeout)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(resp.Body, mostAnswer))
+	if err != nil {
+		return unanswered(err, c.timeout)
+	}
+	if resp.StatusCode > 299 {
+		return refused(answered(resp, text))
+	}
+	if into != nil {
+		if err := json.Unmarshal(text, into); err != nil {
+			return &pipeline.DeliveryError{Reason: "the answer of the search server cannot be read: is it one?", Err: err}
+		}
+	}
+	return nil
+}
+
+// answered reads an error of the server.
+func answered(resp *http.Response, text []byte) *answerError {
+	e := &answerError{status: resp.StatusCode}
+	var body struct {
+		Error json.RawMessage `json:"error"`
+	}
+	if json.Unmarshal(text, &body) == nil {
+		var cause cause
+		if json.Unmarshal(body.Error, &cause) == nil {
+			e.kind, e.reason = cause.Type, cause.text()
+		} else {
+			_ = json.Unmarshal(body.Error, &e.reason) // older servers say it as text; empty is fine
+		}
+	}
+	if n, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && n > 0 {
+		e.after = min(time.Duration(n)*time.Second, 15*time.Minute)
+	}
+	return e
+}
+
+// cause of an error, as the server names it.
+type cause struct {
+	Type     string `json:"type"`
+	Reason   string `json:"reason"`
+	CausedBy *cause `json:"caused_by"`
+}
+
+func (c *cause) text() string {
+	if c.CausedBy != nil && c.CausedBy.Reason != "" {
+		return c.Reason + ": " + c.CausedBy.text()
+	}
+	return c.Reason
+}
+
+// refused says what an answer to a whole request means.
+func refused(a *answerError) error {
+	out := &pipeline.DeliveryError{Class: pipeline.Unavailable, Reason: a.Error(), RetryAfter: a.after, Err: a}
+	switch {
+	case a.status == http.StatusRequestEntityTooLarge:
+		out.Class = pipeline.TooLarge
+	case a.status == http.StatusTooManyRequests:
+		out.Congested = true
+	case a.status == http.StatusBadRequest, a.status == http.StatusInternalServerError:
+		out.Class = pipeline.Retriable
+	}
+	return out
+}
+
+// unanswered says what a request without an answer means.
+func unanswered(err error, timeout time.Duration) error {
+	var op *net.OpError
+	var dns *net.DNSError
+	var cert *tls.CertificateVerificationError
+	var timed net.Error
+	var u *url.Error
+	if errors.As(err, &u) {
+		err = u.Err // without the url
+	}
+	out := &pipeline.DeliveryError{Reason: "search: " + err.Error(), Err: err}
+	switch {
+	case errors.As(err, &dns), errors.As(err, &cert), errors.As(err, &op) && op.Op == "dial":
+		out.Class = pipeline.Unavailable
+	case errors.As(err, &timed) && timed.Timeout():
+		out.TimedOut, out.Reason = true, fmt.Sprintf("search: no answer within %s", timeout)
+	}
+	return out
+}
+
+func shorten(text string) string {
+	const most = 300
+	text = strings.Join(strings.Fields(text), " ")
+	if len(text) > most {
+		text = strings.ToValidUTF8(text[:most], "") + "…"
+	}
+	return text
+}
