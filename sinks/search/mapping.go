@@ -13,10 +13,8 @@ func (s *Sink) mapping(t *schemas.Table) map[string]any {
 	if s.o.Soft {
 		properties[fieldDeleted] = map[string]any{"type": "boolean"}
 	}
-	for i := range t.Columns {
-		if c := &t.Columns[i]; !c.Dropped {
-			properties[c.Name] = property(&c.Type)
-		}
+	for _, c := range s.o.Encoding.View(t, s.o.Encoding.Form(t)).Columns {
+		properties[c.Name] = property(&c.Type)
 	}
 	return map[string]any{"dynamic": false, "properties": properties}
 }

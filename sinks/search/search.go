@@ -38,10 +38,8 @@ type Options struct {
 	Tombstones time.Duration
 	// Shards and Replicas of indices that are made.
 	Shards, Replicas int
-	// Source is the name of the events' source.
-	Source string
-	// Encoder of the rows: encode.JSON.
-	Encoder *encode.Encoder
+	// Encoding of the rows; its Source is the name of the events' source.
+	Encoding encode.Options
 }
 
 // Fields that documents have beside the columns.
@@ -52,8 +50,9 @@ const (
 
 // Sink writes to one cluster.
 type Sink struct {
-	o Options
-	c *client
+	o   Options
+	c   *client
+	enc *encode.Encoder
 
 	making chan struct{} // held while indices are made or change places
 
@@ -68,7 +67,8 @@ func New(o Options) (*Sink, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Sink{o: o, c: c, making: make(chan struct{}, 1), targets: map[string]*target{}}, nil
+	o.Encoding.Separator, o.Encoding.Share = 0, nil
+	return &Sink{o: o, c: c, enc: encode.JSON(o.Encoding), making: make(chan struct{}, 1), targets: map[string]*target{}}, nil
 }
 
 // Close implements pipeline.Sink.
@@ -152,7 +152,7 @@ func (w *work) add(ctx context.Context, n int, b *pipeline.Batch, i int, as pipe
 		}
 		return w.s.empty(ctx, t, uint64(b.Offset(i)))
 	}
-	body, row, err := w.s.o.Encoder.AppendRow(nil, b, i, as)
+	body, row, err := w.s.enc.AppendRow(nil, b, i, as)
 	var ee *encode.EventError
 	switch {
 	case errors.As(err, &ee):
@@ -210,7 +210,7 @@ func (s *Sink) failed(ctx context.Context, err error) error {
 
 // aliasOf is the alias of a table.
 func (s *Sink) aliasOf(t *schemas.Table) string {
-	return AliasOf(s.o.Index, s.o.Source, t.Schema, t.Name)
+	return AliasOf(s.o.Index, s.o.Encoding.Source, t.Schema, t.Name)
 }
 
 // AliasOf is the name that Options.Index gives a table.

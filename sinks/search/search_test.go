@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 
 func newSink(t testing.TB, base string, change ...func(*Options)) *Sink {
 	t.Helper()
-	o := Options{URL: base, Index: "{table}", Source: "files", Tombstones: time.Hour, Encoder: encode.JSON(encode.Options{Source: "files", Form: pipetest.PGForm}), Timeout: 30 * time.Second}
+	o := Options{URL: base, Index: "{table}", Tombstones: time.Hour, Encoding: encode.Options{Source: "files", Form: pipetest.PGForm}, Timeout: 30 * time.Second}
 	for _, f := range change {
 		f(&o)
 	}
@@ -138,8 +138,12 @@ func TestSearchConforms(t *testing.T) {
 		r := record(t, base)
 		prefix := servertest.Name()
 		return pipetest.SinkRig{Sink: newSink(t, r.URL, func(o *Options) { o.Index = prefix + "-{table}" }),
-			Received: func() []pipeline.Offset { r.mu.Lock(); defer r.mu.Unlock(); return append([]pipeline.Offset(nil), r.got...) },
-			Hang:     func() { r.once.Do(func() { close(r.hang) }) }}
+			Received: func() []pipeline.Offset {
+				r.mu.Lock()
+				defer r.mu.Unlock()
+				return append([]pipeline.Offset(nil), r.got...)
+			},
+			Hang: func() { r.once.Do(func() { close(r.hang) }) }}
 	})
 }
 
@@ -357,7 +361,9 @@ func TestMapping(t *testing.T) {
 	next := wider.Seal()
 	done(t, s, 11, pipetest.Change{Op: pipeline.OpInsert, Table: next, After: pipetest.Row{"2", "1", "b", "77"}})
 	var found map[string]struct {
-		Mappings struct{ Properties map[string]struct{ Type string } }
+		Mappings struct {
+			Properties map[string]struct{ Type string }
+		}
 	}
 	ask(t, base, "GET", "/"+table.Name+"/_mapping", "", &found)
 	have := found[table.Name+"-000001"].Mappings.Properties
@@ -372,7 +378,9 @@ func TestMapping(t *testing.T) {
 	if hits.Hits.Total.Value != 1 {
 		t.Error(hits)
 	}
-	var settings map[string]struct{ Settings struct{ Index map[string]any } }
+	var settings map[string]struct {
+		Settings struct{ Index map[string]any }
+	}
 	ask(t, base, "GET", "/"+table.Name+"/_settings", "", &settings)
 	if g := settings[table.Name+"-000001"].Settings.Index["gc_deletes"]; g != "3600000ms" {
 		t.Errorf("gc_deletes %v", g)

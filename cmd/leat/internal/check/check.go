@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -22,6 +23,7 @@ import (
 	"github.com/leat-cdc/leat/pipeline/filter"
 	"github.com/leat-cdc/leat/schemas"
 	"github.com/leat-cdc/leat/schemas/cell/form"
+	"github.com/leat-cdc/leat/sinks/search"
 	"github.com/leat-cdc/leat/sinks/webhook"
 )
 
@@ -134,6 +136,8 @@ func checkSubscription(ctx context.Context, cfg *config.Config, name string) []p
 	switch d := sub.Deliver; {
 	case d.Webhook != nil:
 		found = append(found, checkWebhook(ctx, cfg, place+".deliver.webhook", sub)...)
+	case d.Search != nil:
+		found = append(found, checkSearch(ctx, cfg, place+".deliver.search", sub)...)
 	case d.File != nil:
 		found = append(found, checkFolder(place+".deliver.file.path", filepath.Dir(d.File.Path))...)
 	}
@@ -199,6 +203,45 @@ func checkWebhook(ctx context.Context, cfg *config.Config, place string, sub *co
 	}
 	for _, t := range w.Targets() {
 		found = append(found, checkURL(ctx, cfg, place, t.URL.Parsed(), w.Proxy == nil)...)
+	}
+	return found
+}
+
+// checkSearch looks at the cluster and the indices of the subscription's tables.
+func checkSearch(ctx context.Context, cfg *config.Config, place string, sub *config.Subscription) []pipeline.Finding {
+	s, err := search.New(parts.Search(sub, form.Of))
+	if err != nil {
+		return []pipeline.Finding{finding("error", "search", place, err.Error(), "")}
+	}
+	defer s.Close()
+	in, err := filter.ParseTables(sub.Tables)
+	if err != nil {
+		return nil // told as an error of the filter
+	}
+	var aliases []string
+	var found []pipeline.Finding
+	if cfg.Sources[sub.Source] != nil && cfg.Sources[sub.Source].Snapshots() {
+		all, err := parts.Tables(ctx, sub.Source, cfg.Sources[sub.Source])
+		if err != nil {
+			all = nil // told by the check of the source
+		}
+		of := map[string]string{}
+		for _, t := range all {
+			if !in.Match(t.Schema, t.Name) {
+				continue
+			}
+			alias, name := search.AliasOf(sub.Deliver.Search.Index, sub.Source, t.Schema, t.Name), schemas.Subject(t.Schema, t.Name)
+			if other := of[alias]; other != "" {
+				found = append(found, finding("error", "search_index", place+".index", fmt.Sprintf("%s and %s would have one index %s", other, name, alias), "write {schema} in it too"))
+			}
+			of[alias] = name
+			aliases = append(aliases, alias)
+		}
+	}
+	for _, f := range s.Check(ctx, aliases) {
+		if f.Place = strings.TrimSuffix(place+": "+f.Place, ": "); f.Place != "" {
+			found = append(found, f)
+		}
 	}
 	return found
 }

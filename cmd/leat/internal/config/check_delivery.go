@@ -82,7 +82,7 @@ func (c *checker) deliver(path string, sub *Subscription) {
 	if n == nil || n.Kind != yamltree.KindMap && n.Kind != yamltree.KindNull {
 		return // reported already
 	}
-	const cure = "exactly one of: webhook, pull, kafka, file, stdout; make one subscription for each"
+	const cure = "exactly one of: webhook, pull, kafka, search, file, stdout; make one subscription for each"
 	if len(n.Keys) > 1 {
 		c.doc.Fail(n.Keys[1], path, path+" names more than one way to deliver", cure)
 	}
@@ -94,6 +94,24 @@ func (c *checker) deliver(path string, sub *Subscription) {
 	}
 	if s.Kafka != nil {
 		c.kafka(path+".kafka", sub, s.Kafka)
+	}
+	if s.Search != nil {
+		c.search(path+".search", s.Search)
+	}
+}
+
+func (c *checker) search(path string, s *Search) {
+	p := path + ".url"
+	if u := s.URL.Parsed(); u != nil && c.ok(p) {
+		switch {
+		case u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
+			c.fail(p, "want https://USER:PASSWORD@HOST:PORT", "%s is not an http or https URL", p)
+		case u.User != nil && c.doc.Paths[path+".api_key"] != nil:
+			c.fail(path+".api_key", "give one of them", "%s has an api_key, and its url a user", path)
+		}
+	}
+	if t := s.TLS; t != nil && c.ok(path+".tls") && (t.Cert == "") != (t.Key == "") {
+		c.fail(path+".tls", "give both cert and key, or neither", "%s.tls has only one of cert and key", path)
 	}
 }
 

@@ -39,11 +39,26 @@ var forms = map[string]func(string) *yamltree.Problem{
 	"url_path": checkURLPath,
 	"zone":     checkZone,
 	"host":     checkHost,
+	"index":    checkIndex,
 	"broker":   checkBroker,
 	"topic":    checkTopic,
 
 	"kafka_setting": checkKafkaSetting,
 	"transactional": checkTransactional,
+}
+
+// checkIndex is of a name in which {source}, {schema} and {table} stand for their names.
+func checkIndex(s string) *yamltree.Problem {
+	rest := strings.NewReplacer("{source}", "", "{schema}", "", "{table}", "").Replace(s)
+	switch {
+	case strings.ContainsAny(rest, "{}"):
+		return yamltree.Wrong("has a field that is not known").Fix("these there are: {source}, {schema}, {table}")
+	case !strings.Contains(s, "{table}"):
+		return yamltree.Wrong("does not name the table").Fix("write {table} in it: rows of two tables may have the same key")
+	case strings.ContainsAny(rest, `\\/*?"<>| ,#:`) || strings.ToLower(rest) != rest || len(s) > 200:
+		return yamltree.Wrong("is not the name of an index").Fix("lower case, at most 200, without spaces and any of \\ / * ? \" < > | , # :")
+	}
+	return nil
 }
 
 func checkName(s string) *yamltree.Problem {

@@ -20,7 +20,7 @@ type Subscription struct {
 	// While CPU is short, critical, high, normal and low subscriptions get shares of
 	// 8 : 4 : 2 : 1 at least, each and all together.
 	Priority string `json:"priority" default:"normal" enum:"critical|high|normal|low"`
-	// How events get there. Exactly one of webhook, pull, kafka, file, stdout.
+	// How events get there. Exactly one of webhook, pull, kafka, search, file, stdout.
 	Deliver Deliver `json:"deliver" need:"true"`
 	// How many events go in one delivery.
 	Batch Batch `json:"batch"`
@@ -47,6 +47,8 @@ type Deliver struct {
 	Webhook *Webhook `json:"webhook"`
 	// Clients fetch over the API.
 	Pull *Pull `json:"pull"`
+	// An index of Elasticsearch or OpenSearch for each table.
+	Search *Search `json:"search"`
 	// JSON lines in a file.
 	File *File `json:"file"`
 	// Records in Kafka.
@@ -64,6 +66,8 @@ func (d Deliver) Kind() string {
 		return "pull"
 	case d.Kafka != nil:
 		return "kafka"
+	case d.Search != nil:
+		return "search"
 	case d.File != nil:
 		return "file"
 	case d.Stdout != nil:
@@ -134,6 +138,31 @@ type ClientTLS struct {
 type Pull struct {
 	// How long a client may hold events before they go to another, 1s to 1h.
 	Lease Duration `json:"lease" default:"30s" min:"1s" max:"1h"`
+}
+
+// Search is a cluster of Elasticsearch or OpenSearch that holds the rows as documents.
+type Search struct {
+	// https://USER:PASSWORD@HOST:PORT of a node, or of what stands before the nodes.
+	URL URL `json:"url" need:"true"`
+	// API key, as Elasticsearch gives it in base64, instead of a user.
+	APIKey Secret `json:"api_key"`
+	// Name of a table's index, which is an alias; {source}, {schema} and {table}
+	// stand for their names.
+	Index string `json:"index" default:"{schema}.{table}" form:"index"`
+	// What becomes of a deleted row's document: hard removes it, soft keeps it with
+	// leat_deleted, and the alias hides it.
+	Deletes string `json:"deletes" default:"hard" enum:"hard|soft"`
+	// How long indices that Leat makes remember what was removed (index.gc_deletes),
+	// so that what is late does not bring it back; takes memory there.
+	GCDeletes Duration `json:"gc_deletes" default:"1h" min:"1m" max:"168h"`
+	// Shards of indices that Leat makes.
+	Shards int `json:"shards" default:"1" min:"1" max:"1024"`
+	// Replicas of indices that Leat makes.
+	Replicas int `json:"replicas" default:"1" min:"0" max:"100"`
+	// How long the cluster may take to answer, 1s to 10m.
+	Timeout Duration `json:"timeout" default:"30s" min:"1s" max:"10m"`
+	// Whom to trust, and who we are (mutual TLS).
+	TLS *ClientTLS `json:"tls"`
 }
 
 // File is a file of JSON lines.

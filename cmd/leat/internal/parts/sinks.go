@@ -14,6 +14,7 @@ import (
 	"github.com/leat-cdc/leat/sinks/encode/records"
 	"github.com/leat-cdc/leat/sinks/file"
 	"github.com/leat-cdc/leat/sinks/pull"
+	"github.com/leat-cdc/leat/sinks/search"
 	"github.com/leat-cdc/leat/sinks/stdout"
 	"github.com/leat-cdc/leat/sinks/webhook"
 )
@@ -34,6 +35,8 @@ type Sinks struct {
 	Stdout io.Writer
 	// Opened, when set, is told of each webhook that was opened.
 	Opened func(subscription string, w *webhook.Sink)
+	// Searches, when set, is told of each search sink that was opened.
+	Searches func(subscription string, w *search.Sink)
 }
 
 // Open returns what opens the sink of a subscription. A new sink is one case here.
@@ -54,6 +57,14 @@ func (s Sinks) Open(cfg *config.Config, name string) func(context.Context) (pipe
 		enc := encode.Proto(o)
 		return func(context.Context) (pipeline.Sink, error) {
 			return s.Hub.Sink(name, pull.Options{Source: sub.Source, Encoder: enc, Lease: d.Pull.Lease.D(), Order: pullOrders[sub.Order]}), nil
+		}
+	case d.Search != nil:
+		return func(context.Context) (pipeline.Sink, error) {
+			w, err := search.New(Search(sub, s.Form))
+			if err == nil && s.Searches != nil {
+				s.Searches(name, w)
+			}
+			return w, err
 		}
 	case d.File != nil:
 		o.Separator = '\n'
@@ -94,6 +105,17 @@ func (s Sinks) webhook(cfg *config.Config, name string, enc *encode.Encoder) (pi
 		s.Opened(name, w)
 	}
 	return w, nil
+}
+
+// Search returns the options of a search sink.
+func Search(sub *config.Subscription, form func(*schemas.Table) *cell.Form) search.Options {
+	d := sub.Deliver.Search
+	o := search.Options{URL: d.URL.Reveal(), APIKey: d.APIKey.Reveal(), Timeout: d.Timeout.D(), Index: d.Index, Soft: d.Deletes == "soft", Tombstones: d.GCDeletes.D(),
+		Shards: d.Shards, Replicas: d.Replicas, Encoding: Encoding(sub, "", form)}
+	if t := d.TLS; t != nil {
+		o.TLS = search.TLS{CA: t.CA, Cert: t.Cert, Key: t.Key}
+	}
+	return o
 }
 
 // Webhook returns all options of a webhook but the encoder and our own name.

@@ -20,7 +20,7 @@ func Subscription(cfg *config.Config, name string, form func(*schemas.Table) *ce
 		return deliver.Config{}, cfg.Errorf("subscriptions."+name+".filter", "%v", err)
 	}
 	c := deliver.Config{Name: name, Source: sub.Source, Filter: program, From: start(sub.From), Order: orders[sub.Order],
-		MaxInFlight: sub.Flow.MaxInFlight, Adaptive: sub.Deliver.Webhook != nil, Rate: sub.Flow.Rate,
+		MaxInFlight: sub.Flow.MaxInFlight, Adaptive: sub.Deliver.Webhook != nil || sub.Deliver.Search != nil, Rate: sub.Flow.Rate,
 		Batch:    deliver.Batch{Events: sub.Batch.Events, Bytes: int(sub.Batch.Bytes), Wait: sub.Batch.Wait.D()},
 		Retry:    deliver.Retry{Initial: sub.Retry.Initial.D(), Max: sub.Retry.Max.D(), Attempts: sub.Retry.Attempts, Age: sub.Retry.Age.D()},
 		Resolved: sub.Resolved.D()}
@@ -44,6 +44,9 @@ func Subscription(cfg *config.Config, name string, form func(*schemas.Table) *ce
 		c.Timeout = d.Webhook.Timeout.D()
 	case d.Kafka != nil:
 		c.Timeout = d.Kafka.Timeout.D()
+	}
+	if s := sub.Deliver.Search; s != nil {
+		c.Timeout = s.Timeout.D()
 	}
 	return c, nil
 }
