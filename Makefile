@@ -1,6 +1,7 @@
 # `make` alone prints what there is. Everything needs Go and nothing else, except that MySQL and MariaDB for
 # the tests come as Debian packages (unpacked into the cache, no root needed); elsewhere name servers
-# by LEAT_TEST_MYSQL_URL and LEAT_TEST_MARIADB_URL. Kafka needs Java 17, or is named by LEAT_TEST_KAFKA_URL.
+# by LEAT_TEST_MYSQL_URL and LEAT_TEST_MARIADB_URL. Kafka and OpenSearch need Java 17, or are named by
+# LEAT_TEST_KAFKA_URL and LEAT_TEST_OPENSEARCH_URL.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -34,7 +35,7 @@ servers: # the databases of tests and benches
 	@$(GO) build -o $(SERVERS) ./internal/servers/cmd/servers
 
 .PHONY: test
-test: format servers ## everything, on real PostgreSQL, MySQL, MariaDB and Kafka (TEST_FLAGS for go test)
+test: format servers ## everything, on real PostgreSQL, MySQL, MariaDB, Kafka and OpenSearch (TEST_FLAGS for go test)
 	@[ -n "$(RACE)" ] || echo "note: no C compiler here, so the tests run without the race detector" >&2
 	$(GO) vet $(RACE) ./...
 	$(SERVERS) run -- $(GO) test $(RACE) -p 2 -timeout 11m $(TEST_FLAGS) ./...
