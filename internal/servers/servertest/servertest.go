@@ -145,7 +145,9 @@ func OpenSearch(t testing.TB) *servers.Server {
 // ExclusiveOpenSearch is like ExclusivePostgres.
 func ExclusiveOpenSearch(t testing.TB) *servers.Server {
 	t.Helper()
-	return exclusive(t, func() (*servers.Server, error) { return servers.OpenSearch(t.Context(), servers.OpenSearchOptions{Say: say(t)}) })
+	return exclusive(t, func() (*servers.Server, error) {
+		return servers.OpenSearch(t.Context(), servers.OpenSearchOptions{Say: say(t)})
+	})
 }
 
 // Name is unlike any other of this and of parallel test processes.
