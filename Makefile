@@ -51,6 +51,12 @@ DDL ?= 2000
 test-ddl: servers ## DDL (2000) random changes of shape with writes on each database, SEED=… to go over one again
 	LEAT_DDL=$(DDL) LEAT_SEED=$(SEED) $(SERVERS) run -postgres 18 -- $(GO) test -count=1 -timeout 0 -v ./cmd/leat/internal/reshape
 
+KILLS ?= 50
+
+.PHONY: test-kafka-kills
+test-kafka-kills: servers ## Leat is killed KILLS (50) times while it produces to Kafka; another client reads each event once
+	LEAT_KILLS=$(KILLS) $(SERVERS) run -postgres 17 -mysql=false -mariadb=false -- $(GO) test -count=1 -timeout 0 -v -run KilledWhileProducing ./cmd/leat
+
 SEEDS ?= 1000
 SIM := $(GO) test -count=1 -timeout 0 ./pipeline/engine/simulation -run 'TestSeeds$$'
 

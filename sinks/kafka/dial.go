@@ -83,8 +83,11 @@ func (s *Sink) dial() error {
 	if err != nil {
 		return err
 	}
-	dialer := &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 15 * time.Second}
-	t := &kafka.Transport{Dial: dialer.DialContext, DialTimeout: 15 * time.Second, MetadataTTL: 5 * time.Second, ClientID: "leat", TLS: config, SASL: mechanism, Context: s.ctx}
+	dial := s.o.dialer
+	if dial == nil {
+		dial = (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 15 * time.Second}).DialContext
+	}
+	t := &kafka.Transport{Dial: dial, DialTimeout: 15 * time.Second, MetadataTTL: 5 * time.Second, ClientID: "leat", TLS: config, SASL: mechanism, Context: s.ctx}
 	s.client = &kafka.Client{Addr: kafka.TCP(s.o.Brokers...), Transport: t, Timeout: requestTime}
 	s.close = t.CloseIdleConnections
 	s.idHead = append(binary.AppendVarint(nil, int64(len(headerID))), headerID...)

@@ -13,6 +13,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"net"
 	"strconv"
 	"strings"
 	"sync"
@@ -47,6 +48,8 @@ type Options struct {
 	TLS        *TLS
 	// Timeout of a Delivery that has no deadline; default 30 s.
 	Timeout time.Duration
+
+	dialer func(ctx context.Context, network, address string) (net.Conn, error) // of tests; nil = the system's
 }
 
 // Create says how missing topics are made.

@@ -32,6 +32,7 @@ type lane struct {
 	next     int64  // Kafka's offset behind the last batch that was acked, or behind the tail as it was found
 	b        batch
 	taken    []taken
+	events   int // in the batch
 }
 
 // run is what one Delivery has for one partition.
@@ -43,7 +44,7 @@ type run struct {
 	sent    int // records that were settled
 }
 
-// taken is a record of the batch in flight.
+// taken is a record that is settled when the batch in flight is: it is in it, or it was passed over.
 type taken struct {
 	run *run
 	n   int
@@ -72,15 +73,15 @@ func (l *lane) drain() {
 		queue := l.queue
 		l.mu.Unlock()
 		l.fill(queue, most)
-		if len(l.taken) > 0 {
+		if l.events > 0 {
 			err := l.b.seal(l.p.s.o.Compression)
 			if err == nil {
 				err = l.send()
 			}
 			var refused *refusal
 			switch {
-			case errors.As(err, &refused) && len(l.taken) > 1:
-				most = max(1, len(l.taken)/2) // halves find out who is to blame
+			case errors.As(err, &refused) && l.events > 1:
+				most = l.events / 2 // halves find out who is to blame
 				continue
 			case errors.As(err, &refused):
 				l.refuse(refused)
@@ -89,8 +90,11 @@ func (l *lane) drain() {
 				l.p.fail(err)
 				return
 			default:
-				l.acked()
+				l.sequence, l.high = after(l.sequence, l.b.records), l.b.high
+				l.settle()
 			}
+		} else {
+			l.settle()
 		}
 		l.finish()
 	}
@@ -99,7 +103,7 @@ func (l *lane) drain() {
 // fill takes from the queue what goes in the next batch; records of keys that failed are passed over.
 func (l *lane) fill(queue []*run, most int) {
 	l.b.reset(l.high)
-	l.taken = l.taken[:0]
+	l.taken, l.events = l.taken[:0], 0
 	limit := l.topic.batchLimit()
 	for _, r := range queue {
 		for n := r.sent; n < len(r.records); n++ {
@@ -112,42 +116,29 @@ func (l *lane) fill(queue []*run, most int) {
 			joins := n > 0 && r.records[n-1].joined
 			if !joins {
 				if r.load.holds(rec) {
-					l.taken = append(l.taken, taken{run: r, n: -n - 1})
+					if rec.joined {
+						n++
+					}
+					l.taken = append(l.taken, taken{r, n})
 					continue
 				}
 				need := len(body)
 				if rec.joined && n+1 < len(r.records) {
 					need = int(r.records[n+1].end - start)
 				}
-				if l.b.records > 0 && (l.b.size(need) > limit || most > 0 && l.b.records >= most) {
-					l.settleSkipped()
+				if l.events > 0 && (l.b.size(need) > limit || most > 0 && l.events >= most) {
 					return
 				}
+				l.events++
 			}
 			l.b.add(rec, body)
-			l.taken = append(l.taken, taken{run: r, n: n})
+			l.taken = append(l.taken, taken{r, n})
 		}
 	}
-	l.settleSkipped()
 }
 
-// settleSkipped takes the marks of records that were passed over out of what was taken: they are settled by their load.
-func (l *lane) settleSkipped() {
-	kept := l.taken[:0]
-	for _, t := range l.taken {
-		if t.n < 0 {
-			t.run.sent = max(t.run.sent, -t.n)
-			continue
-		}
-		kept = append(kept, t)
-	}
-	l.taken = kept
-}
-
-// acked settles the batch.
-func (l *lane) acked() {
-	l.sequence = after(l.sequence, l.b.records)
-	l.high = l.b.high
+// settle notes that what was taken needs nothing more.
+func (l *lane) settle() {
 	for _, t := range l.taken {
 		t.run.sent = t.n + 1
 	}
@@ -155,11 +146,13 @@ func (l *lane) acked() {
 
 // refuse settles a batch of one event that Kafka will never take.
 func (l *lane) refuse(why *refusal) {
-	t := l.taken[0]
-	t.run.load.refuse(&t.run.records[t.n], pipeline.Outcome{Class: pipeline.Fatal, Reason: why.Error()})
-	for _, t := range l.taken { // a tombstone goes with its delete
-		t.run.sent = t.n + 1
+	for _, t := range l.taken { // perhaps what was passed over, the event, its tombstone
+		if rec := &t.run.records[t.n]; !t.run.load.failedAt(rec) {
+			t.run.load.refuse(rec, pipeline.Outcome{Class: pipeline.Fatal, Reason: why.Error()})
+			break
+		}
 	}
+	l.settle()
 }
 
 // finish lets runs go of which nothing is left.
@@ -203,7 +196,7 @@ func (l *lane) send() error {
 			l.b = batch{} // a request may still read it
 			return p.ctx.Err()
 		case errors.Is(err, kafka.MessageSizeTooLarge), errors.Is(err, kafka.RecordListTooLarge):
-			if len(l.taken) == 1 {
+			if l.events == 1 {
 				l.topic.learn(size)
 			}
 			return tooLarge(l.topic, size)

@@ -121,6 +121,13 @@ func (l *load) holds(r *record) bool {
 	return true
 }
 
+// failedAt reports whether the record's event failed already.
+func (l *load) failedAt(r *record) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.outcomes != nil && l.outcomes[r.event].Class != pipeline.OK
+}
+
 const reasonSuffix = "an earlier event of the key failed"
 
 // pack encodes the Delivery's events that Kafka does not have yet. An error is about the Delivery as a whole: then
