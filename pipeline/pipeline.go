@@ -203,6 +203,16 @@ type Notice struct {
 	Time     time.Time `json:"time"`
 }
 
+// OfShape reports whether a quarantine's cause is that the table's shape, or its way to a key, cannot be had: once that can
+// be, reading goes on by itself. The other causes are rows that are missing: those a person lets in again.
+func (n Notice) OfShape() bool {
+	switch n.Code {
+	case "route", "columns", "type", "metadata":
+		return true
+	}
+	return false
+}
+
 // SchemaChange is the content of an OpSchema event.
 type SchemaChange struct {
 	Columns   []schemas.Column `json:"columns"`

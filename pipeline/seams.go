@@ -137,6 +137,12 @@ type Log interface {
 	Close() error
 }
 
+// PreparedKeeper is the optional capability of a Log to keep the chunks of prepared transactions (BatchPrepared).
+type PreparedKeeper interface {
+	// Prepared returns the names (Batch.Open) of those that wait for their end, sorted. Never blocks for long.
+	Prepared() []string
+}
+
 // LogReader is one subscriber's way through a log. Not for concurrent use, except Close.
 type LogReader interface {
 	// Next blocks until there is a durable batch at the read position and returns it with a reference

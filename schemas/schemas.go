@@ -8,6 +8,7 @@ package schemas
 import (
 	"fmt"
 	"hash/fnv"
+	"net/url"
 	"strconv"
 	"strings"
 )
@@ -168,6 +169,14 @@ func Subject(schema, table string) string {
 	b.WriteByte('.')
 	escape(&b, table)
 	return b.String()
+}
+
+// ParseSubject takes apart what Subject made; false when s is nothing that it makes.
+func ParseSubject(s string) (schema, table string, ok bool) {
+	a, b, dot := strings.Cut(s, ".")
+	schema, errA := url.PathUnescape(a)
+	table, errB := url.PathUnescape(b)
+	return schema, table, dot && errA == nil && errB == nil && Subject(schema, table) == s
 }
 
 func escape(b *strings.Builder, s string) {

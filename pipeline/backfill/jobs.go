@@ -43,6 +43,8 @@ type Config struct {
 	Takers func(table string) []string
 	// Append writes a batch without events into the log.
 	Append func(ctx context.Context, b *pipeline.Batch) error
+	// Release ends the quarantines of tables, by subject; durable when it returns.
+	Release func(ctx context.Context, tables []string) error
 }
 
 // RefusedError says why something cannot be done with a job; nothing was changed.
@@ -181,14 +183,15 @@ func (s *Jobs) add(ctx context.Context, j pipeline.Snapshot) (pipeline.Snapshot,
 	return j, nil
 }
 
-// Add makes a job durable and begins it. Cause, Tables, Where, For and Owner are the caller's. A *RefusedError when it
-// names quarantined tables only.
+// Add makes a job durable and begins it. Cause, Tables, Where, For and Owner are the caller's. Who asks for the rows of
+// quarantined tables ends their quarantines: they are read again from a place that the job begins behind. A
+// *RefusedError when that cannot be now.
 func (s *Jobs) Add(ctx context.Context, j pipeline.Snapshot) (pipeline.Snapshot, error) {
 	if err := s.known(ctx); err != nil {
 		return j, err
 	}
 	defer s.give()
-	if err := s.closed(j.Tables); err != nil {
+	if err := s.release(ctx, j.Tables); err != nil {
 		return j, err
 	}
 	return s.add(ctx, j)

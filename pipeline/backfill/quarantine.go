@@ -1,6 +1,7 @@
 package backfill
 
 import (
+	"context"
 	"slices"
 	"strings"
 
@@ -8,10 +9,7 @@ import (
 	"github.com/leat-cdc/leat/schemas"
 )
 
-// routed is the code of a quarantine that ingest takes back by itself, with the next row that can be routed.
-const routed = "route"
-
-// Quarantined returns, by table, the quarantines in force behind which a snapshot would bring no row.
+// Quarantined returns, by table, the quarantines in force.
 func (s *Jobs) Quarantined() map[string]pipeline.Notice {
 	s.mu.Lock()
 	log := s.log
@@ -19,14 +17,13 @@ func (s *Jobs) Quarantined() map[string]pipeline.Notice {
 	if log == nil {
 		return nil
 	}
-	return quarantined(log, false)
+	return quarantined(log)
 }
 
-// quarantined returns the quarantines in force, by table; at the end of a job also those that its rows could have ended.
-func quarantined(log pipeline.Log, ended bool) map[string]pipeline.Notice {
+func quarantined(log pipeline.Log) map[string]pipeline.Notice {
 	var all map[string]pipeline.Notice
 	for _, n := range log.Notices() {
-		if n.Kind != pipeline.NoticeQuarantined || n.Code == routed && !ended {
+		if n.Kind != pipeline.NoticeQuarantined {
 			continue
 		}
 		if all == nil {
@@ -37,61 +34,75 @@ func quarantined(log pipeline.Log, ended bool) map[string]pipeline.Notice {
 	return all
 }
 
-// faulted returns a job's tables, those with a fault whose rows were read but did not enter the log.
-func faulted(tables []pipeline.TableProgress, quar map[string]pipeline.Notice) []pipeline.TableProgress {
+// faulted returns a job's tables, those with a fault whose rows were read but did not enter the log. A quarantine of a
+// shape may end with the job's own rows: it counts at the job's end.
+func faulted(tables []pipeline.TableProgress, quar map[string]pipeline.Notice, ended bool) []pipeline.TableProgress {
 	if len(quar) == 0 {
 		return tables
 	}
 	tables = slices.Clone(tables)
 	for i := range tables {
-		if n, ok := quar[tables[i].Table]; ok && tables[i].Fault == "" {
+		if n, ok := quar[tables[i].Table]; ok && tables[i].Fault == "" && (ended || !n.OfShape()) {
 			tables[i].Done, tables[i].Fault, tables[i].Cure = false, "quarantined: "+n.Reason, n.Cure
 		}
 	}
 	return tables
 }
 
-// closed refuses a job all of whose tables are named, without wildcards, and quarantined.
-func (s *Jobs) closed(globs []string) error {
-	quar := s.Quarantined()
-	var found []pipeline.Notice
-	for _, g := range globs {
-		if strings.HasPrefix(g, "!") {
-			continue
+// release ends the quarantines of the tables that a person asks for. While a prepared transaction waits, rows of such a
+// table may be missing in it: no snapshot sees those, and its commit would not bring them.
+func (s *Jobs) release(ctx context.Context, globs []string) error {
+	var tables []string
+	for table := range s.Quarantined() {
+		if schema, name, ok := schemas.ParseSubject(table); ok && named(globs, schema, name) {
+			tables = append(tables, table)
 		}
-		n, ok := quar[g]
-		if !ok && !strings.ContainsAny(g, "*?") {
-			n, ok = s.noticeOf(g, quar)
-		}
-		if !ok {
-			return nil
-		}
-		found = append(found, n)
 	}
-	if len(found) == 0 {
+	if len(tables) == 0 {
 		return nil
 	}
-	return refuse("%s", Closed(found))
-}
-
-func (s *Jobs) noticeOf(glob string, quar map[string]pipeline.Notice) (pipeline.Notice, bool) {
+	slices.Sort(tables)
 	s.mu.Lock()
-	log := s.log
+	keeper, ok := s.log.(pipeline.PreparedKeeper)
 	s.mu.Unlock()
-	for _, t := range log.Tables() {
-		if n, ok := quar[t.Subject()]; ok && schemas.MatchTable(glob, t.Schema, t.Name) {
-			return n, true
-		}
+	if ok && len(keeper.Prepared()) > 0 {
+		return refuse("the quarantine of %s cannot end yet: transactions are prepared (%s), and of their rows in it some may not have entered the log: "+
+			"XA COMMIT or XA ROLLBACK them first (XA RECOVER lists them)", strings.Join(tables, ", "), strings.Join(keeper.Prepared(), ", "))
 	}
-	return pipeline.Notice{}, false
+	return s.cfg.Release(ctx, tables)
 }
 
-// Closed says why a snapshot of quarantined tables brings nothing, and what to do.
-func Closed(found []pipeline.Notice) string {
-	var all []string
-	for _, n := range found {
-		all = append(all, "table "+n.Table+" is quarantined: its rows would be read, but not enter the log ("+n.Reason+"); mend the cause first: "+
-			strings.TrimSuffix(n.Cure, "; then "+pipeline.BringRows)+"; backfill it when leat status names it quarantined no more")
+// named reports whether globs, some of which may exclude (!), mean the table.
+func named(globs []string, schema, name string) bool {
+	in, any := false, false
+	for _, g := range globs {
+		if out, negative := strings.CutPrefix(g, "!"); negative {
+			if schemas.MatchTable(out, schema, name) {
+				return false
+			}
+			continue
+		}
+		any = true
+		in = in || schemas.MatchTable(g, schema, name)
 	}
-	return strings.Join(all, "; ")
+	return in || !any
+}
+
+// Lacking lists the subscriptions that take a notice's table and have not got it whole since then.
+func (s *Jobs) Lacking(ctx context.Context, n pipeline.Notice) []string {
+	takers := s.cfg.Takers(n.Table)
+	if len(takers) == 0 || n.Kind != pipeline.NoticeGap {
+		return takers
+	}
+	all, err := s.cfg.Store.Snapshots(ctx, s.cfg.Source)
+	if err != nil {
+		return takers // rather one too many
+	}
+	return lacking(all, n, takers)
+}
+
+func lacking(all []pipeline.Snapshot, n pipeline.Notice, takers []string) []string {
+	return slices.DeleteFunc(takers, func(name string) bool {
+		return slices.ContainsFunc(all, func(j pipeline.Snapshot) bool { return brought(&j, n, name) })
+	})
 }

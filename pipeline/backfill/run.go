@@ -150,7 +150,7 @@ func (s *Jobs) marked() (ended []pipeline.SnapshotMark) {
 		if j == nil {
 			continue
 		}
-		m.Tables = faulted(m.Tables, quarantined(s.log, m.State.Ended()))
+		m.Tables = faulted(m.Tables, quarantined(s.log), m.State.Ended())
 		j.Progress, j.held = m.Tables, m.Reason
 		done, _ := j.Rows()
 		j.rate.Measure(time.Now(), done)
@@ -241,17 +241,12 @@ func (s *Jobs) fill(ctx context.Context) error {
 		return err
 	}
 	b := pipeline.NewBatch()
-	quar := quarantined(log, true)
+	quar := quarantined(log)
 	for _, n := range notices {
 		if _, out := quar[n.Table]; out || n.Kind != pipeline.NoticeGap {
 			continue
 		}
-		takers := s.cfg.Takers(n.Table)
-		filled := len(takers) > 0
-		for _, name := range takers {
-			filled = filled && slices.ContainsFunc(all, func(j pipeline.Snapshot) bool { return brought(&j, n, name) })
-		}
-		if filled {
+		if takers := s.cfg.Takers(n.Table); len(takers) > 0 && len(lacking(all, n, takers)) == 0 {
 			b.Notices = append(b.Notices, pipeline.Notice{Kind: pipeline.NoticeFilled, Table: n.Table, Code: n.Code, Time: time.Now().UTC(),
 				Reason: "a snapshot brought the rows to all who take them"})
 		}

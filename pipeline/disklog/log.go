@@ -70,6 +70,7 @@ type Log struct {
 		marks   []pipeline.SnapshotMark
 		segs    []*segment // oldest first; the last is active
 		pins    pins       // what transactions that have not ended hold
+		waiting []string   // prepared transactions
 		ring    ring
 		readers map[*reader]struct{}
 		// The preparer's side.
@@ -230,7 +231,7 @@ func (l *Log) publishState(st *state) {
 		l.mu.newest = append(l.mu.newest, k.table)
 		l.mu.shapes[id] = k.address
 	}
-	l.mu.notices, l.mu.ranges, l.mu.marks = st.notices, st.ranges, st.marks
+	l.mu.notices, l.mu.ranges, l.mu.marks, l.mu.waiting = st.notices, st.ranges, st.marks, st.waiting()
 }
 
 // ID returns the log's UUID.
@@ -288,6 +289,13 @@ func (l *Log) Notices() []pipeline.Notice {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return append([]pipeline.Notice(nil), l.mu.notices...)
+}
+
+// Prepared implements pipeline.PreparedKeeper.
+func (l *Log) Prepared() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.mu.waiting
 }
 
 // Ranges returns the maps of the key spaces' ranges at the oldest offset and each change since.

@@ -67,6 +67,9 @@ func kept(refs []record.Chunk, tables []*schemas.Table, bytes int64) *openTx {
 	return tx
 }
 
+// waiting are the names of the prepared transactions, sorted; nil when there are none.
+func (st *state) waiting() []string { return slices.Sorted(maps.Keys(st.prepared)) }
+
 // stated are the prepared transactions as a catalog states them.
 func (st *state) stated() (all []record.CatalogPrepared) {
 	for _, open := range slices.Sorted(maps.Keys(st.prepared)) {

@@ -16,7 +16,7 @@ func (w *writer) publish() {
 	w.seg.end = w.pos
 	w.seg.size = max(w.seg.size, w.pos)
 	l.mu.synced = pipeline.Synced{Ticket: w.st.ticket, Next: w.st.next, End: w.st.last}
-	l.mu.notices, l.mu.ranges, l.mu.marks = w.st.notices, w.st.ranges, w.st.marks
+	l.mu.notices, l.mu.ranges, l.mu.marks, l.mu.waiting = w.st.notices, w.st.ranges, w.st.marks, w.st.waiting()
 	if w.schema {
 		l.publishState(w.st)
 	}

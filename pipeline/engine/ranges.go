@@ -66,6 +66,14 @@ func (r *ranges) Append(ctx context.Context, b *pipeline.Batch) (uint64, error) 
 	return ticket, err
 }
 
+// Prepared implements pipeline.PreparedKeeper, where the log does.
+func (r *ranges) Prepared() []string {
+	if k, ok := r.Log.(pipeline.PreparedKeeper); ok {
+		return k.Prepared()
+	}
+	return nil
+}
+
 // settled waits until everything that was appended is durable, and returns the offset behind it.
 func (r *ranges) settled(ctx context.Context) (pipeline.Offset, error) {
 	if err := take(ctx, r.lock); err != nil {

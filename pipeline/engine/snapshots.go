@@ -11,6 +11,7 @@ import (
 	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/pipeline/backfill"
 	"github.com/leat-cdc/leat/pipeline/deliver"
+	"github.com/leat-cdc/leat/schemas"
 )
 
 // defaultSnapshotRoom is what may be undelivered of a snapshot.
@@ -43,7 +44,7 @@ func newJobs(u *unit) *backfill.Jobs {
 			return u.spec.SnapshotRoom()
 		},
 		Takers: u.takers,
-		Append: u.append,
+		Append: u.append, Release: u.release,
 	})
 }
 
@@ -122,20 +123,17 @@ func (u *unit) undelivered(name string) (bytes int64, who string, ok bool) {
 func (u *unit) takers(subject string) []string {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.log == nil {
+	schema, name, ok := schemas.ParseSubject(subject)
+	if !ok {
 		return nil
 	}
 	var names []string
-	for _, t := range u.log.Tables() {
-		if t.Subject() != subject {
-			continue
-		}
-		for n, r := range u.runners {
-			if f := r.spec.Deliver.Filter; f == nil || f.Takes(t.Schema, t.Name) {
-				names = append(names, n)
-			}
+	for n, r := range u.runners {
+		if f := r.spec.Deliver.Filter; f == nil || f.Takes(schema, name) {
+			names = append(names, n)
 		}
 	}
+	slices.Sort(names)
 	return names
 }
 
@@ -150,6 +148,35 @@ func (u *unit) append(ctx context.Context, b *pipeline.Batch) error {
 	}
 	_, err := r.Append(ctx, b)
 	return err
+}
+
+// releaseWait is how long a backfill waits for the quarantines to end that stand in its way: a stream is closed for that,
+// and what it brought is made durable.
+const releaseWait = 20 * time.Second
+
+// release ends quarantines where the source is read now.
+func (u *unit) release(ctx context.Context, tables []string) error {
+	u.mu.Lock()
+	state := u.state.State
+	u.mu.Unlock()
+	if state != "stopped" {
+		ctx, cancel := context.WithTimeout(ctx, releaseWait)
+		defer cancel()
+		if err := u.releases.Release(ctx, tables); !errors.Is(err, context.DeadlineExceeded) {
+			return err
+		}
+	}
+	return refuse("a quarantine ends where the source is read on, and source %s is not being read now: see leat status", u.spec.Name)
+}
+
+// Lacking lists the subscriptions that take a notice's table and have not got it whole since then.
+func (e *Engine) Lacking(ctx context.Context, source string, n pipeline.Notice) []string {
+	for _, u := range e.all() {
+		if u.spec.Name == source && u.jobs != nil {
+			return u.jobs.Lacking(ctx, n)
+		}
+	}
+	return nil
 }
 
 // Fence returns an offset below which all stands that was committed in the source before the call, durable. A
@@ -217,7 +244,7 @@ func (e *Engine) Backfill(ctx context.Context, r BackfillRequest) (backfill.Stat
 	return backfill.Status{}, refuse("no subscription %q runs here", r.Subscription)
 }
 
-// Quarantined returns, by table, the quarantines of a source in force behind which a snapshot would bring no row.
+// Quarantined returns, by table, the quarantines of a source in force: a backfill of these tables ends them.
 func (e *Engine) Quarantined(source string) map[string]pipeline.Notice {
 	for _, u := range e.all() {
 		if u.spec.Name == source && u.jobs != nil {

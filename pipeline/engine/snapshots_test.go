@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -278,40 +279,76 @@ func TestASnapshotFillsAGap(t *testing.T) {
 	r.eventually("the gap is filled", func() bool { return gaps() == 0 })
 }
 
-// Rows of a quarantined table do not enter the log: who names it alone is refused, else it ends with a fault, and its
-// gap stays.
+// Who asks for a quarantined table ends that: the table is read again, the job brings what was missed, and the gap of the
+// others that take it stays until they asked too.
 func TestBackfillOfAQuarantinedTable(t *testing.T) {
 	r := newRig(t, time.Millisecond)
 	src := filesWith(3, 50, 7)
-	sink := pipetest.NewRecordingSink()
-	r.add(Source{Source: src}, subscriptionOf("a", sink, deliver.Start{}))
+	script := src.Source.(*pipetest.ScriptedSource)
+	sink, other := pipetest.NewRecordingSink(), pipetest.NewRecordingSink()
+	r.add(Source{Source: src}, subscriptionOf("a", sink, deliver.Start{}), subscriptionOf("b", other, deliver.Start{}))
 	r.wait(sink, 3)
 	subject := filesTable().Subject()
-	src.Source.(*pipetest.ScriptedSource).Add(pipetest.Step{Make: func() *pipeline.Batch {
+	script.Add(pipetest.Step{Make: func() *pipeline.Batch {
 		b := pipetest.Build(pipeline.Position{Counter: 4, Token: "p4"}, time.Unix(1700000000, 0), nil)
-		b.Notices = []pipeline.Notice{{Kind: pipeline.NoticeGap, Code: "x", Table: subject, Reason: "left out", Time: time.Unix(1700000000, 0)},
-			{Kind: pipeline.NoticeQuarantined, Code: "statement", Table: subject, Reason: "by statement", Cure: "set it to ROW; then " + pipeline.BringRows}}
+		b.Notices = []pipeline.Notice{{Kind: pipeline.NoticeQuarantined, Code: "statement", Table: subject, Reason: "by statement", Cure: "set it to ROW; then " + pipeline.BringRows}}
 		return b
 	}})
 	r.eventually("its quarantine", func() bool { return len(r.engine.Quarantined("files")) == 1 })
-	_, err := r.engine.Backfill(t.Context(), BackfillRequest{Subscription: "a", Tables: []string{subject}})
-	want := "table " + subject + " is quarantined: its rows would be read, but not enter the log (by statement); mend the cause first: set it to ROW; " +
-		"backfill it when leat status names it quarantined no more"
-	if re := (*ReplayError)(nil); !errors.As(err, &re) || err.Error() != want {
-		t.Fatalf("%v, want %s", err, want)
+	was := r.engine.Status().Sources[0].Notices[0]
+	if who := r.engine.Lacking(t.Context(), "files", was); !slices.Equal(who, []string{"a", "b"}) {
+		t.Fatalf("%v", who)
 	}
-	if all, err := r.engine.Snapshots(t.Context()); err != nil || len(all) != 0 {
-		t.Fatal(all, err)
-	}
-	if _, err := r.engine.Backfill(t.Context(), BackfillRequest{Subscription: "a"}); err != nil {
+	if _, err := r.engine.Backfill(t.Context(), BackfillRequest{Subscription: "a", Tables: []string{"other.*"}}); err != nil {
 		t.Fatal(err)
 	}
-	r.eventually("its end", r.ended(0))
-	j := r.snapshot(0)
-	if j.State != pipeline.JobFailed || len(j.Progress) != 1 || j.Progress[0].Fault != "quarantined: by statement" || j.Progress[0].Done || rowsOf(sink.All()) != 0 {
+	r.eventually("the end of a job that is not about it", r.ended(0))
+	if len(r.engine.Quarantined("files")) != 1 {
+		t.Fatal("it ended, and nobody asked for the table")
+	}
+	if _, err := r.engine.Backfill(t.Context(), BackfillRequest{Subscription: "a", Tables: []string{subject}}); err != nil {
+		t.Fatal(err)
+	}
+	if n := r.engine.Status().Sources[0].Notices; len(n) != 1 || n[0].Kind != pipeline.NoticeGap || n[0].Code != "statement" {
+		t.Fatalf("%+v", n)
+	}
+	r.eventually("its end", r.ended(1))
+	if j := r.snapshot(1); j.State != pipeline.JobDone || !j.Progress[0].Done {
 		t.Fatalf("%+v", j)
 	}
-	if n := r.engine.Status().Sources[0].Notices; len(n) != 2 {
-		t.Fatalf("%+v", n)
+	r.eventually("its rows", func() bool { return rowsOf(sink.All()) == 50 })
+	n := r.engine.Status().Sources[0].Notices
+	if len(n) != 1 {
+		t.Fatalf("the gap went with b's not filled: %+v", n)
+	}
+	if who := r.engine.Lacking(t.Context(), "files", n[0]); !slices.Equal(who, []string{"b"}) || rowsOf(other.All()) != 0 {
+		t.Fatalf("%v lack it, and b got %d rows", who, rowsOf(other.All()))
+	}
+	if _, err := r.engine.Backfill(t.Context(), BackfillRequest{Subscription: "b"}); err != nil {
+		t.Fatal(err)
+	}
+	r.eventually("all is filled", func() bool { return len(r.engine.Status().Sources[0].Notices) == 0 })
+}
+
+// While a source is not read, nothing changes.
+func TestNoQuarantineEndsWhereNothingIsRead(t *testing.T) {
+	r := newRig(t, time.Hour)
+	src := filesWith(3, 50, 7)
+	subject := filesTable().Subject()
+	script := src.Source.(*pipetest.ScriptedSource)
+	script.Add(pipetest.Step{Make: func() *pipeline.Batch {
+		b := pipetest.Build(pipeline.Position{Counter: 4, Token: "p4"}, time.Unix(1700000000, 0), nil)
+		b.Notices = []pipeline.Notice{{Kind: pipeline.NoticeQuarantined, Code: "statement", Table: subject}}
+		return b
+	}}, pipetest.Step{Err: &pipeline.SourceError{Class: pipeline.Stopped, Code: "gone", What: "gone"}})
+	sink := pipetest.NewRecordingSink()
+	r.add(Source{Source: src}, subscriptionOf("a", sink, deliver.Start{}))
+	r.eventually("its stop", func() bool { return r.engine.Status().Sources[0].State == "stopped" })
+	_, err := r.engine.Backfill(t.Context(), BackfillRequest{Subscription: "a", Tables: []string{subject}})
+	if re := (*ReplayError)(nil); !errors.As(err, &re) || !strings.Contains(err.Error(), "not being read now") {
+		t.Fatal(err)
+	}
+	if len(r.engine.Quarantined("files")) != 1 {
+		t.Fatal("it ended")
 	}
 }

@@ -23,6 +23,7 @@ type unit struct {
 	again    chan struct{}
 	governor *governor
 	jobs     *backfill.Jobs // nil: the store keeps none
+	releases *ingest.Releases
 	cancel   context.CancelFunc
 	done     chan struct{}
 
@@ -36,7 +37,7 @@ type unit struct {
 
 func startUnit(cfg Config, s Source, log pipeline.Log) *unit {
 	ctx, cancel := context.WithCancel(context.Background())
-	u := &unit{cfg: cfg, spec: s, again: make(chan struct{}, 1), cancel: cancel, done: make(chan struct{}), runners: map[string]*runner{}}
+	u := &unit{cfg: cfg, spec: s, again: make(chan struct{}, 1), releases: ingest.NewReleases(), cancel: cancel, done: make(chan struct{}), runners: map[string]*runner{}}
 	u.governor = newGovernor(s, cfg.Observer)
 	u.governor.unended = u.unended
 	u.jobs = newJobs(u)
@@ -112,6 +113,7 @@ func (u *unit) live(ctx context.Context) {
 	obs.SourceState = u.sourceState
 	c := ingest.Config{Name: u.spec.Name, Source: u.spec.Source, Log: into, Route: u.spec.Routes, Form: u.cfg.Form, Observer: obs}
 	c.Gate, c.Shed = throttleGate(u.governor.reading), u.governor.shed
+	c.Releases = u.releases
 	if u.jobs != nil {
 		c.Opened = func(s pipeline.Stream) func() { return u.jobs.Opened(ctx, s) }
 	}

@@ -61,7 +61,7 @@ func openDisk(t testing.TB, fsys diskfs.FS) *disklog.Log {
 	return l
 }
 
-// TestQuarantineInsideALargeTransaction: a chunk carries no notices; the commit does.
+// TestQuarantineInsideALargeTransaction: a chunk carries no notices; the commit does, if there is one.
 func TestQuarantineInsideALargeTransaction(t *testing.T) {
 	good, bad := sourceTable("good"), sourceTable("bad")
 	for name, end := range map[string][]pipetest.Step{
@@ -78,11 +78,11 @@ func TestQuarantineInsideALargeTransaction(t *testing.T) {
 				t.Fatal(err)
 			}
 			n := l.Notices()
-			if len(n) != 1 || n[0].Kind != pipeline.NoticeQuarantined || n[0].Table != "public.bad" {
+			if name == "aborted" && len(n) != 0 || name == "committed" && (len(n) != 1 || n[0].Kind != pipeline.NoticeQuarantined || n[0].Table != "public.bad") {
 				t.Fatalf("notices: %+v", n)
 			}
 			h := history(t, l)
-			if want := map[string]int{"committed": 3, "aborted": 2}[name]; len(h) != want {
+			if len(h) != 3 {
 				t.Fatalf("%q", h)
 			}
 		})

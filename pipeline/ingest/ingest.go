@@ -46,6 +46,8 @@ type Config struct {
 	// Opened, when set, is told of each stream that was opened, before it is read: all that was read before is
 	// durable. What it returns is called before the stream is closed.
 	Opened func(pipeline.Stream) (closing func())
+	// Releases, when set, are wishes that quarantines end.
+	Releases *Releases
 }
 
 // Run reads until ctx ends (it returns nil) or something happened that trying again does not cure: a
@@ -80,6 +82,9 @@ func Run(ctx context.Context, cfg Config) error {
 		if r.batches > began {
 			delay = cfg.Backoff
 		}
+		if errors.Is(err, errAgain) {
+			continue
+		}
 		cfg.Observer.SourceState(cfg.Name, "retrying", err)
 		if cfg.Wait(ctx, delay) != nil {
 			cfg.Observer.SourceState(cfg.Name, "closed", nil)
@@ -108,11 +113,17 @@ type reader struct {
 	batches uint64
 	open    map[string]bool // transactions whose chunks are appended and not closed
 	logErr  error
+	// position of the newest transaction that was appended, as subscribers see it.
+	position string
 }
 
 // once reads one connection to its end.
 func (r *reader) once(ctx context.Context) error {
 	if err := r.settle(ctx); err != nil {
+		return err
+	}
+	r.rows.catalog.anew()
+	if err := r.release(ctx); err != nil {
 		return err
 	}
 	r.cfg.Observer.SourceState(r.cfg.Name, "connecting", nil)
@@ -121,7 +132,6 @@ func (r *reader) once(ctx context.Context) error {
 		return err
 	}
 	r.cfg.Observer.SourceState(r.cfg.Name, "streaming", nil)
-	clear(r.rows.catalog.bySrc) // a new stream has table versions of its own
 	closing := func() {}
 	if r.cfg.Opened != nil {
 		closing = r.cfg.Opened(stream)
@@ -133,6 +143,12 @@ func (r *reader) once(ctx context.Context) error {
 		confirmErr = confirm(ctx, r.cfg.Log, stream)
 		stop() // a log that failed takes nothing more
 	})
+	asked := false
+	joined.Go(func() {
+		if asked = r.cfg.Releases.wait(ctx); asked {
+			stop()
+		}
+	})
 	err = r.pump(ctx, stream)
 	stop()
 	joined.Wait()
@@ -143,6 +159,9 @@ func (r *reader) once(ctx context.Context) error {
 	if confirmErr != nil {
 		r.logErr = confirmErr
 		return confirmErr
+	}
+	if asked {
+		return errAgain
 	}
 	return err
 }
@@ -228,8 +247,21 @@ func (r *reader) take(ctx context.Context, b *pipeline.Batch) error {
 		delete(r.open, b.Open)
 	}
 	r.rows.prepare(b)
+	if b.Kind == pipeline.BatchPrepared && len(r.rows.catalog.pending) > 0 { // it carries none, and nothing repeats it
+		told := pipeline.NewBatch()
+		told.Notices = r.rows.catalog.takeNotices()
+		if err := r.noted(ctx, told); err != nil {
+			b.Release()
+			return err
+		}
+	}
 	for _, n := range b.Notices {
 		r.cfg.Observer.Noticed(r.cfg.Name, n)
+	}
+	if n := len(b.Txs); n > 0 && b.Kind != pipeline.BatchChunk && b.Snapshot == nil {
+		if p := b.Bytes(b.Txs[n-1].Position); string(p) != r.position {
+			r.position = string(p)
+		}
 	}
 	events, bytes, end := len(b.Events), len(b.Arena), b.End
 	if err := r.append(ctx, b); err != nil {

@@ -44,8 +44,10 @@ func (r *rows) large(b *pipeline.Batch, e *pipeline.Event, p *plan) bool {
 	switch {
 	case p == nil:
 		r.catalog.leftOut(txPosition(b, e), b.Bytes(e.Before), size)
-	case !p.quarantined:
-		r.catalog.quarantine(p, txPosition(b, e), &LargeError{size, r.cfg.MaxEvent})
+	case p.quarantined:
+		r.open.leaveOut(p)
+	default:
+		r.fault(b, e, p, &LargeError{size, r.cfg.MaxEvent})
 	}
 	for _, s := range []pipeline.Span{e.Before, e.After} {
 		if s.Present() && s.Len > 0 {

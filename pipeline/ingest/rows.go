@@ -2,13 +2,10 @@ package ingest
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
-	"time"
 
 	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/pipeline/partition"
-	"github.com/leat-cdc/leat/schemas"
 	"github.com/leat-cdc/leat/schemas/cell"
 )
 
@@ -23,6 +20,7 @@ type rows struct {
 	split   []pipeline.Event // where a batch is rebuilt that gains or loses events
 	cuts    []pipeline.Span  // of the arena, to be taken out of it
 	tx      int              // the next transaction whose start moves, while rebuilding
+	open    *openTx          // the transaction that the chunk at hand is of
 }
 
 func newRows(cfg Config) *rows {
@@ -44,11 +42,13 @@ const (
 // prepare sets tables, keys and hashes in place; 0 allocations per row unless a row changes its key or
 // cannot be read.
 func (r *rows) prepare(b *pipeline.Batch) {
+	b.Notices = r.catalog.told(b.Notices)
 	for _, n := range b.Notices {
 		if n.Kind == pipeline.NoticeReleased {
 			r.catalog.note(n)
 		}
 	}
+	r.open = r.catalog.opened(b)
 	sources := b.Tables
 	plans := r.catalog.plans(b)
 	large := len(b.Arena) > r.cfg.MaxEvent
@@ -95,11 +95,8 @@ func (r *rows) prepare(b *pipeline.Batch) {
 	for _, p := range plans {
 		b.Tables = append(b.Tables, p.table)
 	}
-	for _, n := range b.Notices {
-		if n.Kind == pipeline.NoticeQuarantined { // the source hands over no row behind its own notice
-			r.catalog.note(n)
-		}
-	}
+	r.catalog.closed(b.Notices)
+	r.catalog.ended(b)
 	if b.Kind == pipeline.BatchChunk || b.Kind == pipeline.BatchAbort || b.Kind == pipeline.BatchPrepared { // never seen, or dropped: the next one carries them
 		r.catalog.pending = append(r.catalog.pending, b.Notices...)
 		clear(b.Notices)
@@ -127,6 +124,10 @@ func (r *rows) restart(b *pipeline.Batch, i int) {
 // event sets Key and Hash of one event of a table.
 func (r *rows) event(b *pipeline.Batch, e *pipeline.Event, p *plan) verdict {
 	if p.quarantined {
+		r.open.leaveOut(p)
+		return drop
+	}
+	if r.open != nil && len(r.open.bad) > 0 && r.open.without(p.table.Subject(), partOf(b, e)) {
 		return drop
 	}
 	if !e.Op.Row() {
@@ -135,7 +136,7 @@ func (r *rows) event(b *pipeline.Batch, e *pipeline.Event, p *plan) verdict {
 	}
 	v, err := r.route(b, e, p)
 	if err != nil {
-		r.catalog.quarantine(p, txPosition(b, e), err)
+		r.fault(b, e, p, err)
 		return drop
 	}
 	return v
@@ -146,6 +147,13 @@ func txPosition(b *pipeline.Batch, e *pipeline.Event) string {
 		return string(b.Bytes(b.Txs[e.Tx].Position))
 	}
 	return b.Open
+}
+
+func partOf(b *pipeline.Batch, e *pipeline.Event) uint32 {
+	if int(e.Tx) < len(b.Txs) {
+		return b.Txs[e.Tx].Part
+	}
+	return 0
 }
 
 func (r *rows) route(b *pipeline.Batch, e *pipeline.Event, p *plan) (verdict, error) {
@@ -232,7 +240,7 @@ func (r *rows) splitEvent(b *pipeline.Batch, e pipeline.Event, p *plan) {
 		err = r.key(b, &came, p, b.Bytes(e.After), r.after, b.Bytes(e.Before))
 	}
 	if err != nil {
-		r.catalog.quarantine(p, txPosition(b, &e), err)
+		r.fault(b, &e, p, err)
 		return
 	}
 	r.split = append(r.split, gone, came)
@@ -243,152 +251,4 @@ func firstPosition(b *pipeline.Batch) string {
 		return string(b.Bytes(b.Txs[0].Position))
 	}
 	return b.Open
-}
-
-// Codes of the quarantines that ingest gives.
-const (
-	codeRoute     = "route"     // the routing key cannot be had: taken back by itself once it can
-	codeStructure = "structure" // a row's bytes do not fit the table's shape
-	codeLarge     = "large"     // a row or a message is more than a block of the log holds
-)
-
-// plan is what ingest knows of one table version.
-type plan struct {
-	table       *schemas.Table
-	form        *cell.Form
-	space       uint64
-	upTo        int   // columns to walk
-	watched     []int // identity and routing columns
-	quarantined bool
-}
-
-// catalog maps the source's table versions to the log's.
-type catalog struct {
-	cfg     Config
-	bySrc   map[*schemas.Table]*plan
-	newest  map[string]*schemas.Table // by subject
-	maxID   uint32
-	quarant map[string]string // subject → the notice's code
-	pending []pipeline.Notice
-	buf     []*plan
-}
-
-func newCatalog(cfg Config) *catalog {
-	c := &catalog{cfg: cfg, bySrc: map[*schemas.Table]*plan{}, newest: map[string]*schemas.Table{}, quarant: map[string]string{}}
-	for _, t := range cfg.Log.Tables() {
-		c.newest[t.Subject()] = t
-		c.maxID = max(c.maxID, t.ID)
-	}
-	for _, n := range cfg.Log.Notices() {
-		c.note(n)
-	}
-	return c
-}
-
-func (c *catalog) note(n pipeline.Notice) {
-	switch n.Kind {
-	case pipeline.NoticeQuarantined:
-		c.quarant[n.Table] = n.Code
-	case pipeline.NoticeReleased:
-		delete(c.quarant, n.Table)
-	default:
-		return
-	}
-	for _, p := range c.bySrc {
-		if p.table.Subject() == n.Table {
-			_, p.quarantined = c.quarant[n.Table]
-		}
-	}
-}
-
-func (c *catalog) takeNotices() []pipeline.Notice {
-	n := c.pending
-	c.pending = nil
-	return n
-}
-
-// plans returns the plan of each of the batch's tables, by index; valid until the next call.
-func (c *catalog) plans(b *pipeline.Batch) []*plan {
-	c.buf = c.buf[:0]
-	for _, t := range b.Tables {
-		p := c.bySrc[t]
-		if p == nil {
-			p = c.adopt(t, firstPosition(b))
-			c.bySrc[t] = p
-		}
-		c.buf = append(c.buf, p)
-	}
-	return c.buf
-}
-
-// adopt gives the source's table the log's id and version: the newest one when the shape is the same.
-func (c *catalog) adopt(src *schemas.Table, position string) *plan {
-	t := *src
-	p := &plan{table: &t}
-	_, p.quarantined = c.quarant[src.Subject()]
-	routeErr := c.cfg.Route.apply(&t)
-	if old := c.newest[t.Subject()]; old != nil && old.ShapeHash() == t.ShapeHash() {
-		p.table = old
-	} else {
-		t.ID, t.Version = c.maxID+1, 1
-		if old != nil {
-			t.ID, t.Version = old.ID, old.Version+1
-		}
-		c.maxID = max(c.maxID, t.ID)
-		c.newest[t.Subject()] = t.Seal()
-	}
-	p.form = c.cfg.Form(p.table)
-	p.space = partition.SpaceHash(p.table.KeySpace)
-	p.watched = watched(p.table)
-	for _, i := range p.watched {
-		p.upTo = max(p.upTo, i+1)
-	}
-	switch {
-	case routeErr != nil && !p.quarantined:
-		c.quarantine(p, position, routeErr)
-	case routeErr == nil && p.quarantined && c.quarant[p.table.Subject()] == codeRoute:
-		c.release(p, position)
-	}
-	return p
-}
-
-func watched(t *schemas.Table) []int {
-	all := append([]int(nil), t.Identity...)
-	for _, r := range t.Routing {
-		known := false
-		for _, i := range t.Identity {
-			known = known || i == r
-		}
-		if !known {
-			all = append(all, r)
-		}
-	}
-	return all
-}
-
-// release takes back a quarantine whose cause is cured, and leaves a gap behind.
-func (c *catalog) release(p *plan, position string) {
-	n := pipeline.Notice{Kind: pipeline.NoticeReleased, Code: codeRoute, Table: p.table.Subject(), Position: position, Time: time.Now().UTC(),
-		Reason: "the table can be routed now"}
-	c.note(n)
-	p.quarantined = false
-	gap := n
-	gap.Kind, gap.Reason, gap.Cure = pipeline.NoticeGap, "changes before this place did not enter the log, as the table could not be routed", pipeline.BringRows
-	c.pending = append(c.pending, n, gap)
-}
-
-// quarantine stops reading the table at this place; other tables go on.
-func (c *catalog) quarantine(p *plan, position string, err error) {
-	n := pipeline.Notice{Kind: pipeline.NoticeQuarantined, Table: p.table.Subject(), Position: position, Reason: err.Error(), Time: time.Now().UTC(), Code: codeStructure,
-		Cure: "mend the cause; then " + pipeline.BringRows}
-	var re *RouteError
-	if errors.As(err, &re) {
-		n.Code, n.Cure = codeRoute, re.Cure
-	}
-	if le := (*LargeError)(nil); errors.As(err, &le) {
-		n.Code, n.Cure = codeLarge, "leave the large columns out with columns: or the table with tables:, or keep such values outside of the database; then "+pipeline.BringRows
-	}
-	c.note(n)
-	p.quarantined = true
-	c.pending = append(c.pending, n)
 }

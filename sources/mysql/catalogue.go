@@ -81,10 +81,10 @@ func (r *reader) declare(m *binlog.TableMap) (looked, ok bool, err error) {
 	switch {
 	case len(since) > 0:
 		r.quarantine(m.Schema, m.Table, codeMetadata, "the binlog does not name the columns, and a statement changed the table since these rows: "+firstWords(since[0].text), cure)
-		return false, false, nil
+		return true, false, nil
 	case len(columns) != len(m.Columns):
 		r.quarantine(m.Schema, m.Table, codeMetadata, fmt.Sprintf("the binlog does not name the columns: it has %d of them, the catalogue %d", len(m.Columns), len(columns)), cure)
-		return false, false, nil
+		return true, false, nil
 	}
 	for i := range columns {
 		columns[i].Fill(&m.Columns[i], m, i)
@@ -114,7 +114,7 @@ func (r *reader) declareNamed(m *binlog.TableMap, columns []catalog.Column, sinc
 		if !sure || declared == "" {
 			r.quarantine(m.Schema, m.Table, codeMetadata, fmt.Sprintf("the binlog does not tell the type of column %s (uuid, inet, vector or bytes), and a statement changed the table since these rows", c.Name),
 				pipeline.BringRows)
-			return false, false, nil
+			return true, false, nil
 		}
 		c.Declared = declared
 	}

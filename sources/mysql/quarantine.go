@@ -26,20 +26,20 @@ const cureStatement = "SET PERSIST binlog_format='ROW' (MariaDB: SET GLOBAL binl
 
 // quarantines of this stream. Those of earlier ones ingest keeps.
 type quarantines struct {
-	tables map[string]bool
+	tables map[string]string // why: the code
 	all    string // why every table is
 }
 
 // quarantine stops reading a wanted table from here on.
 func (r *reader) quarantine(schema, name, code, reason, cure string) {
 	full := schema + "." + name
-	if r.quar.tables[full] || !r.src.tables.match(schema, name, r.srv.fold) {
+	if r.quar.tables[full] != "" || !r.src.tables.match(schema, name, r.srv.fold) {
 		return
 	}
 	if r.quar.tables == nil {
-		r.quar.tables = map[string]bool{}
+		r.quar.tables = map[string]string{}
 	}
-	r.quar.tables[full] = true
+	r.quar.tables[full] = code
 	if sh := r.tables.byName[full]; sh != nil {
 		sh.wanted = false
 	}
@@ -60,6 +60,25 @@ func (r *reader) quarantineAll(reason string) {
 	for _, t := range r.tables.known {
 		r.quarantine(t.Schema, t.Name, codeStatement, reason, cureStatement)
 	}
+}
+
+// closed reports whether a table's rows stay out while the stream lasts: not where its shape could not be had, which the
+// next table map may tell.
+func (r *reader) closed(full string) bool {
+	code := r.quar.tables[full]
+	return code != "" && !pipeline.Notice{Code: code}.OfShape()
+}
+
+// known takes back the quarantine of a table whose shape could not be had, and can be now.
+func (r *reader) known(schema, name string) {
+	full := schema + "." + name
+	code := r.quar.tables[full]
+	if code == "" {
+		return
+	}
+	delete(r.quar.tables, full)
+	r.notice(pipeline.NoticeReleased, schema, name, code, "its shape is known again", "")
+	r.gap(schema, name, code, "changes before this place did not enter the log, as it was quarantined")
 }
 
 // gap tells that rows of the table came or went without events.

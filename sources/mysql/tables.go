@@ -132,6 +132,7 @@ func (r *reader) tableMap(h event.Header, body []byte) error {
 		return err
 	}
 	if sh.wanted {
+		r.known(sh.schema, sh.name)
 		r.src.live.Store(liveKey{sh.schema, sh.name}, sh.table)
 	} else if r.isSignal(name) {
 		sh.signal = newSignal(m)
@@ -169,7 +170,7 @@ func (r *reader) wanted(schema, name string) (bool, error) {
 	if r.quar.all != "" {
 		r.quarantine(schema, name, codeStatement, r.quar.all, cureStatement)
 	}
-	return !r.quar.tables[schema+"."+name], nil
+	return !r.closed(schema + "." + name), nil
 }
 
 // shape makes a table of what the table map says, and of the catalogue where the map does not suffice. ok

@@ -46,6 +46,7 @@ func (s *Source) resolve(ctx context.Context, c *catalog, rel *pgoutput.Relation
 		out := s.excluded(rel.Schema, rel.Name, col.Name)
 		if out && (col.Key && rel.Identity != pgoutput.IdentityFull || slices.Contains(a.key, col.Name)) {
 			return shape, &pgoutput.Refused{
+				Code:   pgoutput.ColumnsOut,
 				Reason: fmt.Sprintf("its key column %s is excluded by columns:, so its rows cannot be told apart", col.Name),
 				Cure:   "let the column in, or take the table out of tables:",
 			}

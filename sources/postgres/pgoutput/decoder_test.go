@@ -297,7 +297,7 @@ func TestQuarantine(t *testing.T) {
 	refuse := true
 	o.Resolve = func(rel *Relation) (Shape, error) {
 		if rel.Name == "bad" && refuse {
-			return Shape{}, &Refused{"why", "how"}
+			return Shape{}, &Refused{"columns", "why", "how"}
 		}
 		return plain(rel)
 	}

@@ -70,8 +70,15 @@ type Shape struct {
 	KeyLost bool
 }
 
+// Codes of the quarantines that a Decoder and its Resolve give.
+const (
+	ColumnsOut = "columns"   // the configuration leaves out what is needed
+	Unreadable = "structure" // a row does not fit the table's shape
+)
+
 // Refused is an error of Resolve that concerns only its table: the table is quarantined, others go on.
-type Refused struct{ Reason, Cure string }
+// Code is the notice's.
+type Refused struct{ Code, Reason, Cure string }
 
 // Error returns reason and cure.
 func (e *Refused) Error() string { return e.Reason + "; " + e.Cure }

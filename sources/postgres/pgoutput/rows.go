@@ -49,7 +49,7 @@ func (d *Decoder) resolve(rel *relation) error {
 	var refused *Refused
 	if errors.As(err, &refused) {
 		rel.ready = true
-		d.quarantine(rel, refused.Reason, refused.Cure)
+		d.quarantine(rel, refused.Code, refused.Reason, refused.Cure)
 		return nil
 	}
 	if err != nil {
@@ -66,8 +66,8 @@ func (d *Decoder) resolve(rel *relation) error {
 		keepIdentity(last, now)
 	}
 	if wasRefused {
-		d.notice(rel, pipeline.NoticeReleased, "its rows can be read again", "")
-		d.notice(rel, pipeline.NoticeGap, "its rows were not read while it was quarantined", pipeline.BringRows)
+		d.notice(rel, pipeline.NoticeReleased, ColumnsOut, "its rows can be read again", "")
+		d.notice(rel, pipeline.NoticeGap, ColumnsOut, "its rows were not read while it was quarantined", pipeline.BringRows)
 	}
 	if was != nil && was.ShapeHash() == now.ShapeHash() && (rel.refreshed || !doubtful(now)) {
 		rel.shape.Table = was // one pointer per shape
@@ -77,17 +77,17 @@ func (d *Decoder) resolve(rel *relation) error {
 	return d.reshaped(rel, was, last)
 }
 
-func (d *Decoder) quarantine(rel *relation, reason, cure string) {
+func (d *Decoder) quarantine(rel *relation, code, reason, cure string) {
 	if rel.refused {
 		return
 	}
 	rel.refused = true
-	d.notice(rel, pipeline.NoticeQuarantined, reason, cure)
+	d.notice(rel, pipeline.NoticeQuarantined, code, reason, cure)
 }
 
-func (d *Decoder) notice(rel *relation, kind pipeline.NoticeKind, reason, cure string) {
+func (d *Decoder) notice(rel *relation, kind pipeline.NoticeKind, code, reason, cure string) {
 	d.Notice(pipeline.Notice{
-		Kind: kind, Table: schemas.Subject(rel.Schema, rel.Name), Reason: reason, Cure: cure, Time: time.UnixMicro(d.tx.time).UTC(),
+		Kind: kind, Code: code, Table: schemas.Subject(rel.Schema, rel.Name), Reason: reason, Cure: cure, Time: time.UnixMicro(d.tx.time).UTC(),
 	})
 }
 
@@ -108,7 +108,7 @@ func (d *Decoder) row(kind byte, p []byte) error {
 	}
 	old, oldKind, fresh, unchanged, err := images(kind, p[4:], len(rel.Columns))
 	if err != nil {
-		d.quarantine(rel, "a row of it cannot be read: "+err.Error(), "report it with the version of the server; when it is released, "+pipeline.BringRows)
+		d.quarantine(rel, Unreadable, "a row of it cannot be read: "+err.Error(), "report it with the version of the server; then "+pipeline.BringRows)
 		return nil
 	}
 	d.room()

@@ -70,21 +70,22 @@ func (s Replays) rows(ctx context.Context, source string, globs, own []string) (
 	}
 	plan := &leatv1.BackfillPlan{}
 	quar := s.Engine.Quarantined(source)
-	var closed []pipeline.Notice
 	for _, t := range tables {
 		if n, ok := quar[schemas.Subject(t.Schema, t.Name)]; ok {
-			closed = append(closed, n)
-			plan.Notes = append(plan.Notes, backfill.Closed([]pipeline.Notice{n}))
+			plan.Notes = append(plan.Notes, ended(n))
 		}
 		if !taken(own, t) {
 			plan.Notes = append(plan.Notes, "the subscription takes no rows of "+schemas.Subject(t.Schema, t.Name)+": they will be read for nothing")
 		}
 		plan.Tables = append(plan.Tables, &leatv1.BackfillTable{Table: schemas.Subject(t.Schema, t.Name), Estimate: t.Estimate, Whole: len(t.Key) == 0, Why: t.Why})
 	}
-	if len(closed) == len(tables) {
-		return nil, api.Errorf(api.Precondition, "%s; nothing was changed", backfill.Closed(closed))
-	}
 	return plan, nil
+}
+
+// ended says what becomes of a table's quarantine.
+func ended(n pipeline.Notice) string {
+	return "table " + n.Table + " is quarantined (" + n.Reason + "): that ends here, and its changes enter the log again; first " +
+		strings.TrimSuffix(n.Cure, "; then "+pipeline.BringRows) + ", else the next such row quarantines it again"
 }
 
 // taken reports whether a subscription's globs name the table.

@@ -5,6 +5,7 @@ package report
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -29,6 +30,8 @@ type Options struct {
 	Log func(source string) (*disklog.Log, bool)
 	// SourceRate and SubscriptionRate are events and bytes per second.
 	SourceRate, SubscriptionRate func(name string) (events, bytes float64)
+	// Lacking lists the subscriptions that need a backfill of a notice's table.
+	Lacking func(ctx context.Context, source string, n pipeline.Notice) []string
 }
 
 // Report keeps what status is made of beside the engine's figures. Safe for concurrent use.
@@ -98,10 +101,39 @@ func (r *Report) Source(x engine.SourceStatus) *leatv1.SourceStatus {
 	}
 	for _, n := range x.Notices {
 		p.Notices = append(p.Notices, &leatv1.Notice{Kind: noticeKinds[n.Kind], Code: n.Code, Table: n.Table, Position: n.Position, Reason: n.Reason,
-			Cure: n.Cure, Time: timestamppb.New(n.Time)})
+			Cure: r.cure(x.Name, n), Time: timestamppb.New(n.Time)})
 	}
 	return p
 }
+
+// cure is a notice's with the commands that end it, where a backfill does.
+func (r *Report) cure(source string, n pipeline.Notice) string {
+	text, ok := strings.CutSuffix(n.Cure, pipeline.BringRows)
+	if !ok && n.Kind != pipeline.NoticeQuarantined {
+		return n.Cure
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), lookTime)
+	defer cancel()
+	lacking := r.o.Lacking(ctx, source, n)
+	if len(lacking) == 0 {
+		return n.Cure
+	}
+	if !ok {
+		text += "; then "
+	}
+	var commands []string
+	for _, name := range lacking[:min(len(lacking), maxCommands)] {
+		commands = append(commands, "leat backfill "+name+" --table '"+n.Table+"'")
+	}
+	text += strings.Join(commands, "; ")
+	if more := len(lacking) - len(commands); more > 0 {
+		text += fmt.Sprintf("; and so for %d more subscriptions", more)
+	}
+	return text
+}
+
+// maxCommands bounds how many of a cure are spelled out.
+const maxCommands = 4
 
 // shown is the part of a source's resume token that its users write themselves: an LSN, a GTID set,
 // file:position. The rest tells servers apart.
