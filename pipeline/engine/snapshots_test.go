@@ -140,6 +140,7 @@ func TestSnapshotPausesResumesAndIsCancelled(t *testing.T) {
 	r := newRig(t, time.Millisecond)
 	const rows, per = 3000, 10
 	src := filesWith(5, rows, per)
+	src.Takes = 2 * time.Millisecond // not all is read before it is paused
 	sink := pipetest.NewRecordingSink()
 	sub := func() Subscription { return subscriptionOf("a", sink, deliver.Start{}) }
 	r.add(Source{Source: src}, sub())
@@ -156,6 +157,7 @@ func TestSnapshotPausesResumesAndIsCancelled(t *testing.T) {
 	}
 	r.restart()
 	again := filesWith(5, rows, per)
+	again.Takes = src.Takes
 	r.add(Source{Source: again}, sub())
 	r.eventually("it is known", func() bool { return len(r.engine.Status().Sources[0].Snapshots) == 1 })
 	if j := r.snapshot(0); j.State != pipeline.JobPaused || j.Reason != "lunch" {
@@ -343,7 +345,9 @@ func TestNoQuarantineEndsWhereNothingIsRead(t *testing.T) {
 	}}, pipetest.Step{Err: &pipeline.SourceError{Class: pipeline.Stopped, Code: "gone", What: "gone"}})
 	sink := pipetest.NewRecordingSink()
 	r.add(Source{Source: src}, subscriptionOf("a", sink, deliver.Start{}))
-	r.eventually("its stop", func() bool { return r.engine.Status().Sources[0].State == "stopped" })
+	r.eventually("its stop", func() bool {
+		return r.engine.Status().Sources[0].State == "stopped" && len(r.engine.Quarantined("files")) == 1
+	})
 	_, err := r.engine.Backfill(t.Context(), BackfillRequest{Subscription: "a", Tables: []string{subject}})
 	if re := (*ReplayError)(nil); !errors.As(err, &re) || !strings.Contains(err.Error(), "not being read now") {
 		t.Fatal(err)
