@@ -27,7 +27,7 @@ const cureStatement = "SET PERSIST binlog_format='ROW' (MariaDB: SET GLOBAL binl
 // quarantines of this stream. Those of earlier ones ingest keeps.
 type quarantines struct {
 	tables map[string]string // why: the code
-	all    string // why every table is
+	all    string            // why every table is
 }
 
 // quarantine stops reading a wanted table from here on.

@@ -109,7 +109,9 @@ func newServer(ctx context.Context, o Options, tel *telemetry.Telemetry, addr ne
 		Log: func(source string) (pipeline.Log, error) { return s.engine.Log(source) }})
 	s.share = encode.NewShare(int(s.shareOf(25)))
 	s.report = report.New(report.Options{Store: store, Log: s.diskLog, SourceRate: tel.SourceRate, SubscriptionRate: tel.SubscriptionRate,
-		Lacking: func(ctx context.Context, source string, n pipeline.Notice) []string { return s.engine.Lacking(ctx, source, n) }})
+		Lacking: func(ctx context.Context, source string, n pipeline.Notice) []string {
+			return s.engine.Lacking(ctx, source, n)
+		}})
 	s.engine = engine.New(engine.Config{Cursors: store, Store: store, Memory: deliver.NewMemory(s.shareOf(50)), Form: s.forms.Of, Observer: s.observer()})
 	if s.registry, err = parts.Embedded(ctx, o.Config, store); err == nil {
 		s.schemas, err = parts.Registry(o.Config, s.registry)
