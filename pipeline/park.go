@@ -31,6 +31,10 @@ type Park struct {
 	Since time.Time
 	// Redrive: it is being delivered again.
 	Redrive bool
+	// Interval: not a key is held but, from From on, all keys of Space in [Key, Until), of which too many are parked; no
+	// Until means "to the end". Hash tells it from others.
+	Interval bool
+	Until    []byte
 	// Copied: what it holds below that has copies (Held), so that the log need not keep it. 0 = nothing has.
 	Copied Offset
 }

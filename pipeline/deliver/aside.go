@@ -88,7 +88,7 @@ func (w *window) clip(runs []pipeline.Run) []pipeline.Run {
 	p := &w.live.parks
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.len() == 0 {
+	if !p.any() {
 		return runs
 	}
 	var kept []pipeline.Run
@@ -96,7 +96,7 @@ func (w *window) clip(runs []pipeline.Run) []pipeline.Run {
 		n := len(kept)
 		for i := r.From; i < r.To; i++ {
 			o := r.Batch.Offset(int(i))
-			if k := p.find(r.Batch.Events[i].Hash, o); k != nil && o >= k.From {
+			if k := p.find(r.Batch, int(i)); k != nil && o >= k.From {
 				w.left.Add(1)
 				continue
 			}

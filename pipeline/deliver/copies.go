@@ -165,7 +165,7 @@ func (p *parks) uncopied(subscription string, below pipeline.Offset) []Park {
 	var out []Park
 	p.all(func(k *parked) {
 		copied := pipeline.Offset(k.copied.Load())
-		if max(copied, k.stored) < below && (!k.Single || copied <= k.stored) {
+		if k.interval == nil && max(copied, k.stored) < below && (!k.Single || copied <= k.stored) {
 			out = append(out, Park{Subscription: subscription, Hash: k.Hash, Single: k.Single, From: k.stored, Copied: copied})
 		}
 	})

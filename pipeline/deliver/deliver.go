@@ -56,7 +56,7 @@ const (
 	// ExhaustedPark: it becomes a dead letter and its key is parked: later events of the key are held in the
 	// log, every other key moves; see Redrive and Discard. So does an event that is refused for good. With
 	// OrderSource, where nothing may pass, it means ExhaustedBlock; with OrderNone only the event is held.
-	// A subscription holds 10,000 parks; beyond them it blocks.
+	// A range whose parks are RangeParks pauses, others go on; a subscription holds 10,000 parks, beyond them it blocks.
 	ExhaustedPark
 )
 
@@ -126,7 +126,7 @@ type Store interface {
 	// DeleteParks forgets parks by subscription and ID, all or none.
 	DeleteParks(ctx context.Context, parks []Park) error
 	// EachPark calls f with each park of a subscription and a log, in no order; KeyJSON, Reason and Attempts may be
-	// missing, and Key is f's only as long as it runs.
+	// missing, and Key and Until are f's only as long as it runs.
 	EachPark(ctx context.Context, subscription, log string, f func(*Park)) error
 	// Parks lists a subscription's.
 	Parks(ctx context.Context, subscription string) ([]Park, error)
@@ -160,7 +160,10 @@ type Config struct {
 	Batch     Batch
 	Retry     Retry
 	Exhausted Exhausted
-	Laggard   Laggard
+	// RangeParks is how many keys of a range may be parked, default 1,024. What is given up on beyond pauses the range:
+	// it is held by offset, as a whole, until fewer than nine tenths are parked. A space that was never split is no range.
+	RangeParks int
+	Laggard    Laggard
 	// Snapshot makes a snapshot for this subscription alone durable, or finds the one that was, for the reason why,
 	// and returns the offset from which its rows and all that is newer are read: at least oldest, at most next. For
 	// Start.Snapshot and LaggardSnapshot.
@@ -219,6 +222,7 @@ func (c Config) filled() (Config, error) {
 	}
 	def(&c.Batch.Events, 100)
 	def(&c.Batch.Bytes, 1<<20)
+	def(&c.RangeParks, 1024)
 	def(&c.Retry.Initial, time.Second)
 	def(&c.Retry.Max, 10*time.Minute)
 	def(&c.Retry.Attempts, 12)
@@ -366,10 +370,14 @@ func (s *Subscription) Progress() (o pipeline.Offset, ok bool) {
 	if !s.hasCursor.Load() {
 		return 0, false
 	}
-	return pipeline.Offset(s.persisted.Load()), true
+	o = pipeline.Offset(s.persisted.Load())
+	if from, ok := s.parks.paused(); ok {
+		o = min(o, from)
+	}
+	return o, true
 }
 
-// Place is where the subscription stands in the log. Low: all below is done. Read: what is to be read next; below it
+// Place is where the subscription stands in the log. Low: all below is done, or held by a parked key. Read: what is to be read next; below it
 // the log may go without a loss, as long as the process lives. Expired as in Status.
 type Place struct {
 	Low, Read pipeline.Offset
@@ -384,7 +392,11 @@ func (s *Subscription) Place() (p Place, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := &s.status
-	p = Place{Low: st.Low, Read: st.Read, Expired: s.expired.Load()}
+	low := st.Low
+	if from, ok := s.parks.paused(); ok {
+		low = min(low, from)
+	}
+	p = Place{Low: low, Read: st.Read, Expired: s.expired.Load()}
 	if st.State == StatePaused || st.State == StateStopped {
 		p.Read = p.Low // no session, no buffers
 	}

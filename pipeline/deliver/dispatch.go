@@ -266,8 +266,8 @@ func (s *session) takeStream(d *delivery, now time.Time) {
 			}
 		}
 		e := entry{it, r.From, r.As}
-		if s.sub.parks.len() > 0 {
-			if p := s.sub.parks.find(e.event().Hash, e.offset()); p != nil {
+		if s.sub.parks.any() {
+			if p := s.sub.parks.find(it.batch, int(e.ev)); p != nil {
 				if !s.takeParked(e, p) {
 					return
 				}

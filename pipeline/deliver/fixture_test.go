@@ -305,6 +305,12 @@ func (m *memory) cursor(s string) pipeline.Cursor {
 	return m.cursors[s]
 }
 
+func (m *memory) parked() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.parks)
+}
+
 func (m *memory) setFail(err error) { m.mu.Lock(); m.fail = err; m.mu.Unlock() }
 
 var table = pipetest.FilesTable("files")

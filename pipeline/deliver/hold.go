@@ -171,7 +171,7 @@ func (s *session) copyOf(e entry) string {
 
 // first: the event was not delivered before, as its key is parked.
 func (s *session) first(e entry) bool {
-	p := s.sub.parks.find(e.event().Hash, e.offset())
+	p := s.sub.parks.find(e.it.batch, int(e.ev))
 	return p != nil && e.offset() >= p.From
 }
 
@@ -313,7 +313,7 @@ func (s *session) endHold(ctx context.Context) error {
 // heldBack counts the parks that hold keys of the job: those that failed again, and those that had been parked.
 func (s *session) heldBack(h *hold) (n int) {
 	s.sub.parks.all(func(k *parked) {
-		if !k.Redrive && h.means(k) {
+		if !k.Redrive && k.interval == nil && h.means(k) {
 			n++
 		}
 	})

@@ -146,6 +146,9 @@ func (s *Subscription) changeHold(ctx context.Context, to pipeline.JobState, rea
 				given = j.High
 			}
 			j.Stop = max(j.From, min(given, j.Live)) // nothing is meant below From
+			if oldest, _ := s.cfg.Log.Bounds(); oldest > j.From && !s.hold.follows() { // by what is gone keys may have been taken back
+				j.Stop = j.Live
+			}
 		}
 		j.State, j.Reason = pipeline.JobRunning, reason
 	case j.Stop > 0 && to == pipeline.JobPaused:

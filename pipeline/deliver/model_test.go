@@ -14,6 +14,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/pipeline/partition"
 	"github.com/leat-cdc/leat/pipeline/pipetest"
 	"github.com/leat-cdc/leat/pipeline/sched"
 )
@@ -38,6 +39,7 @@ type world struct {
 	memory   *memory
 	memlog   *pipetest.MemoryLog
 	barriers map[pipeline.Offset]bool
+	ranges   bool     // some may pause
 	parks    bool     // dead letters are parked: all is accepted in the end
 	hashes   []uint64 // of the events, from first on
 	ops      []pipeline.Op
@@ -50,6 +52,12 @@ func (w *world) parked(o pipeline.Offset) bool {
 	defer w.memory.mu.Unlock()
 	for _, id := range []pipeline.ParkID{{Hash: w.hashes[o-first]}, {Hash: w.hashes[o-first], Single: o}} {
 		if _, ok := w.memory.parks[id]; ok {
+			return true
+		}
+	}
+	for _, p := range w.memory.parks {
+		key := fmt.Sprintf("key-%d", w.hashes[o-first])
+		if p.Interval && o >= p.From && !w.ops[o-first].Barrier() && (pipeline.Range{Start: p.Key, End: p.Until}).Contains([]byte(key)) {
 			return true
 		}
 	}
@@ -111,6 +119,9 @@ func (w *world) key(b *pipeline.Batch, i int) string {
 	case OrderNone:
 		return fmt.Sprint(b.Offset(i))
 	default:
+		if w.ranges && b.Events[i].Op.Barrier() { // no range holds it, though here it has a key
+			return fmt.Sprint("barrier ", b.Offset(i))
+		}
 		return string(b.Bytes(b.Events[i].Key))
 	}
 }
@@ -331,6 +342,7 @@ type plan struct {
 	redrives         int
 	retains          int
 	rewinds          int
+	rangeParks       int // 0: no range was split
 }
 
 func drawPlan(t *rapid.T) plan {
@@ -346,6 +358,7 @@ func drawPlan(t *rapid.T) plan {
 	if p.order != OrderSource && rapid.IntRange(0, 2).Draw(t, "park") > 0 {
 		p.exhausted, p.redrives = ExhaustedPark, rapid.IntRange(0, 3).Draw(t, "redrives")
 		p.retains = rapid.IntRange(0, 4).Draw(t, "retains")
+		p.rangeParks = rapid.IntRange(0, 3).Draw(t, "rangeParks")
 	}
 	p.rewinds = rapid.IntRange(0, 3).Draw(t, "rewinds")
 	return p
@@ -393,6 +406,11 @@ func simulate(t *testing.T, p plan) error {
 		press = pressure(t, c.Memory, r)
 	}
 	total := 0
+	var maps *partition.Maps
+	if p.rangeParks > 0 {
+		w.ranges = true
+		c.RangeParks, maps = p.rangeParks, reshape(t, l, new(partition.Maps), r)
+	}
 	sub := start(t, c)
 	for total < p.events {
 		var changes []change
@@ -417,6 +435,9 @@ func simulate(t *testing.T, p plan) error {
 		}
 		w.mu.Unlock()
 		appendTo(t, l, changes...)
+		if maps != nil && r.IntN(4) == 0 {
+			maps = reshape(t, l, maps, r)
+		}
 		press()
 		if p.seed%3 == 0 && r.IntN(2) == 0 {
 			synctest.Wait()
@@ -495,10 +516,37 @@ func simulate(t *testing.T, p plan) error {
 	return w.check(total, m)
 }
 
+// reshape splits a range, or merges two.
+func reshape(t *testing.T, l pipeline.Log, maps *partition.Maps, r *rand.Rand) *partition.Maps {
+	t.Helper()
+	space := table.KeySpace
+	have := maps.Map(space).Ranges()
+	n := r.IntN(len(have))
+	c, err := maps.Split(space, have[n].ID, []byte(fmt.Sprintf("key-%d", r.IntN(12))), "")
+	if len(have) > 2 && r.IntN(2) == 0 {
+		n = r.IntN(len(have) - 1)
+		c, err = maps.Merge(space, []uint64{have[n].ID, have[n+1].ID}, "")
+	}
+	if err != nil { // not in it
+		return maps
+	}
+	next, err := maps.Apply(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Append(context.Background(), pipetest.Changed(c)); err != nil {
+		t.Fatal(err)
+	}
+	return next
+}
+
 // retain is what the engine does: what parks hold is copied, then retention takes the log below; the process may die
 // before, between and after, or half-way.
 func retain(s *run, l *pipetest.MemoryLog, c Config, m *memory, w *world, r *rand.Rand, t *testing.T) *run {
 	below := m.cursor("sub").Low
+	if o, ok := s.Progress(); ok {
+		below = min(below, o)
+	}
 	if _, wanted, ok := s.Replaying(); ok {
 		below = min(below, wanted)
 	}
@@ -549,7 +597,7 @@ func cure(t *testing.T, p plan, r *rand.Rand, w *world, sub *run, c Config, m *m
 	w.trouble, w.poison = 0, nil
 	w.mu.Unlock()
 	deadline := time.Now().Add(24 * time.Hour)
-	for n := 0; len(sub.Parked()) > 0; n++ {
+	for n := 0; m.parked() > 0; n++ {
 		if time.Now().After(deadline) {
 			st := sub.Status()
 			sub.end()

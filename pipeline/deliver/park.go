@@ -43,7 +43,7 @@ func (s *session) park(k *heldKey, p Park, letter *pipeline.DeadLetter) error {
 	if err := put(); err != nil {
 		return fmt.Errorf("store a park: %w", err)
 	}
-	if was := s.sub.parks.find(p.Hash, p.From); was != nil && was.stored > p.From { // it comes again behind this one
+	if was := s.sub.parks.own(p.Hash, p.From); was != nil && was.stored > p.From { // it comes again behind this one
 		s.sub.cured = append(s.sub.cured, was.stored)
 	}
 	s.sub.parks.set(p)
@@ -119,7 +119,7 @@ func (s *session) passOver(e entry) { s.done(e.it, e.ev, e.ev+1) }
 // taken notes an event as delivered.
 func (s *session) taken(e entry) {
 	if e.it.pass {
-		if p := s.sub.parks.find(e.event().Hash, e.offset()); p != nil && p.Redrive {
+		if p := s.sub.parks.find(e.it.batch, int(e.ev)); p != nil && p.Redrive && p.interval == nil {
 			p.at = max(p.at, e.offset()+1)
 			if _, dead := slices.BinarySearch(s.pass.dead, e.offset()); dead {
 				s.sub.cured = append(s.sub.cured, e.offset())
@@ -152,10 +152,10 @@ func (s *session) waitsForPair(e entry) bool {
 
 // pairPark returns the park that holds the delete half of an insert half.
 func (s *session) pairPark(e entry) *parked {
-	if e.ev == 0 || s.sub.parks.len() == 0 || !insertHalf(e.event()) {
+	if e.ev == 0 || !s.sub.parks.any() || !insertHalf(e.event()) {
 		return nil
 	}
-	p := s.sub.parks.find(e.it.batch.Events[e.ev-1].Hash, e.offset()-1)
+	p := s.sub.parks.find(e.it.batch, int(e.ev)-1)
 	if p == nil || p.at >= e.offset() {
 		return nil
 	}
@@ -184,7 +184,7 @@ func (s *session) parkPaired(k *heldKey, with *parked, now time.Time) {
 		_, name = s.cfg.Render(e.it.batch, int(e.ev)-1, pipeline.OpNone)
 	}
 	p := s.parkOf(e, "it waits for the delete of key "+name+", which is parked", key, 0)
-	p.Paired, p.PairHash = true, with.Hash
+	p.Paired, p.PairHash = true, e.it.batch.Events[e.ev-1].Hash
 	if err := s.park(k, p, nil); err != nil {
 		s.unsaved(err)
 		s.held.queue(&unit{keys: []*heldKey{k}, due: now.Add(s.backoff(1, 0)), mix: true})

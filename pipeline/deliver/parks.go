@@ -39,6 +39,8 @@ type parked struct {
 	at pipeline.Offset
 	// stored is the From on disk.
 	stored pipeline.Offset
+	// interval: it is of all these keys; nil: of one.
+	interval *pipeline.Range
 	// copied as Park.Copied; the copier moves it, from a goroutine of its own.
 	copied atomic.Uint64
 }
@@ -48,6 +50,8 @@ type parks struct {
 	mu   sync.Mutex
 	keys map[uint64]*parked
 	one  map[pipeline.Offset]*parked // Single
+	// ranges that pause, which keys has too; they do not overlap.
+	ranges []*parked
 	// sieve has a bit set for each hash in keys, and perhaps others; nil: nothing is parked.
 	sieve  []uint64
 	spaces map[string]string
@@ -69,7 +73,7 @@ func (p *parks) maybe(hash uint64) bool {
 
 // free returns how many events from one on are held by nobody, as far as can be told at once.
 func (p *parks) free(events []pipeline.Event) int {
-	if len(p.one) > 0 {
+	if len(p.one)+len(p.ranges) > 0 {
 		return 0
 	}
 	if p.sieve == nil {
@@ -83,13 +87,29 @@ func (p *parks) free(events []pipeline.Event) int {
 	return len(events)
 }
 
-func (p *parks) len() int { return len(p.keys) + len(p.one) }
+func (p *parks) any() bool { return len(p.keys)+len(p.one) > 0 }
 
-// find returns the park that holds an event, nil when none does. While a key is parked all of its events are
+// len is how many keys are parked.
+func (p *parks) len() int { return len(p.keys) + len(p.one) - len(p.ranges) }
+
+// find returns the park that holds an event, nil when none does. While a key or a range is parked all of its events are
 // passed over: those below From were done before it was parked.
-func (p *parks) find(hash uint64, o pipeline.Offset) *parked {
+func (p *parks) find(b *pipeline.Batch, i int) *parked {
+	e := &b.Events[i]
+	k := p.own(e.Hash, b.Offset(i))
+	if len(p.ranges) == 0 || e.Op.Barrier() || k != nil && k.From <= b.Offset(i) {
+		return k
+	}
+	if r := p.rangeOf(b.TableOf(i), b.Bytes(e.Key)); r != nil {
+		return r
+	}
+	return k
+}
+
+// own is the park of the key, or of the single event.
+func (p *parks) own(hash uint64, o pipeline.Offset) *parked {
 	if p.maybe(hash) {
-		if k := p.keys[hash]; k != nil {
+		if k := p.keys[hash]; k != nil && k.interval == nil {
 			return k
 		}
 	}
@@ -113,13 +133,18 @@ func (p *parks) set(k Park) *parked {
 	}
 	n := &parked{Hash: k.Hash, PairHash: k.PairHash, Space: space, Key: string(k.Key), From: k.From, Single: k.Single, Paired: k.Paired, Redrive: k.Redrive, spent: k.Spent,
 		since: k.Since.UnixMicro(), at: k.From, stored: k.From}
+	if k.Interval {
+		n.interval = &pipeline.Range{Space: space, Start: slices.Clone(k.Key), End: slices.Clone(k.Until)}
+	}
 	p.lowOK = false
 	was := p.keys[k.Hash]
 	if k.Single {
 		was = p.one[k.From]
 		p.one[k.From] = n
 	} else {
-		p.keys[k.Hash] = n
+		if p.keys[k.Hash] = n; k.Interval {
+			p.ranges = append(slices.DeleteFunc(p.ranges, func(r *parked) bool { return r == was }), n)
+		}
 		if p.sieve == nil {
 			p.sieve = make([]uint64, sieveBits/64)
 		}
@@ -140,6 +165,7 @@ func (p *parks) remove(k *parked) {
 		delete(p.one, k.From)
 	} else {
 		delete(p.keys, k.Hash)
+		p.ranges = slices.DeleteFunc(p.ranges, func(r *parked) bool { return r == k })
 	}
 	if p.lowOK = false; len(p.keys) == 0 {
 		p.sieve = nil
@@ -175,7 +201,7 @@ func (p *parks) floor() (o pipeline.Offset, ok bool) {
 // loadParks reads what is parked. Parks of another log hold nothing of this one.
 func (s *Subscription) loadParks(ctx context.Context) error {
 	s.parks.mu.Lock()
-	s.parks.keys, s.parks.one, s.parks.sieve, s.parks.lowOK = map[uint64]*parked{}, map[pipeline.Offset]*parked{}, nil, false
+	s.parks.keys, s.parks.one, s.parks.ranges, s.parks.sieve, s.parks.lowOK = map[uint64]*parked{}, map[pipeline.Offset]*parked{}, nil, nil, false
 	s.parks.mu.Unlock()
 	if err := s.cfg.Store.EachPark(ctx, s.cfg.Name, s.cfg.Log.ID(), func(p *Park) { s.parks.set(*p) }); err != nil {
 		return fmt.Errorf("read the parks: %w", err)
@@ -206,6 +232,7 @@ func (s *Subscription) Parked() []Park {
 	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
 	defer cancel()
 	all, _ := s.full(ctx, nil)
+	all = slices.DeleteFunc(all, func(p Park) bool { return p.Interval })
 	slices.SortFunc(all, func(a, b Park) int { return int(int64(a.From - b.From)) })
 	return all
 }
@@ -278,7 +305,7 @@ func (s *Subscription) chosen(keys []ParkKey) []*parked {
 	}
 	var out []*parked
 	s.parks.all(func(p *parked) {
-		if keys == nil || wanted[name{p.Space, p.Key}] {
+		if p.interval == nil && (keys == nil || wanted[name{p.Space, p.Key}]) {
 			out = append(out, p)
 		}
 	})

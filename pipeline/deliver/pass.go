@@ -33,6 +33,7 @@ type pass struct {
 	name   string                       // of the subscription
 	keys   map[uint64]pipeline.Offset   // From by hash
 	one    map[pipeline.Offset]struct{} // Single
+	ranges []*parked                    // that pause; as they were when the round began
 	parks  *parks
 	filter *filter.Filter
 	fails  []filter.Failure
@@ -86,6 +87,7 @@ func newPass(s *session) *pass {
 	if h := s.sub.hold; h != nil && !h.running() {
 		return nil // a key that it took back would run ahead of what it is still to be brought
 	}
+	s.sub.openRanges()
 	s.sub.parks.all(func(k *parked) {
 		if k.Redrive {
 			p.fed = min(p.fed, k.From)
@@ -108,11 +110,14 @@ func newPass(s *session) *pass {
 // choose notes which keys are redriven: some may have been parked since the last round.
 func (p *pass) choose(s *session) {
 	p.keys, p.one = map[uint64]pipeline.Offset{}, map[pipeline.Offset]struct{}{}
+	p.ranges = nil
 	s.sub.parks.all(func(k *parked) {
 		switch {
 		case !k.Redrive:
 		case k.Single:
 			p.one[k.From] = struct{}{}
+		case k.interval != nil:
+			p.ranges = append(p.ranges, &parked{interval: k.interval, From: k.From})
 		default:
 			p.keys[k.Hash] = k.From
 		}
@@ -174,7 +179,7 @@ func (s *session) endPass(now time.Time) {
 		if k.Redrive {
 			gone, over = append(gone, k.park(s.cfg.Name)), append(over, k)
 			// A crash may have come between the park and the cursor: then live has its event still before it.
-			if _, dead := slices.BinarySearch(s.pass.dead, k.stored); dead && k.at <= k.stored && !slices.Contains(s.sub.cured, k.stored) {
+			if _, dead := slices.BinarySearch(s.pass.dead, k.stored); dead && k.interval == nil && k.at <= k.stored && !slices.Contains(s.sub.cured, k.stored) {
 				s.sub.cured = append(s.sub.cured, k.stored)
 			}
 		}
@@ -281,7 +286,7 @@ func (s *session) feed() {
 
 // parkedAgain: the event's key was parked since the event was chosen, or is not redriven.
 func (s *session) parkedAgain(e entry) bool {
-	k := s.sub.parks.find(e.event().Hash, e.offset())
+	k := s.sub.parks.find(e.it.batch, int(e.ev))
 	if k == nil {
 		return s.pass.hold == nil
 	}
@@ -344,12 +349,16 @@ func (s *session) dropPass() {
 	if err := s.sub.strike(ctx); err != nil {
 		s.unsaved(err)
 	}
-	if s.lanes.order == OrderNone {
-		return
-	}
 	s.sub.parks.mu.Lock()
 	defer s.sub.parks.mu.Unlock()
-	s.sub.parks.all(func(k *parked) { k.From = k.at })
+	s.sub.parks.all(func(k *parked) {
+		switch {
+		case k.interval != nil && k.Redrive:
+			k.From = max(k.From, p.front.Low())
+		case k.interval == nil && s.lanes.order != OrderNone:
+			k.From = k.at
+		}
+	})
 }
 
 // read is the goroutine of one round.
@@ -443,6 +452,9 @@ func (p *pass) item(ctx context.Context, b *pipeline.Batch, from, to pipeline.Of
 			at, held := p.keys[b.Events[ev].Hash]
 			if held = held && at <= o; !held {
 				_, held = p.one[o]
+			}
+			if !held && len(p.ranges) > 0 {
+				held = p.holds(b, int(ev))
 			}
 			if !held && p.hold != nil && o >= p.at {
 				held = o >= p.live && p.hold.covers(b, int(ev)) || clip < len(p.clipped) && p.clipped[clip].From <= ev

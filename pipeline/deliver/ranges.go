@@ -16,6 +16,9 @@ type Lane struct {
 	// Low: every event of the range below is done. Open events were read and are not done; Parked keys.
 	Low          pipeline.Offset
 	Open, Parked int
+	// Paused is where the range waits, from where on it is held as a whole, since too many of its keys are parked; 0: it
+	// does not.
+	Paused pipeline.Offset
 	// Oldest is when the oldest open event was committed; zero when none is open.
 	Oldest time.Time
 }
@@ -119,6 +122,15 @@ func (s *Subscription) laneList(st *Status, open map[partition.Name]*Lane) []Lan
 	}
 	s.parks.mu.Lock()
 	s.parks.all(func(p *parked) {
+		if p.interval != nil {
+			for i, l := range list {
+				m := maps.Map(p.Space)
+				if l.Space == p.Space && overlap(p.interval, &m.Ranges()[m.Index(l.ID)]) {
+					list[i].Paused, list[i].Low = p.From, min(l.Low, p.From)
+				}
+			}
+			return
+		}
 		m := maps.Map(p.Space)
 		if i, ok := at[partition.Name{Space: p.Space, ID: m.Ranges()[m.Find([]byte(p.Key))].ID}]; ok {
 			list[i].Parked++

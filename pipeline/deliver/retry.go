@@ -130,6 +130,9 @@ func (s *session) failedKey(k *heldKey, d *delivery, now time.Time) {
 	switch k.fail.Class {
 	case pipeline.Fatal:
 		s.tried(k, d, now)
+		if s.leftToRange(u, k, now) {
+			return
+		}
 		if !s.parksFull() {
 			s.bury(u, k, k.fail.Reason, false, now)
 			return
@@ -154,6 +157,9 @@ func (s *session) failedKey(k *heldKey, d *delivery, now time.Time) {
 	if k.spent < attempts && age < s.cfg.Retry.Age {
 		u.due = now.Add(s.backoff(k.spent, min(k.fail.Delay, maxRetryAfter)))
 		s.held.queue(u)
+		return
+	}
+	if s.leftToRange(u, k, now) {
 		return
 	}
 	if s.cfg.Exhausted != ExhaustedBlock && !s.parksFull() {

@@ -57,6 +57,7 @@ type session struct {
 	clean    int    // Deliveries since the last TooLarge
 	stirred  bool   // a key was parked: what waited for it may go on
 	stopping bool
+	paused   bool  // a range began to pause: see leaveAll
 	end      error // why the session ends by itself
 	// redrives are the parks of an outage, for the next session.
 	redrives []Park
@@ -94,6 +95,7 @@ func (s *session) run(ctx context.Context) (pipeline.Cursor, *command, error) {
 	for !s.stopping {
 		now := time.Now()
 		s.stepPass(sendCtx, now)
+		s.leaveAll()
 		s.turn.place(s.cfg)
 		s.dispatch(sendCtx, now)
 		if s.stirred {

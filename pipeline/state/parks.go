@@ -16,12 +16,12 @@ func (s *Store) PutParks(ctx context.Context, parks []pipeline.Park) error {
 
 func putParks(ctx context.Context, tx *sql.Tx, parks []pipeline.Park) error {
 	return eachPark(ctx, tx, "keep parks", `INSERT OR REPLACE INTO parks
-		(subscription, hash, single, log, from_offset, space, key, key_json, pair, reason, attempts, since, redrive, spent, copied)
-		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?15,
+		(subscription, hash, single, log, from_offset, space, key, key_json, pair, reason, attempts, since, redrive, spent, of_range, until, copied)
+		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?15, ?16, ?17,
 			max(?14, coalesce((SELECT copied FROM parks WHERE subscription = ?1 AND hash = ?2 AND single = ?3 AND log = ?4), 0)))`, parks, func(p *pipeline.Park) []any {
 		id := p.ID()
 		pair := sql.NullInt64{Int64: int64(p.PairHash), Valid: p.Paired}
-		return []any{p.Subscription, int64(id.Hash), int64(id.Single), p.Log, int64(p.From), p.Space, p.Key, p.KeyJSON, pair, p.Reason, p.Attempts, micros(p.Since), p.Redrive, int64(p.Copied), p.Spent}
+		return []any{p.Subscription, int64(id.Hash), int64(id.Single), p.Log, int64(p.From), p.Space, p.Key, p.KeyJSON, pair, p.Reason, p.Attempts, micros(p.Since), p.Redrive, int64(p.Copied), p.Spent, p.Interval, p.Until}
 	})
 }
 
@@ -67,18 +67,18 @@ func eachPark(ctx context.Context, tx *sql.Tx, doing, query string, parks []pipe
 }
 
 // EachPark calls f with each of a subscription's parks of a log, in no order, without what only people read: KeyJSON,
-// Reason and Attempts. Key is f's only as long as it runs.
+// Reason and Attempts. Key and Until are f's only as long as it runs.
 func (s *Store) EachPark(ctx context.Context, subscription, log string, f func(*pipeline.Park)) error {
-	rows, err := s.read.QueryContext(ctx, `SELECT hash, single, from_offset, space, key, pair, since, redrive, spent, copied
+	rows, err := s.read.QueryContext(ctx, `SELECT hash, single, from_offset, space, key, pair, since, redrive, spent, of_range, until, copied
 		FROM parks WHERE subscription = ? AND log = ?`, subscription, log)
 	if err != nil {
 		return fmt.Errorf("list parks of %q: %w", subscription, err)
 	}
 	defer rows.Close()
-	var hash, single, from, since, redrive, spent, copied int64
+	var hash, single, from, since, redrive, spent, ofRange, copied int64
 	var pair sql.NullInt64
-	var space, key sql.RawBytes
-	into := []any{&hash, &single, &from, &space, &key, &pair, &since, &redrive, &spent, &copied}
+	var space, key, until sql.RawBytes
+	into := []any{&hash, &single, &from, &space, &key, &pair, &since, &redrive, &spent, &ofRange, &until, &copied}
 	p := pipeline.Park{Subscription: subscription, Log: log}
 	for rows.Next() {
 		if err := rows.Scan(into...); err != nil {
@@ -89,6 +89,7 @@ func (s *Store) EachPark(ctx context.Context, subscription, log string, f func(*
 		}
 		p.Key, p.Hash, p.From, p.Single, p.Since, p.Redrive = key, uint64(hash), pipeline.Offset(from), single != 0, fromMicros(since), redrive != 0
 		p.Copied, p.Paired, p.PairHash, p.Spent = pipeline.Offset(copied), pair.Valid, uint64(pair.Int64), spent != 0
+		p.Interval, p.Until = ofRange != 0, until
 		f(&p)
 	}
 	return rows.Err()
@@ -96,7 +97,7 @@ func (s *Store) EachPark(ctx context.Context, subscription, log string, f func(*
 
 // Parks lists a subscription's, the oldest From first.
 func (s *Store) Parks(ctx context.Context, subscription string) ([]pipeline.Park, error) {
-	rows, err := s.read.QueryContext(ctx, `SELECT hash, single, log, from_offset, space, key, key_json, pair, reason, attempts, since, redrive, spent, copied
+	rows, err := s.read.QueryContext(ctx, `SELECT hash, single, log, from_offset, space, key, key_json, pair, reason, attempts, since, redrive, spent, of_range, until, copied
 		FROM parks WHERE subscription = ? ORDER BY from_offset`, subscription)
 	if err != nil {
 		return nil, fmt.Errorf("list parks of %q: %w", subscription, err)
@@ -107,7 +108,7 @@ func (s *Store) Parks(ctx context.Context, subscription string) ([]pipeline.Park
 		p := pipeline.Park{Subscription: subscription}
 		var hash, single, from, since, copied int64
 		var pair sql.NullInt64
-		if err := rows.Scan(&hash, &single, &p.Log, &from, &p.Space, &p.Key, &p.KeyJSON, &pair, &p.Reason, &p.Attempts, &since, &p.Redrive, &p.Spent, &copied); err != nil {
+		if err := rows.Scan(&hash, &single, &p.Log, &from, &p.Space, &p.Key, &p.KeyJSON, &pair, &p.Reason, &p.Attempts, &since, &p.Redrive, &p.Spent, &p.Interval, &p.Until, &copied); err != nil {
 			return nil, fmt.Errorf("list parks of %q: %w", subscription, err)
 		}
 		p.Hash, p.From, p.Single, p.Since = uint64(hash), pipeline.Offset(from), single != 0, fromMicros(since)

@@ -22,7 +22,10 @@ func TestParksOutliveTheProcess(t *testing.T) {
 	one, two := key, key
 	one.Single, one.From = true, 90
 	two.Single, two.From = true, 91
-	check(t, s.PutParks(t.Context(), []pipeline.Park{two, one, pair, key}))
+	full := pipeline.Park{Subscription: "search", Log: "l1", Space: "public.files", Key: []byte("b"), Until: []byte("c"), Interval: true, Hash: 11, From: 95, Since: key.Since}
+	end := full
+	end.Key, end.Until, end.Hash, end.From = nil, nil, 12, 96
+	check(t, s.PutParks(t.Context(), []pipeline.Park{two, one, pair, key, full, end}))
 	other := key
 	other.Subscription = "archive"
 	check(t, s.PutParks(t.Context(), []pipeline.Park{other}))
@@ -37,21 +40,21 @@ func TestParksOutliveTheProcess(t *testing.T) {
 			t.Fatalf("%v\n%+v, want\n%+v", err, got, want)
 		}
 	}
-	list(moved, pair, one, two)
+	list(moved, pair, one, two, full, end)
 	lean := map[pipeline.ParkID]pipeline.Park{}
 	check(t, s.EachPark(t.Context(), "search", "l1", func(p *pipeline.Park) {
 		kept := *p
-		kept.Key = slices.Clone(p.Key)
+		kept.Key, kept.Until = slices.Clone(p.Key), slices.Clone(p.Until)
 		lean[p.ID()] = kept
 	}))
-	for _, p := range []pipeline.Park{moved, pair, one, two} {
+	for _, p := range []pipeline.Park{moved, pair, one, two, full, end} {
 		p.KeyJSON, p.Reason, p.Attempts = "", "", 0
-		if got := lean[p.ID()]; !reflect.DeepEqual(got, p) || len(lean) != 4 {
+		if got := lean[p.ID()]; !reflect.DeepEqual(got, p) || len(lean) != 6 {
 			t.Errorf("%d parks, %+v, want %+v", len(lean), got, p)
 		}
 	}
 	check(t, s.EachPark(t.Context(), "search", "l2", func(p *pipeline.Park) { t.Errorf("of another log: %+v", p) }))
-	check(t, s.DeleteParks(t.Context(), []pipeline.Park{key, one, one}))
+	check(t, s.DeleteParks(t.Context(), []pipeline.Park{key, one, one, full, end}))
 	list(pair, two)
 	check(t, s.DropSubscription(t.Context(), "search"))
 	list()

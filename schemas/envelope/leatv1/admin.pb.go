@@ -693,7 +693,7 @@ func (x *OpenTransactions) GetBoundBytes() uint64 {
 // Wait is something that is not done now, why, and what ends it.
 type Wait struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// state (of the source or subscription), throttle, load, loss, disk, flow, host, parked, lag, cursor
+	// state (of the source or subscription), throttle, load, loss, disk, flow, host, parked, range, lag, cursor
 	Kind   string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	// what must happen; never empty
@@ -1288,7 +1288,9 @@ type Lane struct {
 	Open   uint32 `protobuf:"varint,4,opt,name=open,proto3" json:"open,omitempty"`
 	Parked uint32 `protobuf:"varint,5,opt,name=parked,proto3" json:"parked,omitempty"`
 	// time since the commit of the oldest open event; absent when none is open
-	Lag           *durationpb.Duration `protobuf:"bytes,6,opt,name=lag,proto3" json:"lag,omitempty"`
+	Lag *durationpb.Duration `protobuf:"bytes,6,opt,name=lag,proto3" json:"lag,omitempty"`
+	// the offset from which on the range is held as a whole, as too many of its keys are parked; 0: it is not
+	PausedFrom    uint64 `protobuf:"varint,7,opt,name=paused_from,json=pausedFrom,proto3" json:"paused_from,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1363,6 +1365,13 @@ func (x *Lane) GetLag() *durationpb.Duration {
 		return x.Lag
 	}
 	return nil
+}
+
+func (x *Lane) GetPausedFrom() uint64 {
+	if x != nil {
+		return x.PausedFrom
+	}
+	return 0
 }
 
 // Host of a webhook.
@@ -6487,14 +6496,16 @@ const file_leat_v1_admin_proto_rawDesc = "" +
 	"\ftime_to_loss\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\n" +
 	"timeToLoss\x12B\n" +
 	"\x10time_to_catch_up\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\rtimeToCatchUp\x12%\n" +
-	"\x0eexpired_events\x18\x06 \x01(\x04R\rexpiredEvents\"\x9d\x01\n" +
+	"\x0eexpired_events\x18\x06 \x01(\x04R\rexpiredEvents\"\xbe\x01\n" +
 	"\x04Lane\x12\x14\n" +
 	"\x05space\x18\x01 \x01(\tR\x05space\x12\x14\n" +
 	"\x05range\x18\x02 \x01(\x04R\x05range\x12\x10\n" +
 	"\x03low\x18\x03 \x01(\x04R\x03low\x12\x12\n" +
 	"\x04open\x18\x04 \x01(\rR\x04open\x12\x16\n" +
 	"\x06parked\x18\x05 \x01(\rR\x06parked\x12+\n" +
-	"\x03lag\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x03lag\"\xcb\x01\n" +
+	"\x03lag\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x03lag\x12\x1f\n" +
+	"\vpaused_from\x18\a \x01(\x04R\n" +
+	"pausedFrom\"\xcb\x01\n" +
 	"\x04Host\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04rank\x18\x02 \x01(\rR\x04rank\x12\x1a\n" +

@@ -196,7 +196,7 @@ func (x *explainer) event(ctx context.Context, b *pipeline.Batch, i int) (*leatv
 		e.State, e.Reason = fateFiltered, reason
 		return e, nil
 	}
-	x.fate(e, b.Events[i].Hash)
+	x.fate(e, b, i)
 	return e, nil
 }
 
@@ -216,7 +216,7 @@ func (x *explainer) kept(ctx context.Context, e *leatv1.Explained) (bool, error)
 		}
 	}
 	for i := range x.parks {
-		if p := &x.parks[i]; p.From == o && p.Log == x.View.Log.ID() {
+		if p := &x.parks[i]; p.From == o && !p.Interval && p.Log == x.View.Log.ID() {
 			e.State, e.Reason = fateParked, p.Reason
 			if p.Redrive {
 				e.Reason += "; is being redriven"
@@ -239,11 +239,19 @@ func (x *explainer) kept(ctx context.Context, e *leatv1.Explained) (bool, error)
 }
 
 // fate of an event that the subscription takes and of which nothing was written down.
-func (x *explainer) fate(e *leatv1.Explained, hash uint64) {
-	o := pipeline.Offset(e.Offset)
+func (x *explainer) fate(e *leatv1.Explained, b *pipeline.Batch, i int) {
+	o, hash := pipeline.Offset(e.Offset), b.Events[i].Hash
+	t, key := b.TableOf(i), b.Bytes(b.Events[i].Key)
 	for i := range x.parks {
 		if p := &x.parks[i]; !p.Single && p.Hash == hash && o > p.From && p.Log == x.View.Log.ID() {
 			e.State, e.Reason = fateHeld, "its key is parked since "+pipeline.EventID(x.Source, p.From)+": leat redrive or leat discard"
+			return
+		}
+	}
+	for i := range x.parks {
+		p := &x.parks[i]
+		if in := (pipeline.Range{Start: p.Key, End: p.Until}); p.Interval && t != nil && t.KeySpace == p.Space && in.Contains(key) && o >= p.From && !b.Events[i].Op.Barrier() && p.Log == x.View.Log.ID() {
+			e.State, e.Reason = fateHeld, "its range pauses, as too many of its keys are parked: leat redrive or leat discard makes room; what was in flight when that began may have come, and comes again"
 			return
 		}
 	}

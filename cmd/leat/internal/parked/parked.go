@@ -48,6 +48,9 @@ func (s Subscription) list(ctx context.Context) ([]park, error) {
 	}
 	var all []park
 	for _, p := range list {
+		if p.Interval { // a range that pauses: the status names it
+			continue
+		}
 		all = append(all, park{Park: p, first: pipeline.EventID(s.Source, p.From), key: p.KeyJSON})
 	}
 	return all, nil

@@ -241,7 +241,7 @@ func lanesOf(all []deliver.Lane) (out []*leatv1.Lane) {
 		all = all[:maxLanes]
 	}
 	for _, x := range all {
-		p := &leatv1.Lane{Space: x.Space, Range: x.ID, Low: uint64(x.Low), Open: uint32(x.Open), Parked: uint32(x.Parked)}
+		p := &leatv1.Lane{Space: x.Space, Range: x.ID, Low: uint64(x.Low), Open: uint32(x.Open), Parked: uint32(x.Parked), PausedFrom: uint64(x.Paused)}
 		if !x.Oldest.IsZero() {
 			p.Lag = durationpb.New(max(0, time.Since(x.Oldest)))
 		}

@@ -213,6 +213,12 @@ func OfSubscription(s *leatv1.SubscriptionStatus) []*leatv1.Wait {
 		}
 		l.add(Error, "parked", what, "leat redrive "+name+" delivers them, leat discard gives them up; leat parked "+name+" shows them", nil)
 	}
+	for _, r := range s.GetLanes() {
+		if r.GetPausedFrom() > 0 {
+			l.add(Error, "range", fmt.Sprintf("range %d of %s pauses from offset %d on, as too many of its keys are parked (%d); other ranges go on", r.GetRange(), r.GetSpace(), r.GetPausedFrom(), r.GetParked()),
+				"leat redrive "+name+" or leat discard "+name+" makes room: a tenth of what a range may have", nil)
+		}
+	}
 	for _, h := range s.GetHosts() {
 		switch {
 		case !h.GetEjected():

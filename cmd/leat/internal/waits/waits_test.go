@@ -47,9 +47,11 @@ func TestEveryPauseHasAnEnd(t *testing.T) {
 
 func TestWorstFirst(t *testing.T) {
 	s := &leatv1.SubscriptionStatus{Name: "s", State: "running", Limit: 3, MaxInFlight: 64, InFlight: 3, Flow: "requests time out: 3 in flight", Parked: 2,
+		Lanes: []*leatv1.Lane{{Range: 1, Space: "public.files", Parked: 2}, {Range: 2, Space: "public.files", Parked: 1024, PausedFrom: 77}},
 		Throttles: []*leatv1.ThrottleState{{Ratio: 0.25, Owner: "ops", Since: timestamppb.Now()}}, SaveError: "disk full",
 		Hosts: []*leatv1.Host{{Name: "a:1"}, {Name: "b:1", Ejected: true, Reason: "500"}}, HostsPanic: true}
 	want := `error parked: 2 keys are parked with all their later events | leat redrive s delivers them, leat discard gives them up; leat parked s shows them
+error range: range 2 of public.files pauses from offset 77 on, as too many of its keys are parked (1024); other ranges go on | leat redrive s or leat discard s makes room: a tenth of what a range may have
 error cursor: its cursor is not saved: disk full | the data folder can be written (a restart would deliver again what is done)
 warning host: host b:1 fails: 500 | a probe or the next try of it succeeds
 warning host: so many hosts fail that all are used | more of them answer

@@ -116,6 +116,7 @@ type laneDoc struct {
 	Open       uint32   `json:"open"`
 	Parked     uint32   `json:"parked"`
 	LagSeconds *float64 `json:"lag_seconds"`
+	PausedFrom uint64   `json:"paused_from,omitempty"`
 }
 
 type hostDoc struct {
@@ -137,7 +138,7 @@ func waitDocs(all []*leatv1.Wait) (out []waitDoc) {
 
 func laneDocs(all []*leatv1.Lane) (out []laneDoc) {
 	for _, l := range all {
-		out = append(out, laneDoc{l.GetSpace(), l.GetRange(), l.GetLow(), l.GetOpen(), l.GetParked(), shell.MaybeSeconds(l.GetLag())})
+		out = append(out, laneDoc{l.GetSpace(), l.GetRange(), l.GetLow(), l.GetOpen(), l.GetParked(), shell.MaybeSeconds(l.GetLag()), l.GetPausedFrom()})
 	}
 	return out
 }
