@@ -145,7 +145,7 @@ func (s *Subscription) changeHold(ctx context.Context, to pipeline.JobState, rea
 			if given == 0 {
 				given = j.High
 			}
-			j.Stop = max(j.From, min(given, j.Live)) // nothing is meant below From
+			j.Stop = max(j.From, min(given, j.Live))                                   // nothing is meant below From
 			if oldest, _ := s.cfg.Log.Bounds(); oldest > j.From && !s.hold.follows() { // by what is gone keys may have been taken back
 				j.Stop = j.Live
 			}

@@ -47,7 +47,7 @@ func TestEveryPauseHasAnEnd(t *testing.T) {
 
 func TestWorstFirst(t *testing.T) {
 	s := &leatv1.SubscriptionStatus{Name: "s", State: "running", Limit: 3, MaxInFlight: 64, InFlight: 3, Flow: "requests time out: 3 in flight", Parked: 2,
-		Lanes: []*leatv1.Lane{{Range: 1, Space: "public.files", Parked: 2}, {Range: 2, Space: "public.files", Parked: 1024, PausedFrom: 77}},
+		Lanes:     []*leatv1.Lane{{Range: 1, Space: "public.files", Parked: 2}, {Range: 2, Space: "public.files", Parked: 1024, PausedFrom: 77}},
 		Throttles: []*leatv1.ThrottleState{{Ratio: 0.25, Owner: "ops", Since: timestamppb.Now()}}, SaveError: "disk full",
 		Hosts: []*leatv1.Host{{Name: "a:1"}, {Name: "b:1", Ejected: true, Reason: "500"}}, HostsPanic: true}
 	want := `error parked: 2 keys are parked with all their later events | leat redrive s delivers them, leat discard gives them up; leat parked s shows them
