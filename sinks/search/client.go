@@ -113,6 +113,8 @@ func (c *client) ask(ctx context.Context, method, path string, body []byte, into
 	if err != nil {
 		return fmt.Errorf("search: %w", err)
 	}
+	// What is sent twice does no harm: on a connection that was closed meanwhile it is sent again on another.
+	req.Header["Idempotency-Key"] = []string{}
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 		if strings.Contains(path, "_bulk") {
