@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -23,7 +25,7 @@ type Rebuild struct {
 	Job string
 }
 
-// Begin makes a new index for a name, instead of one that was begun before.
+// Begin makes a new index for a name, instead of one that was begun before; nil: there is nothing to be made anew yet.
 func (s *Sink) Begin(ctx context.Context, alias string) (*Rebuild, error) {
 	if err := take(ctx, s.making); err != nil {
 		return nil, err
@@ -34,7 +36,7 @@ func (s *Sink) Begin(ctx context.Context, alias string) (*Rebuild, error) {
 		return nil, err
 	}
 	if t == nil {
-		return nil, fmt.Errorf("there is no index %s yet: nothing has to be made anew", alias)
+		return nil, nil
 	}
 	if t.alias == "" {
 		return nil, fmt.Errorf("%s is an index and no alias, so that another cannot take its place: copy it (_reindex) to %s-000001, remove it, and give that index the alias %s", alias, alias, alias)
@@ -83,23 +85,46 @@ func (s *Sink) Name(ctx context.Context, r *Rebuild, job string) error {
 	return s.put(ctx, "/"+url.PathEscape(r.New)+"/_mapping", map[string]any{"_meta": meta{Job: job}})
 }
 
-// Pending returns the rebuild of a name, nil when none is under way.
-func (s *Sink) Pending(ctx context.Context, alias string) (*Rebuild, error) {
-	t, err := s.find(ctx, alias)
-	if err != nil || t == nil || t.fresh == "" {
-		return nil, err
-	}
-	r := &Rebuild{Alias: alias, Old: t.index, New: t.fresh}
+// anyName stands for names of which any may be: no table has it.
+const anyName = "\U0010FFFF"
+
+// Pending returns the rebuilds that are under way.
+func (s *Sink) Pending(ctx context.Context) ([]Rebuild, error) {
+	pattern := AliasOf(s.o.Index, s.o.Encoding.Source, anyName, anyName)
 	var found map[string]struct {
-		Mappings struct {
-			Meta meta `json:"_meta"`
-		} `json:"mappings"`
+		Aliases map[string]json.RawMessage `json:"aliases"`
 	}
-	if err := s.c.ask(ctx, http.MethodGet, "/"+url.PathEscape(t.fresh)+"/_mapping", nil, &found); err != nil {
+	err := s.c.ask(ctx, http.MethodGet, "/_alias/"+url.PathEscape(strings.ReplaceAll(pattern, anyName, "*")+suffix), nil, &found)
+	if status(err) == http.StatusNotFound {
+		return nil, nil
+	}
+	if err != nil {
 		return nil, err
 	}
-	r.Job = found[t.fresh].Mappings.Meta.Job
-	return r, nil
+	var all []Rebuild
+	for _, index := range slices.Sorted(maps.Keys(found)) {
+		for name := range found[index].Aliases {
+			alias, ok := strings.CutSuffix(name, suffix)
+			if !ok {
+				continue
+			}
+			r := Rebuild{Alias: alias, New: index}
+			if r.Old, err = s.behind(ctx, alias); err != nil {
+				return nil, err
+			}
+			var mapping map[string]struct {
+				Mappings struct {
+					Meta meta `json:"_meta"`
+				} `json:"mappings"`
+			}
+			if err := s.c.ask(ctx, http.MethodGet, "/"+url.PathEscape(index)+"/_mapping", nil, &mapping); err != nil {
+				return nil, err
+			}
+			r.Job = mapping[index].Mappings.Meta.Job
+			all = append(all, r)
+		}
+	}
+	return all, nil
 }
 
 // Switch puts the new index in the old one's place, which is removed, in one step for those who search.
@@ -109,6 +134,9 @@ func (s *Sink) Switch(ctx context.Context, r *Rebuild) error {
 	}
 	add := s.aliased()
 	add["index"], add["alias"] = r.New, r.Alias
+	if r.Old == "" {
+		return s.actions(ctx, r, map[string]any{"add": add}, map[string]any{"remove": map[string]any{"index": r.New, "alias": r.Alias + suffix}})
+	}
 	return s.actions(ctx, r, map[string]any{"add": add}, map[string]any{"remove": map[string]any{"index": r.New, "alias": r.Alias + suffix}},
 		map[string]any{"remove_index": map[string]any{"index": r.Old}})
 }

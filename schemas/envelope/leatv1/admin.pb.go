@@ -5287,8 +5287,10 @@ type BackfillRequest struct {
 	// a condition on each of the tables, in the database's own language; empty: all rows
 	Where string `protobuf:"bytes,3,opt,name=where,proto3" json:"where,omitempty"`
 	// Only says what would be read.
-	DryRun        bool   `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
-	Reason        string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	DryRun bool   `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	Reason string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Of a subscription that delivers to search: into new indices, which take the place of the old ones when the rows are there.
+	Rebuild       bool `protobuf:"varint,6,opt,name=rebuild,proto3" json:"rebuild,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5356,6 +5358,13 @@ func (x *BackfillRequest) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *BackfillRequest) GetRebuild() bool {
+	if x != nil {
+		return x.Rebuild
+	}
+	return false
 }
 
 type BackfillResponse struct {
@@ -6798,13 +6807,14 @@ const file_leat_v1_admin_proto_rawDesc = "" +
 	"\x04done\x18\x06 \x01(\bR\x04done\x12\x14\n" +
 	"\x05whole\x18\a \x01(\bR\x05whole\x12\x14\n" +
 	"\x05fault\x18\b \x01(\tR\x05fault\x12\x12\n" +
-	"\x04cure\x18\t \x01(\tR\x04cure\"\x94\x01\n" +
+	"\x04cure\x18\t \x01(\tR\x04cure\"\xae\x01\n" +
 	"\x0fBackfillRequest\x12\"\n" +
 	"\fsubscription\x18\x01 \x01(\tR\fsubscription\x12\x16\n" +
 	"\x06tables\x18\x02 \x03(\tR\x06tables\x12\x14\n" +
 	"\x05where\x18\x03 \x01(\tR\x05where\x12\x17\n" +
 	"\adry_run\x18\x04 \x01(\bR\x06dryRun\x12\x16\n" +
-	"\x06reason\x18\x05 \x01(\tR\x06reason\"]\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x18\n" +
+	"\arebuild\x18\x06 \x01(\bR\arebuild\"]\n" +
 	"\x10BackfillResponse\x12)\n" +
 	"\x04plan\x18\x01 \x01(\v2\x15.leat.v1.BackfillPlanR\x04plan\x12\x1e\n" +
 	"\x03job\x18\x02 \x01(\v2\f.leat.v1.JobR\x03job\"T\n" +

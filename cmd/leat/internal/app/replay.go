@@ -28,6 +28,9 @@ func (s *Server) Backfill(ctx context.Context, r *leatv1.BackfillRequest) (*leat
 	if err != nil {
 		return nil, err
 	}
+	if r.Rebuild {
+		return s.rebuild(ctx, sub, r)
+	}
 	return s.replays().Backfill(ctx, sub.Source, sub.Tables, r)
 }
 

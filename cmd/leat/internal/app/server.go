@@ -17,6 +17,7 @@ import (
 	"github.com/leat-cdc/leat/cmd/leat/internal/api"
 	"github.com/leat-cdc/leat/cmd/leat/internal/config"
 	"github.com/leat-cdc/leat/cmd/leat/internal/parts"
+	"github.com/leat-cdc/leat/cmd/leat/internal/rebuilds"
 	"github.com/leat-cdc/leat/cmd/leat/internal/report"
 	"github.com/leat-cdc/leat/cmd/leat/internal/telemetry"
 	"github.com/leat-cdc/leat/cmd/leat/internal/throttles"
@@ -72,6 +73,7 @@ type Server struct {
 	throttles *throttles.Set
 	feeds     *report.Feeds
 	report    *report.Report
+	rebuilds  *rebuilds.Watcher
 }
 
 // shareOf the memory budget: what sinks encode for one another, the logs' tails, their queues, and the
@@ -119,6 +121,7 @@ func newServer(ctx context.Context, o Options, tel *telemetry.Telemetry, addr ne
 	if err != nil {
 		return nil, errors.Join(err, store.Close())
 	}
+	s.rebuilds = s.watchRebuilds()
 	tel.Collect(s.status)
 	return s, nil
 }
@@ -158,6 +161,7 @@ func (s *Server) quiesce() { s.ended = s.engine.Stop() }
 
 func (s *Server) stop() error {
 	s.stopThrottles()
+	s.rebuilds.Close()
 	s.fetches.Close()
 	return errors.Join(s.ended, s.engine.Stop(), s.store.Close())
 }
@@ -279,6 +283,7 @@ func (s *Server) startSubscription(ctx context.Context, cfg *config.Config, name
 // sinks is what ours have in common.
 func (s *Server) sinks() parts.Sinks {
 	return parts.Sinks{PublicURL: s.publicURL, Form: s.forms.Of, Share: s.share, Schemas: s.schemas, Hub: s.hub, Stdout: s.o.Stdout,
+		Searches: s.rebuilds.Add,
 		Opened: func(name string, w *webhook.Sink) {
 			s.mu.Lock()
 			s.webhooks[name] = w

@@ -52,6 +52,7 @@ var Within = []Rule{
 	{"cmd/leat/internal/parked", []string{"cmd/leat/internal/api", "cmd/leat/internal/views"}, "names events by looking at them"},
 	{"cmd/leat/internal/explain", []string{"cmd/leat/internal/api", "cmd/leat/internal/parked", "cmd/leat/internal/views"}, "tells of events, also of parked ones"},
 	{"cmd/leat/internal/verify", nil, "compares, whoever asks"},
+	{"cmd/leat/internal/rebuilds", nil, "moves aliases, whoever asked for it"},
 	{"cmd/leat/internal/replays", []string{"cmd/leat/internal/api"}, "puts the API's words into the engine's"},
 	{"cmd/leat/internal/throttles", []string{"cmd/leat/internal/config"}, "kept by name, whatever runs under it"},
 	{"cmd/leat/internal/report", []string{"cmd/leat/internal/config"}, "tells what it observed, whoever asks"},

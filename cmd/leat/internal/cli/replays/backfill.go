@@ -18,6 +18,7 @@ type backfilling struct {
 	where               string
 	reason              string
 	dryRun, yes, detach bool
+	rebuild             bool
 }
 
 // Backfill is leat backfill.
@@ -34,6 +35,7 @@ func Backfill(app *shell.App) *cobra.Command {
 			"Ctrl-C ends the showing, the job goes on: leat jobs.",
 		Example: "  leat backfill search --dry-run\n" +
 			"  leat backfill search --table public.files\n" +
+			"  leat backfill search --table public.files --rebuild\n" +
 			"  leat backfill search --table public.files --where \"updated_at > '2026-11-01'\" --yes",
 		Args:              fault.Wants("SUBSCRIPTION"),
 		ValidArgsFunction: a.Names(false, true),
@@ -43,13 +45,17 @@ func Backfill(app *shell.App) *cobra.Command {
 					return fault.Usage(cmd, "--table wants a table: schema.table, * in it is any run of characters")
 				}
 			}
-			return a.backfill(cmd.Context(), &leatv1.BackfillRequest{Subscription: args[0], Tables: o.tables, Where: o.where, Reason: o.reason}, o)
+			if o.rebuild && o.where != "" {
+				return fault.Usage(cmd, "--rebuild makes an index of all rows anew: it takes no --where")
+			}
+			return a.backfill(cmd.Context(), &leatv1.BackfillRequest{Subscription: args[0], Tables: o.tables, Where: o.where, Reason: o.reason, Rebuild: o.rebuild}, o)
 		},
 	}
 	f := cmd.Flags()
 	f.StringArrayVar(&o.tables, "table", nil, "only tables that match `GLOB` (may be repeated; default: those of the subscription)")
 	f.StringVar(&o.where, "where", "", "only rows for which this `CONDITION` holds, in the database's own language")
 	f.StringVar(&o.reason, "reason", "", "`WHY`, for the audit log")
+	f.BoolVar(&o.rebuild, "rebuild", false, "of deliver: search: into new indices, which take the place of the old ones when the rows are there")
 	f.BoolVar(&o.dryRun, "dry-run", false, "only say what would be read")
 	f.BoolVar(&o.detach, "detach", false, "do not wait for the end")
 	shell.YesFlag(cmd, &o.yes)
