@@ -15,6 +15,10 @@ import (
 // block. A line that does not parse was torn and is passed over.
 const shapesName = "shapes"
 
+// maxShapes bounds that file, in bytes: beyond it the versions that left the segments longest ago go, down to half. Who
+// still has events of them has outlived the log by some thousand changes of shape.
+const maxShapes = 16 << 20
+
 // outlive keeps the table versions that only these segments describe, which are about to go: events that were
 // delivered name them for ever. It reads and writes, so l.mu must not be held.
 func (l *Log) outlive(gone []*segment) error {
@@ -68,7 +72,37 @@ func (l *Log) outlive(gone []*segment) error {
 	if len(lines) == 0 {
 		return failed
 	}
-	return errors.Join(failed, l.appendShapes(append(lines, '\n')))
+	if err := l.appendShapes(append(lines, '\n')); err != nil {
+		return errors.Join(failed, err)
+	}
+	return errors.Join(failed, l.boundShapes(maxShapes))
+}
+
+// boundShapes leaves the newer half of the file when it is larger than most bytes. A crash leaves one or the other.
+func (l *Log) boundShapes(most int64) (err error) {
+	text, err := l.shapesText()
+	if err != nil || int64(len(text)) <= most {
+		return err
+	}
+	text = text[int64(len(text))-most/2:]
+	if i := bytes.IndexByte(text, '\n'); i >= 0 {
+		text = text[i:]
+	}
+	name := filepath.Join(l.opt.Dir, shapesName)
+	f, err := l.opt.FS.OpenFile(name+".new", os.O_RDWR|os.O_CREATE|os.O_TRUNC)
+	if err == nil {
+		err = errors.Join(f.WriteVec([][]byte{text}, 0), f.Sync(), f.Close())
+	}
+	if err == nil {
+		err = l.opt.FS.Rename(name+".new", name)
+	}
+	if err == nil {
+		err = l.opt.FS.SyncDir(l.opt.Dir)
+	}
+	if err != nil {
+		return fmt.Errorf("bound the kept shapes: %w", err)
+	}
+	return nil
 }
 
 func (l *Log) appendShapes(lines []byte) (err error) {
@@ -92,6 +126,17 @@ func (l *Log) appendShapes(lines []byte) (err error) {
 
 // outlived reads the versions that were kept.
 func (l *Log) outlived() (list []*schemas.Table, err error) {
+	text, err := l.shapesText()
+	for line := range bytes.Lines(text) {
+		if t, err := record.DecodeSchema(line); err == nil {
+			list = append(list, t)
+		}
+	}
+	return list, err
+}
+
+// shapesText is the file's content, nil when there is none.
+func (l *Log) shapesText() (text []byte, err error) {
 	f, err := l.opt.FS.OpenFile(filepath.Join(l.opt.Dir, shapesName), os.O_RDONLY)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
@@ -104,14 +149,9 @@ func (l *Log) outlived() (list []*schemas.Table, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the kept shapes: %w", err)
 	}
-	text := make([]byte, size)
+	text = make([]byte, size)
 	if err := readFull(f, text, 0); err != nil {
 		return nil, fmt.Errorf("read the kept shapes: %w", err)
 	}
-	for line := range bytes.Lines(text) {
-		if t, err := record.DecodeSchema(line); err == nil {
-			list = append(list, t)
-		}
-	}
-	return list, nil
+	return text, nil
 }

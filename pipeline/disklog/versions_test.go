@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/leat-cdc/leat/pipeline/record"
 )
 
 // Every version is found by the name that it had, over restarts too, and when retention has taken all segments that
@@ -74,4 +76,50 @@ func TestEveryVersionIsFound(t *testing.T) {
 		t.Fatal(err)
 	}
 	look(l)
+}
+
+// The file of shapes is bounded: the latest that left the log stay, and each line is whole. A crash leaves it as it was,
+// or bounded.
+func TestTheFileOfShapesIsBounded(t *testing.T) {
+	dir := t.TempDir()
+	l := mustOpen(t, Options{Dir: dir, SegmentSize: 16 << 10})
+	var lines []byte
+	const versions = 200
+	for v := uint32(1); v <= versions; v++ {
+		var err error
+		if lines, err = record.AppendSchema(append(lines, '\n'), testTable(1, v)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := l.appendShapes(append(lines, '\n')); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.boundShapes(int64(len(lines)) + 1); err != nil {
+		t.Fatal(err)
+	}
+	if all, err := l.outlived(); err != nil || len(all) != versions {
+		t.Fatalf("%d of %d within the bound: %v", len(all), versions, err)
+	}
+	most := int64(len(lines)) / 2
+	if err := l.boundShapes(most); err != nil {
+		t.Fatal(err)
+	}
+	all, err := l.outlived()
+	if err != nil || len(all) < versions/8 || len(all) > versions/4 || all[len(all)-1].Version != versions {
+		t.Fatalf("%d of %d are left: %v", len(all), versions, err)
+	}
+	for i, table := range all {
+		if table.Version != versions-uint32(len(all)-1-i) {
+			t.Fatalf("version %d at %d", table.Version, i)
+		}
+	}
+	if got, err := l.Table(testTable(1, 1).Subject(), versions); err != nil || got == nil {
+		t.Fatal(got, err)
+	}
+	if err := l.appendShapes(lines[:len(lines)/versions*3]); err != nil { // it goes on
+		t.Fatal(err)
+	}
+	if more, err := l.outlived(); err != nil || len(more) <= len(all) {
+		t.Fatalf("%d: %v", len(more), err)
+	}
 }

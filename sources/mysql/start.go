@@ -20,6 +20,8 @@ type plan struct {
 	fresh bool
 	// found: at.file and at.pos say where the place by GTID is, so that the server need not look for it.
 	found bool
+	// given are prepared transactions whose chunks the log has to drop first.
+	given []waitingXA
 }
 
 // Open implements [pipeline.Source].
@@ -91,10 +93,25 @@ func (c *conn) dump(ctx context.Context, id uint32, p *plan) error {
 }
 
 // anew finds where reading begins when a person has accepted that the position was lost: by MySQL's GTIDs right
-// behind what the server has purged, else now.
+// behind what the server has purged, else now. Prepared transactions are given up, as their ends may lie in what was
+// lost: one that commits later is told as a gap.
 func (s *Source) anew(ctx context.Context, c *conn, v *server, lost string) (*plan, error) {
 	at, err := parseToken(lost)
-	if err != nil || !at.byGTID || at.mariadb || v.mariadb || !v.gtids {
+	if err != nil {
+		return s.first(ctx, c, v, start{kind: startNow})
+	}
+	given := at.waiting
+	at.waiting = nil
+	p, err := s.behind(ctx, c, v, at)
+	if err == nil {
+		p.given = given
+	}
+	return p, err
+}
+
+// behind is the plan that begins behind what the server has purged where that can be, else now.
+func (s *Source) behind(ctx context.Context, c *conn, v *server, at *place) (*plan, error) {
+	if !at.byGTID || at.mariadb || v.mariadb || !v.gtids {
 		return s.first(ctx, c, v, start{kind: startNow})
 	}
 	text, err := c.value(ctx, "SELECT @@global.gtid_purged")
@@ -106,7 +123,7 @@ func (s *Source) anew(ctx context.Context, c *conn, v *server, lost string) (*pl
 		return nil, err
 	}
 	at.set.Union(purged)
-	if err := c.holds(ctx, v, at); err != nil {
+	if c.holds(ctx, v, at) != nil {
 		return s.first(ctx, c, v, start{kind: startNow})
 	}
 	return &plan{at: *at, fresh: true}, nil

@@ -256,6 +256,65 @@ func TestXA(t *testing.T) {
 	})
 }
 
+// Who accepts that the position was lost gives up what was prepared: the log drops it, and its commit is told as a gap.
+func TestAnAcceptedPositionGivesUpWhatIsPrepared(t *testing.T) {
+	t.Parallel()
+	flavors(t, servers.MySQLOptions{}, func(t *testing.T, db *servertest.Database) {
+		raw, xid := base(db.URL), "'"+db.Name+"-1'"
+		c := login(t, raw, db.Name)
+		c.do("create table x (id int primary key)")
+		from := now(t, raw)
+		other := login(t, raw, db.Name)
+		other.do("xa start "+xid, "insert into x values (1)", "xa end "+xid, "xa prepare "+xid)
+		_ = other.c.Close() // who prepared it is gone: anybody may end it
+		s := source(t, Config{URL: raw, Tables: []string{db.Name + ".*"}})
+		// read hands what a stream brings to look, until that has seen enough.
+		read := func(after pipeline.Position, look func(*pipeline.Batch) bool) {
+			t.Helper()
+			ctx := within(t)
+			st, err := s.Open(ctx, after)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = st.Close() }()
+			for enough := false; !enough; {
+				b, err := st.Next(ctx)
+				if err != nil {
+					t.Fatal(err)
+				}
+				enough = look(b)
+				b.Release()
+			}
+		}
+		var open string
+		var end pipeline.Position
+		read(from, func(b *pipeline.Batch) bool {
+			if b.Kind == pipeline.BatchPrepared {
+				open, end = b.Open, b.End
+			}
+			return open != ""
+		})
+		dropped, anew := "", pipeline.Position{}
+		read(end.Anew(), func(b *pipeline.Batch) bool {
+			if b.Kind == pipeline.BatchAbort {
+				dropped = b.Open
+			}
+			anew = b.End
+			return !anew.Zero()
+		})
+		if dropped != open || strings.Contains(anew.Token, xaMark) {
+			t.Fatalf("dropped %q, prepared is %q; the position is %q", dropped, open, anew.Token)
+		}
+		c.finish("commit", db.Name, -1)
+		read(anew, func(b *pipeline.Batch) bool {
+			if len(b.Events) > 0 || b.Kind == pipeline.BatchCommit {
+				t.Fatalf("%+v", b)
+			}
+			return len(b.Notices) == 1 && b.Notices[0].Code == codeXA
+		})
+	})
+}
+
 func TestStatementFormat(t *testing.T) {
 	t.Parallel()
 	flavors(t, servers.MySQLOptions{}, func(t *testing.T, db *servertest.Database) {

@@ -52,7 +52,9 @@ func newStream(s *Source, c *conn, v *server, p *plan, counter uint64) (*stream,
 		defer s.at.opened(-1)
 		defer s.awaited.streams(false)
 		defer r.close()
-		st.err = st.run(r, chunks, free, s.cfg.StatusInterval)
+		if st.err = st.giveUp(p.given); st.err == nil {
+			st.err = st.run(r, chunks, free, s.cfg.StatusInterval)
+		}
 	})
 	return st, nil
 }
@@ -66,6 +68,21 @@ func (st *stream) hand(b *pipeline.Batch) error {
 		b.Release()
 		return errClosed
 	}
+}
+
+// giveUp has the log drop the chunks of prepared transactions.
+func (st *stream) giveUp(all []waitingXA) error {
+	for _, x := range all {
+		if x.open == "" {
+			continue
+		}
+		b := pipeline.NewBatch()
+		b.Kind, b.Open = pipeline.BatchAbort, x.open
+		if err := st.hand(b); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // run reads chunks into batches. What it holds is handed over when Next waits for it and no

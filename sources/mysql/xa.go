@@ -52,17 +52,69 @@ func cutXA(token string) (rest string, waiting []waitingXA, err error) {
 	return rest, waiting, nil
 }
 
-// xidOf reads the name out of XA COMMIT X'…',X'…',1 or its like, as servers log it; "" when it is none.
+// xidOf reads the name out of XA COMMIT X'…',X'…',1 as servers log it, and out of what people may write: a string of
+// another kind, with no more than the first part, with comments; "" when it is none.
 func xidOf(text string) string {
-	parts := strings.Split(text, "'")
-	if len(parts) != 5 {
+	parts, format := [2]string{}, 1
+	n, rest, ok := 0, text, false
+	for ; n < 2; n++ {
+		if parts[n], rest, ok = xaString(rest); !ok {
+			break
+		}
+	}
+	if n == 0 {
 		return ""
 	}
-	format := strings.Trim(parts[4], ", \t\r\n;")
-	if n, err := strconv.Atoi(format); err == nil {
-		return nameXA(parts[1], parts[3], n)
+	if comma := strings.IndexByte(rest, ','); n == 2 && comma >= 0 {
+		number := strings.TrimLeft(rest[comma+1:], " \t\r\n")
+		if end := strings.IndexFunc(number, func(c rune) bool { return (c < '0' || c > '9') && c != '-' && c != 'x' && c != 'X' && (c|32 < 'a' || c|32 > 'f') }); end >= 0 {
+			number = number[:end]
+		}
+		f, err := strconv.ParseInt(number, 0, 64)
+		if err != nil {
+			return ""
+		}
+		format = int(f)
 	}
-	return ""
+	return nameXA(parts[0], parts[1], format)
+}
+
+// xaString reads the next string of a statement, whatever stands before its quote: X'hex', 0xhex or 'text'. It returns
+// its bytes as hex.
+func xaString(s string) (hexed, rest string, ok bool) {
+	i := strings.IndexAny(s, `'"`)
+	if zero := strings.Index(s, "0x"); zero >= 0 && (i < 0 || zero < i) && zero < len(s)-2 {
+		digits := s[zero+2:]
+		end := strings.IndexFunc(digits, func(c rune) bool { return (c < '0' || c > '9') && (c|32 < 'a' || c|32 > 'f') })
+		if end < 0 {
+			end = len(digits)
+		}
+		return digits[:end], digits[end:], true
+	}
+	if i < 0 {
+		return "", s, false
+	}
+	quote := s[i]
+	isHex := quote == '\'' && i > 0 && s[i-1]|32 == 'x'
+	var b []byte
+	for j := i + 1; j < len(s); j++ {
+		switch {
+		case s[j] == '\\' && j+1 < len(s):
+			j++
+			b = append(b, s[j])
+		case s[j] == quote && j+1 < len(s) && s[j+1] == quote:
+			j++
+			b = append(b, quote)
+		case s[j] == quote:
+			if _, err := hex.DecodeString(string(b)); isHex && err == nil {
+				return string(b), s[j+1:], true
+			}
+			return hex.EncodeToString(b), s[j+1:], true
+		default:
+			b = append(b, s[j])
+		}
+	}
+	return "", s, false
 }
 
 func nameXA(gtrid, bqual string, format int) string {

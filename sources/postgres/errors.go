@@ -128,6 +128,7 @@ func (s *Source) failure(what string, err error) error {
 // https://www.postgresql.org/docs/current/errcodes-appendix.html
 func (s *Source) classify(e *pipeline.SourceError, pg *pgconn.PgError) {
 	stop := func(code, cure string) { e.Class, e.Code, e.Cure = pipeline.Stopped, code, cure }
+	begin := fmt.Sprintf(anew, s.cfg.Name)
 	switch text := pg.Message; {
 	case pg.Code == "28P01", pg.Code == "28000":
 		stop(CodeAuth, "check user and password in the source's url, and the lines for it in pg_hba.conf")
@@ -140,18 +141,18 @@ func (s *Source) classify(e *pipeline.SourceError, pg *pgconn.PgError) {
 	case pg.Code == "55006":
 		e.Code, e.Cure = CodeSlotActive, "end the other reader of the slot, or give this source a slot of its own"
 	case pg.Code == "58P01", pg.Code == "55000" && strings.Contains(text, "replication slot"):
-		stop(CodeSlotLost, "what the slot should have kept is gone: leat source remove and restart leat run; "+pipeline.BringRows)
+		stop(CodeSlotLost, "what the slot should have kept is gone: "+begin)
 	case pg.Code == "55000" && strings.Contains(text, "wal_level"):
 		stop(CodeWalLevel, "set wal_level = logical in postgresql.conf and restart the server")
 	case pg.Code == "42704" && strings.Contains(text, "publication"):
-		stop(CodePublicationMissing, "it has to exist since before what is to be read was written: leat source remove and restart leat run; "+pipeline.BringRows)
+		stop(CodePublicationMissing, "it has to exist since before what is to be read was written: drop the slot, then "+begin)
 	case pg.Code == "42704" && strings.Contains(text, "slot"):
-		stop(CodeSlotMissing, "leat source remove and restart leat run; "+pipeline.BringRows)
+		stop(CodeSlotMissing, begin)
 	case pg.Code == "53400" && strings.Contains(text, "replication slots"):
 		stop(CodeSlotLimit, "raise max_replication_slots and restart the server, or drop a slot that nobody needs")
 	case pg.Code == "54000", strings.Contains(text, "invalid memory alloc request size"), strings.Contains(text, "enlarge string buffer"):
 		// A row whose columns together are over 1 GiB cannot be sent; the same comes with each new attempt.
-		stop(CodeRowTooLarge, "the server cannot send a row of more than 1 GiB: leave its large columns out with columns:, leat source remove and restart leat run; "+pipeline.BringRows)
+		stop(CodeRowTooLarge, "the server cannot send a row of more than 1 GiB: leave its large columns out with columns:, drop the slot, then "+begin)
 	case pg.Code == "53300":
 		e.Code, e.Cure = CodeSenderLimit, "raise max_wal_senders or max_connections, or end what uses them up"
 	case strings.HasPrefix(pg.Code, "57P"):

@@ -40,12 +40,16 @@ func (s *Source) place(ctx context.Context, c *catalog, conn *pgconn.PgConn, srv
 	if slot == nil {
 		return s.newSlot(ctx, c, conn, srv, after)
 	}
+	if _, anew := after.Lost(); anew && slot.lost() { // create is false: accepting it once more changes nothing
+		return 0, false, s.stopped(CodeSlotLost, fmt.Sprintf("replication slot %s cannot be read any more and create is false", s.cfg.Slot),
+			"as a role with REPLICATION: select pg_drop_replication_slot('%s'); %s; or set create: true", s.cfg.Slot, createSlot(s.cfg.Slot, srv.version))
+	}
 	if err := s.checkSlot(slot, srv.DBName); err != nil {
 		return 0, false, err
 	}
 	if after.Begins() {
 		at = slot.confirmed
-		if start, _ := parseStart(s.cfg.Start); start != 0 {
+		if start, _ := parseStart(s.cfg.Start); start != 0 && after.Zero() { // an accepted position begins where it can
 			if start < at {
 				return 0, false, s.startTooEarly(start, at)
 			}
@@ -69,7 +73,7 @@ func (s *Source) newSlot(ctx context.Context, c *catalog, conn *pgconn.PgConn, s
 	}
 	if !s.cfg.Create {
 		return 0, false, s.stopped(CodeSlotMissing, fmt.Sprintf("replication slot %s does not exist and create is false", s.cfg.Slot),
-			"as a role with REPLICATION: select pg_create_logical_replication_slot('%s', 'pgoutput'); or set create: true", s.cfg.Slot)
+			"as a role with REPLICATION: %s; or set create: true", createSlot(s.cfg.Slot, srv.version))
 	}
 	standby, err := c.standby(ctx)
 	if err != nil {
@@ -91,7 +95,7 @@ func (s *Source) newSlot(ctx context.Context, c *catalog, conn *pgconn.PgConn, s
 	if err != nil {
 		return 0, false, fmt.Errorf("create replication slot %s: %w", s.cfg.Slot, err)
 	}
-	if start, _ := parseStart(s.cfg.Start); start != 0 {
+	if start, _ := parseStart(s.cfg.Start); start != 0 && after.Zero() {
 		if start < point {
 			err := c.dropSlot(ctx, s.cfg.Slot) // nobody needs it
 			return 0, false, errors.Join(s.startTooEarly(start, point), err)
@@ -99,6 +103,14 @@ func (s *Source) newSlot(ctx context.Context, c *catalog, conn *pgconn.PgConn, s
 		point = start
 	}
 	return point, true, nil
+}
+
+// createSlot is the statement that makes a slot as this source would.
+func createSlot(name string, version int) string {
+	if version >= 17 {
+		return fmt.Sprintf("select pg_create_logical_replication_slot('%s', 'pgoutput', failover => true)", name)
+	}
+	return fmt.Sprintf("select pg_create_logical_replication_slot('%s', 'pgoutput')", name)
 }
 
 func (c *catalog) standby(ctx context.Context) (is bool, err error) {

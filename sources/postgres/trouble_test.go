@@ -137,6 +137,18 @@ func TestSlotLost(t *testing.T) {
 				t.Error("check does not name it")
 			}
 			lost := r.last // a person accepts that it is
+			// without the right to make a slot it says what to do instead, and that is all that has to be done
+			kept := d.refused(d.source(func(c *Config) { c.Create = false }), lost.Anew(), CodeSlotLost, pipeline.Stopped)
+			drop, rest, _ := strings.Cut(strings.TrimPrefix(kept.Cure, "as a role with REPLICATION: "), "; ")
+			create, _, _ := strings.Cut(rest, "; ")
+			if v == versions[0] {
+				d.exec(drop)
+				d.refused(d.source(func(c *Config) { c.Create = false }), lost.Anew(), CodeSlotMissing, pipeline.Stopped)
+				d.exec(create)
+				s = d.source(func(c *Config) { c.Create, c.Start = false, "0/1" }) // where the log began once
+			} else {
+				s = d.source(func(c *Config) { c.Start = "0/1" })
+			}
 			r = d.open(s, lost.Anew())
 			if lost.Anew().Counter <= lost.Counter || lost.Anew().Anew().Token != lost.Anew().Token {
 				t.Errorf("%v becomes %v", lost, lost.Anew())
