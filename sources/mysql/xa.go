@@ -67,7 +67,9 @@ func xidOf(text string) string {
 	}
 	if comma := strings.IndexByte(rest, ','); n == 2 && comma >= 0 {
 		number := strings.TrimLeft(rest[comma+1:], " \t\r\n")
-		if end := strings.IndexFunc(number, func(c rune) bool { return (c < '0' || c > '9') && c != '-' && c != 'x' && c != 'X' && (c|32 < 'a' || c|32 > 'f') }); end >= 0 {
+		if end := strings.IndexFunc(number, func(c rune) bool {
+			return (c < '0' || c > '9') && c != '-' && c != 'x' && c != 'X' && (c|32 < 'a' || c|32 > 'f')
+		}); end >= 0 {
 			number = number[:end]
 		}
 		f, err := strconv.ParseInt(number, 0, 64)
