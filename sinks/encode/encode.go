@@ -32,6 +32,8 @@ type Options struct {
 	// Columns to send, by glob over schema.table: globs of names, or of names to leave out with a
 	// leading "!". Tables that no entry names are sent whole. A row's key is always sent.
 	Columns map[string][]string
+	// Mapping of columns, by glob over schema.table; all that match hold. View tells whether a table allows it.
+	Mapping map[string]Mapping
 	// Replay is the job that the events are copies of; empty for none. Gather goes by the Delivery's.
 	Replay string
 	// Separator ends each event (JSON only): ',' for arrays, '\n' for lines, 0 for none.
@@ -106,6 +108,9 @@ func newEncoder(o Options, json bool) *Encoder {
 	fmt.Fprintf(&b, "%t %q %q %t %q %d", json, o.Source, o.PublicURL, o.Int64AsString, o.Replay, o.Separator)
 	for _, t := range slices.Sorted(maps.Keys(o.Columns)) {
 		fmt.Fprintf(&b, " %q%q", t, o.Columns[t])
+	}
+	for _, t := range slices.Sorted(maps.Keys(o.Mapping)) {
+		fmt.Fprintf(&b, " %q%#v", t, o.Mapping[t]) // maps are printed by the order of their keys
 	}
 	e := &Encoder{o: o, json: json, key: shareKey{b.String()}, maxPlan: 4096}
 	e.source = append(appendText(nil, o.Source), '-')

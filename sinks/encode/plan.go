@@ -66,6 +66,10 @@ func (e *Encoder) compile(t *schemas.Table) (*plan, error) {
 	if p.form == nil || t.Wire != schemas.WireNone && len(p.form.Decode) != len(t.Columns) {
 		return nil, errNoForm
 	}
+	view, err := e.o.View(t, p.form)
+	if err != nil {
+		return nil, err
+	}
 	slot := map[int]int{}
 	add := func(of []int) (idx []int, err error) {
 		for _, c := range of {
@@ -79,15 +83,15 @@ func (e *Encoder) compile(t *schemas.Table) (*plan, error) {
 			if !ok {
 				k = len(p.keys)
 				slot[c] = k
-				first, next, _ := fragments3(t.Columns[c].Name)
-				p.keys = append(p.keys, keyColumn{index: c, wire: wireOf(p.form, c), first: first, next: next})
+				col := view.Of(c)
+				first, next, _ := fragments3(col.Name)
+				p.keys = append(p.keys, keyColumn{index: c, wire: wire{col.Plain, col.Decode}, first: first, next: next})
 				p.walk = max(p.walk, c+1)
 			}
 			idx = append(idx, k)
 		}
 		return idx, nil
 	}
-	var err error
 	if p.identity, err = add(t.Identity); err != nil {
 		return nil, err
 	}
@@ -95,28 +99,18 @@ func (e *Encoder) compile(t *schemas.Table) (*plan, error) {
 		return nil, err
 	}
 	p.sameKey = slices.Equal(p.identity, p.routing)
-	show := projection(e.o.Columns, t)
-	for i := range t.Columns {
-		if t.Columns[i].Dropped || !show(t.Columns[i].Name) {
-			continue
-		}
-		c := column{index: i, wire: wireOf(p.form, i), key: -1}
-		c.first, c.next, c.quoted = fragments3(t.Columns[i].Name)
-		if k, ok := slot[i]; ok {
+	for i := range view.Columns {
+		col := &view.Columns[i]
+		c := column{index: col.Index, wire: wire{col.Plain, col.Decode}, key: -1}
+		c.first, c.next, c.quoted = fragments3(col.Name)
+		if k, ok := slot[col.Index]; ok {
 			c.key = k
 		}
 		p.cols = append(p.cols, c)
-		p.walk = max(p.walk, i+1)
+		p.walk = max(p.walk, col.Index+1)
 	}
 	e.fragmentsOf(p)
 	return p, nil
-}
-
-func wireOf(f *cell.Form, i int) wire {
-	if i < len(f.Decode) {
-		return wire{f.PlainOf(i), f.Decode[i]}
-	}
-	return wire{}
 }
 
 func (e *Encoder) compilePlain() *plan {

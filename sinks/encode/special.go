@@ -9,6 +9,7 @@ import (
 
 	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/schemas"
+	"github.com/leat-cdc/leat/schemas/cell"
 	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
 )
 
@@ -30,14 +31,13 @@ func (st *state) schemaChange(content []byte) (*pipeline.SchemaChange, error) {
 	if st.plan.table == nil {
 		return &c, nil
 	}
-	show := projection(st.e.o.Columns, st.plan.table)
-	kept := c.Columns[:0]
-	for _, col := range c.Columns {
-		if !col.Dropped && show(col.Name) {
-			kept = append(kept, col)
-		}
+	t := *st.plan.table
+	t.Columns = c.Columns
+	view, err := st.e.o.View(&t, &cell.Form{})
+	if err != nil {
+		return nil, err
 	}
-	c.Columns = kept
+	c.Columns = view.columns()
 	return &c, nil
 }
 
@@ -99,21 +99,33 @@ func Resolved(source string, o pipeline.Offset, t time.Time) []byte {
 // Table returns the definition of a table version as a subscriber with these columns sees it.
 func (e *Encoder) Table(t *schemas.Table) *leatv1.Table {
 	out := &leatv1.Table{Id: t.ID, Version: t.Version, Schema: t.Schema, Name: t.Name, Subject: t.Subject()}
-	show := projection(e.o.Columns, t)
-	for i := range t.Columns {
-		if c := &t.Columns[i]; !c.Dropped && show(c.Name) {
-			out.Columns = append(out.Columns, protoColumn(c))
-		}
+	view, err := e.o.View(t, &cell.Form{})
+	if err != nil {
+		return out // no event of it is sent either
+	}
+	cols := view.columns()
+	for i := range cols {
+		out.Columns = append(out.Columns, protoColumn(&cols[i]))
 	}
 	names := func(of []int) (n []string) {
 		for _, i := range of {
 			if i >= 0 && i < len(t.Columns) && !t.Columns[i].Dropped {
-				n = append(n, t.Columns[i].Name)
+				n = append(n, view.Of(i).Name)
 			}
 		}
 		return n
 	}
 	out.Identity, out.Routing = names(t.Identity), names(t.Routing)
+	return out
+}
+
+// columns are the view's as shapes have them.
+func (v *View) columns() []schemas.Column {
+	var out []schemas.Column
+	for i := range v.Columns {
+		c := &v.Columns[i]
+		out = append(out, schemas.Column{Name: c.Name, Type: c.Type, Nullable: c.Nullable})
+	}
 	return out
 }
 

@@ -53,10 +53,16 @@ func (m *image) ref(i int) *cell.Ref {
 	if !m.there || i >= len(m.refs) {
 		return &absent
 	}
+	if i < 0 {
+		return &noBytes
+	}
 	return &m.refs[i]
 }
 
-var absent = cell.Ref{Len: cell.LenAbsent}
+var (
+	absent  = cell.Ref{Len: cell.LenAbsent}
+	noBytes cell.Ref // of a constant: it is in every image
+)
 
 var (
 	errNoRow     = errors.New("the event has no row image")

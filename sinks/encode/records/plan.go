@@ -81,7 +81,11 @@ func (t *Topic) compile(ctx context.Context, table *schemas.Table) (*plan, error
 	if p.form == nil || table.Wire != schemas.WireNone && len(p.form.Decode) != len(table.Columns) {
 		return nil, &encode.EventError{Err: errNoForm}
 	}
-	row, keys := p.layout(&t.e.o.Options)
+	view, err := t.e.o.View(table, p.form)
+	if err != nil {
+		return nil, &encode.EventError{Err: err}
+	}
+	row, keys := p.layout(view)
 	if err := t.e.codec.schemas(ctx, t, p, row, keys); err != nil {
 		return nil, err
 	}
@@ -98,9 +102,8 @@ func (t *Topic) compileMessages(ctx context.Context) (*plan, error) {
 func columnError(c *column, err error) error { return &encode.EventError{Column: c.Name, Err: err} }
 
 // layout fills the plan's columns and returns them as shapes.
-func (p *plan) layout(o *encode.Options) (*shape.Row, []shape.Field) {
+func (p *plan) layout(view *encode.View) (*shape.Row, []shape.Field) {
 	t := p.table
-	view := o.View(t, p.form)
 	identity := map[int]bool{}
 	for _, i := range t.Identity {
 		identity[i] = i >= 0 && i < len(t.Columns) && !t.Columns[i].Dropped
@@ -123,7 +126,7 @@ func (p *plan) layout(o *encode.Options) (*shape.Row, []shape.Field) {
 	names = names[:0]
 	for _, i := range t.Identity {
 		if identity[i] {
-			key = append(key, view.Of(i))
+			key = append(key, *view.Of(i))
 			names = append(names, key[len(key)-1].Name)
 		}
 	}

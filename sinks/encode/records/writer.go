@@ -54,6 +54,9 @@ func (m *image) ref(i int) cell.Ref {
 	if i >= len(m.refs) {
 		return cell.Ref{Len: cell.LenAbsent}
 	}
+	if i < 0 { // a constant: in every image, of no bytes
+		return cell.Ref{}
+	}
 	return m.refs[i]
 }
 
