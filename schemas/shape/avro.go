@@ -124,8 +124,9 @@ func (r *Row) AvroKey(keys []Field) (string, error) {
 	return text(avroRecord{Type: "record", Name: "Key", Namespace: r.namespace(), Fields: avroFields(keys)})
 }
 
-// AvroRow is the schema of a row by itself, as strict as the table is: what a contract is held against.
-func (r *Row) AvroRow() (string, error) {
+// AvroRow is the schema of a row by itself, as strict as the table is and with the name given: what a contract is held
+// against.
+func (r *Row) AvroRow(name, namespace string) (string, error) {
 	fields := []avroField{}
 	for i := range r.Fields {
 		f := &r.Fields[i]
@@ -135,7 +136,7 @@ func (r *Row) AvroRow() (string, error) {
 		}
 		fields = append(fields, a)
 	}
-	return text(avroRecord{Type: "record", Name: "Value", Namespace: r.namespace(), Fields: fields})
+	return text(avroRecord{Type: "record", Name: name, Namespace: namespace, Fields: fields})
 }
 
 // AvroEnvelope is the schema of a record's value: what happened, with the row before and after it.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/leat-cdc/leat/schemas"
 	"github.com/leat-cdc/leat/schemas/cell"
+	"github.com/leat-cdc/leat/schemas/shape"
 )
 
 // Mapping changes how a table's columns look to one subscriber. On the left stand the table's own names.
@@ -144,4 +145,38 @@ func (v *View) apply(m *Mapping, t *schemas.Table, strict bool) error {
 		}
 	}
 	return nil
+}
+
+// Keys returns the columns of the table's identity, sent or not.
+func (v *View) Keys(t *schemas.Table) []*Column {
+	var keys []*Column
+	for _, i := range t.Identity {
+		if i >= 0 && i < len(t.Columns) && !t.Columns[i].Dropped {
+			keys = append(keys, v.Of(i))
+		}
+	}
+	return keys
+}
+
+// Shape describes the view for typed formats: a field for each of Columns, and one for each of Keys.
+func (v *View) Shape(t *schemas.Table) (row *shape.Row, keys []shape.Field) {
+	of := v.Keys(t)
+	fields := func(columns []*Column) []shape.Field {
+		names := make([]string, len(columns))
+		for i, c := range columns {
+			names[i] = c.Name
+		}
+		names = shape.Names(names)
+		out := make([]shape.Field, len(columns))
+		for i, c := range columns {
+			out[i] = shape.Field{Column: c.Name, Name: names[i], Database: c.Type.Name, Type: shape.TypeOf(&c.Type), Nullable: c.Nullable,
+				Key: slices.ContainsFunc(of, func(k *Column) bool { return k.Index == c.Index })}
+		}
+		return out
+	}
+	columns := make([]*Column, len(v.Columns))
+	for i := range v.Columns {
+		columns[i] = &v.Columns[i]
+	}
+	return &shape.Row{Schema: shape.Identifier(t.Schema), Table: shape.Identifier(t.Name), Fields: fields(columns)}, fields(of)
 }

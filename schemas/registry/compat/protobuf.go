@@ -192,3 +192,12 @@ func narrower(r, w protoreflect.Kind) bool {
 	}
 	return a.bits-a.signed < b.bits-b.signed || b.signed > a.signed
 }
+
+// FirstMessage is the name of the first message of a .proto file; empty when it is none.
+func FirstMessage(text string) string {
+	f, err := protobufFile(text)
+	if err != nil {
+		return ""
+	}
+	return string(f.Messages().Get(0).Name())
+}

@@ -25,6 +25,9 @@ const (
 )
 
 func (avro) schemas(ctx context.Context, t *Topic, p *plan, row *shape.Row, keys []shape.Field) error {
+	for i := range p.cols {
+		p.cols[i].name = appendText(nil, p.cols[i].Name)
+	}
 	record := row.Schema + "." + row.Table
 	if len(keys) > 0 {
 		text, err := row.AvroKey(keys)

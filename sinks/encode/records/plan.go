@@ -35,8 +35,10 @@ type column struct {
 	shape    shape.Type
 	optional bool
 	key      bool
-	// name as it stands among absent columns.
+	// name as it stands among absent columns, and in front of the value, as the format has them.
 	name []byte
+	// number of the field, in formats that have some.
+	number int
 }
 
 // again is how long a registry that failed is left alone.
@@ -103,37 +105,16 @@ func columnError(c *column, err error) error { return &encode.EventError{Column:
 
 // layout fills the plan's columns and returns them as shapes.
 func (p *plan) layout(view *encode.View) (*shape.Row, []shape.Field) {
-	t := p.table
-	identity := map[int]bool{}
-	for _, i := range t.Identity {
-		identity[i] = i >= 0 && i < len(t.Columns) && !t.Columns[i].Dropped
-	}
-	field := func(c *encode.Column, name string) (column, shape.Field) {
-		f := shape.Field{Column: c.Name, Name: name, Database: c.Type.Name, Type: shape.TypeOf(&c.Type), Key: identity[c.Index], Nullable: c.Nullable}
+	row, keys := view.Shape(p.table)
+	add := func(to []column, c *encode.Column, f *shape.Field) []column {
 		p.walk = max(p.walk, c.Index+1)
-		return column{Column: *c, shape: f.Type, optional: f.Optional(), key: f.Key, name: appendText(nil, c.Name)}, f
+		return append(to, column{Column: *c, shape: f.Type, optional: f.Optional(), key: f.Key})
 	}
-	row := &shape.Row{Schema: shape.Identifier(t.Schema), Table: shape.Identifier(t.Name)}
-	var names []string
 	for i := range view.Columns {
-		names = append(names, view.Columns[i].Name)
+		p.cols = add(p.cols, &view.Columns[i], &row.Fields[i])
 	}
-	for i, name := range shape.Names(names) {
-		c, f := field(&view.Columns[i], name)
-		p.cols, row.Fields = append(p.cols, c), append(row.Fields, f)
-	}
-	var key []encode.Column
-	names = names[:0]
-	for _, i := range t.Identity {
-		if identity[i] {
-			key = append(key, *view.Of(i))
-			names = append(names, key[len(key)-1].Name)
-		}
-	}
-	var keys []shape.Field
-	for i, name := range shape.Names(names) {
-		c, f := field(&key[i], name)
-		p.keys, keys = append(p.keys, c), append(keys, f)
+	for i, c := range view.Keys(p.table) {
+		p.keys = add(p.keys, c, &keys[i])
 	}
 	return row, keys
 }

@@ -50,6 +50,10 @@ func (c *checker) subscription(path string, s *Subscription) {
 	for _, t := range sortedKeys(s.Columns) {
 		c.columns(yamltree.Join(path+".columns", t), s.Columns[t])
 	}
+	for _, t := range sortedKeys(s.Mapping) {
+		c.mapping(yamltree.Join(path+".mapping", t), s.Mapping[t])
+	}
+	c.contract(path+".contract", s.Contract)
 	c.filter(path+".filter", s.Filter)
 	c.deliver(path+".deliver", s)
 	if s.Retry.Max < s.Retry.Initial && c.ok(path+".retry") {

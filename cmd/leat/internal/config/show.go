@@ -48,6 +48,11 @@ func (w *viewer) value(v reflect.Value, path string, tag reflect.StructTag) any 
 			return yaml.MapSlice{{Key: "time", Value: x.Time.String()}}
 		}
 		return string(x.Kind)
+	case Constant:
+		if text, ok := x.Value.(string); ok {
+			return escape(text)
+		}
+		return x.Value
 	case TLS:
 		if x.Off {
 			return "off"

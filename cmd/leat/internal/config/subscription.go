@@ -11,6 +11,12 @@ type Subscription struct {
 	// Columns to send, by table: names, or names to leave out with a leading
 	// `!`. Default: all.
 	Columns map[string][]string `json:"columns" keys:"table" form:"column"`
+	// How columns look, by table: renamed, left out, cast, masked; constants. All
+	// entries that match a table hold. Where one names its table in full, that
+	// table must have the columns, else nothing of it is sent.
+	Mapping map[string]*Mapping `json:"mapping" keys:"table"`
+	// What the rows, as they are sent, must go with.
+	Contract *Contract `json:"contract"`
 	// Where delivery begins when the subscription is new: earliest, latest,
 	// snapshot (the rows that are there, for it alone, and what comes from now
 	// on), {offset: N} or {time: T}. Later changes of it change nothing.

@@ -34,6 +34,7 @@ var Policy = []Rule{
 	{"pipeline/pipetest", []string{"pipeline/.", "schemas"}, "fakes and suites know the seams only"},
 	{"sources", []string{"pipeline/.", "schemas", "sources/snapshot"}, "floor 3: a source knows the seams, and what snapshots ask of it"},
 	{"sinks", []string{"pipeline/.", "schemas", "sinks/encode"}, "floor 3: a sink knows the seams and the encoders"},
+	{"sinks/gate", []string{"pipeline/.", "schemas", "sinks/encode"}, "stands before a sink, whichever"},
 	{"cmd/leat", []string{"schemas", "pipeline", "sources", "sinks", "internal/servers", "cmd/leat"}, "floor 4: puts the parts together"},
 	{"internal/servers", []string{"internal/servers"}, "throw-away databases for tests, demo and bench know nothing of Leat"},
 	{"client", []string{"schemas/envelope"}, "what subscribers import knows the protocol only"},

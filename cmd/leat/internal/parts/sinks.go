@@ -13,6 +13,7 @@ import (
 	"github.com/leat-cdc/leat/sinks/encode"
 	"github.com/leat-cdc/leat/sinks/encode/records"
 	"github.com/leat-cdc/leat/sinks/file"
+	"github.com/leat-cdc/leat/sinks/gate"
 	"github.com/leat-cdc/leat/sinks/pull"
 	"github.com/leat-cdc/leat/sinks/search"
 	"github.com/leat-cdc/leat/sinks/stdout"
@@ -39,8 +40,25 @@ type Sinks struct {
 	Searches func(subscription string, w *search.Sink)
 }
 
-// Open returns what opens the sink of a subscription. A new sink is one case here.
+// Open returns what opens the sink of a subscription, behind what its mapping and contract hold back.
 func (s Sinks) Open(cfg *config.Config, name string) func(context.Context) (pipeline.Sink, error) {
+	open := s.open(cfg, name)
+	return func(ctx context.Context) (pipeline.Sink, error) {
+		sub := cfg.Subscriptions[name]
+		contract, err := Contract(sub)
+		if err != nil {
+			return nil, cfg.Errorf("subscriptions."+name+".contract", "%v", err)
+		}
+		sink, err := open(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return gate.New(gate.Options{Sink: sink, Encoding: Encoding(sub, s.PublicURL, s.Form), Contract: contract}), nil
+	}
+}
+
+// open returns what opens the sink itself. A new sink is one case here.
+func (s Sinks) open(cfg *config.Config, name string) func(context.Context) (pipeline.Sink, error) {
 	sub := cfg.Subscriptions[name]
 	o := Encoding(sub, s.PublicURL, s.Form)
 	o.Share = s.Share

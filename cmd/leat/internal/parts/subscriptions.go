@@ -1,6 +1,9 @@
 package parts
 
 import (
+	"fmt"
+	"os"
+
 	"github.com/leat-cdc/leat/cmd/leat/internal/config"
 	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/pipeline/deliver"
@@ -8,7 +11,9 @@ import (
 	"github.com/leat-cdc/leat/pipeline/sched"
 	"github.com/leat-cdc/leat/schemas"
 	"github.com/leat-cdc/leat/schemas/cell"
+	"github.com/leat-cdc/leat/schemas/registry/compat"
 	"github.com/leat-cdc/leat/sinks/encode"
+	"github.com/leat-cdc/leat/sinks/gate"
 )
 
 // Subscription is what the file says of how a subscription delivers; what the installation gives it (memory,
@@ -67,5 +72,52 @@ func Filter(sub *config.Subscription, form func(*schemas.Table) *cell.Form) (*fi
 
 // Encoding is how a subscription's events look, whoever gets them.
 func Encoding(sub *config.Subscription, publicURL string, form func(*schemas.Table) *cell.Form) encode.Options {
-	return encode.Options{Source: sub.Source, PublicURL: publicURL, Columns: sub.Columns, Int64AsString: sub.JSON.Int64 == "string", Form: form}
+	return encode.Options{Source: sub.Source, PublicURL: publicURL, Columns: sub.Columns, Mapping: mapping(sub), Int64AsString: sub.JSON.Int64 == "string", Form: form}
+}
+
+func mapping(sub *config.Subscription) map[string]encode.Mapping {
+	if len(sub.Mapping) == 0 {
+		return nil
+	}
+	all := map[string]encode.Mapping{}
+	for table, m := range sub.Mapping {
+		if m == nil {
+			continue
+		}
+		e := encode.Mapping{Rename: m.Rename, Drop: m.Drop, Cast: m.Cast, Mask: m.Mask, Salt: m.Salt.Reveal(), Constant: map[string]any{}}
+		for name, c := range m.Constant {
+			e.Constant[name] = c.Value
+		}
+		all[table] = e
+	}
+	return all
+}
+
+// maxContract bounds the file of a contract; bytes.
+const maxContract = 1 << 20
+
+// Contract is what the file says of a subscription's contract; nil when it has none.
+func Contract(sub *config.Subscription) (*gate.Contract, error) {
+	c := sub.Contract
+	if c == nil {
+		return nil, nil
+	}
+	format, err := gate.FormatOf(c.Schema)
+	if err != nil {
+		return nil, err
+	}
+	mode, err := compat.Parse(c.Compatibility)
+	if err != nil {
+		return nil, err
+	}
+	return &gate.Contract{Name: c.Schema, Format: format, Mode: mode, Tables: c.Tables, Read: func() (string, error) {
+		if st, err := os.Stat(c.Schema); err == nil && (!st.Mode().IsRegular() || st.Size() > maxContract) {
+			return "", fmt.Errorf("the contract %s is no file of at most 1 MiB", c.Schema)
+		}
+		p, err := os.ReadFile(c.Schema)
+		if err != nil {
+			return "", fmt.Errorf("read the contract: %w", err)
+		}
+		return string(p), nil
+	}}, nil
 }
