@@ -186,6 +186,9 @@ type Config struct {
 	Memory *Memory
 	Credit int64
 	alone  bool // Memory was not given
+	// Admit, when set, is asked before each Delivery goes to the sink; its error is what became of it instead. Called
+	// by many goroutines.
+	Admit func(*pipeline.Delivery) error
 	// Render makes a dead letter's JSON and its key's; nil = none is kept.
 	Render func(b *pipeline.Batch, event int, as pipeline.Op) (eventJSON []byte, keyJSON string)
 	// Rand returns numbers in [0, 1) for jitter, to any goroutine; default math/rand.

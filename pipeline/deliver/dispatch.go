@@ -398,7 +398,12 @@ func (s *session) send(ctx context.Context, d *delivery, now time.Time) {
 		s.lanes.window = append(s.lanes.window, d)
 	}
 	s.wg.Go(func() {
-		d.outcomes, d.err = s.cfg.Sink.Deliver(ctx, &d.Delivery)
+		if s.cfg.Admit != nil {
+			d.err = s.cfg.Admit(&d.Delivery)
+		}
+		if d.err == nil {
+			d.outcomes, d.err = s.cfg.Sink.Deliver(ctx, &d.Delivery)
+		}
 		end := time.Now()
 		d.took = end.Sub(d.sent)
 		d.grant.Done(d.Bytes, end)

@@ -6,7 +6,6 @@
 package gate
 
 import (
-	"context"
 	"fmt"
 	"sync"
 	"time"
@@ -19,7 +18,6 @@ import (
 
 // Options of a gate.
 type Options struct {
-	Sink pipeline.Sink
 	// Encoding says how the subscription's events look.
 	Encoding encode.Options
 	// Contract, nil for none.
@@ -29,7 +27,8 @@ type Options struct {
 // again is how long a table that does not fit is not looked at anew.
 const again = 2 * time.Second
 
-type gate struct {
+// Gate stands before the sink of one subscription. Safe for concurrent use.
+type Gate struct {
 	o Options
 
 	mu sync.Mutex
@@ -45,71 +44,16 @@ type verdict struct {
 // maxKnown bounds what is remembered; old versions are gone with their segments.
 const maxKnown = 4096
 
-// New returns a sink before the sink, with its capabilities; the sink itself where there is nothing to hold against.
-func New(o Options) pipeline.Sink {
+// New returns a gate; nil where there is nothing to hold tables against.
+func New(o Options) *Gate {
 	if o.Contract == nil && len(o.Encoding.Mapping) == 0 {
-		return o.Sink
+		return nil
 	}
-	g := &gate{o: o, known: map[*schemas.Table]*verdict{}}
-	ordered, isOrdered := o.Sink.(pipeline.Ordered)
-	drainer, isDrainer := o.Sink.(pipeline.Drainer)
-	resolver, isResolver := o.Sink.(pipeline.Resolver)
-	type drains struct{ pipeline.Drainer } // each a level deeper than gate's own methods
-	type resolves struct{ pipeline.Resolver }
-	ord, dr, re := orderly{ordered}, drains{drainer}, resolves{resolver}
-	switch {
-	case isOrdered && isDrainer && isResolver:
-		return struct {
-			*gate
-			orderly
-			drains
-			resolves
-		}{g, ord, dr, re}
-	case isOrdered && isDrainer:
-		return struct {
-			*gate
-			orderly
-			drains
-		}{g, ord, dr}
-	case isOrdered && isResolver:
-		return struct {
-			*gate
-			orderly
-			resolves
-		}{g, ord, re}
-	case isDrainer && isResolver:
-		return struct {
-			*gate
-			drains
-			resolves
-		}{g, dr, re}
-	case isOrdered:
-		return struct {
-			*gate
-			orderly
-		}{g, ord}
-	case isDrainer:
-		return struct {
-			*gate
-			drains
-		}{g, dr}
-	case isResolver:
-		return struct {
-			*gate
-			resolves
-		}{g, re}
-	}
-	return g
+	return &Gate{o: o, known: map[*schemas.Table]*verdict{}}
 }
 
-// orderly passes the mark on, and nothing else of the sink.
-type orderly struct{ s pipeline.Ordered }
-
-// Ordered implements pipeline.Ordered.
-func (o orderly) Ordered() { o.s.Ordered() }
-
-// Deliver implements pipeline.Sink.
-func (g *gate) Deliver(ctx context.Context, d *pipeline.Delivery) (pipeline.Outcomes, error) {
+// Admit returns nil when all tables of the Delivery fit; else a *pipeline.DeliveryError: the sink must not get it yet.
+func (g *Gate) Admit(d *pipeline.Delivery) error {
 	var last *schemas.Table
 	for i := range d.Runs {
 		r := &d.Runs[i]
@@ -119,19 +63,16 @@ func (g *gate) Deliver(ctx context.Context, d *pipeline.Delivery) (pipeline.Outc
 				continue
 			}
 			if err := g.check(t); err != nil {
-				return nil, &pipeline.DeliveryError{Class: pipeline.Unavailable, RetryAfter: again, Reason: err.Error()}
+				return &pipeline.DeliveryError{Class: pipeline.Unavailable, RetryAfter: again, Reason: err.Error()}
 			}
 			last = t
 		}
 	}
-	return g.o.Sink.Deliver(ctx, d)
+	return nil
 }
 
-// Close implements pipeline.Sink.
-func (g *gate) Close() error { return g.o.Sink.Close() }
-
 // check returns why a table version does not fit; nil when it does.
-func (g *gate) check(t *schemas.Table) error {
+func (g *Gate) check(t *schemas.Table) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	v := g.known[t]

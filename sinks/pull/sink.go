@@ -34,6 +34,9 @@ type Options struct {
 	// Lease is how long a client may hold events without acking or extending; default 30 s.
 	Lease time.Duration
 	Order Order
+	// Admit, when set, is asked before the events of a Delivery go to anyone; its error defers them. It stands here and
+	// not before Deliver, as a Delivery that never comes would hold up those behind it.
+	Admit func(*pipeline.Delivery) error
 }
 
 // Sink is one pull subscription: what Deliver brings waits in it until clients fetched and acked it.
@@ -92,10 +95,11 @@ type item struct {
 	number uint64
 	// first is the index of the first event that may be waiting; waiting and open count events.
 	first, waiting, open int
-	outcomes             pipeline.Outcomes // nil while none failed
-	failed               []uint64          // keys
-	gone                 bool              // out of the queue
-	finished             chan struct{}     // closed when open is 0
+	outcomes             pipeline.Outcomes       // nil while none failed
+	failed               []uint64                // keys
+	gone                 bool                    // out of the queue
+	refused              *pipeline.DeliveryError // why no event of it goes to anyone now; nil: they may
+	finished             chan struct{}           // closed when open is 0
 }
 
 // memory is the part of an item that is used again.
@@ -148,6 +152,11 @@ const asideHash = 0x9e3779b97f4a7c15
 // item encodes the Delivery.
 func (s *Sink) item(d *pipeline.Delivery) *item {
 	it := &item{memory: memories.Get().(*memory), number: d.Number, finished: make(chan struct{})}
+	if s.o.Admit != nil {
+		if err := s.o.Admit(d); err != nil {
+			it.refused = pipeline.AsDeliveryError(err)
+		}
+	}
 	s.o.Encoder.Gather(d, &it.g)
 	var last *schemas.Table
 	for r := range d.Runs {
@@ -267,6 +276,13 @@ func (s *Sink) push(it *item) {
 		}
 	}
 	s.queue = append(s.queue, it)
+	for i := range it.events {
+		if it.refused == nil || it.events[i].state == done {
+			continue
+		}
+		s.settle(it, i, pipeline.Outcome{Class: pipeline.Defer, Delay: it.refused.RetryAfter, Reason: it.refused.Reason})
+		s.suffix(len(s.queue)-1, i, it.events[i].hash)
+	}
 	for _, ee := range it.g.Errs {
 		if it.events[ee.Event].state == done {
 			continue

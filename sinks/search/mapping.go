@@ -13,7 +13,11 @@ func (s *Sink) mapping(t *schemas.Table) map[string]any {
 	if s.o.Soft {
 		properties[fieldDeleted] = map[string]any{"type": "boolean"}
 	}
-	for _, c := range s.o.Encoding.View(t, s.o.Encoding.Form(t)).Columns {
+	view, err := s.o.Encoding.View(t, s.o.Encoding.Form(t))
+	if err != nil { // no document of it is sent either
+		return map[string]any{"dynamic": false, "properties": properties}
+	}
+	for _, c := range view.Columns {
 		properties[c.Name] = property(&c.Type)
 	}
 	return map[string]any{"dynamic": false, "properties": properties}

@@ -13,7 +13,6 @@ import (
 	"github.com/leat-cdc/leat/sinks/encode"
 	"github.com/leat-cdc/leat/sinks/encode/records"
 	"github.com/leat-cdc/leat/sinks/file"
-	"github.com/leat-cdc/leat/sinks/gate"
 	"github.com/leat-cdc/leat/sinks/pull"
 	"github.com/leat-cdc/leat/sinks/search"
 	"github.com/leat-cdc/leat/sinks/stdout"
@@ -40,25 +39,8 @@ type Sinks struct {
 	Searches func(subscription string, w *search.Sink)
 }
 
-// Open returns what opens the sink of a subscription, behind what its mapping and contract hold back.
+// Open returns what opens the sink of a subscription. A new sink is one case here.
 func (s Sinks) Open(cfg *config.Config, name string) func(context.Context) (pipeline.Sink, error) {
-	open := s.open(cfg, name)
-	return func(ctx context.Context) (pipeline.Sink, error) {
-		sub := cfg.Subscriptions[name]
-		contract, err := Contract(sub)
-		if err != nil {
-			return nil, cfg.Errorf("subscriptions."+name+".contract", "%v", err)
-		}
-		sink, err := open(ctx)
-		if err != nil {
-			return nil, err
-		}
-		return gate.New(gate.Options{Sink: sink, Encoding: Encoding(sub, s.PublicURL, s.Form), Contract: contract}), nil
-	}
-}
-
-// open returns what opens the sink itself. A new sink is one case here.
-func (s Sinks) open(cfg *config.Config, name string) func(context.Context) (pipeline.Sink, error) {
 	sub := cfg.Subscriptions[name]
 	o := Encoding(sub, s.PublicURL, s.Form)
 	o.Share = s.Share
@@ -74,7 +56,11 @@ func (s Sinks) open(cfg *config.Config, name string) func(context.Context) (pipe
 	case d.Pull != nil:
 		enc := encode.Proto(o)
 		return func(context.Context) (pipeline.Sink, error) {
-			return s.Hub.Sink(name, pull.Options{Source: sub.Source, Encoder: enc, Lease: d.Pull.Lease.D(), Order: pullOrders[sub.Order]}), nil
+			admit, err := Admit(cfg, name, s.Form)
+			if err != nil {
+				return nil, err
+			}
+			return s.Hub.Sink(name, pull.Options{Source: sub.Source, Encoder: enc, Lease: d.Pull.Lease.D(), Order: pullOrders[sub.Order], Admit: admit}), nil
 		}
 	case d.Search != nil:
 		return func(context.Context) (pipeline.Sink, error) {

@@ -44,6 +44,11 @@ func Subscription(cfg *config.Config, name string, form func(*schemas.Table) *ce
 	case "snapshot":
 		c.Laggard = deliver.LaggardSnapshot
 	}
+	if sub.Deliver.Pull == nil { // which asks for itself
+		if c.Admit, err = Admit(cfg, name, form); err != nil {
+			return c, err
+		}
+	}
 	switch d := sub.Deliver; {
 	case d.Webhook != nil:
 		c.Timeout = d.Webhook.Timeout.D()
@@ -91,6 +96,19 @@ func mapping(sub *config.Subscription) map[string]encode.Mapping {
 		all[table] = e
 	}
 	return all
+}
+
+// Admit returns what holds the tables of a subscription against its mapping and contract; nil where it has neither.
+func Admit(cfg *config.Config, name string, form func(*schemas.Table) *cell.Form) (func(*pipeline.Delivery) error, error) {
+	sub := cfg.Subscriptions[name]
+	contract, err := Contract(sub)
+	if err != nil {
+		return nil, cfg.Errorf("subscriptions."+name+".contract", "%v", err)
+	}
+	if g := gate.New(gate.Options{Encoding: Encoding(sub, cfg.PublicURL, form), Contract: contract}); g != nil {
+		return g.Admit, nil
+	}
+	return nil, nil
 }
 
 // maxContract bounds the file of a contract; bytes.
