@@ -74,7 +74,7 @@ func (c *Column) cast(to string) error {
 		if err := decode(v, raw, s); err != nil || v.State != cell.Present || convert == nil {
 			return err
 		}
-		text, err := textOf(v, s)
+		text, err := TextOf(v, s)
 		if err != nil {
 			return err
 		}
@@ -134,7 +134,7 @@ func (c *Column) mask(how, salt string, key bool) error {
 			if err := decode(v, raw, s); err != nil || v.State != cell.Present {
 				return err
 			}
-			text, err := textOf(v, s)
+			text, err := TextOf(v, s)
 			if err != nil {
 				return err
 			}
@@ -181,8 +181,8 @@ func constant(name string, value any) (Column, error) {
 // writers write values as JSON does.
 var writers = sync.Pool{New: func() any { return &state{e: &Encoder{json: true}} }}
 
-// textOf is a value as text: what JSON has between the quotes, without escapes. It may lie in s.
-func textOf(v *cell.Value, s *cell.Scratch) ([]byte, error) {
+// TextOf is a value as text: what JSON has between the quotes, without escapes. It may lie in s.
+func TextOf(v *cell.Value, s *cell.Scratch) ([]byte, error) {
 	switch v.Kind {
 	case schemas.KindText, schemas.KindUnknown, schemas.KindDecimal, schemas.KindBits, schemas.KindJSON:
 		return v.B, nil

@@ -61,8 +61,9 @@ const (
 	tagVector    = 18<<3 | 2
 )
 
-// closeLen writes the length of what follows the two bytes at `at` into them, as short as it goes.
-func closeLen(dst []byte, at int) []byte {
+// CloseLen writes, as a varint as short as it goes, the length of what follows the two bytes at `at` into them: for messages
+// whose length is known at their end.
+func CloseLen(dst []byte, at int) []byte {
 	n := len(dst) - at - 2
 	switch {
 	case n < 1<<7:
@@ -134,7 +135,7 @@ func (st *state) protoEvent(dst []byte, b *pipeline.Batch, i int, ev *pipeline.E
 		if last {
 			dst = append(dst, tagTxLast, 1)
 		}
-		dst = closeLen(dst, tx)
+		dst = CloseLen(dst, tx)
 	}
 	dst = append(dst, st.frags[:st.position.to]...)
 	if op.Row() && ev.Flags&pipeline.FlagKeyChange != 0 && ev.Op == op {
@@ -145,7 +146,7 @@ func (st *state) protoEvent(dst []byte, b *pipeline.Batch, i int, ev *pipeline.E
 	if st.e.o.Replay != "" {
 		dst = append(appendVarint(append(dst, tagReplay), uint64(len(st.e.o.Replay))), st.e.o.Replay...)
 	}
-	return closeLen(dst, at), nil
+	return CloseLen(dst, at), nil
 }
 
 func (st *state) protoRow(dst []byte, op pipeline.Op) ([]byte, error) {
@@ -191,7 +192,7 @@ func (st *state) protoImage(dst []byte, tag byte, m *image, which uint8) ([]byte
 			return dst, err
 		}
 	}
-	return closeLen(dst, at), nil
+	return CloseLen(dst, at), nil
 }
 
 // protoPlain appends a cell whose bytes are its value, as a Value with its length before it; not ok: it has to be decoded,
@@ -248,7 +249,7 @@ func (st *state) protoOther(dst []byte, offset uint64, op pipeline.Op) ([]byte, 
 			dst = append(append(dst, tagOtherPartitionKey), st.key(k)...)
 		}
 	}
-	return closeLen(dst, at), nil
+	return CloseLen(dst, at), nil
 }
 
 func (st *state) protoSchema(dst, content []byte) ([]byte, error) {
@@ -274,7 +275,7 @@ func protoMessage(dst, prefix, content []byte) ([]byte, error) {
 	dst = append(dst, tagMessage, 0, 0)
 	at := len(dst) - 2
 	dst = appendBytes(dst, 1<<3|2, prefix)
-	return closeLen(appendBytes(dst, 2<<3|2, content), at), nil
+	return CloseLen(appendBytes(dst, 2<<3|2, content), at), nil
 }
 
 // protoValue appends a Value with its length before it; the caller appended the tag.
@@ -373,7 +374,7 @@ func (st *state) protoArray(dst []byte, v *cell.Value, depth int) ([]byte, error
 			return dst, err
 		}
 	}
-	return closeLen(closeLen(dst, array), value), nil
+	return CloseLen(CloseLen(dst, array), value), nil
 }
 
 func protoVector(dst []byte, v *cell.Value) ([]byte, error) {
@@ -389,5 +390,5 @@ func protoVector(dst []byte, v *cell.Value) ([]byte, error) {
 		}
 		dst = binary.LittleEndian.AppendUint32(dst, uint32(e.N))
 	}
-	return closeLen(closeLen(closeLen(dst, packed), vector), value), nil
+	return CloseLen(CloseLen(CloseLen(dst, packed), vector), value), nil
 }

@@ -30,6 +30,7 @@ import (
 type shelf struct {
 	mu       sync.Mutex
 	texts    []string // by id − 1
+	under    []string // the subject that each was first registered under
 	subjects []string
 	calls    int
 	fail     error
@@ -44,11 +45,23 @@ func (s *shelf) Register(_ context.Context, subject string, _ shape.Format, text
 	}
 	i := slices.Index(s.texts, text)
 	if i < 0 {
-		s.texts = append(s.texts, text)
+		s.texts, s.under = append(s.texts, text), append(s.under, subject)
 		i = len(s.texts) - 1
 	}
 	s.subjects = append(s.subjects, subject)
 	return uint32(i + 1), nil
+}
+
+func (s *shelf) Versions(_ context.Context, subject string, _ shape.Format) ([]string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var texts []string
+	for i, at := range s.under {
+		if at == subject {
+			texts = append(texts, s.texts[i])
+		}
+	}
+	return texts, s.fail
 }
 
 // oracle decodes p with goavro, and holds that encoding it again gives the same bytes.

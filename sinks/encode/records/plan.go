@@ -121,18 +121,27 @@ func (p *plan) layout(view *encode.View) (*shape.Row, []shape.Field) {
 
 // register returns the id of a schema under the topic's subject; kind is "key" or "value".
 func (t *Topic) register(ctx context.Context, kind string, record string, f shape.Format, text string) (uint32, error) {
-	subject := t.name + "-" + kind
-	switch t.e.o.Subject {
-	case SubjectRecord:
-		subject = record
-	case SubjectTopicRecord:
-		subject = t.name + "-" + record
-	}
+	subject := t.subject(kind, record)
 	id, err := t.e.o.Schemas.Register(ctx, subject, f, text)
 	if err != nil {
-		return 0, &pipeline.DeliveryError{Class: pipeline.Unavailable, Reason: fmt.Sprintf("the schema registry has no id yet for the schema of %s", subject), Err: err}
+		return 0, noSchema(subject, err)
 	}
 	return id, nil
+}
+
+// noSchema makes the Delivery wait, and says for what.
+func noSchema(subject string, err error) error {
+	return &pipeline.DeliveryError{Class: pipeline.Unavailable, Reason: fmt.Sprintf("the schema registry has no id yet for the schema of %s", subject), Err: err}
+}
+
+func (t *Topic) subject(kind, record string) string {
+	switch t.e.o.Subject {
+	case SubjectRecord:
+		return record
+	case SubjectTopicRecord:
+		return t.name + "-" + record
+	}
+	return t.name + "-" + kind
 }
 
 // framed is what stands before what a schema of that id describes.

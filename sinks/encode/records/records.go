@@ -27,6 +27,8 @@ const (
 	JSON Format = iota
 	// Avro: both are Avro with a schema's id before it (Confluent's wire format). Needs Options.Schemas.
 	Avro
+	// Protobuf: both are messages of a generated .proto file, framed likewise. Needs Options.Schemas.
+	Protobuf
 )
 
 // Subject says under which subject schemas are registered, in Confluent's words.
@@ -46,6 +48,8 @@ type Schemas interface {
 	// Register returns the id of the schema under the subject, registering it when it is new there. An error is
 	// for people: the registry cannot be reached, or it refuses the schema. May block until ctx ends.
 	Register(ctx context.Context, subject string, f shape.Format, text string) (id uint32, err error)
+	// Versions returns the texts of the subject's versions in that format, the oldest first.
+	Versions(ctx context.Context, subject string, f shape.Format) ([]string, error)
 }
 
 // Options of an Encoder.
@@ -106,6 +110,8 @@ func New(o Options) (*Encoder, error) {
 		return e, nil
 	case Avro:
 		e.codec = avro{}
+	case Protobuf:
+		e.codec = protobuf{}
 	default:
 		return nil, fmt.Errorf("records of format %d are not known to this version", o.Format)
 	}
@@ -119,6 +125,9 @@ func New(o Options) (*Encoder, error) {
 func (e *Encoder) ContentType() string {
 	if e.json != nil {
 		return "application/cloudevents+json"
+	}
+	if e.o.Format == Protobuf {
+		return "application/vnd.confluent.protobuf"
 	}
 	return "application/vnd.confluent.avro"
 }

@@ -20,8 +20,12 @@ type Kafka struct {
 	Topic string `json:"topic" default:"{source}.{schema}.{table}" form:"topic"`
 	// How topics that are missing are made.
 	Topics KafkaTopics `json:"topics"`
-	// Form of keys and values: json (CloudEvents structured).
-	Encoding string `json:"encoding" default:"json" enum:"json|avro"`
+	// Form of keys and values: json (CloudEvents structured); avro or protobuf, with
+	// the id of a schema in the registry before them.
+	Encoding string `json:"encoding" default:"json" enum:"json|avro|protobuf"`
+	// Under which subject schemas are registered: topic (TOPIC-value), record (the
+	// name of the record, like public.files.Envelope) or topic_record.
+	Subject string `json:"subject" default:"topic" enum:"topic|record|topic_record"`
 	// Compression of batches.
 	Compression string `json:"compression" default:"lz4" enum:"none|gzip|snappy|lz4|zstd"`
 	// Behind each delete a record without a value, for compacted topics.

@@ -10,7 +10,7 @@ import (
 )
 
 // Kafka returns the sink of a subscription to Kafka. It connects to nothing.
-func Kafka(name string, sub *config.Subscription, enc encode.Options) (*kafka.Sink, error) {
+func Kafka(name string, sub *config.Subscription, enc encode.Options, schemas records.Schemas) (*kafka.Sink, error) {
 	k := sub.Deliver.Kafka
 	topic, err := kafka.ParseTemplate(k.Topic)
 	if err != nil {
@@ -25,7 +25,7 @@ func Kafka(name string, sub *config.Subscription, enc encode.Options) (*kafka.Si
 	if t := k.TLS; t != nil {
 		o.TLS = &kafka.TLS{CA: t.CA, Cert: t.Cert, Key: t.Key}
 	}
-	if o.Encoder, err = records.New(records.Options{Options: enc, Format: records.JSON}); err != nil {
+	if o.Encoder, err = records.New(records.Options{Options: enc, Format: formats[k.Encoding], Schemas: schemas, Subject: subjects[k.Subject]}); err != nil {
 		return nil, err
 	}
 	return kafka.New(o)
@@ -38,3 +38,8 @@ func defaulted(n int) int {
 	}
 	return n
 }
+
+var (
+	formats  = map[string]records.Format{"json": records.JSON, "avro": records.Avro, "protobuf": records.Protobuf}
+	subjects = map[string]records.Subject{"topic": records.SubjectTopic, "record": records.SubjectRecord, "topic_record": records.SubjectTopicRecord}
+)

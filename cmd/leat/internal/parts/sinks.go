@@ -77,7 +77,7 @@ func (s Sinks) Open(cfg *config.Config, name string) func(context.Context) (pipe
 		}
 	case d.Kafka != nil:
 		return func(context.Context) (pipeline.Sink, error) {
-			return Kafka(name, sub, o)
+			return Kafka(name, sub, o, s.Schemas)
 		}
 	case d.Stdout != nil:
 		o.Separator = '\n'
