@@ -2,9 +2,14 @@
 
 package disklog
 
-// mangle overwrites memory that goes back to a pool, so that tests under -race see who still reads it.
+import "bytes"
+
+// mangle overwrites memory that goes back to a pool, so that tests under -race see who still reads it. In pieces: a
+// megabyte written byte by byte costs the race detector 10 ms.
 func mangle(p []byte) {
-	for i := range p {
-		p[i] = 0xdb
+	for len(p) > 0 {
+		p = p[copy(p, junk):]
 	}
 }
+
+var junk = bytes.Repeat([]byte{0xdb}, 4096)
