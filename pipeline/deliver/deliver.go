@@ -309,6 +309,7 @@ type Subscription struct {
 	cured     []pipeline.Offset // dead letters that were redriven; too
 	told      pipeline.Offset   // the highest resolved offset that the subscriber took; the running session's
 	commands  chan command
+	looks     chan look
 	asked     chan struct{} // to give back what was read ahead
 	running   atomic.Bool
 	persisted atomic.Uint64
@@ -348,7 +349,7 @@ func New(c Config) (*Subscription, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Subscription{cfg: c, limiter: newLimiter(&c), outage: flow.NewOutage(c.Rand), asked: make(chan struct{}, 1), commands: make(chan command), passTail: passTail, maxCopied: maxCopied, beside: beside{nudge: make(chan struct{}, 1)},
+	return &Subscription{cfg: c, limiter: newLimiter(&c), outage: flow.NewOutage(c.Rand), asked: make(chan struct{}, 1), commands: make(chan command), looks: make(chan look), passTail: passTail, maxCopied: maxCopied, beside: beside{nudge: make(chan struct{}, 1)},
 		holdEnded: make(chan struct{}, 1), holdStore: make(chan struct{}, 1),
 		status: Status{State: StateStopped, Reason: "not started"}}, nil
 }

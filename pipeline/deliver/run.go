@@ -87,6 +87,8 @@ func (r *runner) run(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
+		case l := <-s.looks:
+			l.reply <- nil
 		case cmd := <-s.commands:
 			cmd.reply <- r.obey(ctx, cmd)
 		}

@@ -121,6 +121,8 @@ func (s *session) run(ctx context.Context) (pipeline.Cursor, *command, error) {
 		case <-s.sub.beside.nudge:
 		case c := <-s.sub.commands:
 			cmd, s.stopping = &c, true
+		case l := <-s.sub.looks:
+			l.reply <- s.look(l)
 		case <-s.share.asked:
 			s.giveBack()
 		case err := <-s.reading.err:

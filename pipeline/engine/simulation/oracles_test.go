@@ -83,7 +83,13 @@ func (w *world) parked(s *subscriber, i int) bool {
 	e := &w.db.history[i]
 	o := w.first + pipeline.Offset(i)
 	for _, p := range w.store.parks[s.name] {
-		if p.From == o || !p.Single && p.From < o && e.is(p.Space, p.Key) {
+		switch {
+		case p.Interval:
+			space, key, _ := strings.Cut(e.key, "/")
+			if p.From <= o && !e.op.Barrier() && space == p.Space && (pipeline.Range{Start: p.Key, End: p.Until}).Contains([]byte(key)) {
+				return true
+			}
+		case p.From == o || !p.Single && p.From < o && e.is(p.Space, p.Key):
 			return true
 		}
 	}
@@ -391,6 +397,8 @@ func (w *world) complaint() string {
 		rests := s.State == deliver.StateRunning || s.State == deliver.StateWaiting // which nothing that is sent has ended
 		if !rests || s.Low != end || s.Parked+s.Open+s.Held+s.InFlight > 0 || s.Buffered != 0 || s.Persisted != end {
 			all = append(all, fmt.Sprintf("%s: %+v", s.Name, s.Status))
+		} else if parks := w.store.parked(s.Name); len(parks) > 0 {
+			all = append(all, fmt.Sprintf("%s: on disk is parked %+v", s.Name, parks))
 		}
 		if r := w.sub(s.Name); r.cfg.Resolved > 0 && r.resolved != end && end > w.first {
 			if w.store.cursors[s.Name].Resolved != end { // told at best

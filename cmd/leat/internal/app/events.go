@@ -2,18 +2,23 @@ package app
 
 import (
 	"context"
+	"time"
 
 	"github.com/leat-cdc/leat/cmd/leat/internal/api"
 	"github.com/leat-cdc/leat/cmd/leat/internal/config"
 	"github.com/leat-cdc/leat/cmd/leat/internal/explain"
 	"github.com/leat-cdc/leat/cmd/leat/internal/parked"
 	"github.com/leat-cdc/leat/cmd/leat/internal/views"
+	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/pipeline/deliver"
 	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
 	"github.com/leat-cdc/leat/sinks/pull"
 )
 
 // What became of a subscription's events, and what is to become of those that wait.
+
+// askTime bounds, for all events of a request, how long those that deliver are asked.
+const askTime = time.Second
 
 // Explain implements api.Backend.
 func (s *Server) Explain(ctx context.Context, r *leatv1.ExplainRequest) (*leatv1.ExplainResponse, error) {
@@ -26,6 +31,15 @@ func (s *Server) Explain(ctx context.Context, r *leatv1.ExplainRequest) (*leatv1
 		return nil, err
 	}
 	x := explain.Subscription{Name: r.Subscription, Source: sub.Source, Store: s.store, View: v, Throttles: s.throttles.States(r.Subscription)}
+	asks, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	x.Retrying = func(at pipeline.Offset, hash uint64) (t *deliver.Retrying) {
+		_ = s.engine.Do(r.Subscription, func(d *deliver.Subscription) error { // that does not run retries nothing
+			t = d.Retrying(asks, at, hash)
+			return nil
+		})
+		return t
+	}
 	for _, st := range s.engine.Status().Subscriptions {
 		if st.Name == r.Subscription {
 			x.Status = st

@@ -27,6 +27,10 @@ func TestExplain(t *testing.T) {
 	t.Parallel()
 	db, h := newPG(t), newHook(t)
 	h.answers(func(w http.ResponseWriter, body []byte) bool {
+		if bytes.Contains(body, []byte(`"key":{"id":4}`)) {
+			w.WriteHeader(http.StatusInternalServerError)
+			return false
+		}
 		if bytes.Contains(body, []byte(`"key":{"id":1}`)) {
 			w.WriteHeader(http.StatusUnprocessableEntity)
 			return false
@@ -41,6 +45,14 @@ func TestExplain(t *testing.T) {
 	until(t, "a park", func() bool { s := in.subscription(t, "a"); return s.Parked == 1 && s.LagEvents == 0 })
 
 	first := uint64(in.source(t, "files").Oldest)
+	db.exec(t, "INSERT INTO files VALUES (4)", "UPDATE files SET size = 7 WHERE id = 4")
+	until(t, "a retry", func() bool {
+		e := in.explain(t, &leatv1.ExplainRequest{Subscription: "a", EventId: idOf("files", first+5)}).Events[0]
+		return e.State == "retrying" && len(e.Attempts) > 1 && strings.Contains(e.Reason, "500") && e.Until != nil
+	})
+	if e := in.explain(t, &leatv1.ExplainRequest{Subscription: "a", EventId: idOf("files", first+6)}).Events[0]; e.State != "held" || !strings.Contains(e.Reason, idOf("files", first+5)) {
+		t.Errorf("behind what is tried again: %v", e)
+	}
 	wants := []string{"delivered insert [2]", "parked insert [1]", "filtered insert [3]", "held update [1]", "delivered update [2]"}
 	for i, want := range wants {
 		id := idOf("files", first+uint64(i))

@@ -18,6 +18,7 @@ import (
 	"github.com/leat-cdc/leat/cmd/leat/internal/parked"
 	"github.com/leat-cdc/leat/cmd/leat/internal/views"
 	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/pipeline/deliver"
 	"github.com/leat-cdc/leat/pipeline/engine"
 	"github.com/leat-cdc/leat/pipeline/filter"
 	"github.com/leat-cdc/leat/pipeline/state"
@@ -29,6 +30,7 @@ const (
 	fateDelivered = "delivered"
 	fateInFlight  = "in_flight"
 	fateHeld      = "held"
+	fateRetrying  = "retrying"
 	fateParked    = "parked"
 	fateDead      = "dead"
 	fateFiltered  = "filtered"
@@ -46,6 +48,8 @@ type Subscription struct {
 	Status engine.SubscriptionStatus
 	// Throttles in force.
 	Throttles []*leatv1.ThrottleState
+	// Retrying asks those that deliver about an event: see deliver.Subscription.
+	Retrying func(at pipeline.Offset, hash uint64) *deliver.Retrying
 }
 
 // explainer knows what a subscription's state says of any event of its log.
@@ -210,9 +214,7 @@ func (x *explainer) kept(ctx context.Context, e *leatv1.Explained) (bool, error)
 		}
 		if len(letters) == 1 && letters[0].Offset == o {
 			e.State, e.Reason = fateDead, letters[0].Reason
-			for _, t := range letters[0].Attempts {
-				e.Attempts = append(e.Attempts, &leatv1.Attempt{Time: timestamppb.New(t.Time), Took: durationpb.New(t.Took), Reason: t.Reason})
-			}
+			e.Attempts = attempts(letters[0].Attempts)
 		}
 	}
 	for i := range x.parks {
@@ -262,10 +264,40 @@ func (x *explainer) fate(e *leatv1.Explained, b *pipeline.Batch, i int) {
 	case o >= read:
 		e.State, e.Reason = fateUnread, "the subscription has not read so far yet"
 		x.waits(e)
+	case x.retrying(e, hash):
+		x.waits(e)
 	default:
 		e.State, e.Reason = fateInFlight, "read; it is being delivered, tried again, or waits for an earlier event of its key"
 		x.waits(e)
 	}
+}
+
+// retrying tells of an event that failed, with its attempts, or that waits behind one of its key.
+func (x *explainer) retrying(e *leatv1.Explained, hash uint64) bool {
+	r := x.Retrying(pipeline.Offset(e.Offset), hash)
+	if r == nil {
+		return false
+	}
+	if !r.Until.IsZero() {
+		e.Until = timestamppb.New(r.Until)
+	}
+	if first := uint64(r.First); first < e.Offset {
+		e.State, e.Reason = fateHeld, fmt.Sprintf("it waits for event %s of its key, which failed %d times and is tried again", pipeline.EventID(x.Source, r.First), r.Tries)
+		return true
+	}
+	e.State, e.Reason = fateRetrying, fmt.Sprintf("it failed %d times and is tried again", r.Tries)
+	e.Attempts = attempts(r.Attempts)
+	if n := len(r.Attempts); n > 0 {
+		e.Reason += ": " + r.Attempts[n-1].Reason
+	}
+	return true
+}
+
+func attempts(all []pipeline.Attempt) (out []*leatv1.Attempt) {
+	for _, t := range all {
+		out = append(out, &leatv1.Attempt{Time: timestamppb.New(t.Time), Took: durationpb.New(t.Took), Reason: t.Reason})
+	}
+	return out
 }
 
 // pending reports whether the cursor lists an offset below its High as not done.
@@ -284,7 +316,7 @@ func (x *explainer) waits(e *leatv1.Explained) {
 	for _, t := range x.Throttles {
 		e.Reason += fmt.Sprintf("; throttled to %v by %s", t.Ratio, t.Owner)
 	}
-	if !x.Status.Until.IsZero() {
+	if !x.Status.Until.IsZero() && e.Until == nil {
 		e.Until = timestamppb.New(x.Status.Until)
 	}
 }
