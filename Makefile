@@ -86,6 +86,10 @@ bench: ## Leat beside the databases' own clients, on this machine (BENCH_FLAGS)
 bench-flow: ## slow, sick and many subscribers, a busy database: a table, and drawings in bench/out (BENCH_FLAGS="-quick")
 	$(GO) run ./bench/flow $(BENCH_FLAGS)
 
+.PHONY: bench-snapshot
+bench-snapshot: ## snapshots: speed, what they cost others, kill -9 in the middle (BENCH_FLAGS="-quick")
+	$(GO) run ./bench/snapshot $(BENCH_FLAGS)
+
 .PHONY: format
 format: # fails when gofmt would change a file
 	@out=$$(gofmt -l .); \

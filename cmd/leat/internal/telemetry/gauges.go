@@ -40,6 +40,7 @@ type gauges struct {
 	sourceState, subscriptionState, tables, quarantined *prometheus.Desc
 	laggard                                             *prometheus.Desc
 	turns, turnsWaited, turnsWait                       *prometheus.Desc
+	snapshots                                           snapshots
 }
 
 func newGauges(status *atomic.Pointer[func() *leatv1.StatusResponse]) *gauges {
@@ -55,7 +56,8 @@ func newGauges(status *atomic.Pointer[func() *leatv1.StatusResponse]) *gauges {
 	type source = leatv1.SourceStatus
 	type subscription = leatv1.SubscriptionStatus
 	return &gauges{
-		status: status,
+		status:    status,
+		snapshots: newSnapshots(),
 		whole: []gauge[*leatv1.StatusResponse]{
 			{desc("leat_memory_budget_bytes", "The configured budget of all buffers."), func(s *leatv1.StatusResponse) float64 { return float64(s.GetMemoryBudget()) }},
 			{desc("leat_start_time_seconds", "When Leat started, since 1970."), func(s *leatv1.StatusResponse) float64 {
@@ -118,6 +120,7 @@ func (g *gauges) Describe(c chan<- *prometheus.Desc) {
 	for i := range g.whole {
 		c <- g.whole[i].desc
 	}
+	g.snapshots.describe(c)
 	for i := range g.source {
 		c <- g.source[i].desc
 	}
@@ -152,6 +155,7 @@ func (g *gauges) Collect(c chan<- prometheus.Metric) {
 		emit(c, g.source, x, x.GetName())
 		g.oneHot(c, g.sourceState, sourceStates, x.GetName(), x.GetState())
 		g.quarantines(c, x)
+		g.snapshots.collect(c, x)
 	}
 	for i, x := range s.GetSubscriptions() {
 		if i >= maxNames {

@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"github.com/rs/zerolog"
+	"strings"
 
 	"github.com/leat-cdc/leat/pipeline"
 )
@@ -86,6 +87,9 @@ func (t *Telemetry) snapshotState(source, job, state, why string) {
 	level := zerolog.InfoLevel
 	if state == string(pipeline.JobFailed) {
 		level = zerolog.ErrorLevel
+	}
+	if pipeline.JobState(state).Ended() {
+		t.m.snapshotEnds.WithLabelValues(strings.ToValidUTF8(source, "?"), state).Inc()
 	}
 	t.say(level, "snapshot/"+job, state, "snapshot is "+state, func(e *zerolog.Event) *zerolog.Event {
 		return fields(e, "source", source, "job", job, "reason", why)

@@ -24,6 +24,7 @@ type metrics struct {
 	subscriptions handles[*subscription]
 
 	sourceEvents, sourceBytes, reconnects *prometheus.CounterVec
+	snapshotEnds                          *prometheus.CounterVec
 	sync                                  *prometheus.HistogramVec
 	syncBatches, syncBytes                *prometheus.CounterVec
 	deliveries, delivered, deliveredBytes *prometheus.CounterVec
@@ -65,6 +66,7 @@ func newMetrics(r *prometheus.Registry) *metrics {
 		sourceEvents:   counter("leat_source_events_total", "Events read from the source and appended to its log.", "source"),
 		sourceBytes:    counter("leat_source_bytes_total", "Bytes of the events read from the source.", "source"),
 		reconnects:     counter("leat_source_reconnects_total", "Times that the source's stream was lost and is tried again.", "source"),
+		snapshotEnds:   counter("leat_snapshot_jobs_ended_total", "Snapshot jobs that ended, by how: done, cancelled, failed.", "source", "state"),
 		sync:           histogram("leat_log_sync_seconds", "Duration of a group commit of the log.", 1e-4, 2, 18, "source"),
 		syncBatches:    counter("leat_log_synced_batches_total", "Batches made durable in the log.", "source"),
 		syncBytes:      counter("leat_log_synced_bytes_total", "Bytes made durable in the log.", "source"),
@@ -130,7 +132,7 @@ func (m *metrics) forgetSource(name string) {
 	m.sources.drop(name)
 	l := prometheus.Labels{"source": name}
 	m.sync.DeletePartialMatch(l)
-	for _, v := range []*prometheus.CounterVec{m.sourceEvents, m.sourceBytes, m.reconnects, m.syncBatches, m.syncBytes} {
+	for _, v := range []*prometheus.CounterVec{m.sourceEvents, m.sourceBytes, m.reconnects, m.snapshotEnds, m.syncBatches, m.syncBytes} {
 		v.DeletePartialMatch(l)
 	}
 }

@@ -48,6 +48,8 @@ func feed(o pipeline.Observer) {
 	o.SubscriptionState("search", "retrying", "503")
 	o.Delivered("search", "ok", 3, 540, time.Millisecond, 5*time.Millisecond)
 	o.Delivered("search", "unavailable", 3, 540, time.Second, time.Second)
+	o.SnapshotState("files", "j1", "running", "initial")
+	o.SnapshotState("files", "j1", "done", "")
 	o.DeadLettered("search", pipeline.DeadLetter{ID: "files-7", Table: "public.files", Reason: "422"})
 }
 
@@ -59,6 +61,8 @@ func status() *leatv1.StatusResponse {
 		src.Notices = append(src.Notices, &leatv1.Notice{Kind: "quarantined", Table: fmt.Sprint("public.t", i)})
 	}
 	src.Notices = append(src.Notices, &leatv1.Notice{Kind: "quarantined", Table: "public.t0"}, &leatv1.Notice{Kind: "gap", Table: "public.g\xff"})
+	src.Snapshots = append(src.Snapshots, &leatv1.Job{Id: "j2", State: "running", Done: 40, Total: 100, Bytes: 4000, EventsPerSecond: 7.5},
+		&leatv1.Job{Id: "j3", State: "waiting", Done: 2, Tables: []*leatv1.TableProgress{{Table: "public.a", Fault: "dropped"}, {Table: "public.b"}}})
 	s.Sources = append(s.Sources, src)
 	s.Subscriptions = append(s.Subscriptions, &leatv1.SubscriptionStatus{Name: "search", State: "new in this test", LagEvents: 9, Dead: 2, SaveError: "disk", Laggard: &leatv1.Laggard{Stage: "at risk"}})
 	return s
@@ -117,6 +121,14 @@ func TestGauges(t *testing.T) {
 	for _, want := range []string{
 		`leat_source_state{source="files",state="streaming"} 1`,
 		`leat_source_state{source="files",state="stopped"} 0`,
+		`leat_snapshot_jobs{source="files",state="running"} 1`,
+		`leat_snapshot_jobs{source="files",state="paused"} 0`,
+		`leat_snapshot_jobs_ended_total{source="files",state="done"} 1`,
+		`leat_snapshot_rows{source="files"} 42`,
+		`leat_snapshot_rows_expected{source="files"} 100`,
+		`leat_snapshot_bytes{source="files"} 4000`,
+		`leat_snapshot_rows_per_second{source="files"} 7.5`,
+		`leat_snapshot_faulty_tables{source="files"} 1`,
 		`leat_subscription_state{state="other",subscription="search"} 1`,
 		fmt.Sprintf(`leat_source_quarantined_tables{source="files"} %d`, maxTables+5),
 		`leat_log_full{source="files"} 1`,
