@@ -393,6 +393,73 @@ func TestMapping(t *testing.T) {
 	}
 }
 
+// The server takes the mapping of each type, with the values that a database has and it has not.
+func TestTypes(t *testing.T) {
+	t.Parallel()
+	base := servertest.OpenSearch(t).URL
+	kinds := []struct {
+		t      schemas.Type
+		values []string
+	}{
+		{schemas.Type{Kind: schemas.KindUnknown, Name: "int4range"}, []string{`"[1,2)"`}}, {schemas.Type{Kind: schemas.KindBool}, []string{`true`}},
+		{schemas.Type{Kind: schemas.KindInt, Bits: 8}, []string{`-128`}}, {schemas.Type{Kind: schemas.KindInt, Bits: 64}, []string{`-9223372036854775808`, `"9223372036854775807"`}},
+		{schemas.Type{Kind: schemas.KindUint, Bits: 32}, []string{`4294967295`}}, {schemas.Type{Kind: schemas.KindUint, Bits: 64}, []string{`18446744073709551615`}},
+		{schemas.Type{Kind: schemas.KindDecimal}, []string{`"123456789012345678901234567890.123"`, `"NaN"`}}, {schemas.Type{Kind: schemas.KindFloat, Bits: 32}, []string{`1.5`, `"-Infinity"`}},
+		{schemas.Type{Kind: schemas.KindFloat, Bits: 64}, []string{`1e-300`, `"NaN"`}}, {schemas.Type{Kind: schemas.KindText, Name: "text"}, []string{`"` + strings.Repeat("long ", 20000) + `"`}},
+		{schemas.Type{Kind: schemas.KindText, Name: "uuid"}, []string{`"6f9619ff-8b86-d011-b42d-00c04fc964ff"`}}, {schemas.Type{Kind: schemas.KindBytes}, []string{`"AP8="`}}, {schemas.Type{Kind: schemas.KindBits}, []string{`"0101"`}},
+		{schemas.Type{Kind: schemas.KindJSON}, []string{`{"a":{"b":[1,"x"]}}`, `"text"`, `7`, `[{"a":1},2]`}}, {schemas.Type{Kind: schemas.KindDate}, []string{`"2026-02-28"`, `"infinity"`}},
+		{schemas.Type{Kind: schemas.KindTime}, []string{`"-838:59:59.000001"`}}, {schemas.Type{Kind: schemas.KindDateTime}, []string{`"2026-01-02T03:04:05.678901"`}},
+		{schemas.Type{Kind: schemas.KindTimestamp}, []string{`"2026-01-02T03:04:05.678901Z"`, `"0001-01-01T00:00:00Z"`}}, {schemas.Type{Kind: schemas.KindVector}, []string{`[1.5,-2,"NaN"]`}},
+		{schemas.Type{Kind: schemas.KindArray, Elem: &schemas.Type{Kind: schemas.KindInt, Bits: 32}}, []string{`[[1,2],[3,null]]`, `[]`, `null`}},
+	}
+	properties := map[string]any{}
+	for i, k := range kinds {
+		properties[fmt.Sprint("c", i)] = property(&k.t)
+	}
+	mapping, err := json.Marshal(map[string]any{"mappings": map[string]any{"dynamic": "strict", "properties": properties}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	index := servertest.Name()
+	if status := ask(t, base, "PUT", "/"+index, string(mapping), nil); status != 200 {
+		t.Fatalf("%d of %s", status, mapping)
+	}
+	for i, k := range kinds {
+		for _, v := range k.values {
+			var answer map[string]any
+			if status := ask(t, base, "POST", "/"+index+"/_doc", fmt.Sprintf(`{"c%d":%s}`, i, v), &answer); status != 201 {
+				t.Errorf("%s %.40s: %d %v", k.t.Kind, v, status, answer["error"])
+			}
+		}
+	}
+}
+
+// A check says what does not answer, and where deletes are forgotten too soon.
+func TestCheck(t *testing.T) {
+	t.Parallel()
+	base := servertest.OpenSearch(t).URL
+	alias, own := servertest.Name(), servertest.Name()
+	ask(t, base, "PUT", "/"+alias+"-000001", `{"aliases":{"`+alias+`":{}}}`, nil)
+	ask(t, base, "PUT", "/"+own, `{"settings":{"index.gc_deletes":"2h"}}`, nil)
+	codes := func(s *Sink, aliases ...string) (all []string) {
+		for _, f := range s.Check(t.Context(), aliases) {
+			all = append(all, f.Level+" "+f.Code)
+		}
+		return all
+	}
+	for _, c := range []struct {
+		s    *Sink
+		want string
+	}{
+		{newSink(t, base), "[warning gc_deletes info search_index]"}, {newSink(t, base, func(o *Options) { o.Soft = true }), "[info search_index]"},
+		{newSink(t, "http://127.0.0.1:1"), "[warning unreachable]"},
+	} {
+		if have := fmt.Sprint(codes(c.s, alias, own, servertest.Name())); have != c.want {
+			t.Errorf("%s, want %s", have, c.want)
+		}
+	}
+}
+
 // While nobody listens nothing is to blame; when the server is there again it goes on.
 func TestServerGone(t *testing.T) {
 	t.Parallel()
