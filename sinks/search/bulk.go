@@ -169,7 +169,11 @@ func (w *work) bulk(ctx context.Context) error {
 	for i, ops := range answer.Items {
 		for op, r := range ops {
 			it := &w.items[of[i]]
-			if o := w.s.outcome(it.target, op, r); o.Class != pipeline.OK {
+			o := w.s.outcome(it.target, op, r)
+			if o.Class == pipeline.Fatal && it.target.next != "" && r.Index == it.target.index {
+				continue // the index that takes its place may know better, and is asked too
+			}
+			if o.Class != pipeline.OK {
 				w.fail(it.event, o)
 			}
 		}

@@ -75,7 +75,7 @@ func (s *Sink) checkDeletes(ctx context.Context, t *target, add func(level, code
 		text = settings[t.index].Defaults.Kept
 	}
 	if kept, ok := duration(text); ok && kept < s.o.Tombstones {
-		add("warning", "gc_deletes", "index "+t.index, fmt.Sprintf("it knows for %s what was removed (index.gc_deletes), gc_deletes here is %s: an event that comes later than that, as in a replay, brings a deleted row back", text, s.o.Tombstones),
+		add("warning", "gc_deletes", "index "+t.index, fmt.Sprintf("it knows for %s what was removed (index.gc_deletes), gc_deletes here is %ds: an event that comes later than that, as in a replay, brings a deleted row back", text, int(s.o.Tombstones.Seconds())),
 			fmt.Sprintf("PUT %s/_settings {\"index.gc_deletes\": \"%ds\"}, or deletes: soft", t.index, int(s.o.Tombstones.Seconds())))
 	}
 }

@@ -286,8 +286,21 @@ func TestPoison(t *testing.T) {
 	if all := documents(t, base, table.Name); len(all) != 2 || all["1"] == nil || all["3"] == nil {
 		t.Fatal(all)
 	}
+	// An index that is made anew for what did not fit takes it at once.
+	r, err := s.Begin(t.Context(), table.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done(t, s, 15, put(table, "2", "1", "more words"))
+	if err := s.Switch(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	if all := documents(t, base, table.Name); len(all) != 1 || all["2"]["path"] != "more words" {
+		t.Fatal(all)
+	}
+	done(t, s, 17, put(table, "2", "1", "words"))
 	// An index that somebody removes is made again.
-	if status := ask(t, base, "DELETE", "/"+table.Name+"-000001", "", nil); status != 200 {
+	if status := ask(t, base, "DELETE", "/"+table.Name+"-000002", "", nil); status != 200 {
 		t.Fatal(status)
 	}
 	b = batch(20, put(table, "1", "1", "words"))

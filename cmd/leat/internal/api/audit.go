@@ -140,6 +140,7 @@ func changeOf(m any) *Change {
 		c = &Change{Action: "backfill", Target: r.GetSubscription(), dry: r.GetDryRun()}
 		put("tables", r.GetTables(), len(r.GetTables()) > 0)
 		put("where", r.GetWhere(), r.GetWhere() != "")
+		put("rebuild", r.GetRebuild(), r.GetRebuild())
 		put("reason", r.GetReason(), r.GetReason() != "")
 	default:
 		if c = jobChange(m, put); c == nil {

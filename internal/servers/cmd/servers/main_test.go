@@ -25,7 +25,7 @@ func TestRun(t *testing.T) {
 	seen := filepath.Join(t.TempDir(), "seen")
 	var out bytes.Buffer
 	script := `echo "$LEAT_TEST_POSTGRES_URL $LEAT_TEST_POSTGRES_URL_17 $LEAT_TEST_MYSQL_URL" >` + seen + `; exit 7`
-	err := run(t.Context(), []string{"run", "-postgres", "17", "-mariadb=false", "-kafka=false", "--", "sh", "-c", script}, &out)
+	err := run(t.Context(), []string{"run", "-postgres", "17", "-mariadb=false", "-kafka=false", "-opensearch=false", "--", "sh", "-c", script}, &out)
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || exit.ExitCode() != 7 {
 		t.Fatalf("%v\n%s", err, out.String())

@@ -102,7 +102,13 @@ func (a *commands) backfill(ctx context.Context, req *leatv1.BackfillRequest, o 
 	if o.detach {
 		return nil
 	}
-	return a.follow(ctx, s, r.GetJob())
+	if err := a.follow(ctx, s, r.GetJob()); err != nil {
+		return err
+	}
+	if req.GetRebuild() {
+		a.Out.Printf("The new indices take the place of the old ones once the rows are delivered.\n")
+	}
+	return nil
 }
 
 // backfillDoc is that of backfill --json.
