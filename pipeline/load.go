@@ -39,6 +39,13 @@ type SourceLoad struct {
 	// ToLoss is how long it takes, at that rate or by age, until the server may remove what is not read
 	// yet: 0 = it may happen at any moment. Unknown where nothing is in danger.
 	ToLoss time.Duration
+	// Kept is what the server says of the slot's WAL (PostgreSQL's wal_status); empty where there is no such word.
+	Kept string
+	// Xmin is how many transactions the slot keeps the vacuum of the catalogue back (age of catalog_xmin). Unknown.
+	Xmin int64
+	// Age is how old the newest of what was read is, where the server removes by age what is older than Expiry and
+	// something newer stands in files behind it. Unknown.
+	Age, Expiry time.Duration
 	// Lost is set when the server no longer has what was to be read next.
 	Lost bool
 	// Signals are the rows in force of the source's signal table.
@@ -57,7 +64,8 @@ type Signal struct {
 
 // NewSourceLoad returns one of which nothing is known.
 func NewSourceLoad(at time.Time) SourceLoad {
-	return SourceLoad{At: at, Active: Unknown, Waiting: Unknown, ReplicaLag: Unknown, Behind: Unknown, Headroom: Unknown, Rate: Unknown, ToLoss: Unknown}
+	return SourceLoad{At: at, Active: Unknown, Waiting: Unknown, ReplicaLag: Unknown, Behind: Unknown, Headroom: Unknown, Rate: Unknown, ToLoss: Unknown,
+		Xmin: Unknown, Age: Unknown, Expiry: Unknown}
 }
 
 // Meter makes a rate of a counter that only grows: the mean over about the last ten seconds. The zero Meter is

@@ -177,6 +177,9 @@ func (p *prober) binlogs(ctx context.Context, s *Source, l *pipeline.SourceLoad)
 		return nil
 	}
 	p.rate(l, files)
+	if p.expiry > 0 {
+		l.Expiry, l.Age = p.expiry, 0
+	}
 	if i := p.place(s, l, files); i >= 0 && i < len(files)-1 { // the file that is written no server removes
 		return p.age(ctx, s, l)
 	}
@@ -225,7 +228,8 @@ func (p *prober) age(ctx context.Context, s *Source, l *pipeline.SourceLoad) err
 	if perr != nil {
 		return transient("protocol", "read the server's clock", perr)
 	}
-	left := max(p.expiry-time.Duration(now-int64(at))*time.Second, 0)
+	l.Age = max(time.Duration(now-int64(at))*time.Second, 0)
+	left := max(p.expiry-l.Age, 0)
 	if l.ToLoss < 0 || left < l.ToLoss {
 		l.ToLoss = left
 	}

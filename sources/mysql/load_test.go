@@ -81,6 +81,9 @@ func TestLoad(t *testing.T) {
 		if l.ToLoss <= 0 || l.ToLoss > time.Hour || l.Lost || l.Headroom != pipeline.Unknown {
 			t.Fatalf("kept for an hour: %+v", l)
 		}
+		if l.Expiry != time.Hour || l.Age < 0 || l.Age+l.ToLoss != time.Hour {
+			t.Fatalf("its age: %+v", l)
+		}
 		r := newReading(t)
 		r.end = from
 		_ = r.until(st, within(t), func() bool { return len(r.records) == 9 })

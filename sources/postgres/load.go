@@ -131,6 +131,10 @@ func (p *prober) fill(l *pipeline.SourceLoad, row *loadRow) {
 		l.Headroom = max(int64(*slot.Safe), 0)
 	}
 	l.ToLoss = pipeline.ToLoss(l.Headroom, l.Rate)
+	l.Kept = deref(slot.Status)
+	if slot.Xmin != nil {
+		l.Xmin = *slot.Xmin
+	}
 	switch deref(slot.Status) {
 	case "unreserved": // the next checkpoint may take it
 		l.ToLoss, l.Headroom = 0, 0

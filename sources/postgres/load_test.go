@@ -65,6 +65,9 @@ func TestLoad(t *testing.T) {
 		// Nobody reads: what is written lies behind, and is a rate.
 		d.exec("insert into files select generate_series(1, 20000)")
 		l := d.load(s, func(l pipeline.SourceLoad) bool { return l.Behind > 1<<20 && l.Rate > 0 })
+		if l.Kept != "reserved" || l.Xmin < 0 || l.Age != pipeline.Unknown {
+			t.Fatalf("%+v", l)
+		}
 		if l.ToLoss != pipeline.Unknown || l.Headroom != pipeline.Unknown {
 			t.Fatalf("nothing limits the slot: %+v", l)
 		}
@@ -138,10 +141,12 @@ func TestLoadOfALimitedSlot(t *testing.T) {
 		if l, err := s.Load(t.Context()); err != nil {
 			t.Fatal(err)
 		} else if l.Lost {
-			if l.ToLoss != 0 {
+			if l.ToLoss != 0 || l.Headroom != 0 || l.Kept != "lost" {
 				t.Fatalf("%+v", l)
 			}
 			return
+		} else if (l.Kept == "unreserved") != (l.ToLoss == 0) {
+			t.Fatalf("%+v", l)
 		}
 	}
 	t.Fatal("the slot was never lost")

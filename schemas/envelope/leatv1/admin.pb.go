@@ -258,8 +258,17 @@ type SourcePressure struct {
 	// Why the database's load is not known; empty when it is.
 	Error string `protobuf:"bytes,12,opt,name=error,proto3" json:"error,omitempty"`
 	// Why the signal table cannot be read, so that nobody throttles through it, and the cure; empty when it can.
-	SignalsError  string `protobuf:"bytes,13,opt,name=signals_error,json=signalsError,proto3" json:"signals_error,omitempty"`
-	SignalsCure   string `protobuf:"bytes,14,opt,name=signals_cure,json=signalsCure,proto3" json:"signals_cure,omitempty"`
+	SignalsError string `protobuf:"bytes,13,opt,name=signals_error,json=signalsError,proto3" json:"signals_error,omitempty"`
+	SignalsCure  string `protobuf:"bytes,14,opt,name=signals_cure,json=signalsCure,proto3" json:"signals_cure,omitempty"`
+	// Bytes that the database can write until it may remove what is not read; absent: no size limits that.
+	HeadroomBytes *uint64 `protobuf:"varint,15,opt,name=headroom_bytes,json=headroomBytes,proto3,oneof" json:"headroom_bytes,omitempty"`
+	// What PostgreSQL says of the slot's WAL (wal_status): reserved, extended, unreserved or lost; empty elsewhere.
+	WalStatus string `protobuf:"bytes,16,opt,name=wal_status,json=walStatus,proto3" json:"wal_status,omitempty"`
+	// How many transactions the slot keeps the vacuum of the catalogue back; absent: not known, or it keeps none.
+	CatalogXminAge *uint64 `protobuf:"varint,17,opt,name=catalog_xmin_age,json=catalogXminAge,proto3,oneof" json:"catalog_xmin_age,omitempty"`
+	// How old what is to be read next is, and how old it may become until the database removes it; absent: that goes not by age.
+	BinlogAge     *durationpb.Duration `protobuf:"bytes,18,opt,name=binlog_age,json=binlogAge,proto3" json:"binlog_age,omitempty"`
+	BinlogExpiry  *durationpb.Duration `protobuf:"bytes,19,opt,name=binlog_expiry,json=binlogExpiry,proto3" json:"binlog_expiry,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -390,6 +399,41 @@ func (x *SourcePressure) GetSignalsCure() string {
 		return x.SignalsCure
 	}
 	return ""
+}
+
+func (x *SourcePressure) GetHeadroomBytes() uint64 {
+	if x != nil && x.HeadroomBytes != nil {
+		return *x.HeadroomBytes
+	}
+	return 0
+}
+
+func (x *SourcePressure) GetWalStatus() string {
+	if x != nil {
+		return x.WalStatus
+	}
+	return ""
+}
+
+func (x *SourcePressure) GetCatalogXminAge() uint64 {
+	if x != nil && x.CatalogXminAge != nil {
+		return *x.CatalogXminAge
+	}
+	return 0
+}
+
+func (x *SourcePressure) GetBinlogAge() *durationpb.Duration {
+	if x != nil {
+		return x.BinlogAge
+	}
+	return nil
+}
+
+func (x *SourcePressure) GetBinlogExpiry() *durationpb.Duration {
+	if x != nil {
+		return x.BinlogExpiry
+	}
+	return nil
 }
 
 type SourceStatus struct {
@@ -6394,7 +6438,7 @@ const file_leat_v1_admin_proto_rawDesc = "" +
 	"\bpriority\x18\x01 \x01(\tR\bpriority\x12\x14\n" +
 	"\x05taken\x18\x02 \x01(\x04R\x05taken\x12\x16\n" +
 	"\x06waited\x18\x03 \x01(\x04R\x06waited\x12-\n" +
-	"\x04wait\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04wait\"\xb6\x04\n" +
+	"\x04wait\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04wait\"\xd2\x06\n" +
 	"\x0eSourcePressure\x12\x18\n" +
 	"\areading\x18\x01 \x01(\x01R\areading\x12\x1a\n" +
 	"\bsnapshot\x18\x02 \x01(\x01R\bsnapshot\x12\x16\n" +
@@ -6412,9 +6456,18 @@ const file_leat_v1_admin_proto_rawDesc = "" +
 	"replicaLag\x12\x14\n" +
 	"\x05error\x18\f \x01(\tR\x05error\x12#\n" +
 	"\rsignals_error\x18\r \x01(\tR\fsignalsError\x12!\n" +
-	"\fsignals_cure\x18\x0e \x01(\tR\vsignalsCureB\x0f\n" +
+	"\fsignals_cure\x18\x0e \x01(\tR\vsignalsCure\x12*\n" +
+	"\x0eheadroom_bytes\x18\x0f \x01(\x04H\x02R\rheadroomBytes\x88\x01\x01\x12\x1d\n" +
+	"\n" +
+	"wal_status\x18\x10 \x01(\tR\twalStatus\x12-\n" +
+	"\x10catalog_xmin_age\x18\x11 \x01(\x04H\x03R\x0ecatalogXminAge\x88\x01\x01\x128\n" +
+	"\n" +
+	"binlog_age\x18\x12 \x01(\v2\x19.google.protobuf.DurationR\tbinlogAge\x12>\n" +
+	"\rbinlog_expiry\x18\x13 \x01(\v2\x19.google.protobuf.DurationR\fbinlogExpiryB\x0f\n" +
 	"\r_behind_bytesB\x12\n" +
-	"\x10_active_sessions\"\x86\x06\n" +
+	"\x10_active_sessionsB\x11\n" +
+	"\x0f_headroom_bytesB\x13\n" +
+	"\x11_catalog_xmin_age\"\x86\x06\n" +
 	"\fSourceStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x14\n" +
@@ -7016,133 +7069,135 @@ var file_leat_v1_admin_proto_depIdxs = []int32{
 	81,  // 5: leat.v1.SourcePressure.time_to_loss:type_name -> google.protobuf.Duration
 	81,  // 6: leat.v1.SourcePressure.time_to_drain:type_name -> google.protobuf.Duration
 	81,  // 7: leat.v1.SourcePressure.replica_lag:type_name -> google.protobuf.Duration
-	80,  // 8: leat.v1.SourceStatus.since:type_name -> google.protobuf.Timestamp
-	7,   // 9: leat.v1.SourceStatus.notices:type_name -> leat.v1.Notice
-	81,  // 10: leat.v1.SourceStatus.lag:type_name -> google.protobuf.Duration
-	45,  // 11: leat.v1.SourceStatus.throttles:type_name -> leat.v1.ThrottleState
-	3,   // 12: leat.v1.SourceStatus.pressure:type_name -> leat.v1.SourcePressure
-	5,   // 13: leat.v1.SourceStatus.open:type_name -> leat.v1.OpenTransactions
-	6,   // 14: leat.v1.SourceStatus.waits:type_name -> leat.v1.Wait
-	61,  // 15: leat.v1.SourceStatus.snapshots:type_name -> leat.v1.Job
-	80,  // 16: leat.v1.Wait.until:type_name -> google.protobuf.Timestamp
-	80,  // 17: leat.v1.Notice.time:type_name -> google.protobuf.Timestamp
-	80,  // 18: leat.v1.SubscriptionStatus.until:type_name -> google.protobuf.Timestamp
-	81,  // 19: leat.v1.SubscriptionStatus.lag:type_name -> google.protobuf.Duration
-	45,  // 20: leat.v1.SubscriptionStatus.throttles:type_name -> leat.v1.ThrottleState
-	9,   // 21: leat.v1.SubscriptionStatus.laggard:type_name -> leat.v1.Laggard
-	6,   // 22: leat.v1.SubscriptionStatus.waits:type_name -> leat.v1.Wait
-	10,  // 23: leat.v1.SubscriptionStatus.lanes:type_name -> leat.v1.Lane
-	11,  // 24: leat.v1.SubscriptionStatus.hosts:type_name -> leat.v1.Host
-	81,  // 25: leat.v1.Laggard.time_to_loss:type_name -> google.protobuf.Duration
-	81,  // 26: leat.v1.Laggard.time_to_catch_up:type_name -> google.protobuf.Duration
-	81,  // 27: leat.v1.Lane.lag:type_name -> google.protobuf.Duration
-	80,  // 28: leat.v1.Host.until:type_name -> google.protobuf.Timestamp
-	13,  // 29: leat.v1.PlanResponse.changes:type_name -> leat.v1.Change
-	13,  // 30: leat.v1.ApplyResponse.changes:type_name -> leat.v1.Change
-	80,  // 31: leat.v1.SeekRequest.time:type_name -> google.protobuf.Timestamp
-	26,  // 32: leat.v1.ParkedResponse.dead:type_name -> leat.v1.DeadLetter
-	25,  // 33: leat.v1.ParkedResponse.skipped:type_name -> leat.v1.Skipped
-	32,  // 34: leat.v1.ParkedResponse.parked:type_name -> leat.v1.ParkedKey
-	80,  // 35: leat.v1.Skipped.time:type_name -> google.protobuf.Timestamp
-	80,  // 36: leat.v1.DeadLetter.time:type_name -> google.protobuf.Timestamp
-	27,  // 37: leat.v1.DeadLetter.attempts:type_name -> leat.v1.Attempt
-	80,  // 38: leat.v1.Attempt.time:type_name -> google.protobuf.Timestamp
-	81,  // 39: leat.v1.Attempt.took:type_name -> google.protobuf.Duration
-	80,  // 40: leat.v1.TailRequest.time:type_name -> google.protobuf.Timestamp
-	80,  // 41: leat.v1.ParkedKey.since:type_name -> google.protobuf.Timestamp
-	80,  // 42: leat.v1.AuditLogRequest.since:type_name -> google.protobuf.Timestamp
-	39,  // 43: leat.v1.AuditLogResponse.entries:type_name -> leat.v1.AuditEntry
-	80,  // 44: leat.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
-	42,  // 45: leat.v1.ExplainResponse.events:type_name -> leat.v1.Explained
-	80,  // 46: leat.v1.Explained.committed:type_name -> google.protobuf.Timestamp
-	80,  // 47: leat.v1.Explained.until:type_name -> google.protobuf.Timestamp
-	27,  // 48: leat.v1.Explained.attempts:type_name -> leat.v1.Attempt
-	81,  // 49: leat.v1.ThrottleRequest.duration:type_name -> google.protobuf.Duration
-	45,  // 50: leat.v1.ThrottleResponse.throttles:type_name -> leat.v1.ThrottleState
-	80,  // 51: leat.v1.ThrottleState.since:type_name -> google.protobuf.Timestamp
-	80,  // 52: leat.v1.ThrottleState.until:type_name -> google.protobuf.Timestamp
-	52,  // 53: leat.v1.RangesResponse.ranges:type_name -> leat.v1.RangeState
-	52,  // 54: leat.v1.SplitRangeResponse.ranges:type_name -> leat.v1.RangeState
-	52,  // 55: leat.v1.MergeRangesResponse.ranges:type_name -> leat.v1.RangeState
-	80,  // 56: leat.v1.Place.time:type_name -> google.protobuf.Timestamp
-	55,  // 57: leat.v1.ReplayScope.ranges:type_name -> leat.v1.ReplayRange
-	53,  // 58: leat.v1.ReplayRequest.from:type_name -> leat.v1.Place
-	53,  // 59: leat.v1.ReplayRequest.to:type_name -> leat.v1.Place
-	54,  // 60: leat.v1.ReplayRequest.scope:type_name -> leat.v1.ReplayScope
-	58,  // 61: leat.v1.ReplayResponse.plan:type_name -> leat.v1.ReplayPlan
-	61,  // 62: leat.v1.ReplayResponse.job:type_name -> leat.v1.Job
-	80,  // 63: leat.v1.ReplayPlan.oldest:type_name -> google.protobuf.Timestamp
-	80,  // 64: leat.v1.ReplayPlan.newest:type_name -> google.protobuf.Timestamp
-	81,  // 65: leat.v1.ReplayPlan.takes:type_name -> google.protobuf.Duration
-	61,  // 66: leat.v1.JobsResponse.jobs:type_name -> leat.v1.Job
-	80,  // 67: leat.v1.Job.created:type_name -> google.protobuf.Timestamp
-	80,  // 68: leat.v1.Job.ended:type_name -> google.protobuf.Timestamp
-	81,  // 69: leat.v1.Job.left:type_name -> google.protobuf.Duration
-	62,  // 70: leat.v1.Job.tables:type_name -> leat.v1.TableProgress
-	65,  // 71: leat.v1.BackfillResponse.plan:type_name -> leat.v1.BackfillPlan
-	61,  // 72: leat.v1.BackfillResponse.job:type_name -> leat.v1.Job
-	66,  // 73: leat.v1.BackfillPlan.tables:type_name -> leat.v1.BackfillTable
-	61,  // 74: leat.v1.PauseJobResponse.job:type_name -> leat.v1.Job
-	61,  // 75: leat.v1.ResumeJobResponse.job:type_name -> leat.v1.Job
-	61,  // 76: leat.v1.CancelJobResponse.job:type_name -> leat.v1.Job
-	75,  // 77: leat.v1.VerifyResponse.progress:type_name -> leat.v1.VerifyProgress
-	76,  // 78: leat.v1.VerifyResponse.report:type_name -> leat.v1.VerifyReport
-	77,  // 79: leat.v1.VerifyReport.tables:type_name -> leat.v1.VerifiedTable
-	78,  // 80: leat.v1.VerifiedTable.ranges:type_name -> leat.v1.VerifiedRange
-	79,  // 81: leat.v1.VerifiedTable.differences:type_name -> leat.v1.VerifiedRow
-	0,   // 82: leat.v1.AdminService.Status:input_type -> leat.v1.StatusRequest
-	12,  // 83: leat.v1.AdminService.Plan:input_type -> leat.v1.PlanRequest
-	15,  // 84: leat.v1.AdminService.Apply:input_type -> leat.v1.ApplyRequest
-	17,  // 85: leat.v1.AdminService.Pause:input_type -> leat.v1.PauseRequest
-	19,  // 86: leat.v1.AdminService.Resume:input_type -> leat.v1.ResumeRequest
-	21,  // 87: leat.v1.AdminService.Seek:input_type -> leat.v1.SeekRequest
-	23,  // 88: leat.v1.AdminService.Parked:input_type -> leat.v1.ParkedRequest
-	28,  // 89: leat.v1.AdminService.RemoveSource:input_type -> leat.v1.RemoveSourceRequest
-	30,  // 90: leat.v1.AdminService.Tail:input_type -> leat.v1.TailRequest
-	33,  // 91: leat.v1.AdminService.Redrive:input_type -> leat.v1.RedriveRequest
-	35,  // 92: leat.v1.AdminService.Discard:input_type -> leat.v1.DiscardRequest
-	37,  // 93: leat.v1.AdminService.AuditLog:input_type -> leat.v1.AuditLogRequest
-	40,  // 94: leat.v1.AdminService.Explain:input_type -> leat.v1.ExplainRequest
-	43,  // 95: leat.v1.AdminService.Throttle:input_type -> leat.v1.ThrottleRequest
-	46,  // 96: leat.v1.AdminService.Ranges:input_type -> leat.v1.RangesRequest
-	48,  // 97: leat.v1.AdminService.SplitRange:input_type -> leat.v1.SplitRangeRequest
-	50,  // 98: leat.v1.AdminService.MergeRanges:input_type -> leat.v1.MergeRangesRequest
-	56,  // 99: leat.v1.AdminService.Replay:input_type -> leat.v1.ReplayRequest
-	59,  // 100: leat.v1.AdminService.Jobs:input_type -> leat.v1.JobsRequest
-	67,  // 101: leat.v1.AdminService.PauseJob:input_type -> leat.v1.PauseJobRequest
-	69,  // 102: leat.v1.AdminService.ResumeJob:input_type -> leat.v1.ResumeJobRequest
-	63,  // 103: leat.v1.AdminService.Backfill:input_type -> leat.v1.BackfillRequest
-	71,  // 104: leat.v1.AdminService.CancelJob:input_type -> leat.v1.CancelJobRequest
-	73,  // 105: leat.v1.AdminService.Verify:input_type -> leat.v1.VerifyRequest
-	1,   // 106: leat.v1.AdminService.Status:output_type -> leat.v1.StatusResponse
-	14,  // 107: leat.v1.AdminService.Plan:output_type -> leat.v1.PlanResponse
-	16,  // 108: leat.v1.AdminService.Apply:output_type -> leat.v1.ApplyResponse
-	18,  // 109: leat.v1.AdminService.Pause:output_type -> leat.v1.PauseResponse
-	20,  // 110: leat.v1.AdminService.Resume:output_type -> leat.v1.ResumeResponse
-	22,  // 111: leat.v1.AdminService.Seek:output_type -> leat.v1.SeekResponse
-	24,  // 112: leat.v1.AdminService.Parked:output_type -> leat.v1.ParkedResponse
-	29,  // 113: leat.v1.AdminService.RemoveSource:output_type -> leat.v1.RemoveSourceResponse
-	31,  // 114: leat.v1.AdminService.Tail:output_type -> leat.v1.TailResponse
-	34,  // 115: leat.v1.AdminService.Redrive:output_type -> leat.v1.RedriveResponse
-	36,  // 116: leat.v1.AdminService.Discard:output_type -> leat.v1.DiscardResponse
-	38,  // 117: leat.v1.AdminService.AuditLog:output_type -> leat.v1.AuditLogResponse
-	41,  // 118: leat.v1.AdminService.Explain:output_type -> leat.v1.ExplainResponse
-	44,  // 119: leat.v1.AdminService.Throttle:output_type -> leat.v1.ThrottleResponse
-	47,  // 120: leat.v1.AdminService.Ranges:output_type -> leat.v1.RangesResponse
-	49,  // 121: leat.v1.AdminService.SplitRange:output_type -> leat.v1.SplitRangeResponse
-	51,  // 122: leat.v1.AdminService.MergeRanges:output_type -> leat.v1.MergeRangesResponse
-	57,  // 123: leat.v1.AdminService.Replay:output_type -> leat.v1.ReplayResponse
-	60,  // 124: leat.v1.AdminService.Jobs:output_type -> leat.v1.JobsResponse
-	68,  // 125: leat.v1.AdminService.PauseJob:output_type -> leat.v1.PauseJobResponse
-	70,  // 126: leat.v1.AdminService.ResumeJob:output_type -> leat.v1.ResumeJobResponse
-	64,  // 127: leat.v1.AdminService.Backfill:output_type -> leat.v1.BackfillResponse
-	72,  // 128: leat.v1.AdminService.CancelJob:output_type -> leat.v1.CancelJobResponse
-	74,  // 129: leat.v1.AdminService.Verify:output_type -> leat.v1.VerifyResponse
-	106, // [106:130] is the sub-list for method output_type
-	82,  // [82:106] is the sub-list for method input_type
-	82,  // [82:82] is the sub-list for extension type_name
-	82,  // [82:82] is the sub-list for extension extendee
-	0,   // [0:82] is the sub-list for field type_name
+	81,  // 8: leat.v1.SourcePressure.binlog_age:type_name -> google.protobuf.Duration
+	81,  // 9: leat.v1.SourcePressure.binlog_expiry:type_name -> google.protobuf.Duration
+	80,  // 10: leat.v1.SourceStatus.since:type_name -> google.protobuf.Timestamp
+	7,   // 11: leat.v1.SourceStatus.notices:type_name -> leat.v1.Notice
+	81,  // 12: leat.v1.SourceStatus.lag:type_name -> google.protobuf.Duration
+	45,  // 13: leat.v1.SourceStatus.throttles:type_name -> leat.v1.ThrottleState
+	3,   // 14: leat.v1.SourceStatus.pressure:type_name -> leat.v1.SourcePressure
+	5,   // 15: leat.v1.SourceStatus.open:type_name -> leat.v1.OpenTransactions
+	6,   // 16: leat.v1.SourceStatus.waits:type_name -> leat.v1.Wait
+	61,  // 17: leat.v1.SourceStatus.snapshots:type_name -> leat.v1.Job
+	80,  // 18: leat.v1.Wait.until:type_name -> google.protobuf.Timestamp
+	80,  // 19: leat.v1.Notice.time:type_name -> google.protobuf.Timestamp
+	80,  // 20: leat.v1.SubscriptionStatus.until:type_name -> google.protobuf.Timestamp
+	81,  // 21: leat.v1.SubscriptionStatus.lag:type_name -> google.protobuf.Duration
+	45,  // 22: leat.v1.SubscriptionStatus.throttles:type_name -> leat.v1.ThrottleState
+	9,   // 23: leat.v1.SubscriptionStatus.laggard:type_name -> leat.v1.Laggard
+	6,   // 24: leat.v1.SubscriptionStatus.waits:type_name -> leat.v1.Wait
+	10,  // 25: leat.v1.SubscriptionStatus.lanes:type_name -> leat.v1.Lane
+	11,  // 26: leat.v1.SubscriptionStatus.hosts:type_name -> leat.v1.Host
+	81,  // 27: leat.v1.Laggard.time_to_loss:type_name -> google.protobuf.Duration
+	81,  // 28: leat.v1.Laggard.time_to_catch_up:type_name -> google.protobuf.Duration
+	81,  // 29: leat.v1.Lane.lag:type_name -> google.protobuf.Duration
+	80,  // 30: leat.v1.Host.until:type_name -> google.protobuf.Timestamp
+	13,  // 31: leat.v1.PlanResponse.changes:type_name -> leat.v1.Change
+	13,  // 32: leat.v1.ApplyResponse.changes:type_name -> leat.v1.Change
+	80,  // 33: leat.v1.SeekRequest.time:type_name -> google.protobuf.Timestamp
+	26,  // 34: leat.v1.ParkedResponse.dead:type_name -> leat.v1.DeadLetter
+	25,  // 35: leat.v1.ParkedResponse.skipped:type_name -> leat.v1.Skipped
+	32,  // 36: leat.v1.ParkedResponse.parked:type_name -> leat.v1.ParkedKey
+	80,  // 37: leat.v1.Skipped.time:type_name -> google.protobuf.Timestamp
+	80,  // 38: leat.v1.DeadLetter.time:type_name -> google.protobuf.Timestamp
+	27,  // 39: leat.v1.DeadLetter.attempts:type_name -> leat.v1.Attempt
+	80,  // 40: leat.v1.Attempt.time:type_name -> google.protobuf.Timestamp
+	81,  // 41: leat.v1.Attempt.took:type_name -> google.protobuf.Duration
+	80,  // 42: leat.v1.TailRequest.time:type_name -> google.protobuf.Timestamp
+	80,  // 43: leat.v1.ParkedKey.since:type_name -> google.protobuf.Timestamp
+	80,  // 44: leat.v1.AuditLogRequest.since:type_name -> google.protobuf.Timestamp
+	39,  // 45: leat.v1.AuditLogResponse.entries:type_name -> leat.v1.AuditEntry
+	80,  // 46: leat.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	42,  // 47: leat.v1.ExplainResponse.events:type_name -> leat.v1.Explained
+	80,  // 48: leat.v1.Explained.committed:type_name -> google.protobuf.Timestamp
+	80,  // 49: leat.v1.Explained.until:type_name -> google.protobuf.Timestamp
+	27,  // 50: leat.v1.Explained.attempts:type_name -> leat.v1.Attempt
+	81,  // 51: leat.v1.ThrottleRequest.duration:type_name -> google.protobuf.Duration
+	45,  // 52: leat.v1.ThrottleResponse.throttles:type_name -> leat.v1.ThrottleState
+	80,  // 53: leat.v1.ThrottleState.since:type_name -> google.protobuf.Timestamp
+	80,  // 54: leat.v1.ThrottleState.until:type_name -> google.protobuf.Timestamp
+	52,  // 55: leat.v1.RangesResponse.ranges:type_name -> leat.v1.RangeState
+	52,  // 56: leat.v1.SplitRangeResponse.ranges:type_name -> leat.v1.RangeState
+	52,  // 57: leat.v1.MergeRangesResponse.ranges:type_name -> leat.v1.RangeState
+	80,  // 58: leat.v1.Place.time:type_name -> google.protobuf.Timestamp
+	55,  // 59: leat.v1.ReplayScope.ranges:type_name -> leat.v1.ReplayRange
+	53,  // 60: leat.v1.ReplayRequest.from:type_name -> leat.v1.Place
+	53,  // 61: leat.v1.ReplayRequest.to:type_name -> leat.v1.Place
+	54,  // 62: leat.v1.ReplayRequest.scope:type_name -> leat.v1.ReplayScope
+	58,  // 63: leat.v1.ReplayResponse.plan:type_name -> leat.v1.ReplayPlan
+	61,  // 64: leat.v1.ReplayResponse.job:type_name -> leat.v1.Job
+	80,  // 65: leat.v1.ReplayPlan.oldest:type_name -> google.protobuf.Timestamp
+	80,  // 66: leat.v1.ReplayPlan.newest:type_name -> google.protobuf.Timestamp
+	81,  // 67: leat.v1.ReplayPlan.takes:type_name -> google.protobuf.Duration
+	61,  // 68: leat.v1.JobsResponse.jobs:type_name -> leat.v1.Job
+	80,  // 69: leat.v1.Job.created:type_name -> google.protobuf.Timestamp
+	80,  // 70: leat.v1.Job.ended:type_name -> google.protobuf.Timestamp
+	81,  // 71: leat.v1.Job.left:type_name -> google.protobuf.Duration
+	62,  // 72: leat.v1.Job.tables:type_name -> leat.v1.TableProgress
+	65,  // 73: leat.v1.BackfillResponse.plan:type_name -> leat.v1.BackfillPlan
+	61,  // 74: leat.v1.BackfillResponse.job:type_name -> leat.v1.Job
+	66,  // 75: leat.v1.BackfillPlan.tables:type_name -> leat.v1.BackfillTable
+	61,  // 76: leat.v1.PauseJobResponse.job:type_name -> leat.v1.Job
+	61,  // 77: leat.v1.ResumeJobResponse.job:type_name -> leat.v1.Job
+	61,  // 78: leat.v1.CancelJobResponse.job:type_name -> leat.v1.Job
+	75,  // 79: leat.v1.VerifyResponse.progress:type_name -> leat.v1.VerifyProgress
+	76,  // 80: leat.v1.VerifyResponse.report:type_name -> leat.v1.VerifyReport
+	77,  // 81: leat.v1.VerifyReport.tables:type_name -> leat.v1.VerifiedTable
+	78,  // 82: leat.v1.VerifiedTable.ranges:type_name -> leat.v1.VerifiedRange
+	79,  // 83: leat.v1.VerifiedTable.differences:type_name -> leat.v1.VerifiedRow
+	0,   // 84: leat.v1.AdminService.Status:input_type -> leat.v1.StatusRequest
+	12,  // 85: leat.v1.AdminService.Plan:input_type -> leat.v1.PlanRequest
+	15,  // 86: leat.v1.AdminService.Apply:input_type -> leat.v1.ApplyRequest
+	17,  // 87: leat.v1.AdminService.Pause:input_type -> leat.v1.PauseRequest
+	19,  // 88: leat.v1.AdminService.Resume:input_type -> leat.v1.ResumeRequest
+	21,  // 89: leat.v1.AdminService.Seek:input_type -> leat.v1.SeekRequest
+	23,  // 90: leat.v1.AdminService.Parked:input_type -> leat.v1.ParkedRequest
+	28,  // 91: leat.v1.AdminService.RemoveSource:input_type -> leat.v1.RemoveSourceRequest
+	30,  // 92: leat.v1.AdminService.Tail:input_type -> leat.v1.TailRequest
+	33,  // 93: leat.v1.AdminService.Redrive:input_type -> leat.v1.RedriveRequest
+	35,  // 94: leat.v1.AdminService.Discard:input_type -> leat.v1.DiscardRequest
+	37,  // 95: leat.v1.AdminService.AuditLog:input_type -> leat.v1.AuditLogRequest
+	40,  // 96: leat.v1.AdminService.Explain:input_type -> leat.v1.ExplainRequest
+	43,  // 97: leat.v1.AdminService.Throttle:input_type -> leat.v1.ThrottleRequest
+	46,  // 98: leat.v1.AdminService.Ranges:input_type -> leat.v1.RangesRequest
+	48,  // 99: leat.v1.AdminService.SplitRange:input_type -> leat.v1.SplitRangeRequest
+	50,  // 100: leat.v1.AdminService.MergeRanges:input_type -> leat.v1.MergeRangesRequest
+	56,  // 101: leat.v1.AdminService.Replay:input_type -> leat.v1.ReplayRequest
+	59,  // 102: leat.v1.AdminService.Jobs:input_type -> leat.v1.JobsRequest
+	67,  // 103: leat.v1.AdminService.PauseJob:input_type -> leat.v1.PauseJobRequest
+	69,  // 104: leat.v1.AdminService.ResumeJob:input_type -> leat.v1.ResumeJobRequest
+	63,  // 105: leat.v1.AdminService.Backfill:input_type -> leat.v1.BackfillRequest
+	71,  // 106: leat.v1.AdminService.CancelJob:input_type -> leat.v1.CancelJobRequest
+	73,  // 107: leat.v1.AdminService.Verify:input_type -> leat.v1.VerifyRequest
+	1,   // 108: leat.v1.AdminService.Status:output_type -> leat.v1.StatusResponse
+	14,  // 109: leat.v1.AdminService.Plan:output_type -> leat.v1.PlanResponse
+	16,  // 110: leat.v1.AdminService.Apply:output_type -> leat.v1.ApplyResponse
+	18,  // 111: leat.v1.AdminService.Pause:output_type -> leat.v1.PauseResponse
+	20,  // 112: leat.v1.AdminService.Resume:output_type -> leat.v1.ResumeResponse
+	22,  // 113: leat.v1.AdminService.Seek:output_type -> leat.v1.SeekResponse
+	24,  // 114: leat.v1.AdminService.Parked:output_type -> leat.v1.ParkedResponse
+	29,  // 115: leat.v1.AdminService.RemoveSource:output_type -> leat.v1.RemoveSourceResponse
+	31,  // 116: leat.v1.AdminService.Tail:output_type -> leat.v1.TailResponse
+	34,  // 117: leat.v1.AdminService.Redrive:output_type -> leat.v1.RedriveResponse
+	36,  // 118: leat.v1.AdminService.Discard:output_type -> leat.v1.DiscardResponse
+	38,  // 119: leat.v1.AdminService.AuditLog:output_type -> leat.v1.AuditLogResponse
+	41,  // 120: leat.v1.AdminService.Explain:output_type -> leat.v1.ExplainResponse
+	44,  // 121: leat.v1.AdminService.Throttle:output_type -> leat.v1.ThrottleResponse
+	47,  // 122: leat.v1.AdminService.Ranges:output_type -> leat.v1.RangesResponse
+	49,  // 123: leat.v1.AdminService.SplitRange:output_type -> leat.v1.SplitRangeResponse
+	51,  // 124: leat.v1.AdminService.MergeRanges:output_type -> leat.v1.MergeRangesResponse
+	57,  // 125: leat.v1.AdminService.Replay:output_type -> leat.v1.ReplayResponse
+	60,  // 126: leat.v1.AdminService.Jobs:output_type -> leat.v1.JobsResponse
+	68,  // 127: leat.v1.AdminService.PauseJob:output_type -> leat.v1.PauseJobResponse
+	70,  // 128: leat.v1.AdminService.ResumeJob:output_type -> leat.v1.ResumeJobResponse
+	64,  // 129: leat.v1.AdminService.Backfill:output_type -> leat.v1.BackfillResponse
+	72,  // 130: leat.v1.AdminService.CancelJob:output_type -> leat.v1.CancelJobResponse
+	74,  // 131: leat.v1.AdminService.Verify:output_type -> leat.v1.VerifyResponse
+	108, // [108:132] is the sub-list for method output_type
+	84,  // [84:108] is the sub-list for method input_type
+	84,  // [84:84] is the sub-list for extension type_name
+	84,  // [84:84] is the sub-list for extension extendee
+	0,   // [0:84] is the sub-list for field type_name
 }
 
 func init() { file_leat_v1_admin_proto_init() }

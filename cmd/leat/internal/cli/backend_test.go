@@ -46,7 +46,7 @@ func newBackend() *backend {
 			{Name: "files", Kind: "postgres", State: "streaming", Since: at(-time.Hour), LogId: "6f1d2c3b-0000-4000-8000-000000000001",
 				Oldest: base, Next: base + 81204, Position: "0/16B3748", LogBytes: 1288490188, Tables: 12, EventsPerSecond: 1204.4, BytesPerSecond: 321000,
 				Pressure: &leatv1.SourcePressure{Reading: 1, Snapshot: 0.5, Why: "9 sessions are at work, max_active is 8", EndsWhen: "it stays under 80 % of the limit for 10s",
-					ActiveSessions: new(uint32(9)), BehindBytes: new(uint64(40 << 10)), TimeToLoss: long(72 * time.Hour), TimeToDrain: long(time.Second)},
+					ActiveSessions: new(uint32(9)), BehindBytes: new(uint64(40 << 10)), HeadroomBytes: new(uint64(2 << 30)), WalStatus: "extended", CatalogXminAge: new(uint64(3_200_000)), TimeToLoss: long(72 * time.Hour), TimeToDrain: long(time.Second)},
 				Lag: long(12 * time.Millisecond), Notices: []*leatv1.Notice{
 					{Kind: "gap", Code: "joined", Table: "public.late", Position: "0/16B0000", Reason: "the table joined late", Cure: "leat backfill brings them", Time: at(-time.Minute)},
 					{Kind: "quarantined", Code: "structure", Table: "public.odd\x1b[31m", Reason: "its shape is not known"},

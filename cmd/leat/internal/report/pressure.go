@@ -13,10 +13,11 @@ import (
 func pressureOf(x engine.SourceStatus) *leatv1.SourcePressure {
 	v, l := x.Verdict, x.Load
 	p := &leatv1.SourcePressure{Reading: v.Reading, Snapshot: v.Snapshot, Replay: v.Replay, Why: v.Why, EndsWhen: v.End, Danger: v.Danger,
-		TimeToLoss: known(v.ToLoss), TimeToDrain: known(v.ToDrain), ReplicaLag: known(l.ReplicaLag), Error: x.LoadError}
-	if l.Behind >= 0 {
-		n := uint64(l.Behind)
-		p.BehindBytes = &n
+		TimeToLoss: known(v.ToLoss), TimeToDrain: known(v.ToDrain), ReplicaLag: known(l.ReplicaLag), Error: x.LoadError,
+		WalStatus: l.Kept, HeadroomBytes: count(l.Headroom), CatalogXminAge: count(l.Xmin)}
+	p.BehindBytes = count(l.Behind)
+	if l.Expiry > 0 {
+		p.BinlogAge, p.BinlogExpiry = known(l.Age), known(l.Expiry)
 	}
 	if l.Active >= 0 {
 		n := uint32(l.Active)
@@ -28,6 +29,15 @@ func pressureOf(x engine.SourceStatus) *leatv1.SourcePressure {
 		}
 	}
 	return p
+}
+
+// count is nil for pipeline.Unknown.
+func count(n int64) *uint64 {
+	if n < 0 {
+		return nil
+	}
+	u := uint64(n)
+	return &u
 }
 
 // known is nil for pipeline.Unknown.

@@ -73,6 +73,12 @@ func newGauges(status *atomic.Pointer[func() *leatv1.StatusResponse]) *gauges {
 			src("leat_source_reading_ratio", "Share of the time in which the source is read; below 1 while load or a throttle slows it.", reading),
 			src("leat_source_time_to_loss_seconds", "Time until the database may remove what is not read; +Inf when nothing is in danger.", timeToLoss),
 			src("leat_source_behind_bytes", "Bytes that the database has written behind what was read.", func(s *source) float64 { return float64(s.GetPressure().GetBehindBytes()) }),
+			src("leat_source_headroom_bytes", "Bytes that the database can write until it may remove what is not read; +Inf when no size limits that.", headroom),
+			src("leat_source_slot_lost", "1 when the WAL of the slot is lost or may go with the next checkpoint.", func(s *source) float64 {
+				return oneIf(slices.Contains([]string{"unreserved", "lost"}, s.GetPressure().GetWalStatus()))
+			}),
+			src("leat_source_catalog_xmin_age", "Transactions by which the slot keeps the vacuum of the database's catalogue back.", func(s *source) float64 { return float64(s.GetPressure().GetCatalogXminAge()) }),
+			src("leat_source_binlog_age_ratio", "Age of what is to be read next, as a share of that at which the database removes it; 0 when nothing goes by age.", binlogAge),
 			src("leat_source_active_sessions", "Sessions of the database at work besides Leat's; 0 when they cannot be seen.", func(s *source) float64 { return float64(s.GetPressure().GetActiveSessions()) }),
 			src("leat_disk_stage", "What our own disk, which fills, forbids: 0 nothing, 1 replays (80 %), 2 the log grows no more (90 %), 3 reading (95 %).", func(s *source) float64 { return float64(1 + slices.Index(diskStages, s.GetDisk())) }),
 			src("leat_log_full", "1 while the log's disk is full and reading waits.", func(s *source) float64 { return oneIf(s.GetLogFull()) }),
@@ -236,6 +242,20 @@ func timeToLoss(s *leatv1.SourceStatus) float64 {
 		return d.AsDuration().Seconds()
 	}
 	return math.Inf(1)
+}
+
+func headroom(s *leatv1.SourceStatus) float64 {
+	if p := s.GetPressure(); p != nil && p.HeadroomBytes != nil {
+		return float64(p.GetHeadroomBytes())
+	}
+	return math.Inf(1)
+}
+
+func binlogAge(s *leatv1.SourceStatus) float64 {
+	if e := s.GetPressure().GetBinlogExpiry().AsDuration(); e > 0 {
+		return s.GetPressure().GetBinlogAge().AsDuration().Seconds() / e.Seconds()
+	}
+	return 0
 }
 
 // reading is 1 of a source that is not read at all: nobody slows it.

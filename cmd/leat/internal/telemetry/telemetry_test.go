@@ -56,7 +56,9 @@ func feed(o pipeline.Observer) {
 func status() *leatv1.StatusResponse {
 	s := &leatv1.StatusResponse{MemoryBudget: 512 << 20, Started: timestamppb.New(time.Unix(1e9, 0))}
 	s.Turns = append(s.Turns, &leatv1.PriorityTurns{Priority: "high", Taken: 9, Waited: 3, Wait: durationpb.New(1500 * time.Millisecond)})
-	src := &leatv1.SourceStatus{Name: "files", State: "streaming", Next: 42, Oldest: 7, Lag: durationpb.New(time.Second), LogFull: true}
+	src := &leatv1.SourceStatus{Name: "files", State: "streaming", Next: 42, Oldest: 7, Lag: durationpb.New(time.Second), LogFull: true,
+		Pressure: &leatv1.SourcePressure{Reading: 1, HeadroomBytes: new(uint64(4096)), WalStatus: "unreserved", CatalogXminAge: new(uint64(77)),
+			BinlogAge: durationpb.New(time.Minute), BinlogExpiry: durationpb.New(4 * time.Minute)}}
 	for i := range maxTables + 5 {
 		src.Notices = append(src.Notices, &leatv1.Notice{Kind: "quarantined", Table: fmt.Sprint("public.t", i)})
 	}
@@ -134,6 +136,10 @@ func TestGauges(t *testing.T) {
 		`leat_log_full{source="files"} 1`,
 		`leat_delivery_turns_wait_seconds_total{priority="high"} 1.5`,
 		`leat_log_next_offset{source="files"} 42`,
+		`leat_source_headroom_bytes{source="files"} 4096`,
+		`leat_source_slot_lost{source="files"} 1`,
+		`leat_source_catalog_xmin_age{source="files"} 77`,
+		`leat_source_binlog_age_ratio{source="files"} 0.25`,
 		`leat_source_lag_seconds{source="files"} 1`,
 		`leat_subscription_lag_events{subscription="search"} 9`,
 		`leat_subscription_cursor_unsaved{subscription="search"} 1`,
