@@ -15,7 +15,10 @@ import (
 )
 
 // allCases in the order in which they run.
-var allCases = []string{"own", "null", "pull", "webhook", "many", "stalled", "mix", "latency", "large"}
+var allCases = []string{"own", "null", "pull", "webhook", "many", "stalled", "mix", "latency", "large", "tables"}
+
+// onlyByName are those that take minutes: they run where -cases names them, and once.
+var onlyByName = []string{"large", "tables"}
 
 // bench measures one database.
 type bench struct {
@@ -58,6 +61,7 @@ func (b *bench) database(ctx context.Context) (err error) {
 		{workload{name: "files_mix", rows: b.o.rows / 2, mixed: true}, []step{{"mix", b.own}, {"mix", b.pull}}},
 		{workload{name: "beat"}, []step{{"latency", b.latency}}},
 		{workload{name: "beat_large"}, []step{{"large", b.large}}},
+		{workload{name: "beat_tables"}, []step{{"tables", b.tables}}},
 	} {
 		var names []string
 		for _, s := range part.steps {
@@ -73,10 +77,14 @@ func (b *bench) database(ctx context.Context) (err error) {
 		settle(ctx)
 		for run := range b.o.runs {
 			for i, s := range part.steps {
-				if !b.o.wants(s.name) || s.name == "large" && run > 0 {
+				if !b.o.wants(s.name) || slices.Contains(onlyByName, s.name) && run > 0 {
 					continue
 				}
-				limited, cancel := context.WithTimeout(ctx, b.o.timeout)
+				timeout := b.o.timeout
+				if slices.Contains(onlyByName, s.name) {
+					timeout *= 4
+				}
+				limited, cancel := context.WithTimeout(ctx, timeout)
 				if err := s.do(limited, &part.w, fmt.Sprintf("%s-%d-%d", s.name, i, run)); err != nil {
 					err = fmt.Errorf("%s: %s, run %d: %w", b.name, s.name, run+1, err)
 					process.Say("FAILED %v", err)

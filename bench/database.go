@@ -27,6 +27,7 @@ type workload struct {
 	mixed  bool   // half of them are updates
 	begin  string // where it begins: a slot to copy, or a GTID set
 	binlog string // the binlog file it begins in
+	pace   int    // of PostgreSQL's large transaction, rows per second; 0: as fast as can be
 	end    string // LSN
 }
 
@@ -46,6 +47,9 @@ type database interface {
 	// large makes a table `large` beside w's, which the sources of w read too, and returns what inserts so many rows of
 	// about 180 bytes into it, in a transaction that is left open for its commit.
 	large(ctx context.Context, w *workload, rows int) (begin func(context.Context) (commit func() error, err error), err error)
+	// tables makes so many tables in a schema of that name, and returns the YAML of a source that reads them, what inserts
+	// a row into each, and what undoes the preparations.
+	tables(ctx context.Context, schema string, n int) (yaml string, insert, undo func(context.Context) error, err error)
 	// floor returns the arguments of the role binlog-floor; nil where there is no such reader.
 	floor(ctx context.Context, w *workload) (args []string, err error)
 	// version of the server.
@@ -178,10 +182,21 @@ func (p *postgres) large(ctx context.Context, w *workload, rows int) (func(conte
 		if err != nil {
 			return nil, err
 		}
-		for _, q := range []string{"begin", fmt.Sprintf("insert into large select n, repeat('x', 160) from generate_series(1, %d) n", rows)} {
-			if _, err := conn.Exec(ctx, q); err != nil {
-				return nil, errors.Join(err, conn.Close(ctx))
+		step := rows
+		if w.pace > 0 {
+			step = max(1, w.pace/10)
+		}
+		_, err = conn.Exec(ctx, "begin")
+		tick := time.NewTicker(time.Second / 10)
+		defer tick.Stop()
+		for from := 1; from <= rows && err == nil; from += step {
+			_, err = conn.Exec(ctx, fmt.Sprintf("insert into large select n, repeat('x', 160) from generate_series(%d, %d) n", from, min(rows, from+step-1)))
+			if w.pace > 0 {
+				<-tick.C
 			}
+		}
+		if err != nil {
+			return nil, errors.Join(err, conn.Close(ctx))
 		}
 		telling(fmt.Sprintf("postgres: large: %d rows took the session %.1f s of CPU", rows, process.CPUTime(int(conn.PgConn().PID())).Seconds()))
 		return func() error {

@@ -21,6 +21,7 @@ const largeRate = 100
 func (b *bench) large(ctx context.Context, w *workload, run string) error {
 	folder := filepath.Join(b.o.dir, b.name+"-"+run)
 	defer os.RemoveAll(folder)
+	w.pace = b.o.pace
 	begin, err := b.db.large(ctx, w, b.o.large)
 	if err != nil {
 		return err

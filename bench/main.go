@@ -32,6 +32,8 @@ import (
 type options struct {
 	rows, runs, fan int
 	large           int
+	tables          int
+	pace            int
 	databases       []string
 	cases           []string
 	quick           bool
@@ -70,6 +72,8 @@ func parse(args []string) (options, error) {
 	f.IntVar(&o.runs, "runs", 5, "how often each case runs; min, median and max are shown")
 	f.IntVar(&o.fan, "fan", 16, "how many subscribers the cases with many have")
 	f.IntVar(&o.large, "large", 5_000_000, "rows of the transaction of the case large, which runs once, and only where -cases names it (with -memory 256MiB)")
+	f.IntVar(&o.pace, "pace", 0, "rows per second of PostgreSQL's large transaction; 0: as fast as the session can")
+	f.IntVar(&o.tables, "tables", 10_000, "tables of the case tables, which runs once, and only where -cases names it")
 	f.StringVar(&databases, "databases", "postgres,mariadb", "which databases: postgres, mariadb, mysql")
 	f.StringVar(&cases, "cases", "", "only these cases ("+strings.Join(allCases, ", ")+")")
 	f.BoolVar(&o.quick, "quick", false, "200,000 rows, two runs, short latency and idle measurements")
@@ -119,7 +123,7 @@ func split(s string) []string {
 // wants says whether a case was asked for.
 func (o *options) wants(names ...string) bool {
 	if len(o.cases) == 0 {
-		return !slices.Equal(names, []string{"large"}) // takes minutes: only by name
+		return len(names) > 1 || !slices.Contains(onlyByName, names[0])
 	}
 	return slices.ContainsFunc(names, func(n string) bool { return slices.Contains(o.cases, n) })
 }

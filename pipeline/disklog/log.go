@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -63,8 +64,7 @@ type Log struct {
 		// What is durable.
 		synced  pipeline.Synced
 		wake    chan struct{} // closed and replaced when there is more, or an end
-		newest  []*schemas.Table
-		shapes  map[uint32]uint64 // where the newest version of each table is described last
+		tables  map[uint32]known
 		notices []pipeline.Notice
 		ranges  []pipeline.RangeAt // as state.ranges
 		marks   []pipeline.SnapshotMark
@@ -223,14 +223,9 @@ func (l *Log) start(fd *found) (*writer, error) {
 	return w, nil
 }
 
-// publishState shows the newest tables and notices to others. l.mu is held, or nobody else is there.
+// publishState shows the newest tables and notices to others. Nobody else is there.
 func (l *Log) publishState(st *state) {
-	l.mu.newest = l.mu.newest[:0:0]
-	l.mu.shapes = make(map[uint32]uint64, len(st.tables))
-	for id, k := range st.tables {
-		l.mu.newest = append(l.mu.newest, k.table)
-		l.mu.shapes[id] = k.address
-	}
+	l.mu.tables = maps.Clone(st.tables)
 	l.mu.notices, l.mu.ranges, l.mu.marks, l.mu.waiting = st.notices, st.ranges, st.marks, st.waiting()
 }
 
@@ -281,7 +276,11 @@ func (l *Log) Last() pipeline.Position {
 func (l *Log) Tables() []*schemas.Table {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return append([]*schemas.Table(nil), l.mu.newest...)
+	all := make([]*schemas.Table, 0, len(l.mu.tables))
+	for _, k := range l.mu.tables {
+		all = append(all, k.table)
+	}
+	return all
 }
 
 // Notices returns what is in force: quarantines not released, and the newest gap of each table.

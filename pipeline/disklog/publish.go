@@ -17,9 +17,6 @@ func (w *writer) publish() {
 	w.seg.size = max(w.seg.size, w.pos)
 	l.mu.synced = pipeline.Synced{Ticket: w.st.ticket, Next: w.st.next, End: w.st.last}
 	l.mu.notices, l.mu.ranges, l.mu.marks, l.mu.waiting = w.st.notices, w.st.ranges, w.st.marks, w.st.waiting()
-	if w.schema {
-		l.publishState(w.st)
-	}
 	l.mu.pins = w.pins()
 	if l.mu.ring.empty() {
 		l.mu.ring.reset(w.address(), w.st.next)
@@ -46,8 +43,9 @@ func (w *writer) publish() {
 // show makes one block visible. l.mu is held; drop collects batches to release without it.
 func (w *writer) show(wr *written, drop []*pipeline.Batch) []*pipeline.Batch {
 	l, x := w.l, w.seg.index
-	if wr.table != nil {
-		x.schema(wr.table.ID, wr.table.Version, wr.off)
+	if t := wr.table; t != nil {
+		x.schema(t.ID, t.Version, wr.off)
+		l.mu.tables[t.ID] = w.st.tables[t.ID] // as of the group's end
 		return drop
 	}
 	l.mu.queued -= wr.it.bytes

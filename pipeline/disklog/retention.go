@@ -228,8 +228,8 @@ func (l *Log) tooOld(s, next *segment) bool {
 
 // onlyBefore lists tables whose newest version is described in full only in segments before seq. l.mu is held.
 func (l *Log) onlyBefore(seq uint64) (ids []uint32) {
-	for id, a := range l.mu.shapes {
-		if at, _ := split(a); at < seq {
+	for id, k := range l.mu.tables {
+		if at, _ := split(k.address); at < seq {
 			ids = append(ids, id)
 		}
 	}

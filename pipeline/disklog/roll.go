@@ -110,9 +110,10 @@ func (w *writer) roll() error {
 const mostTangled = 3
 
 // untangle begins a segment between two transactions when retention could cut nowhere in the last ones: a log of
-// nothing but transactions that are larger than a segment would never shrink otherwise.
+// nothing but transactions that are larger than a segment would never shrink otherwise. Open ones that idle do not
+// matter: retention moves them.
 func (w *writer) untangle() error {
-	if !w.torn || len(w.st.open) > 0 {
+	if !w.torn || w.inside() {
 		return nil
 	}
 	w.torn = false
@@ -123,6 +124,16 @@ func (w *writer) untangle() error {
 		return nil
 	}
 	return w.roll()
+}
+
+// inside reports whether an open transaction goes on in this segment.
+func (w *writer) inside() bool {
+	for _, tx := range w.st.open {
+		if seq, _ := split(tx.chunks[len(tx.chunks)-1].Address); seq == w.seg.seq {
+			return true
+		}
+	}
+	return false
 }
 
 // tangled counts the newest segments up to the first that begins between two transactions.

@@ -47,8 +47,8 @@ func (l *Log) described(subject string, version uint32) []description {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	places, named := map[uint32]description{}, map[uint32]bool{}
-	for _, t := range l.mu.newest {
-		named[t.ID] = t.Subject() == subject
+	for _, k := range l.mu.tables {
+		named[k.table.ID] = k.table.Subject() == subject
 	}
 	for _, s := range l.mu.segs {
 		if s.index == nil {

@@ -32,7 +32,6 @@ type writer struct {
 	slack    int64 // what the group may add to the footer
 	batches  int
 	has      map[versionKey]bool // schemas in the segment, the group's too
-	schema   bool                // the group has a schema
 	relogged bool                // an item of schemas to be written again is in it
 
 	memory []*chunk // chunks of open transactions that are still in memory, oldest first
@@ -236,7 +235,6 @@ func (w *writer) addSchema(payload []byte, t *schemas.Table) {
 	w.blocks = append(w.blocks, written{h: h, off: w.pos + w.bytes, table: t})
 	w.has[versionKey{t.ID, t.Version}] = true
 	w.st.schema(t, h.Address)
-	w.schema = true
 	w.bytes += int64(h.Size())
 }
 
@@ -347,7 +345,7 @@ func (w *writer) flush() error {
 	}
 	clear(w.pieces)
 	w.pieces, w.blocks = w.pieces[:0], w.blocks[:0]
-	w.bytes, w.slack, w.batches, w.schema = 0, 0, 0, false
+	w.bytes, w.slack, w.batches = 0, 0, 0
 	return nil
 }
 
