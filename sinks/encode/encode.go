@@ -60,6 +60,8 @@ type Encoder struct {
 	plain   *plan // for events of no table
 	mu      sync.Mutex
 	plans   atomic.Pointer[map[*schemas.Table]*plan]
+	fresh   map[*schemas.Table]*plan // not yet in plans, under mu; missed is how often one was not there
+	missed  int
 	states  sync.Pool
 	maxPlan int
 	build   func(*pipeline.Batch) (pipeline.Derived, error)
@@ -128,6 +130,7 @@ func newEncoder(o Options, json bool) *Encoder {
 	}
 	e.size.Store(256)
 	e.plans.Store(&map[*schemas.Table]*plan{})
+	e.fresh = map[*schemas.Table]*plan{}
 	e.states.New = func() any { return &state{e: e} }
 	e.plain = e.compilePlain()
 	return e
@@ -194,19 +197,28 @@ func (e *Encoder) planOf(t *schemas.Table) (*plan, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	old := *e.plans.Load()
-	if p := old[t]; p != nil {
-		return p, nil
+	p := e.fresh[t]
+	if p == nil {
+		p = old[t]
 	}
-	p, err := e.compile(t)
-	if err != nil {
-		return nil, err
+	if p == nil {
+		var err error
+		if p, err = e.compile(t); err != nil {
+			return nil, err
+		}
+		e.fresh[t] = p
 	}
-	plans := make(map[*schemas.Table]*plan, len(old)+1)
+	if e.missed++; e.missed*4 < len(old) {
+		return p, nil // to copy all for each one would cost the square of how many there are
+	}
+	plans := make(map[*schemas.Table]*plan, len(old)+len(e.fresh))
 	if len(old) < e.maxPlan { // else begin anew: old versions are gone with their segments
 		maps.Copy(plans, old)
 	}
-	plans[t] = p
+	maps.Copy(plans, e.fresh)
 	e.plans.Store(&plans)
+	clear(e.fresh)
+	e.missed = 0
 	return p, nil
 }
 

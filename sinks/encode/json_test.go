@@ -189,6 +189,36 @@ func TestErrorsNameTheColumn(t *testing.T) {
 	}
 }
 
+// A table's plan is made once, however many others there are, and the copies of the map cost no square.
+func TestManyTables(t *testing.T) {
+	f := &valueForm{}
+	e := JSON(Options{Source: "s", Form: f.form})
+	var all []*schemas.Table
+	first := map[*schemas.Table]*plan{}
+	copies, was := 0, e.plans.Load()
+	for round := range 3 {
+		for i := range 1000 {
+			if round == 0 {
+				all = append(all, table("path"))
+			}
+			p, err := e.planOf(all[i])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if round > 0 && p != first[all[i]] {
+				t.Fatalf("table %d has another plan", i)
+			}
+			first[all[i]] = p
+			if now := e.plans.Load(); now != was {
+				copies, was = copies+1, now
+			}
+		}
+	}
+	if copies > 60 || len(*was) != len(all) {
+		t.Errorf("%d copies, %d plans at the end", copies, len(*was))
+	}
+}
+
 func TestProjection(t *testing.T) {
 	for _, c := range []struct {
 		columns map[string][]string
