@@ -119,6 +119,30 @@ func (w *writer) move(before uint64) error {
 	return nil
 }
 
+// gather moves the chunks of a transaction that is about to commit to its commit, when they are little and far behind:
+// retention would have to take all between as one.
+func (w *writer) gather(open string) error {
+	tx := w.st.ending(open)
+	if tx.first == 0 || w.seg.seq-tx.first < mostTangled || tx.bytes > w.l.opt.SegmentSize {
+		return nil
+	}
+	m := &mover{w: w, b: new(pipeline.Batch)}
+	defer m.letGo()
+	for before := w.seg.seq; m.left <= 0; {
+		m.left = moveSlice
+		if err := m.tx(tx, before); err != nil {
+			return err
+		}
+		if err := w.flush(); err != nil {
+			return err
+		}
+	}
+	if w.st.open[open] == tx { // of a prepared one the old chunks count until the commit is durable
+		tx.first = tx.lowest()
+	}
+	return nil
+}
+
 // tx moves chunks of one transaction while the slice lasts.
 func (m *mover) tx(tx *openTx, before uint64) error {
 	if tx.first == 0 || tx.first >= before || tx.stuck {

@@ -150,6 +150,54 @@ func (w *writer) end(kind pipeline.BatchKind, open string) {
 	w.put(b)
 }
 
+// A small transaction that commits long after it began, prepared or not, does not take all between with it when it
+// goes; what it holds is there until then.
+func TestLateCommitGoesAlone(t *testing.T) {
+	const segment, bound = 16 << 10, 128 << 10
+	for _, prepared := range []bool{false, true} {
+		t.Run(fmt.Sprint("prepared ", prepared), func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			l, err := disklog.Open(disklog.Options{Dir: "log", Source: "db", FS: faultfs.New(1), SegmentSize: segment, Memory: 1, Retention: disklog.Retention{Size: bound}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			w := &writer{t: t, ctx: ctx, l: l}
+			w.rows(pipeline.BatchChunk, "late", 3)
+			w.rows(pipeline.BatchChunk, "late", 3)
+			if prepared {
+				w.end(pipeline.BatchPrepared, "late")
+			}
+			for range 50 { // five segments
+				w.rows(pipeline.BatchRows, "", 1)
+			}
+			w.end(pipeline.BatchCommit, "late")
+			_, next := l.Bounds()
+			r, err := l.Read(next - 6)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for seen := 0; seen < 6; {
+				b, err := r.Next(ctx)
+				if err != nil {
+					t.Fatal(err)
+				}
+				seen += len(b.Events)
+				b.Release()
+			}
+			for oldest, _ := l.Bounds(); oldest <= next; oldest, _ = l.Bounds() {
+				w.rows(pipeline.BatchRows, "", 1)
+				if now, _ := l.Bounds(); now > oldest+30 || ctx.Err() != nil {
+					t.Fatalf("from %d to %d at once", oldest, now)
+				}
+			}
+			if err := errors.Join(r.Close(), l.Close()); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
 // A log of nothing but transactions that are larger than a segment shrinks beside one that idles.
 func TestIdleBesideLargeTransactions(t *testing.T) {
 	const segment, bound = 16 << 10, 160 << 10
@@ -235,7 +283,10 @@ func TestIdleTransactionsLetTheLogShrink(t *testing.T) {
 				}
 				b.Release()
 			}
-			if err := errors.Join(r.Close(), l.Close()); err != nil {
+			if err := r.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if err := l.Close(); err != nil {
 				t.Fatal(err)
 			}
 			if damage, sum, err := disklog.Verify(ctx, dir); err != nil || len(damage) > 0 || sum.Next != next {

@@ -128,6 +128,11 @@ func (w *writer) write(items []item) error {
 		if err := w.untangle(); err != nil {
 			return err
 		}
+		if b := items[i].b; b != nil && b.Kind == pipeline.BatchCommit {
+			if err := w.gather(b.Open); err != nil {
+				return err
+			}
+		}
 		for {
 			ok, err := w.add(&items[i])
 			if err != nil {

@@ -2,16 +2,20 @@ package app
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
+	"net/url"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"connectrpc.com/connect"
+	_ "github.com/go-sql-driver/mysql"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/leat-cdc/leat/internal/servers"
+	"github.com/leat-cdc/leat/internal/servers/servertest"
 	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
 )
 
@@ -182,4 +186,81 @@ func TestAnIdleTransactionIsLeftToTheServer(t *testing.T) {
 	})
 	idle.exec(t, "COMMIT")
 	h.waits(t, rows+large)
+}
+
+// TestAForgottenXALetsTheLogShrink: what was prepared outlives what retention takes and a restart, and comes at its
+// commit; status names what it holds.
+func TestAForgottenXALetsTheLogShrink(t *testing.T) {
+	t.Parallel()
+	db, h, dir := servertest.MariaDB(t, servers.MySQLOptions{}), newHook(t), t.TempDir()
+	at, err := url.Parse(db.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := sql.Open("mysql", fmt.Sprintf("%s@tcp(%s)%s", at.User.Username(), at.Host, at.Path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	conn.SetMaxOpenConns(1) // XA belongs to its session
+	conn.SetMaxIdleConns(1)
+	do := func(q string) {
+		t.Helper()
+		if _, err := conn.ExecContext(t.Context(), q); err != nil {
+			t.Fatalf("%.40s: %v", q, err)
+		}
+	}
+	fill := func(from int) { // 50 rows of 6 kB
+		q := make([]byte, 3000)
+		for i := range q {
+			q[i] = byte(i * (from + 1))
+		}
+		var all []string
+		for i := range 50 {
+			all = append(all, fmt.Sprintf("(%d, '%x')", from+i, q))
+		}
+		do("insert into files values " + strings.Join(all, ","))
+	}
+	do("create table files (id bigint primary key, name mediumtext)")
+	yaml := top + "log: {retention: {age: 1h, size: 16MiB}}\nsources:\n  files:\n    mysql: {url: '" + db.URL + "'}\n    tables: ['" + db.Name + ".*']\n    start: now\nsubscriptions:\n  a: {source: files, deliver: {" + toHook(h) + "}}\n"
+	in := install(t, dir, yaml)
+	in.streaming(t, "files")
+	xa, large := "'"+db.Name+"'", 0
+	do("xa start " + xa)
+	for ; large < 500; large += 50 {
+		fill(1_000_000 + large)
+	}
+	do("xa end " + xa)
+	do("xa prepare " + xa)
+	ended := false
+	defer func() {
+		if !ended { // its locks would outlive the test
+			_, _ = conn.ExecContext(context.Background(), "xa rollback "+xa)
+		}
+	}()
+	conn.SetMaxIdleConns(-1) // others than this session go on
+	until(t, "it to be prepared", func() bool { return in.source(t, "files").Open.GetPreparedBytes() > 1<<20 })
+	rows := 0
+	more := func(n int) {
+		for end := rows + n; rows < end; rows += 50 {
+			fill(rows)
+			h.waits(t, rows+50)
+		}
+	}
+	for oldest := in.source(t, "files").Oldest; in.source(t, "files").Oldest < oldest+1000; more(500) {
+		if rows > 30_000 {
+			t.Fatalf("retention takes nothing: %v", in.source(t, "files"))
+		}
+	}
+	if err := in.stop(); err != nil {
+		t.Fatal(err)
+	}
+	in = install(t, dir, yaml)
+	in.streaming(t, "files")
+	more(2500)
+	until(t, "the log to keep to its bound", func() bool { return in.source(t, "files").LogBytes <= 24<<20 })
+	do("xa commit " + xa)
+	ended = true
+	h.waits(t, rows+large)
+	until(t, "nothing to be open", func() bool { return in.source(t, "files").Open == nil })
 }
