@@ -30,6 +30,7 @@ func TestClients(t *testing.T) {
 	for _, name := range []string{"go", "sync", "async", "each", "nack", "arrow"} {
 		config += "  " + name + ": {source: files, from: earliest, retry: {initial: 10ms}, deliver: {pull: {lease: 2s}}}\n"
 	}
+	config += "  lake: {source: files, from: earliest, resolved: 100ms, deliver: {parquet: {path: ./lake, roll: {age: 1s}}}}\n"
 	writeConfig(t, dir, config)
 	p := startLeat(t, leatBinary(t), dir)
 	p.ready()
@@ -50,7 +51,7 @@ func TestClients(t *testing.T) {
 		}
 		cmd := exec.CommandContext(t.Context(), python, "-m", "pytest", "-q", "--durations=3", "-p", "no:cacheprovider", "tests")
 		cmd.Dir = filepath.Join("..", "..", "clients", "python")
-		cmd.Env = append(os.Environ(), "PYTHONPATH=src", "PYTHONDONTWRITEBYTECODE=1", "LEAT_URL=http://"+addr)
+		cmd.Env = append(os.Environ(), "PYTHONPATH=src", "PYTHONDONTWRITEBYTECODE=1", "LEAT_URL=http://"+addr, "LEAT_LAKE="+filepath.Join(dir, "lake"))
 		out, err := cmd.CombinedOutput()
 		if t.Log(string(out)); err != nil {
 			t.Errorf("%v\n%s", err, p.log())

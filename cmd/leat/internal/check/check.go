@@ -23,6 +23,7 @@ import (
 	"github.com/leat-cdc/leat/pipeline/filter"
 	"github.com/leat-cdc/leat/schemas"
 	"github.com/leat-cdc/leat/schemas/cell/form"
+	"github.com/leat-cdc/leat/sinks/parquet"
 	"github.com/leat-cdc/leat/sinks/search"
 	"github.com/leat-cdc/leat/sinks/webhook"
 )
@@ -138,6 +139,10 @@ func checkSubscription(ctx context.Context, cfg *config.Config, name string) []p
 		found = append(found, checkWebhook(ctx, cfg, place+".deliver.webhook", sub)...)
 	case d.Search != nil:
 		found = append(found, checkSearch(ctx, cfg, place+".deliver.search", sub)...)
+	case d.Parquet != nil:
+		if err := parquet.Check(ctx, d.Parquet.Path, parts.ParquetS3(d.Parquet)); err != nil {
+			found = append(found, finding("error", "parquet", place+".deliver.parquet.path", err.Error(), "see docs/subscribers.md, Parquet"))
+		}
 	case d.File != nil:
 		found = append(found, checkFolder(place+".deliver.file.path", filepath.Dir(d.File.Path))...)
 	}

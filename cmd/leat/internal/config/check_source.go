@@ -187,18 +187,27 @@ func (c *checker) clashes() {
 	}
 }
 
-// fileClashes refuses two subscriptions that would write into one file.
+// fileClashes refuses two subscriptions that would write into one file, or one folder of files.
 func (c *checker) fileClashes() {
 	seen := map[string]string{}
 	for _, name := range sortedKeys(c.cfg.Subscriptions) {
 		s := c.cfg.Subscriptions[name]
-		if s == nil || s.Deliver.File == nil || s.Deliver.File.Path == "" {
+		if s == nil {
 			continue
 		}
-		field := "subscriptions." + name + ".deliver.file.path"
-		if first, dup := seen[s.Deliver.File.Path]; dup && c.ok(field) {
-			c.fail(field, "give each its own file", "%s is the same as that of subscriptions.%s", field, first)
+		field, path := "subscriptions."+name+".deliver.file.path", ""
+		switch {
+		case s.Deliver.File != nil:
+			path = s.Deliver.File.Path
+		case s.Deliver.Parquet != nil:
+			field, path = "subscriptions."+name+".deliver.parquet.path", strings.TrimSuffix(s.Deliver.Parquet.Path, "/")
 		}
-		seen[s.Deliver.File.Path] = name
+		if path == "" {
+			continue
+		}
+		if first, dup := seen[path]; dup && c.ok(field) {
+			c.fail(field, "give each its own", "%s is the same as that of subscriptions.%s", field, first)
+		}
+		seen[path] = name
 	}
 }

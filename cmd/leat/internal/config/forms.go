@@ -42,6 +42,7 @@ var forms = map[string]func(string) *yamltree.Problem{
 	"index":    checkIndex,
 	"broker":   checkBroker,
 	"topic":    checkTopic,
+	"place":    checkPlace,
 
 	"kafka_setting": checkKafkaSetting,
 	"transactional": checkTransactional,

@@ -26,7 +26,7 @@ type Subscription struct {
 	// While CPU is short, critical, high, normal and low subscriptions get shares of
 	// 8 : 4 : 2 : 1 at least, each and all together.
 	Priority string `json:"priority" default:"normal" enum:"critical|high|normal|low"`
-	// How events get there. Exactly one of webhook, pull, kafka, search, file, stdout.
+	// How events get there. Exactly one of webhook, pull, kafka, search, parquet, file, stdout.
 	Deliver Deliver `json:"deliver" need:"true"`
 	// How many events go in one delivery.
 	Batch Batch `json:"batch"`
@@ -55,6 +55,8 @@ type Deliver struct {
 	Pull *Pull `json:"pull"`
 	// An index of Elasticsearch or OpenSearch for each table.
 	Search *Search `json:"search"`
+	// Parquet files by table and day, in a folder or a bucket.
+	Parquet *Parquet `json:"parquet"`
 	// JSON lines in a file.
 	File *File `json:"file"`
 	// Records in Kafka.
@@ -74,6 +76,8 @@ func (d Deliver) Kind() string {
 		return "kafka"
 	case d.Search != nil:
 		return "search"
+	case d.Parquet != nil:
+		return "parquet"
 	case d.File != nil:
 		return "file"
 	case d.Stdout != nil:
@@ -186,10 +190,11 @@ type Stdout struct{}
 
 // Batch bounds one delivery. What is reached first ends it.
 type Batch struct {
-	// Most events in one delivery, 1 to 100000. Default with kafka: 10000.
+	// Most events in one delivery, 1 to 100000. Default with kafka
+	// and parquet: 10000.
 	Events int `json:"events" default:"100" min:"1" max:"100000"`
 	// Most bytes in one delivery, 1KiB to 64MiB; one larger event goes alone.
-	// Default with kafka: 4MiB.
+	// Default with kafka and parquet: 4MiB.
 	Bytes Size `json:"bytes" default:"1MiB" min:"1KiB" max:"64MiB"`
 	// How long to wait for a delivery to fill, at most 1m.
 	Wait Duration `json:"wait" default:"0s" min:"0s" max:"1m"`

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"path/filepath"
 
 	"github.com/leat-cdc/leat/cmd/leat/internal/config"
 	"github.com/leat-cdc/leat/pipeline"
@@ -13,6 +14,7 @@ import (
 	"github.com/leat-cdc/leat/sinks/encode"
 	"github.com/leat-cdc/leat/sinks/encode/records"
 	"github.com/leat-cdc/leat/sinks/file"
+	"github.com/leat-cdc/leat/sinks/parquet"
 	"github.com/leat-cdc/leat/sinks/pull"
 	"github.com/leat-cdc/leat/sinks/search"
 	"github.com/leat-cdc/leat/sinks/stdout"
@@ -70,6 +72,10 @@ func (s Sinks) Open(cfg *config.Config, name string) func(context.Context) (pipe
 			}
 			return w, err
 		}
+	case d.Parquet != nil:
+		return func(context.Context) (pipeline.Sink, error) {
+			return parquet.New(Parquet(cfg, name, encode.Proto(o)))
+		}
 	case d.File != nil:
 		o.Separator = '\n'
 		return func(context.Context) (pipeline.Sink, error) {
@@ -109,6 +115,22 @@ func (s Sinks) webhook(cfg *config.Config, name string, enc *encode.Encoder) (pi
 		s.Opened(name, w)
 	}
 	return w, nil
+}
+
+// Parquet returns the options of a sink of Parquet files.
+func Parquet(cfg *config.Config, name string, enc *encode.Encoder) parquet.Options {
+	sub := cfg.Subscriptions[name]
+	d := sub.Deliver.Parquet
+	return parquet.Options{Subscription: name, Source: sub.Source, Path: d.Path, S3: ParquetS3(d), Stage: filepath.Join(cfg.Data, "parquet", name),
+		RollBytes: int64(d.Roll.Bytes), RollAge: d.Roll.Age.D(), Compression: d.Compression, Encoder: enc}
+}
+
+// ParquetS3 is how the bucket is reached.
+func ParquetS3(d *config.Parquet) (o parquet.S3) {
+	if s := d.S3; s != nil {
+		o = parquet.S3{Endpoint: s.Endpoint, Region: s.Region, AccessKey: s.AccessKey.Reveal(), SecretKey: s.SecretKey.Reveal()}
+	}
+	return o
 }
 
 // Search returns the options of a search sink.
