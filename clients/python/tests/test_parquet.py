@@ -21,10 +21,13 @@ def manifests():
 def settled():
     for _ in range(600):
         files = [f for m in manifests() for f in m["files"]]
-        if sum(f["rows"] for f in files if f["table"] == "public.kinds") >= 3 and sum(f["rows"] for f in files if f["table"] == "public.files") >= 4010:
+        rows = dict.fromkeys(("public.files", "public.kinds"), 0)
+        for f in files:
+            rows[f["table"]] += sum(op != "schema" for op in pyarrow.parquet.read_table(LAKE / f["path"], columns=["_op"])["_op"].to_pylist())
+        if rows == {"public.files": 4010, "public.kinds": 3}:
             return files
         threading.Event().wait(0.1)
-    raise AssertionError(f"the files do not come: {manifests()}")
+    raise AssertionError(f"the files do not come: {rows} {manifests()}")
 
 
 def test_manifests_and_pyarrow():
