@@ -41,6 +41,8 @@ type Options struct {
 	FS diskfs.FS
 	// Space returns how many bytes of the disk that holds a folder are free, of how many; nil = what the system says.
 	Space func(folder string) (free, total uint64, err error)
+	// MemoryLimit sets where the collector works harder, in bytes, and returns what was set before; nil = the process's.
+	MemoryLimit func(int64) int64
 	// Started, when set, is called once with the API's address.
 	Started func(s *Server, addr net.Addr)
 }
@@ -60,8 +62,11 @@ func Run(ctx context.Context, o Options) error {
 	if o.Space == nil {
 		o.Space = freeSpace
 	}
+	if o.MemoryLimit == nil {
+		o.MemoryLimit = debug.SetMemoryLimit
+	}
 	// What is not a budgeted buffer (code, stacks, one batch a reader) takes a share of its own.
-	debug.SetMemoryLimit(int64(o.Config.Memory) + 96<<20)
+	o.MemoryLimit(int64(o.Config.Memory) + 96<<20)
 	for said := ""; ; {
 		tel, err := telemetry.New(o.Stderr, telemetry.Options{Format: o.LogFormat, Level: o.LogLevel, Version: o.Version})
 		if err != nil {
