@@ -40,6 +40,7 @@ type Snapshots struct {
 var (
 	_ snapshot.Database = (*Snapshots)(nil)
 	_ snapshot.Settler  = (*Snapshots)(nil)
+	_ snapshot.Hurrier  = (*Snapshots)(nil)
 	_ snapshot.Cutter   = (*Stream)(nil)
 )
 
@@ -158,6 +159,14 @@ func (d *Snapshots) Mark(ctx context.Context, id string) error {
 		d.wal.Store(uint64(lsnOf(end)))
 		return nil
 	})
+}
+
+// MarkSoon writes one that waits for no disk: what reads a chunk in between need not. The next one's commit brings it along.
+func (d *Snapshots) MarkSoon(ctx context.Context, id string) error {
+	if d.replica != nil { // it replays what is durable here
+		return d.Mark(ctx, id)
+	}
+	return d.primary(ctx, "write a watermark", func(ctx context.Context, conn *pgx.Conn) error { return emit(ctx, conn, id, "off") })
 }
 
 // emit writes a watermark whose commit waits as the setting synchronous_commit says.

@@ -40,6 +40,12 @@ type Settler interface {
 	Settle(ctx context.Context) error
 }
 
+// Hurrier is the optional capability of a Database to write a watermark without waiting until it is durable.
+type Hurrier interface {
+	// MarkSoon is Mark, but the stream may bring the watermark no earlier than the next that Mark writes.
+	MarkSoon(ctx context.Context, id string) error
+}
+
 // Cutter is the optional capability of a pipeline.Stream to end a batch, with its position, behind each transaction.
 // Without it a table without a key that changes all the time may never be read.
 type Cutter interface {

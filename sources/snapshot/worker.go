@@ -246,6 +246,9 @@ func (w *worker) low(win *window) error {
 	w.s.mu.Lock()
 	w.s.marks[win.low] = win
 	w.s.mu.Unlock()
+	if h, ok := w.s.db.(Hurrier); ok {
+		return h.MarkSoon(win.job.ctx, win.low)
+	}
 	return w.s.db.Mark(win.job.ctx, win.low)
 }
 
