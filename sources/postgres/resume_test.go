@@ -142,6 +142,12 @@ func TestIdleAdvances(t *testing.T) {
 		target := d.text(`select pg_current_wal_lsn()::text`)
 		lsn := func(s string) uint64 { return uint64(lsnOf(s)) }
 		r.until(func() bool { return lsnOf(r.last.Token) >= lsnOf(target) })
+		// Nor does a database that is idle as a whole hold the slot, while another one of the server writes.
+		if err := d.Server.Exec(t.Context(), `select pg_logical_emit_message(true, 'leat test', repeat('x', 1000000))`); err != nil {
+			t.Fatal(err)
+		}
+		target = d.text(`select pg_current_wal_lsn()::text`)
+		r.until(func() bool { return lsnOf(r.last.Token) >= lsnOf(target) })
 		if now := confirmed(); now != before {
 			t.Errorf("the slot moved from %s to %s before anything was confirmed", before, now)
 		}
