@@ -2,9 +2,11 @@ package app
 
 import (
 	"bytes"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -37,8 +39,12 @@ func TestExplain(t *testing.T) {
 		}
 		return true
 	})
+	var running *Server
 	in := install(t, t.TempDir(), db.yaml("a: {source: files, filter: 'op == \"delete\" || after.size != 9', batch: {events: 1}, deliver: {"+toHook(h)+"}}",
-		"idle: {source: files, deliver: {pull: {}}}"))
+		"idle: {source: files, deliver: {pull: {}}}"), func(o *Options) {
+		started := o.Started
+		o.Started = func(s *Server, a net.Addr) { running = s; started(s, a) }
+	})
 	in.streaming(t, "files")
 	db.exec(t, "INSERT INTO files VALUES (2)", "INSERT INTO files VALUES (1)", "INSERT INTO files VALUES (3, 'x', 9)", "UPDATE files SET size = 7 WHERE id = 1", "UPDATE files SET size = 7 WHERE id = 2")
 	taken := h.waits(t, 2)
@@ -47,12 +53,16 @@ func TestExplain(t *testing.T) {
 	first := uint64(in.source(t, "files").Oldest)
 	db.exec(t, "INSERT INTO files VALUES (4)", "UPDATE files SET size = 7 WHERE id = 4")
 	until(t, "a retry", func() bool {
+		r, err := in.admin.Explain(t.Context(), connect.NewRequest(&leatv1.ExplainRequest{Subscription: "a", EventId: idOf("files", first+6)}))
+		if err != nil { // the log does not have it yet
+			return false
+		}
+		if e := r.Msg.Events[0]; e.State != "held" || !strings.Contains(e.Reason, idOf("files", first+5)) { // behind what is tried again
+			return false
+		}
 		e := in.explain(t, &leatv1.ExplainRequest{Subscription: "a", EventId: idOf("files", first+5)}).Events[0]
 		return e.State == "retrying" && len(e.Attempts) > 1 && strings.Contains(e.Reason, "500") && e.Until != nil
 	})
-	if e := in.explain(t, &leatv1.ExplainRequest{Subscription: "a", EventId: idOf("files", first+6)}).Events[0]; e.State != "held" || !strings.Contains(e.Reason, idOf("files", first+5)) {
-		t.Errorf("behind what is tried again: %v", e)
-	}
 	wants := []string{"delivered insert [2]", "parked insert [1]", "filtered insert [3]", "held update [1]", "delivered update [2]"}
 	for i, want := range wants {
 		id := idOf("files", first+uint64(i))
@@ -121,6 +131,15 @@ func TestExplain(t *testing.T) {
 	r := in.explain(t, &leatv1.ExplainRequest{Subscription: "a", Key: "[1]"})
 	if got := states(r); got != "dead skipped" || !strings.Contains(r.Events[1].Reason, "discarded by loopback: a test") {
 		t.Errorf("after the discard: %v", r)
+	}
+	log, err := running.engine.Log("files")
+	if err != nil {
+		t.Fatal(err)
+	}
+	parkAll(t, in.dir, []pipeline.Park{{Subscription: "a", Log: log.ID(), Space: "public.files", Interval: true, Hash: 1, From: pipeline.Offset(first + 4), Since: time.Now()}})
+	r = in.explain(t, &leatv1.ExplainRequest{Subscription: "a", Key: "[2]"})
+	if got := states(r); got != "delivered held" || !strings.Contains(r.Events[1].Reason, "its range pauses") {
+		t.Errorf("in a range that pauses: %v", r)
 	}
 }
 

@@ -204,6 +204,9 @@ func (x *explainer) event(ctx context.Context, b *pipeline.Batch, i int) (*leatv
 	return e, nil
 }
 
+// onlyKey stands before the key in the reason of a skip that is about one key: see deliver.Subscription.Discard.
+const onlyKey = "only the events of key "
+
 // kept tells of an event what was written down of it: that it is parked, given up on, skipped.
 func (x *explainer) kept(ctx context.Context, e *leatv1.Explained) (bool, error) {
 	o := pipeline.Offset(e.Offset)
@@ -231,7 +234,7 @@ func (x *explainer) kept(ctx context.Context, e *leatv1.Explained) (bool, error)
 	}
 	for _, k := range x.skips {
 		for _, r := range k.Ranges {
-			if r.From <= o && o < r.To {
+			if r.From <= o && o < r.To && (!strings.Contains(k.Reason, onlyKey) || strings.Contains(k.Reason, onlyKey+e.Key+" in ")) {
 				e.State, e.Reason = fateSkipped, k.Reason
 				return true, nil
 			}
@@ -243,19 +246,15 @@ func (x *explainer) kept(ctx context.Context, e *leatv1.Explained) (bool, error)
 // fate of an event that the subscription takes and of which nothing was written down.
 func (x *explainer) fate(e *leatv1.Explained, b *pipeline.Batch, i int) {
 	o, hash := pipeline.Offset(e.Offset), b.Events[i].Hash
-	t, key := b.TableOf(i), b.Bytes(b.Events[i].Key)
 	for i := range x.parks {
 		if p := &x.parks[i]; !p.Single && p.Hash == hash && o > p.From && p.Log == x.View.Log.ID() {
 			e.State, e.Reason = fateHeld, "its key is parked since "+pipeline.EventID(x.Source, p.From)+": leat redrive or leat discard"
 			return
 		}
 	}
-	for i := range x.parks {
-		p := &x.parks[i]
-		if in := (pipeline.Range{Start: p.Key, End: p.Until}); p.Interval && t != nil && t.KeySpace == p.Space && in.Contains(key) && o >= p.From && !b.Events[i].Op.Barrier() && p.Log == x.View.Log.ID() {
-			e.State, e.Reason = fateHeld, "its range pauses, as too many of its keys are parked: leat redrive or leat discard makes room; what was in flight when that began may have come, and comes again"
-			return
-		}
+	if x.paused(b, i) {
+		e.State, e.Reason = fateHeld, "its range pauses, as too many of its keys are parked: leat redrive or leat discard makes room; what was in flight when that began may have come, and comes again"
+		return
 	}
 	low, read := max(x.Status.Low, x.cursor.Low), max(x.Status.Read, x.cursor.Low)
 	switch {
@@ -270,6 +269,18 @@ func (x *explainer) fate(e *leatv1.Explained, b *pipeline.Batch, i int) {
 		e.State, e.Reason = fateInFlight, "read; it is being delivered, tried again, or waits for an earlier event of its key"
 		x.waits(e)
 	}
+}
+
+// paused reports whether a range that pauses holds the event.
+func (x *explainer) paused(b *pipeline.Batch, i int) bool {
+	t, key := b.TableOf(i), b.Bytes(b.Events[i].Key)
+	if t == nil || b.Events[i].Op.Barrier() {
+		return false
+	}
+	return slices.ContainsFunc(x.parks, func(p pipeline.Park) bool {
+		in := pipeline.Range{Start: p.Key, End: p.Until}
+		return p.Interval && p.Log == x.View.Log.ID() && p.From <= b.Offset(i) && p.Space == t.KeySpace && in.Contains(key)
+	})
 }
 
 // retrying tells of an event that failed, with its attempts, or that waits behind one of its key.

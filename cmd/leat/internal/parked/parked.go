@@ -284,7 +284,7 @@ func (s Subscription) Discard(ctx context.Context, r *leatv1.DiscardRequest) (*l
 	if r.DryRun {
 		return resp, nil
 	}
-	by := "discarded by " + api.Actor(ctx)
+	by := api.Actor(ctx)
 	if r.Reason != "" {
 		by += ": " + r.Reason
 	}
