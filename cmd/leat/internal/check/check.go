@@ -40,8 +40,11 @@ func Config(ctx context.Context, cfg *config.Config) []pipeline.Finding {
 		jobs = append(jobs, func(ctx context.Context) []pipeline.Finding { return checkSource(ctx, cfg, name) })
 	}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Subscriptions)) {
-		jobs = append(jobs, func(ctx context.Context) []pipeline.Finding { return checkSubscription(ctx, cfg, name) })
+		jobs = append(jobs, func(ctx context.Context) []pipeline.Finding {
+			return append(checkSubscription(ctx, cfg, name), checkContract("subscriptions."+name, cfg.Subscriptions[name])...)
+		})
 	}
+	jobs = append(jobs, func(ctx context.Context) []pipeline.Finding { return checkRegistry(ctx, cfg) })
 	found := make([][]pipeline.Finding, len(jobs))
 	var all sync.WaitGroup
 	for i, job := range jobs {
