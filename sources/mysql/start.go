@@ -179,8 +179,8 @@ func (s *Source) first(ctx context.Context, c *conn, v *server, from start) (*pl
 const looks = 20
 
 // nowMaria returns the GTIDs of what the binlog holds now and, where they can be told of one moment, notes in p where
-// that is. By GTID alone the server reads its newest file from the head, which holds up the first event: 100 ms
-// where 50,000 transactions stand in it, seconds where it is full.
+// that is. By GTID alone the server reads its newest file from the head, which holds up the first event: by tens of
+// milliseconds where 50,000 transactions stand in it, by more the fuller it is.
 //
 // The server counts a transaction before it moves the binlog's end behind it, so an end between two equal answers is
 // theirs. (MySQL counts it behind that; there is no such moment to be seen.)
