@@ -90,6 +90,10 @@ bench-flow: ## slow, sick and many subscribers, a busy database: a table, and dr
 bench-snapshot: ## snapshots: speed, what they cost others, kill -9 in the middle (BENCH_FLAGS="-quick")
 	$(GO) run ./bench/snapshot $(BENCH_FLAGS)
 
+.PHONY: bench-peers
+bench-peers: ## Leat and Debezium Server from the same backlogs into the same Kafka; fetches 780 MB once (BENCH_FLAGS="-rows 200000")
+	$(GO) run ./bench/peers $(BENCH_FLAGS)
+
 .PHONY: format
 format: # fails when gofmt would change a file
 	@out=$$(gofmt -l .); \

@@ -55,7 +55,7 @@ const (
 // LEAT_MAVEN_URL names a mirror. Server.URL is kafka://HOST:PORT with the other listeners as parameters, see
 // KafkaListeners.
 func Kafka(ctx context.Context, o KafkaOptions) (*Server, error) {
-	java, err := findJava(ctx, o.Say)
+	java, err := findJava(ctx, javaWanted, o.Say)
 	if err != nil {
 		return nil, err
 	}

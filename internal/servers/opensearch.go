@@ -32,7 +32,7 @@ const (
 // OpenSearch starts an OpenSearch of one node and returns when it answers. It needs Java 17, as Kafka does. The first
 // start downloads it (56 MB) from Maven Central into the cache; LEAT_MAVEN_URL names a mirror.
 func OpenSearch(ctx context.Context, o OpenSearchOptions) (*Server, error) {
-	java, err := findJava(ctx, o.Say)
+	java, err := findJava(ctx, javaWanted, o.Say)
 	if err != nil {
 		return nil, err
 	}

@@ -2,13 +2,13 @@ package kafka
 
 import (
 	"bytes"
-	"compress/gzip"
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
 	"strconv"
 	"sync"
 
+	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/s2"
 	"github.com/klauspost/compress/zstd"
 	"github.com/pierrec/lz4/v4"
@@ -58,11 +58,15 @@ type batch struct {
 }
 
 func (b *batch) reset(high uint64) {
-	*b = batch{raw: append(b.raw[:0], make([]byte, batchHead)...), packed: b.packed, high: high}
+	var head [batchHead]byte
+	*b = batch{raw: append(b.raw[:0], head[:]...), packed: b.packed, high: high}
 }
 
+// recordHead is more than a record has beside its body, the header of the first one included.
+const recordHead = 96
+
 // size is an upper bound of what the batch has with another record of that many bytes.
-func (b *batch) size(body int) int { return len(b.raw) + body + 64 }
+func (b *batch) size(body int) int { return len(b.raw) + body + recordHead }
 
 // add appends a record: body is its key, value and headers.
 func (b *batch) add(r *record, body []byte) {
@@ -213,9 +217,10 @@ const xerialBlock = 32 << 10
 func appendXerial(dst, p []byte) []byte {
 	dst = append(dst, 0x82, 'S', 'N', 'A', 'P', 'P', 'Y', 0)
 	dst = binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(dst, 1), 1)
+	block := make([]byte, s2.MaxEncodedLen(xerialBlock))
 	for len(p) > 0 {
 		n := min(len(p), xerialBlock)
-		block := s2.EncodeSnappy(nil, p[:n])
+		block = s2.EncodeSnappy(block[:cap(block)], p[:n])
 		dst = append(binary.BigEndian.AppendUint32(dst, uint32(len(block))), block...)
 		p = p[n:]
 	}

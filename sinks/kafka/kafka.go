@@ -69,10 +69,10 @@ type Sink struct {
 	close  func()
 	ctx    context.Context
 	cancel context.CancelFunc
-	loads  sync.Pool
-	log    string    // id of the log that the cursor is of
-	id     string    // the transactional id
-	heads  [8][]byte // by op: the headers that are the same for all records
+	loads  chan *load // that are free
+	log    string     // id of the log that the cursor is of
+	id     string     // the transactional id
+	heads  [8][]byte  // by op: the headers that are the same for all records
 	idHead []byte
 
 	lately atomic.Value // string: what went wrong last
@@ -97,8 +97,7 @@ func New(o Options) (*Sink, error) {
 	if o.Timeout <= 0 {
 		o.Timeout = 30 * time.Second
 	}
-	s := &Sink{o: o, kept: map[string]*kept{}}
-	s.loads.New = func() any { return new(load) }
+	s := &Sink{o: o, kept: map[string]*kept{}, loads: make(chan *load, keptLoads)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.identify()
 	return s, s.dial()
@@ -110,6 +109,9 @@ func (s *Sink) Resume(c pipeline.Cursor) {
 	defer s.mu.Unlock()
 	s.cursor = c
 	s.cursor.Pending = nil // the caller's
+	if s.producer != nil { // the next one sees how many partitions there are now
+		s.producer.fail(context.Canceled)
+	}
 	if s.id == "" || s.log != c.Log {
 		s.log = c.Log
 		s.identify()

@@ -31,7 +31,12 @@ type load struct {
 }
 
 func (s *Sink) load(p *producer, d *pipeline.Delivery) *load {
-	l := s.loads.Get().(*load)
+	var l *load
+	select {
+	case l = <-s.loads:
+	default:
+		l = new(load)
+	}
 	l.s, l.p, l.events, l.finished, l.open, l.outcomes, l.failed, l.route = s, p, d.Events, make(chan struct{}), 0, nil, nil, route{}
 	return l
 }
@@ -40,14 +45,21 @@ func (s *Sink) load(p *producer, d *pipeline.Delivery) *load {
 func (l *load) free() {
 	for _, r := range l.runs {
 		r.lane, r.body, r.records, r.sent = nil, r.body[:0], r.records[:0], 0
-		if cap(r.body) > 8<<20 {
+		if cap(r.body) > keptBody {
 			r.body = nil
 		}
 	}
 	clear(l.byLane)
 	l.p, l.route = nil, route{}
-	l.s.loads.Put(l)
+	select {
+	case l.s.loads <- l:
+	default:
+	}
 }
+
+// keptLoads are kept for the next Deliveries, each with at most keptBody bytes for a partition: fresh memory costs more
+// than what is written to it.
+const keptLoads, keptBody = 8, 16 << 20
 
 // runOf returns the run for a lane.
 func (l *load) runOf(lane *lane) *run {
@@ -150,16 +162,22 @@ func (l *load) pack(ctx context.Context, d *pipeline.Delivery) error {
 		if !copies && l.route.topic.delivered(uint64(b.Offset(i))) {
 			return nil
 		}
-		err := l.event(w, d, n, b, i, as)
-		var ee *encode.EventError
-		var refused *refusal
-		switch {
-		case errors.As(err, &ee), errors.As(err, &refused):
-			l.set(n, ev.Hash, pipeline.Outcome{Class: pipeline.Fatal, Reason: err.Error()})
-			return nil
+		if err := l.event(w, d, n, b, i, as); err != nil {
+			return l.failure(n, ev.Hash, err)
 		}
-		return err
+		return nil
 	})
+}
+
+// failure settles an event that cannot be sent; any other error is about the Delivery.
+func (l *load) failure(n int, hash uint64, err error) error {
+	var ee *encode.EventError
+	var refused *refusal
+	if errors.As(err, &ee) || errors.As(err, &refused) {
+		l.set(n, hash, pipeline.Outcome{Class: pipeline.Fatal, Reason: err.Error()})
+		return nil
+	}
+	return err
 }
 
 // find sets the route of a table's events.
@@ -214,9 +232,11 @@ func (l *load) event(w *records.Writer, d *pipeline.Delivery, n int, b *pipeline
 	headers := len(r.body)
 	r.body = l.s.appendHeaders(r.body, op, uint64(b.Offset(i)), d.Replay)
 	made := record{end: uint32(len(r.body)), headers: uint32(headers), event: uint32(n), time: b.Txs[ev.Tx].Time / 1000, offset: uint64(b.Offset(i)), hash: ev.Hash}
-	if err := l.fits(&made, r.body[from:]); err != nil {
-		r.body = r.body[:from]
-		return err
+	if most := l.route.topic.limit(); len(r.body)-from+batchHead+recordHead > most {
+		if err := l.fits(made, r.body[from:]); err != nil {
+			r.body = r.body[:from]
+			return err
+		}
 	}
 	r.records = append(r.records, made)
 	if op == pipeline.OpDelete && l.s.o.Tombstones && rec.Key >= 0 {
@@ -229,13 +249,10 @@ func (l *load) event(w *records.Writer, d *pipeline.Delivery, n int, b *pipeline
 }
 
 // fits says, by a *refusal, when the record alone makes a batch that the topic does not take.
-func (l *load) fits(r *record, body []byte) error {
+func (l *load) fits(alone record, body []byte) error {
 	t := l.route.topic
 	var b batch
-	if b.reset(0); b.size(len(body))+64 <= t.limit() {
-		return nil
-	}
-	alone := *r
+	b.reset(0)
 	alone.headers -= alone.end - uint32(len(body))
 	alone.end = uint32(len(body))
 	b.add(&alone, body)

@@ -269,11 +269,7 @@ func (s *Sink) ensure(ctx context.Context, name string) (partitions int, err err
 	if c.Off {
 		return 0, fmt.Errorf("topic %s is not there (%w): create it, or let Leat do so by deliver.kafka.create", name, kafka.UnknownTopicOrPartition)
 	}
-	config := kafka.TopicConfig{Topic: name, NumPartitions: c.Partitions, ReplicationFactor: c.Replicas}
-	for _, k := range slices.Sorted(maps.Keys(c.Config)) {
-		config.ConfigEntries = append(config.ConfigEntries, kafka.ConfigEntry{ConfigName: k, ConfigValue: c.Config[k]})
-	}
-	resp, err := s.client.CreateTopics(ctx, &kafka.CreateTopicsRequest{Topics: []kafka.TopicConfig{config}})
+	resp, err := s.client.CreateTopics(ctx, &kafka.CreateTopicsRequest{Topics: []kafka.TopicConfig{c.config(name)}})
 	if err == nil {
 		err = resp.Errors[name]
 	}
@@ -285,6 +281,14 @@ func (s *Sink) ensure(ctx context.Context, name string) (partitions int, err err
 		return err
 	})
 	return partitions, err
+}
+
+func (c Create) config(name string) kafka.TopicConfig {
+	config := kafka.TopicConfig{Topic: name, NumPartitions: c.Partitions, ReplicationFactor: c.Replicas}
+	for _, k := range slices.Sorted(maps.Keys(c.Config)) {
+		config.ConfigEntries = append(config.ConfigEntries, kafka.ConfigEntry{ConfigName: k, ConfigValue: c.Config[k]})
+	}
+	return config
 }
 
 func number(n int) string {

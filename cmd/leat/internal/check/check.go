@@ -146,6 +146,8 @@ func checkSubscription(ctx context.Context, cfg *config.Config, name string) []p
 		if err := parquet.Check(ctx, d.Parquet.Path, parts.ParquetS3(d.Parquet)); err != nil {
 			found = append(found, finding("error", "parquet", place+".deliver.parquet.path", err.Error(), "see docs/subscribers.md, Parquet"))
 		}
+	case d.Kafka != nil:
+		found = append(found, checkKafka(ctx, cfg, name, place+".deliver.kafka")...)
 	case d.File != nil:
 		found = append(found, checkFolder(place+".deliver.file.path", filepath.Dir(d.File.Path))...)
 	}
