@@ -201,3 +201,12 @@ func TextOf(v *cell.Value, s *cell.Scratch) ([]byte, error) {
 	}
 	return text, nil
 }
+
+// AppendString appends p as a JSON string.
+func AppendString(dst, p []byte) ([]byte, error) {
+	out, ok := appendEscaped(append(dst, '"'), p)
+	if !ok {
+		return dst, errUTF8
+	}
+	return append(out, '"'), nil
+}

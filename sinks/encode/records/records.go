@@ -29,6 +29,8 @@ const (
 	Avro
 	// Protobuf: both are messages of a generated .proto file, framed likewise. Needs Options.Schemas.
 	Protobuf
+	// Debezium: the value is Debezium's change event as JSON without schemas, the key a JSON object of the identity.
+	Debezium
 )
 
 // Subject says under which subject schemas are registered, in Confluent's words.
@@ -112,6 +114,9 @@ func New(o Options) (*Encoder, error) {
 		e.codec = avro{}
 	case Protobuf:
 		e.codec = protobuf{}
+	case Debezium:
+		e.codec = debezium{}
+		return e, nil
 	default:
 		return nil, fmt.Errorf("records of format %d are not known to this version", o.Format)
 	}
@@ -126,8 +131,11 @@ func (e *Encoder) ContentType() string {
 	if e.json != nil {
 		return "application/cloudevents+json"
 	}
-	if e.o.Format == Protobuf {
+	switch e.o.Format {
+	case Protobuf:
 		return "application/vnd.confluent.protobuf"
+	case Debezium:
+		return "application/json"
 	}
 	return "application/vnd.confluent.avro"
 }

@@ -21,8 +21,9 @@ type Kafka struct {
 	// How topics that are missing are made.
 	Topics KafkaTopics `json:"topics"`
 	// Form of keys and values: json (CloudEvents structured); avro or protobuf, with
-	// the id of a schema in the registry before them.
-	Encoding string `json:"encoding" default:"json" enum:"json|avro|protobuf"`
+	// the id of a schema in the registry before them; debezium (its change event as
+	// JSON without schemas).
+	Encoding string `json:"encoding" default:"json" enum:"json|avro|protobuf|debezium"`
 	// Under which subject schemas are registered: topic (TOPIC-value), record (the
 	// name of the record, like public.files.Envelope) or topic_record.
 	Subject string `json:"subject" default:"topic" enum:"topic|record|topic_record"`

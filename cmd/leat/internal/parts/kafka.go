@@ -40,6 +40,6 @@ func defaulted(n int) int {
 }
 
 var (
-	formats  = map[string]records.Format{"json": records.JSON, "avro": records.Avro, "protobuf": records.Protobuf}
+	formats  = map[string]records.Format{"json": records.JSON, "avro": records.Avro, "protobuf": records.Protobuf, "debezium": records.Debezium}
 	subjects = map[string]records.Subject{"topic": records.SubjectTopic, "record": records.SubjectRecord, "topic_record": records.SubjectTopicRecord}
 )
