@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"regexp"
 	"strings"
 	"time"
 
@@ -105,9 +106,11 @@ func (s *Sink) words(code kafka.Error, err error) string {
 	return s.mask(err)
 }
 
+var clientCall = regexp.MustCompile(`kafka\.\(\*Client\)\.\w+: `)
+
 // mask is an error's text without what kafka-go puts before it, and short.
 func (s *Sink) mask(err error) string {
-	text := err.Error()
+	text := clientCall.ReplaceAllString(err.Error(), "")
 	if p := s.o.SASL.Password; len(p) > 0 {
 		text = strings.ReplaceAll(text, p, "***")
 	}
