@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -312,6 +313,7 @@ type report struct {
 
 // beChild starts one server of each kind, says where, and waits for its end.
 func beChild() error {
+	var all []*Server // whose locks the collector would close, were they not kept
 	for _, k := range starters() {
 		s, err := k.start(context.Background())
 		if err != nil {
@@ -320,8 +322,12 @@ func beChild() error {
 		if err := json.NewEncoder(os.Stdout).Encode(report{s.Dir, s.Port, s.Pid()}); err != nil {
 			return err
 		}
+		all = append(all, s)
 	}
-	select {}
+	for {
+		time.Sleep(time.Hour) // until it is killed
+		runtime.KeepAlive(all)
+	}
 }
 
 // A process that is killed leaves no server behind, and the next start removes what it left on disk.
