@@ -1,6 +1,7 @@
 package parquet
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -201,6 +202,117 @@ func harm(t *testing.T, r *rand.Rand, folder string) {
 	f.Close()
 }
 
+// TestADamagedStage: what is not at the end of a stage was reported as delivered, so nothing is cut off, and nothing is
+// said to be complete.
+func TestADamagedStage(t *testing.T) {
+	o := options(t, t.TempDir())
+	o.RollAge = time.Hour
+	b := batch(30)
+	s := newSink(t, o)
+	for i := range 3 {
+		if _, err := s.Deliver(t.Context(), delivery(b, 10*i, 10*i+10, 0)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.Close()
+	name := stageName(o.Stage, 1)
+	whole, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	third := bytes.LastIndex(whole, whole[len(stageMagic):len(stageMagic)+idSize])
+	for _, at := range []int{len(stageMagic) + 1, headSize - 1, headSize, headSize + idSize + 3, headSize + frameHead - 1, headSize + frameHead + 50, third - 1} {
+		bad := slices.Clone(whole)
+		bad[at] ^= 0x10
+		if err := os.WriteFile(name, bad, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s := newSink(t, o)
+		if _, err := s.Deliver(t.Context(), delivery(b, 29, 30, pipeline.ReasonReclaim)); err == nil || !strings.Contains(err.Error(), name+" is damaged at byte ") {
+			t.Errorf("byte %d of %d: %v", at, len(whole), err)
+		}
+		if _, _, _, err := sortStage(name, int64(len(bad))); err == nil {
+			t.Errorf("byte %d of %d is not missed when files are made", at, len(whole))
+		}
+		if left, err := os.ReadFile(name); err != nil || !bytes.Equal(left, bad) {
+			t.Errorf("byte %d of %d: the stage is another one: %v", at, len(whole), err)
+		}
+	}
+	for _, n := range []int{third, third + 5, len(whole) - 1} { // torn, where more was delivered
+		if err := os.WriteFile(name, whole[:n], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, _, err := sortStage(name, int64(len(whole))); err == nil {
+			t.Errorf("%d bytes of %d are not missed when files are made", n, len(whole))
+		}
+		if st, err := reopen(o.Stage, 1, true, func(frame) {}); err != nil || st.size != int64(third) {
+			t.Errorf("torn at %d: %v", n, err)
+		} else {
+			st.f.Close()
+		}
+	}
+}
+
+// TestAnotherPath: a stage that is left when the path changes becomes files of the new one, whatever stands there.
+func TestAnotherPath(t *testing.T) {
+	a, b := options(t, t.TempDir()), batch(80)
+	a.RollAge = 10 * time.Millisecond
+	other := a
+	other.Path = t.TempDir()
+	deliver := func(o Options, from int, settle bool) {
+		t.Helper()
+		if !settle {
+			o.RollAge = time.Hour
+		}
+		s := newSink(t, o)
+		s.Resume(pipeline.Cursor{Low: b.Base + pipeline.Offset(from)})
+		if _, err := s.Deliver(t.Context(), delivery(b, from, from+10, 0)); err != nil {
+			t.Fatal(err)
+		}
+		if settle {
+			settled(t, s)
+		}
+		s.Close()
+	}
+	for i := range 3 {
+		deliver(a, 10*i, true)
+	}
+	for i := 3; i < 5; i++ {
+		deliver(other, 10*i, true) // 1, 2 there
+	}
+	deliver(other, 50, false) // 3: also a manifest of a
+	deliver(a, 60, true)
+	here, _ := listed(t, folder(a.Path))
+	there, _ := listed(t, folder(other.Path))
+	all := append(here, there...)
+	slices.Sort(all)
+	if len(all) != 70 || len(slices.Compact(all)) != 70 {
+		t.Errorf("%d events stand in both, of 70: %v and %v", len(all), here, there)
+	}
+}
+
+// TestARedriveComesAgain: after a crash that forgot that it was delivered, also when it stands in files by then.
+func TestARedriveComesAgain(t *testing.T) {
+	o, b := options(t, t.TempDir()), batch(40)
+	for i, age := range []time.Duration{time.Hour, time.Millisecond, time.Millisecond} {
+		o.RollAge = age
+		s := newSink(t, o)
+		s.Resume(pipeline.Cursor{Low: b.Base + 40})
+		for _, d := range []*pipeline.Delivery{delivery(b, 3, 8, pipeline.ReasonRedrive), delivery(b, 10+i, 11+i, pipeline.ReasonRedrive)} {
+			if _, err := s.Deliver(t.Context(), d); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if i > 0 {
+			settled(t, s)
+		}
+		s.Close()
+	}
+	if offsets, _ := listed(t, folder(o.Path)); len(offsets) != 8 {
+		t.Errorf("8 events were redriven: %v", offsets)
+	}
+}
+
 // TestAFolderOfItsOwn: two subscriptions do not share one.
 func TestAFolderOfItsOwn(t *testing.T) {
 	o := options(t, t.TempDir())
@@ -329,6 +441,39 @@ func TestRows(t *testing.T) {
 	}
 }
 
+// TestColumns: those called as folders are have other names, also in another case, and a key that the subscription leaves
+// out is left out.
+func TestColumns(t *testing.T) {
+	text := func(name string) *leatv1.Column {
+		return &leatv1.Column{Name: name, Kind: leatv1.Kind_KIND_TEXT, Type: "text"}
+	}
+	p := newPlan(&leatv1.Table{Id: 1, Identity: []string{"hidden", "id"}, Columns: []*leatv1.Column{text("Date"), text("date_"), text("table"), text("id"), text("ID"),
+		{Name: "real", Kind: leatv1.Kind_KIND_ARRAY, Elem: leatv1.Kind_KIND_FLOAT, Type: "real[]"}}})
+	var names []string
+	for _, c := range p.columns {
+		names = append(names, c.name)
+	}
+	if got := strings.Join(names, " "); got != "Date_ date__ table_ id ID_ real" {
+		t.Errorf("columns %s", got)
+	}
+	value := func(s string) *leatv1.Value { return &leatv1.Value{Kind: &leatv1.Value_Text{Text: s}} }
+	row, err := p.row(&leatv1.Event{Offset: 1, Key: []*leatv1.Value{value("secret"), value("7")}}, "delete")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(row); strings.Contains(got, "secret") || !strings.Contains(got, "7") {
+		t.Errorf("row %s", got)
+	}
+	reals := &leatv1.Value{Kind: &leatv1.Value_Array{Array: &leatv1.Array{Values: []*leatv1.Value{{Kind: &leatv1.Value_Float32{Float32: 1.5}}}}}}
+	for _, typ := range []string{"real[]", "some domain"} {
+		_, col := columnOf(&leatv1.Column{Kind: leatv1.Kind_KIND_ARRAY, Elem: leatv1.Kind_KIND_FLOAT, Type: typ})
+		var c cells
+		if why := c.column(&col, reals); why != "" || fmt.Sprint(c.row[0]) != "1.5" {
+			t.Errorf("%s: %q %v", typ, why, c.row)
+		}
+	}
+}
+
 // FuzzStage: whatever stands in a stage, reading it ends, and gives nothing that is not whole.
 func FuzzStage(f *testing.F) {
 	dir := f.TempDir()
@@ -336,7 +481,7 @@ func FuzzStage(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	if err := st.append(&leatv1.Events{Source: "files", Tables: []*leatv1.Table{{Id: 1, Version: 1}}}, nil); err != nil {
+	if err := st.append(&leatv1.Events{Source: "files", Tables: []*leatv1.Table{{Id: 1, Version: 1}}}, nil, false); err != nil {
 		f.Fatal(err)
 	}
 	st.f.Close()
@@ -352,8 +497,8 @@ func FuzzStage(f *testing.F) {
 		if err := os.WriteFile(path, data, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, whole, err := readStage(path, func(int64, *leatv1.Events) error { return nil }); err == nil && whole > int64(len(data)) {
-			t.Errorf("%d of %d bytes are whole", whole, len(data))
+		if c, err := readStage(path, func(f frame) error { _, err := f.extents(); return err }); err == nil && c.whole > int64(len(data)) {
+			t.Errorf("%d of %d bytes are whole", c.whole, len(data))
 		}
 	})
 }

@@ -27,7 +27,9 @@ func (p *plan) row(e *leatv1.Event, op string) (pq.Row, error) {
 	if values == nil && len(e.Key) == len(p.key) && len(e.Key) > 0 {
 		values = make([]*leatv1.Value, len(p.columns))
 		for i, v := range e.Key {
-			values[p.key[i]] = v
+			if at := p.key[i]; at >= 0 {
+				values[at] = v
+			}
 		}
 	}
 	var absent []string
@@ -197,6 +199,9 @@ func (c *column) value(v *leatv1.Value) (pq.Value, bool) {
 		}
 		return pq.Int64Value(int64(k.Unsigned)), c.form == asInt64
 	case *leatv1.Value_Float32:
+		if c.form == asDouble { // of a list
+			return pq.DoubleValue(float64(k.Float32)), true
+		}
 		return pq.FloatValue(k.Float32), c.form == asFloat
 	case *leatv1.Value_Float64:
 		return pq.DoubleValue(k.Float64), c.form == asDouble

@@ -53,7 +53,7 @@ type column struct {
 type plan struct {
 	schema  *pq.Schema
 	columns []column
-	key     []int // columns of Event.key
+	key     []int // columns of Event.key; -1: the subscription leaves it out
 }
 
 // ordered is a group whose fields stand in the table's order, not in that of their names.
@@ -81,8 +81,12 @@ func newPlan(t *leatv1.Table) *plan {
 		names = append(names, "prefix", "content")
 		group["prefix"], group["content"] = pq.String(), pq.Leaf(pq.ByteArrayType)
 	}
+	taken := map[string]bool{"table": true, "date": true}
+	for _, n := range names {
+		taken[n] = true
+	}
 	for _, c := range t.GetColumns() {
-		name := free(c.Name, group)
+		name := free(c.Name, taken)
 		node, col := columnOf(c)
 		col.name = name
 		p.columns, names = append(p.columns, col), append(names, name)
@@ -95,11 +99,13 @@ func newPlan(t *leatv1.Table) *plan {
 	return p
 }
 
-// free returns a name that no column has yet: a table may call one of its own as we do.
-func free(name string, taken pq.Group) string {
-	for taken[name] != nil {
+// free returns a name that no column has yet, also for readers to whom case is all one: a table may call one of its own
+// as we do, or as a folder is called.
+func free(name string, taken map[string]bool) string {
+	for taken[strings.ToLower(name)] {
 		name += "_"
 	}
+	taken[strings.ToLower(name)] = true
 	return name
 }
 
@@ -110,7 +116,11 @@ const mostDigits = 38
 
 func columnOf(c *leatv1.Column) (pq.Node, column) {
 	if c.Kind == leatv1.Kind_KIND_ARRAY {
-		node, col := scalar(c.Elem, 0, c.Type)
+		bits := uint32(0) // how wide elements are is told by their type only
+		if strings.HasPrefix(c.Type, "real") {
+			bits = 32
+		}
+		node, col := scalar(c.Elem, bits, c.Type)
 		col.list = true
 		return pq.List(pq.Optional(node)), col
 	}

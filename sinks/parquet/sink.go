@@ -2,19 +2,11 @@ package parquet
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"os"
-	"path"
-	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
-
-	pq "github.com/parquet-go/parquet-go"
 
 	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
@@ -54,12 +46,14 @@ type Sink struct {
 	opened   bool
 	closed   bool
 	cursor   pipeline.Cursor
-	seen     map[uint64]struct{} // offsets from the cursor on that are there already
+	seen     map[uint64]struct{} // offsets that are there already and may come again
 	stage    *stage
 	next     uint64 // stage
 	waiting  []rolled
 	complete uint64
 	trouble  error // of the store
+
+	high uint64 // the greatest offset in files; the worker's, once it runs
 }
 
 // rolled is a stage that waits to become files.
@@ -67,6 +61,8 @@ type rolled struct {
 	seq uint64
 	// complete: everything below it stands in this stage or in earlier ones.
 	complete uint64
+	// size of what was delivered in it.
+	size int64
 }
 
 // New returns the sink of a folder or bucket. It opens nothing yet.
@@ -118,12 +114,15 @@ func (s *Sink) Deliver(ctx context.Context, d *pipeline.Delivery) (pipeline.Outc
 	if len(s.waiting) >= mostWaiting {
 		return nil, &pipeline.DeliveryError{Class: pipeline.Unavailable, RetryAfter: time.Second, Reason: "files are written slower than events come"}
 	}
-	entries := g.Parts
-	if len(s.seen) > 0 && d.Replay == "" && d.Reason != pipeline.ReasonRedrive && d.Reason != pipeline.ReasonReplay {
-		entries = s.fresh(d, &g)
+	entries, again := g.Parts, []uint64(nil)
+	if len(s.seen) > 0 && d.Replay == "" && d.Reason != pipeline.ReasonReplay {
+		entries, again = s.fresh(d, &g)
 	}
 	if err := s.append(d, entries); err != nil {
 		return nil, s.unavailable(err)
+	}
+	for _, o := range again { // done: it does not come a third time
+		delete(s.seen, o)
 	}
 	if len(g.Errs) == 0 {
 		return nil, nil
@@ -135,19 +134,26 @@ func (s *Sink) Deliver(ctx context.Context, d *pipeline.Delivery) (pipeline.Outc
 	return out, nil
 }
 
-// fresh leaves out what is there already.
-func (s *Sink) fresh(d *pipeline.Delivery, g *encode.Gathered) [][]byte {
+// fresh leaves out what is there already, and returns its offsets.
+func (s *Sink) fresh(d *pipeline.Delivery, g *encode.Gathered) (entries [][]byte, again []uint64) {
 	var kept []byte
 	start := 0
 	_ = d.Each(func(i int, b *pipeline.Batch, event int, _ pipeline.Op) error {
 		end := int(g.Ends[i])
-		if _, there := s.seen[uint64(b.Offset(event))]; !there {
+		if o := uint64(b.Offset(event)); s.there(o) {
+			again = append(again, o)
+		} else {
 			kept = g.AppendRange(kept, start, end)
 		}
 		start = end
 		return nil
 	})
-	return [][]byte{kept}
+	return [][]byte{kept}, again
+}
+
+func (s *Sink) there(o uint64) bool {
+	_, ok := s.seen[o]
+	return ok
 }
 
 // append puts entries onto the disk.
@@ -177,14 +183,14 @@ func (s *Sink) append(d *pipeline.Delivery, entries [][]byte) error {
 			}
 		}
 	}
-	if err := s.stage.append(head, entries); err != nil {
+	if err := s.stage.append(head, entries, d.Reason == pipeline.ReasonRedrive && d.Replay == ""); err != nil {
 		for _, t := range head.Tables {
 			delete(s.stage.known, version{t.Id, t.Version})
 		}
 		return err
 	}
 	if s.stage.size >= s.o.RollBytes {
-		return s.roll()
+		s.trouble = s.roll() // what was appended is delivered all the same
 	}
 	return nil
 }
@@ -192,10 +198,13 @@ func (s *Sink) append(d *pipeline.Delivery, entries [][]byte) error {
 // roll ends the stage. Called with mu held.
 func (s *Sink) roll() error {
 	st := s.stage
+	if err := st.end(); err != nil {
+		return err
+	}
 	s.stage = nil
-	s.waiting = append(s.waiting, rolled{st.seq, s.complete})
+	s.waiting = append(s.waiting, rolled{st.seq, s.complete, st.size})
 	s.signal()
-	return st.f.Close()
+	return nil
 }
 
 func (s *Sink) signal() {
@@ -203,165 +212,6 @@ func (s *Sink) signal() {
 	case s.wake <- struct{}{}:
 	default:
 	}
-}
-
-// open finds out, at the first Delivery, what is there from before. Called with mu held.
-func (s *Sink) open(ctx context.Context) error {
-	if s.opened {
-		return nil
-	}
-	if err := os.MkdirAll(s.o.Stage, 0o750); err != nil {
-		return err
-	}
-	names, err := s.store.list(ctx, manifests)
-	if err != nil {
-		return fmt.Errorf("list %s: %w", s.o.Path, err)
-	}
-	s.next = 1
-	if len(names) > 0 {
-		last, _, _ := strings.Cut(path.Base(names[len(names)-1]), ".")
-		n, err := strconv.ParseUint(last, 10, 64)
-		if err != nil {
-			return fmt.Errorf("%s has %s, which is no manifest of ours: give the subscription a folder of its own", s.o.Path, names[len(names)-1])
-		}
-		s.next = n + 1
-	}
-	if err := s.remember(ctx, names); err != nil {
-		return err
-	}
-	if err := s.stages(names); err != nil {
-		return err
-	}
-	s.opened = true
-	s.wg.Go(s.work)
-	return nil
-}
-
-// remember collects the offsets from the cursor on that stand in files.
-func (s *Sink) remember(ctx context.Context, names []string) error {
-	for _, name := range names {
-		m, err := s.manifest(ctx, name)
-		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-		if m.Subscription != s.o.Subscription {
-			return fmt.Errorf("%s holds files of subscription %s: give each subscription a folder of its own", s.o.Path, m.Subscription)
-		}
-		for _, f := range m.Files {
-			if f.Last < uint64(s.cursor.Low) {
-				continue
-			}
-			keep := func(o uint64) {
-				if o >= uint64(s.cursor.Low) {
-					s.seen[o] = struct{}{}
-				}
-			}
-			if err := s.offsets(ctx, f.Path, keep); err != nil {
-				return fmt.Errorf("%s: %w", f.Path, err)
-			}
-		}
-	}
-	return nil
-}
-
-func (s *Sink) manifest(ctx context.Context, name string) (m Manifest, err error) {
-	f, size, err := s.store.open(ctx, name)
-	if err != nil {
-		return m, err
-	}
-	text, err := io.ReadAll(io.NewSectionReader(f, 0, size))
-	if err = errors.Join(err, f.Close()); err != nil {
-		return m, err
-	}
-	return m, json.Unmarshal(text, &m)
-}
-
-// offsets calls see for those of a file.
-func (s *Sink) offsets(ctx context.Context, name string, see func(uint64)) (err error) {
-	in, size, err := s.store.open(ctx, name)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, in.Close()) }()
-	f, err := pq.OpenFile(in, size)
-	if err != nil {
-		return err
-	}
-	leaf, ok := f.Schema().Lookup(colOffset)
-	if !ok {
-		return fmt.Errorf("it has no column %s", colOffset)
-	}
-	values := make([]pq.Value, 1024)
-	for _, group := range f.RowGroups() {
-		pages := group.ColumnChunks()[leaf.ColumnIndex].Pages()
-		for {
-			page, err := pages.ReadPage()
-			if errors.Is(err, io.EOF) {
-				break
-			}
-			if err != nil {
-				return errors.Join(err, pages.Close())
-			}
-			for r := page.Values(); ; {
-				n, err := r.ReadValues(values)
-				for _, v := range values[:n] {
-					see(uint64(v.Int64()))
-				}
-				if errors.Is(err, io.EOF) {
-					break
-				}
-				if err != nil {
-					return errors.Join(err, pages.Close())
-				}
-			}
-			pq.Release(page)
-		}
-		if err := pages.Close(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// stages takes up those that a crash or an end left: all but the newest wait for the store.
-func (s *Sink) stages(manifests []string) error {
-	left, err := stages(s.o.Stage)
-	if err != nil {
-		return err
-	}
-	done := map[string]bool{}
-	for _, m := range manifests {
-		done[m] = true
-	}
-	for i, seq := range left {
-		if done[manifestName(seq)] { // its manifest was the last thing that was done
-			if err := os.Remove(stageName(s.o.Stage, seq)); err != nil {
-				return err
-			}
-			continue
-		}
-		st, err := reopen(s.o.Stage, seq, func(m *leatv1.Events) {
-			for _, e := range m.Events {
-				s.seen[e.Offset] = struct{}{}
-			}
-		})
-		if err != nil {
-			return err
-		}
-		s.next = max(s.next, seq+1)
-		if st == nil {
-			continue
-		}
-		if s.stage = st; i < len(left)-1 || st.size >= s.o.RollBytes {
-			if err := s.roll(); err != nil {
-				return err
-			}
-			if i < len(left)-1 {
-				s.waiting[len(s.waiting)-1].complete = 0 // it was not known when this one ended
-			}
-		}
-	}
-	return nil
 }
 
 // work makes files of stages, until Close.
@@ -373,7 +223,7 @@ func (s *Sink) work() {
 		again := time.Minute
 		s.mu.Lock()
 		if s.stage != nil {
-			if again = time.Until(s.stage.since.Add(s.o.RollAge)); again <= 0 {
+			if again = time.Until(s.stage.since.Add(s.o.RollAge)); again <= 0 || s.stage.size >= s.o.RollBytes {
 				s.trouble = s.roll()
 				again = 0
 			}

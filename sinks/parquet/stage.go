@@ -2,7 +2,10 @@ package parquet
 
 import (
 	"bufio"
+	"bytes"
+	"crypto/rand"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -19,14 +22,30 @@ import (
 	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
 )
 
-// A stage is a head (magic, time of its first event in microseconds) and frames: length, CRC-32C, a leat.v1.Events.
+// A stage is a head (magic, a random id, time of its first event in microseconds, their CRC-32C) and frames: the stage's id, length,
+// CRC-32C of what follows, what kind of Delivery it was, a leat.v1.Events. The id finds frames behind a damaged one.
 const (
-	stageMagic = "leatstg1"
-	headSize   = len(stageMagic) + 8
-	frameHead  = 8
+	stageMagic = "leatstg2"
+	headSize   = len(stageMagic) + idSize + 8 + 4
+	idSize     = 16
+	frameHead  = idSize + 9
 	// mostFrame bounds what is believed of a length: a Delivery has at most 64 MiB, and grows when it is encoded.
 	mostFrame = 1 << 30
 )
+
+// stageKey is a stage's id.
+type stageKey [idSize]byte
+
+// String implements fmt.Stringer.
+func (k stageKey) String() string { return hex.EncodeToString(k[:]) }
+
+// frame is a Delivery's. Its Events stand at bytes of the stage.
+type frame struct {
+	*leatv1.Events
+	redriven bool
+	body     int64 // where the Events begin
+	bytes    []byte
+}
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -34,10 +53,13 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 type stage struct {
 	f     *os.File
 	seq   uint64
+	id    stageKey
 	since time.Time
 	size  int64
 	// known are the table versions that it describes.
 	known map[version]bool
+	// rest: behind size stands what an append left that failed.
+	rest bool
 }
 
 type version struct{ id, version uint32 }
@@ -68,7 +90,9 @@ func newStage(folder string, seq uint64, now time.Time) (*stage, error) {
 		return nil, err
 	}
 	s := &stage{f: f, seq: seq, since: now, size: int64(headSize), known: map[version]bool{}}
-	_, err = f.Write(binary.LittleEndian.AppendUint64([]byte(stageMagic), uint64(now.UnixMicro())))
+	_, _ = rand.Read(s.id[:]) // never fails
+	head := binary.LittleEndian.AppendUint64(append([]byte(stageMagic), s.id[:]...), uint64(now.UnixMicro()))
+	_, err = f.Write(binary.LittleEndian.AppendUint32(head, crc32.Checksum(head, castagnoli)))
 	if err = errors.Join(err, f.Sync(), syncFolder(folder)); err != nil {
 		return nil, errors.Join(err, f.Close(), os.Remove(f.Name()))
 	}
@@ -77,17 +101,22 @@ func newStage(folder string, seq uint64, now time.Time) (*stage, error) {
 
 // append writes a frame: head's fields and the entries, which are encoded Events.events. It is on the disk when append
 // returns nil, and not there at all otherwise.
-func (s *stage) append(head *leatv1.Events, entries [][]byte) error {
-	frame, err := proto.MarshalOptions{}.MarshalAppend(make([]byte, frameHead, 512), head)
+func (s *stage) append(head *leatv1.Events, entries [][]byte, redriven bool) error {
+	frame := make([]byte, frameHead, 512)
+	copy(frame, s.id[:])
+	if redriven {
+		frame[frameHead-1] = 1
+	}
+	frame, err := proto.MarshalOptions{}.MarshalAppend(frame, head)
 	if err != nil {
 		return err
 	}
-	n, sum := len(frame)-frameHead, crc32.Checksum(frame[frameHead:], castagnoli)
+	n, sum := len(frame)-frameHead, crc32.Checksum(frame[frameHead-1:], castagnoli)
 	for _, p := range entries {
 		n, sum = n+len(p), crc32.Update(sum, castagnoli, p)
 	}
-	binary.LittleEndian.PutUint32(frame, uint32(n))
-	binary.LittleEndian.PutUint32(frame[4:], sum)
+	binary.LittleEndian.PutUint32(frame[idSize:], uint32(n))
+	binary.LittleEndian.PutUint32(frame[idSize+4:], sum)
 	_, err = s.f.WriteAt(frame, s.size)
 	at := s.size + int64(len(frame))
 	for _, p := range entries {
@@ -100,7 +129,9 @@ func (s *stage) append(head *leatv1.Events, entries [][]byte) error {
 		err = s.f.Sync()
 	}
 	if err != nil {
-		return errors.Join(err, s.f.Truncate(s.size))
+		terr := s.f.Truncate(s.size)
+		s.rest = s.rest || terr != nil
+		return errors.Join(err, terr)
 	}
 	s.size = at
 	for _, t := range head.Tables {
@@ -109,62 +140,144 @@ func (s *stage) append(head *leatv1.Events, entries [][]byte) error {
 	return nil
 }
 
-// readStage calls each for the frames of a stage, in order, and returns the time of the head and the length of what is
-// whole: what a crash tore off was never reported as delivered. at is where a frame begins.
-func readStage(path string, each func(at int64, m *leatv1.Events) error) (since time.Time, whole int64, err error) {
+// end closes a stage that nothing is appended to any more.
+func (s *stage) end() error {
+	if s.rest {
+		if err := errors.Join(s.f.Truncate(s.size), s.f.Sync()); err != nil {
+			return err
+		}
+	}
+	_ = s.f.Close() // it is on the disk
+	return nil
+}
+
+// contents is what readStage learns of a stage.
+type contents struct {
+	id    stageKey
+	since time.Time
+	// whole is its length without what a crash tore off, which was never reported as delivered; 0: torn while it was made.
+	whole int64
+}
+
+// readStage calls each for the frames of a stage, in order. Only its end may be torn; else it is damaged.
+func readStage(path string, each func(f frame) error) (c contents, err error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return time.Time{}, 0, err
+		return c, err
 	}
 	defer f.Close()
-	r := bufio.NewReaderSize(f, 1<<20)
-	head := make([]byte, headSize)
-	if _, err := io.ReadFull(r, head); err != nil || string(head[:len(stageMagic)]) != stageMagic {
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			return time.Time{}, 0, nil // torn while it was made
-		}
-		return time.Time{}, 0, fmt.Errorf("%s is not a stage of ours: move it away", path)
+	if c, err = readHead(f, path); err != nil || c.whole == 0 {
+		return c, err
 	}
-	since, whole = time.UnixMicro(int64(binary.LittleEndian.Uint64(head[len(stageMagic):]))), int64(headSize)
+	r := bufio.NewReaderSize(f, 1<<20)
 	for {
-		m, n, err := readFrame(r)
-		if err != nil || m == nil {
-			return since, whole, err
+		m, n, err := readFrame(r, c.id)
+		if err != nil {
+			return c, fmt.Errorf("%s at byte %d: %w", path, c.whole, err)
 		}
-		if err := each(whole, m); err != nil {
-			return since, whole, err
+		if n == 0 {
+			behind, err := frameBehind(f, c.whole, c.id)
+			if err == nil && behind {
+				err = damaged(path, c.whole)
+			}
+			return c, err
 		}
-		whole += n
+		m.body = c.whole + frameHead
+		if err := each(m); err != nil {
+			return c, err
+		}
+		c.whole += n
 	}
 }
 
-// readFrame returns nil at the end, and for what is torn.
-func readFrame(r io.Reader) (m *leatv1.Events, n int64, err error) {
+func damaged(path string, at int64) error {
+	return fmt.Errorf("%s is damaged at byte %d (a fault of the disk?): put a whole copy in its place, or move it away and bring what it held once more with `leat replay`", path, at)
+}
+
+// readHead reads the head of a stage, and leaves the file behind it.
+func readHead(f *os.File, path string) (c contents, err error) {
+	head := make([]byte, headSize)
+	if _, err := io.ReadFull(f, head); err != nil {
+		return c, torn(err)
+	}
+	if string(head[:len(stageMagic)]) != stageMagic {
+		return c, fmt.Errorf("%s is not a stage of ours: move it away", path)
+	}
+	if crc32.Checksum(head[:headSize-4], castagnoli) != binary.LittleEndian.Uint32(head[headSize-4:]) {
+		info, err := f.Stat()
+		if err == nil && info.Size() > int64(headSize) { // frames come after the head is on the disk
+			err = damaged(path, 0)
+		}
+		return c, err
+	}
+	copy(c.id[:], head[len(stageMagic):])
+	c.since = time.UnixMicro(int64(binary.LittleEndian.Uint64(head[headSize-12:])))
+	c.whole = int64(headSize)
+	return c, nil
+}
+
+// stageID reads that of a stage.
+func stageID(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	c, err := readHead(f, path)
+	return c.id.String(), err
+}
+
+// readFrame returns its length, 0 at the end and for what is not whole.
+func readFrame(r io.Reader, id stageKey) (f frame, n int64, err error) {
 	var head [frameHead]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
-		return nil, 0, torn(err)
+		return f, 0, torn(err)
 	}
-	size := binary.LittleEndian.Uint32(head[:])
-	if size > mostFrame {
-		return nil, 0, nil
+	size := binary.LittleEndian.Uint32(head[idSize:])
+	if stageKey(head[:idSize]) != id || size > mostFrame {
+		return f, 0, nil
 	}
 	body := make([]byte, 0, min(size, 1<<20))
 	for len(body) < int(size) { // as much as there is, not as much as a length claims
 		n := min(int(size)-len(body), 1<<20)
 		body = slices.Grow(body, n)
 		if _, err := io.ReadFull(r, body[len(body):len(body)+n]); err != nil {
-			return nil, 0, torn(err)
+			return f, 0, torn(err)
 		}
 		body = body[:len(body)+n]
 	}
-	if crc32.Checksum(body, castagnoli) != binary.LittleEndian.Uint32(head[4:]) {
-		return nil, 0, nil
+	if crc32.Update(crc32.Checksum(head[frameHead-1:], castagnoli), castagnoli, body) != binary.LittleEndian.Uint32(head[idSize+4:]) {
+		return f, 0, nil
 	}
-	m = &leatv1.Events{}
-	if err := proto.Unmarshal(body, m); err != nil {
-		return nil, 0, fmt.Errorf("a whole frame that is no leat.v1.Events: %w", err)
+	f = frame{Events: &leatv1.Events{}, redriven: head[frameHead-1] == 1, bytes: body}
+	if err := proto.Unmarshal(body, f.Events); err != nil {
+		return f, 0, fmt.Errorf("a whole frame that is no leat.v1.Events: %w", err)
 	}
-	return m, int64(frameHead) + int64(size), nil
+	return f, frameHead + int64(size), nil
+}
+
+// frameBehind reports whether a whole frame stands behind at: then what stands there was once whole, too.
+func frameBehind(f io.ReaderAt, at int64, id stageKey) (bool, error) {
+	buf := make([]byte, 1<<20)
+	for at++; ; {
+		n, err := f.ReadAt(buf, at)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return false, err
+		}
+		i := bytes.Index(buf[:n], id[:])
+		if i < 0 {
+			if n < len(buf) {
+				return false, nil
+			}
+			at += int64(n - idSize + 1)
+			continue
+		}
+		_, size, err := readFrame(io.NewSectionReader(f, at+int64(i), 1<<40), id)
+		if err != nil || size > 0 {
+			return true, nil
+		}
+		at += int64(i) + 1
+	}
 }
 
 func torn(err error) error {
@@ -174,30 +287,37 @@ func torn(err error) error {
 	return err
 }
 
-// reopen goes on with a stage of before.
-func reopen(folder string, seq uint64, see func(m *leatv1.Events)) (*stage, error) {
+// reopen goes on with a stage of before. Only the newest may be torn: what came before it was whole when it ended.
+func reopen(folder string, seq uint64, newest bool, see func(f frame)) (*stage, error) {
 	path := stageName(folder, seq)
 	s := &stage{seq: seq, known: map[version]bool{}}
-	since, whole, err := readStage(path, func(_ int64, m *leatv1.Events) error {
-		for _, t := range m.Tables {
+	c, err := readStage(path, func(f frame) error {
+		for _, t := range f.Tables {
 			s.known[version{t.Id, t.Version}] = true
 		}
-		see(m)
+		see(f)
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	if whole == 0 {
-		return nil, os.Remove(path)
-	}
 	if s.f, err = os.OpenFile(path, os.O_RDWR, 0); err != nil {
 		return nil, err
 	}
-	if err := errors.Join(s.f.Truncate(whole), s.f.Sync()); err != nil {
+	info, err := s.f.Stat()
+	switch {
+	case err != nil:
+	case !newest && info.Size() != c.whole:
+		err = damaged(path, c.whole)
+	case c.whole == 0:
+		return nil, errors.Join(s.f.Close(), os.Remove(path))
+	default:
+		err = errors.Join(s.f.Truncate(c.whole), s.f.Sync())
+	}
+	if err != nil {
 		return nil, errors.Join(err, s.f.Close())
 	}
-	s.since, s.size = since, whole
+	s.id, s.since, s.size = c.id, c.since, c.whole
 	return s, nil
 }
 
