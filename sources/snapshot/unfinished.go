@@ -222,8 +222,12 @@ type doingsResume struct {
 	Restart bool        `json:"restart,omitempty"`
 }
 
-// prepared returns what the job has to know of prepared transactions when it goes on elsewhere.
+// prepared returns what the job has to know of prepared transactions when it goes on elsewhere. Of tables that it does
+// not know yet it cannot tell anything: its mark names none, so that they may have changed any row.
 func (j *job) prepared() (all []preparedResume) {
+	if !j.loaded && len(j.tables) == 0 {
+		return nil
+	}
 	rows, again := 0, 0
 	for open, u := range j.opens {
 		if !u.prepared || u.told != nil && !u.told[j.ID] {
