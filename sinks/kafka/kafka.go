@@ -178,10 +178,12 @@ func (s *Sink) Deliver(ctx context.Context, d *pipeline.Delivery) (pipeline.Outc
 	if err := l.pack(ctx, d); err != nil {
 		return nil, s.classify(ctx, err)
 	}
+	p.begin(l)
 	l.queue()
 	d.HandOver()
 	select {
 	case <-l.finished:
+		p.done(l)
 		out := l.outcomes
 		l.free()
 		return out, nil

@@ -1,14 +1,12 @@
 package kafka
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -262,77 +260,4 @@ func TestUnavailable(t *testing.T) {
 		t.Fatal(err)
 	}
 	deliver(t, s, deliveryOf(t, 1000, inserts(1, 3)...))
-}
-
-// hanging makes connections that take nothing while it is on.
-type hanging struct {
-	mu   sync.Mutex
-	on   chan struct{} // nil: it is off
-	some chan struct{} // closed when something was held up
-}
-
-func (h *hanging) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	c, err := (&net.Dialer{}).DialContext(ctx, network, address)
-	return &hangingConn{c, h}, err
-}
-
-type hangingConn struct {
-	net.Conn
-	h *hanging
-}
-
-// Write sends, and while it hangs ends as a connection whose answer never comes.
-func (c *hangingConn) Write(p []byte) (int, error) {
-	n, err := c.Conn.Write(p)
-	c.h.wait()
-	return n, err
-}
-
-func (h *hanging) wait() {
-	h.mu.Lock()
-	on := h.on
-	if on != nil && h.some != nil {
-		close(h.some)
-		h.some = nil
-	}
-	h.mu.Unlock()
-	if on != nil {
-		<-on
-	}
-}
-
-// A Delivery that is given up on while Kafka may have taken it is found in the log: again does not mean twice.
-func TestGivenUp(t *testing.T) {
-	at := broker(t)
-	o := options(t, at)
-	h := &hanging{}
-	o.dialer = h.dial
-	s := newSink(t, o)
-	deliver(t, s, deliveryOf(t, 1000, inserts(1, 11)...))
-	h.on, h.some = make(chan struct{}), make(chan struct{})
-	some := h.some
-	ctx, cancel := context.WithCancel(testContext(t))
-	done := make(chan error, 1)
-	d := deliveryOf(t, 1010, inserts(11, 21)...)
-	go func() { done <- second(s.Deliver(ctx, d)) }()
-	<-some
-	cancel()
-	if err := <-done; err == nil {
-		t.Fatal("given up on and done")
-	}
-	h.mu.Lock()
-	close(h.on)
-	h.on = nil
-	h.mu.Unlock()
-	deliver(t, s, d)
-	deliver(t, s, deliveryOf(t, 1020, inserts(21, 31)...))
-	got := offsetsOf(t, read(t, o.ID, kgo.SeedBrokers(at)).until(30))
-	for i, g := range got {
-		if g != pipeline.Offset(1000+i) {
-			t.Fatalf("%v", got)
-		}
-	}
-	if n := written(t, s, o.ID); n != 10 && n != 20 {
-		t.Errorf("%d records were written behind the 10", n)
-	}
 }

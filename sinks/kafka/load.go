@@ -22,6 +22,7 @@ type load struct {
 	route    route  // of the last event
 	scratch  []byte
 	events   int
+	copies   bool          // of what was delivered before: sent whatever is there
 	finished chan struct{} // closed when no run is left
 
 	mu       sync.Mutex
@@ -37,6 +38,7 @@ func (s *Sink) load(p *producer, d *pipeline.Delivery) *load {
 	default:
 		l = new(load)
 	}
+	l.copies = d.Replay != "" || d.Reason == pipeline.ReasonReplay
 	l.s, l.p, l.events, l.finished, l.open, l.outcomes, l.failed, l.route = s, p, d.Events, make(chan struct{}), 0, nil, nil, route{}
 	return l
 }
@@ -107,6 +109,25 @@ func (l *load) done() {
 	}
 }
 
+// keepSettled tells the sink what Kafka acked of a load whose Delivery is not done, so comes again as a whole: next is
+// behind it. No lane runs any more, and Sink.mu is held.
+func (l *load) keepSettled() {
+	if l.copies {
+		return
+	}
+	for _, r := range l.runs {
+		if r.lane == nil {
+			continue
+		}
+		k := l.s.kept[r.lane.topic.name]
+		for i := range r.records[:r.sent] {
+			if rec := &r.records[i]; k != nil && !l.failedAt(rec) {
+				k.known = append(k.known, rec.offset)
+			}
+		}
+	}
+}
+
 // set notes what became of an event, and that its key failed. Called with mu held, or before the load is queued.
 func (l *load) set(event int, hash uint64, o pipeline.Outcome) {
 	if l.outcomes == nil {
@@ -147,7 +168,6 @@ const reasonSuffix = "an earlier event of the key failed"
 func (l *load) pack(ctx context.Context, d *pipeline.Delivery) error {
 	w := l.s.o.Encoder.Writer(ctx, d.Replay)
 	defer w.Close()
-	copies := d.Replay != "" || d.Reason == pipeline.ReasonReplay
 	n := -1
 	return d.Each(func(_ int, b *pipeline.Batch, i int, as pipeline.Op) error {
 		n++
@@ -159,7 +179,7 @@ func (l *load) pack(ctx context.Context, d *pipeline.Delivery) error {
 		if err := l.find(ctx, b.TableOf(i)); err != nil {
 			return err
 		}
-		if !copies && l.route.topic.delivered(uint64(b.Offset(i))) {
+		if !l.copies && l.route.topic.delivered(uint64(b.Offset(i))) {
 			return nil
 		}
 		if err := l.event(w, d, n, b, i, as); err != nil {

@@ -35,6 +35,9 @@ type producer struct {
 	cursor pipeline.Cursor
 	kept   map[string]*kept // as earlier producers left it; read only
 
+	loadsMu sync.Mutex
+	loads   map[*load]struct{} // of Deliveries that did not return yet, or not with their outcomes
+
 	mu     sync.Mutex // held while a topic is attached
 	topics atomic.Pointer[map[string]*topic]
 	lanes  atomic.Int32
@@ -89,7 +92,7 @@ const openTime = 30 * time.Second
 func (s *Sink) newProducer(ctx context.Context) (*producer, error) {
 	ctx, cancel := context.WithTimeout(ctx, openTime)
 	defer cancel()
-	p := &producer{s: s, cursor: s.cursor, kept: maps.Clone(s.kept), broken: make(chan struct{})}
+	p := &producer{s: s, cursor: s.cursor, kept: maps.Clone(s.kept), broken: make(chan struct{}), loads: map[*load]struct{}{}}
 	p.topics.Store(&map[string]*topic{})
 	err := s.patiently(ctx, func() error {
 		resp, err := s.client.InitProducerID(ctx, &kafka.InitProducerIDRequest{TransactionalID: s.TransactionalID(), TransactionTimeoutMs: 60_000, ProducerID: -1, ProducerEpoch: -1})
@@ -152,6 +155,24 @@ func (p *producer) end() {
 		}
 		p.s.kept[name] = k
 	}
+	p.loadsMu.Lock()
+	defer p.loadsMu.Unlock()
+	for l := range p.loads {
+		l.keepSettled()
+	}
+}
+
+// begin and done frame the time in which it is not known whether a load comes again.
+func (p *producer) begin(l *load) {
+	p.loadsMu.Lock()
+	defer p.loadsMu.Unlock()
+	p.loads[l] = struct{}{}
+}
+
+func (p *producer) done(l *load) {
+	p.loadsMu.Lock()
+	defer p.loadsMu.Unlock()
+	delete(p.loads, l)
 }
 
 // topic returns the topic of that name, attached at first use.
