@@ -10,6 +10,8 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -33,8 +35,8 @@ type Options struct {
 	Window int
 	// WindowBytes bounds the same in bytes; an event larger than what is left comes alone. Default 16 MiB.
 	WindowBytes int64
-	// Hold is how long a batch's lease is extended while nobody completes it. Default 15 minutes; then its events go to
-	// another client, or here again.
+	// Hold is how long a batch's lease is extended while nobody completes any of it. Default 15 minutes; then its events
+	// go to another client, or here again.
 	Hold time.Duration
 	// OnResolved is told that everything below offset was completed, or is listed as dead-lettered or skipped: a copy is
 	// consistent as of t. It must not block. Needs `resolved:` in the subscription.
@@ -71,6 +73,7 @@ func New(addr string, o Options) (*Client, error) {
 		o.Hold = 15 * time.Minute
 	}
 	t := &http.Transport{Protocols: new(http.Protocols), TLSClientConfig: o.TLS, Proxy: http.ProxyFromEnvironment,
+		DialContext: (&net.Dialer{Timeout: 10 * time.Second}).DialContext, TLSHandshakeTimeout: 10 * time.Second,
 		HTTP2: &http.HTTP2Config{
 			MaxReadFrameSize: 1 << 20,                                         // few large frames instead of many of 16 KB
 			SendPingTimeout:  15 * time.Second, PingTimeout: 10 * time.Second, // a server that is gone without a word
@@ -92,7 +95,10 @@ func loopback(host string) bool {
 }
 
 // backoff before the n-th try in a row, from 0.
-func backoff(n int) time.Duration { return min(100*time.Millisecond<<min(n, 10), 10*time.Second) }
+func backoff(n int) time.Duration {
+	d := min(100*time.Millisecond<<min(n, 10), 10*time.Second)
+	return d/2 + rand.N(d/2) // a hundred clients do not come back at once
+}
 
 // permanent says whether to try again is useless.
 func permanent(err error) bool {

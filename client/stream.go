@@ -13,7 +13,6 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/leat-cdc/leat/schemas/envelope/frames"
 	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
@@ -23,19 +22,23 @@ import (
 // was not completed comes again. Complete each batch by [Batch.Ack], in any order; its lease is extended until then.
 // The loop ends with an error when ctx does, and when trying again is useless (no such subscription, no right).
 func (c *Client) Pull(ctx context.Context, subscription string) iter.Seq2[*Batch, error] {
+	return c.batches(ctx, subscription, func() {})
+}
+
+// batches is Pull; rest is called when ctx has ended, while what was handed out can still be completed.
+func (c *Client) batches(ctx context.Context, subscription string, rest func()) iter.Seq2[*Batch, error] {
 	return func(yield func(*Batch, error) bool) {
 		for tries := 0; ; tries++ {
-			s := c.open(ctx, subscription)
-			took, more := s.hand(ctx, yield)
-			err := s.close()
+			began := time.Now()
+			took, more, err := c.one(ctx, subscription, rest, yield)
 			if !more {
 				return
 			}
-			if err = errors.Join(ctx.Err(), err); ctx.Err() != nil || permanent(err) {
+			if err = errors.Join(ctx.Err(), err); ctx.Err() != nil || permanent(err) || errors.Is(err, errDecode) {
 				yield(nil, fmt.Errorf("leat: pull %s: %w", subscription, err))
 				return
 			}
-			if took {
+			if took || time.Since(began) > time.Minute {
 				tries = 0
 			}
 			d := c.backoff(tries)
@@ -46,6 +49,19 @@ func (c *Client) Pull(ctx context.Context, subscription string) iter.Seq2[*Batch
 		}
 	}
 }
+
+// one stream, from its beginning to its end: err says why it ended.
+func (c *Client) one(ctx context.Context, subscription string, rest func(), yield func(*Batch, error) bool) (took, more bool, err error) {
+	s := c.open(ctx, subscription)
+	defer func() { err = s.close() }() // also when the loop's body panics
+	if took, more = s.hand(ctx, yield); ctx.Err() != nil {
+		rest()
+	}
+	return took, more, nil
+}
+
+// errDecode: what came is not what this client knows. The same would come again.
+var errDecode = errors.New("decode what the server sent; use a client of the server's version")
 
 // session is one stream. What is under mu is shared by three goroutines: the user's, listen, speak.
 type session struct {
@@ -66,7 +82,8 @@ type session struct {
 	bytes    uint64
 	marks    []chan struct{} // one for each Extend that is not answered; nil: nobody waits for it
 	extendAt time.Time
-	err      error // why the stream has ended
+	moved    time.Time // the receiver last took or completed something, or something came to an empty queue
+	err      error     // why the stream has ended
 	closing  bool
 }
 
@@ -86,11 +103,14 @@ func (s *session) hand(ctx context.Context, yield func(*Batch, error) bool) (too
 	for ctx.Err() == nil {
 		s.mu.Lock()
 		var b *Batch
+		over := s.err != nil
+		if over {
+			s.queue = nil // these leases ended with the stream
+		}
 		if len(s.queue) > 0 {
 			b, s.queue = s.queue[0], s.queue[1:]
-			b.since = time.Now()
+			b.progressed()
 		}
-		over := s.err != nil
 		s.mu.Unlock()
 		switch {
 		case b != nil:
@@ -205,7 +225,7 @@ func (s *session) words(now time.Time) (out []*leatv1.PullRequest, again time.Du
 	}
 	out, s.say = s.say, nil
 	for _, b := range s.held {
-		if done := b.progress(now); done != nil {
+		if done := b.progress(now, s.closing); done != nil {
 			out = append(out, done)
 		}
 	}
@@ -230,17 +250,26 @@ func (s *session) words(now time.Time) (out []*leatv1.PullRequest, again time.Du
 	return out, min(s.extendAt.Sub(now), slow), false
 }
 
-// extend lists the leases to prolong now: those held for less than Hold, and those that wait for their turn here.
+// extend lists the leases to prolong now: those at work, until Hold has passed since their last progress, and those that
+// wait for their turn here, while the receiver moves at all.
 func (s *session) extend(now time.Time) (ids []uint64) {
 	if now.Before(s.extendAt) {
 		return nil
 	}
+	first := now.Add(time.Hour) // deadline of those
 	for _, b := range s.held {
-		if b.since.IsZero() || now.Sub(b.since) < s.c.o.Hold {
+		since := b.since
+		if since.IsZero() {
+			since = s.moved
+		}
+		if now.Sub(since) < s.c.o.Hold {
 			ids = append(ids, b.lease)
+			if b.deadline.Before(first) {
+				first = b.deadline
+			}
 		}
 	}
-	s.extendAt = now.Add(s.c.third(now, s.held[0].deadline))
+	s.extendAt = now.Add(s.c.third(now, first))
 	return ids
 }
 
@@ -275,10 +304,16 @@ func (s *session) take(m *leatv1.PullResponse) error {
 	case *leatv1.PullResponse_Revoked:
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		for _, b := range s.held {
+		for _, b := range slices.Clone(s.held) { // revoke takes from it
 			for _, o := range m.Revoked.Offsets {
 				b.revoke(o)
 			}
+		}
+	case *leatv1.PullResponse_Refused:
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if i := slices.IndexFunc(s.held, func(b *Batch) bool { return b.lease == m.Refused.Lease }); i >= 0 && len(m.Refused.Offsets) == 0 {
+			s.held[i].finish(false) // the lease is no more
 		}
 	case *leatv1.PullResponse_Extended:
 		s.mu.Lock()
@@ -305,179 +340,28 @@ func (s *session) batch(m *leatv1.Events) error {
 	for raw := range frames.Raw(m) {
 		p := &leatv1.Event{}
 		if err := proto.Unmarshal(raw, p); err != nil {
-			return fmt.Errorf("decode an event: %w", err)
+			return fmt.Errorf("%w: %w", errDecode, err)
 		}
 		e, err := s.shapes.event(m.Source, p)
 		if err != nil {
-			return err
+			return fmt.Errorf("%w: %w", errDecode, err)
 		}
 		b.Events = append(b.Events, e)
 		b.bytes += uint64(protowire.SizeTag(1) + protowire.SizeBytes(len(raw)))
 	}
 	frames.Release(m)
-	b.all, b.size = b.Events, uint32(len(b.Events))
+	b.all, b.size, b.open = b.Events, uint32(len(b.Events)), len(b.Events)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if now := time.Now(); len(s.held) == 0 {
-		s.extendAt = now.Add(s.c.third(now, b.deadline))
+	now := time.Now()
+	if at := now.Add(s.c.third(now, b.deadline)); len(s.held) == 0 || at.Before(s.extendAt) {
+		s.extendAt = at
 		signal(s.wake) // speak reckons with it
+	}
+	if len(s.queue) == 0 {
+		s.moved = now
 	}
 	s.held, s.queue = append(s.held, b), append(s.queue, b)
 	signal(s.arrived)
 	return nil
-}
-
-// Batch is what came at once, under one lease.
-type Batch struct {
-	// Events in order per key. They belong to the receiver.
-	Events []*Event
-
-	s        *session
-	lease    uint64
-	epoch    uint64
-	all      []*Event
-	size     uint32
-	bytes    uint64
-	deadline time.Time        // under s.mu, as what follows
-	since    time.Time        // it was handed out; zero: not yet
-	states   map[uint64]state // by offset, of those that are not open
-	done     []uint64         // completed one by one and not said yet
-	saidAt   time.Time
-	ended    bool
-}
-
-// state of an event that is not simply open.
-type state uint8
-
-const (
-	acked state = iota + 1
-	nacked
-	revoked
-)
-
-// drop leaves out what was revoked before it was handed out.
-func (b *Batch) drop() {
-	b.s.mu.Lock()
-	defer b.s.mu.Unlock()
-	if len(b.states) > 0 {
-		b.Events = slices.DeleteFunc(slices.Clone(b.all), func(e *Event) bool { return b.states[e.Offset] == revoked })
-	}
-	if len(b.Events) == 0 {
-		b.finish(false)
-	}
-}
-
-// revoke marks an event that the server has taken back. Called with mu held.
-func (b *Batch) revoke(offset uint64) {
-	if b.states[offset] == 0 && slices.ContainsFunc(b.all, func(e *Event) bool { return e.Offset == offset }) {
-		b.set(offset, revoked)
-	}
-}
-
-func (b *Batch) set(offset uint64, to state) {
-	if b.states == nil {
-		b.states = map[uint64]state{}
-	}
-	b.states[offset] = to
-}
-
-// Revoked reports that e is no more this client's: an earlier event of its key failed, or the lease ended. It will come
-// again; do not act on it.
-func (b *Batch) Revoked(e *Event) bool {
-	b.s.mu.Lock()
-	defer b.s.mu.Unlock()
-	return b.s.err != nil || b.states[e.Offset] == revoked
-}
-
-// Ack completes the events that were not completed or failed one by one. It returns [ErrLost] when that came too late.
-// It does not wait for the server: what it did not get, because the stream was lost just then, comes again.
-func (b *Batch) Ack() error {
-	b.s.mu.Lock()
-	defer b.s.mu.Unlock()
-	if b.ended || b.s.err != nil {
-		return ErrLost
-	}
-	b.finish(true)
-	return nil
-}
-
-// finish ends the batch; ack: what is open of it is completed. Called with mu held.
-func (b *Batch) finish(ack bool) {
-	s := b.s
-	b.ended = true
-	i := slices.Index(s.held, b)
-	if i < 0 {
-		return
-	}
-	s.held = slices.Delete(s.held, i, i+1)
-	if ack && i == 0 {
-		s.upTo = b.lease
-	} else if ack {
-		s.say = append(s.say, &leatv1.PullRequest{Message: &leatv1.PullRequest_Ack{Ack: &leatv1.Ack{Lease: b.lease, Epoch: b.epoch}}})
-	}
-	s.events, s.bytes = s.events+b.size, s.bytes+b.bytes
-	signal(s.wake)
-}
-
-// AckEvent completes one event.
-func (b *Batch) AckEvent(e *Event) error {
-	b.s.mu.Lock()
-	defer b.s.mu.Unlock()
-	if b.ended || b.s.err != nil || b.states[e.Offset] == revoked {
-		return ErrLost
-	}
-	if b.states[e.Offset] == 0 {
-		b.set(e.Offset, acked)
-		b.done = append(b.done, e.Offset)
-	}
-	return nil
-}
-
-// progress says which events were completed of a batch that is still at work, now and then.
-func (b *Batch) progress(now time.Time) *leatv1.PullRequest {
-	if len(b.done) == 0 || now.Sub(b.saidAt) < slow {
-		return nil
-	}
-	done := b.done
-	b.done, b.saidAt = nil, now
-	return &leatv1.PullRequest{Message: &leatv1.PullRequest_Ack{Ack: &leatv1.Ack{Lease: b.lease, Offsets: done, Epoch: b.epoch}}}
-}
-
-// Verdict says what becomes of a failed event.
-type Verdict int
-
-// Verdicts.
-const (
-	Retry Verdict = iota // failed, may succeed later: costs an attempt
-	Fatal                // will never succeed: dead letter now
-	Defer                // not now: costs no attempt
-)
-
-// Nack fails one event: reason is shown by `leat parked`; delay before the next try, 0 is as the subscription's retry
-// policy says. The later events of its key that were sent are revoked with it: do not act on them.
-func (b *Batch) Nack(e *Event, v Verdict, reason string, delay time.Duration) error {
-	_, err := b.nack(e, v, reason, delay)
-	return err
-}
-
-// nack is Nack; mark is closed when everything that the nack revokes is known to be.
-func (b *Batch) nack(e *Event, v Verdict, reason string, delay time.Duration) (mark chan struct{}, err error) {
-	s := b.s
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if b.ended || s.err != nil || b.states[e.Offset] == revoked {
-		return nil, ErrLost
-	}
-	b.set(e.Offset, nacked)
-	n := &leatv1.Nack{Lease: b.lease, Offset: e.Offset, Verdict: map[Verdict]leatv1.Verdict{Retry: leatv1.Verdict_VERDICT_RETRY,
-		Fatal: leatv1.Verdict_VERDICT_FATAL, Defer: leatv1.Verdict_VERDICT_DEFER}[v], Reason: reason, Epoch: b.epoch}
-	if delay > 0 {
-		n.Delay = durationpb.New(delay)
-	}
-	mark = make(chan struct{})
-	s.marks = append(s.marks, mark)
-	s.say = append(s.say, &leatv1.PullRequest{Message: &leatv1.PullRequest_Nack{Nack: n}},
-		&leatv1.PullRequest{Message: &leatv1.PullRequest_Extend{Extend: &leatv1.Extend{Leases: []uint64{b.lease}}}}) // its answer comes behind what the nack revoked
-	signal(s.wake)
-	return mark, nil
 }
