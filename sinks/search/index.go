@@ -2,6 +2,8 @@ package search
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -101,7 +103,7 @@ func (s *Sink) prepare(ctx context.Context, name string, table *schemas.Table) (
 		return nil, err
 	}
 	want := s.mapping(table)
-	own, err := s.template(ctx, name, table, want)
+	own, err := s.template(ctx, name, table, want, false)
 	if err != nil {
 		return nil, err
 	}
@@ -208,15 +210,23 @@ func (s *Sink) settings() map[string]any {
 }
 
 // template keeps the index template of a name up to date; own: somebody else made it, so that it is left as it is, and
-// says how indices are made.
-func (s *Sink) template(ctx context.Context, name string, table *schemas.Table, mapping map[string]any) (own bool, err error) {
+// says how indices are made. What comes late, of an earlier version of the table, does not change it, unless anew is set.
+func (s *Sink) template(ctx context.Context, name string, table *schemas.Table, mapping map[string]any, anew bool) (own bool, err error) {
 	path := "/_index_template/leat-" + url.PathEscape(name)
+	content := map[string]any{"mappings": mapping, "settings": s.settings()}
+	text, err := json.Marshal(content)
+	if err != nil {
+		return false, fmt.Errorf("search: %w", err)
+	}
+	sum := sha256.Sum256(text)
+	hash := hex.EncodeToString(sum[:8])
 	var found struct {
 		List []struct {
 			Template struct {
 				Meta struct {
 					By      string `json:"by"`
 					Version uint32 `json:"version"`
+					Hash    string `json:"hash"`
 				} `json:"_meta"`
 			} `json:"index_template"`
 		} `json:"index_templates"`
@@ -230,15 +240,16 @@ func (s *Sink) template(ctx context.Context, name string, table *schemas.Table, 
 		return false, err
 	}
 	for _, t := range found.List {
-		if t.Template.Meta.By != "leat" {
+		m := t.Template.Meta
+		if m.By != "leat" {
 			return true, nil
 		}
-		if t.Template.Meta.Version >= table.Version {
+		if m.Version == table.Version && m.Hash == hash || m.Version > table.Version && !anew {
 			return false, nil
 		}
 	}
-	err = s.put(ctx, path, map[string]any{"index_patterns": []string{name + "-0*"}, "priority": 200, "_meta": map[string]any{"by": "leat", "version": table.Version},
-		"template": map[string]any{"mappings": mapping, "settings": s.settings()}})
+	err = s.put(ctx, path, map[string]any{"index_patterns": []string{name + "-0*"}, "priority": 200,
+		"_meta": map[string]any{"by": "leat", "version": table.Version, "hash": hash}, "template": content})
 	if status(err) == http.StatusForbidden {
 		err = nil
 	}

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/leat-cdc/leat/schemas"
 )
 
 // A rebuild makes a table's index anew beside the one that is searched: the alias NAME-next names it, and while it does
@@ -25,12 +27,14 @@ type Rebuild struct {
 	Job string
 }
 
-// Begin makes a new index for a name, instead of one that was begun before; nil: there is nothing to be made anew yet.
-func (s *Sink) Begin(ctx context.Context, alias string) (*Rebuild, error) {
+// Begin makes a new index for a table, with the columns mapped as they are now, instead of one that was begun before;
+// nil: there is nothing to be made anew yet.
+func (s *Sink) Begin(ctx context.Context, table *schemas.Table) (*Rebuild, error) {
 	if err := take(ctx, s.making); err != nil {
 		return nil, err
 	}
 	defer func() { <-s.making }()
+	alias := s.aliasOf(table)
 	t, err := s.find(ctx, alias)
 	if err != nil {
 		return nil, err
@@ -48,6 +52,14 @@ func (s *Sink) Begin(ctx context.Context, alias string) (*Rebuild, error) {
 	}
 	r := &Rebuild{Alias: alias, Old: t.index, New: following(alias, t.index, t.fresh)}
 	body := map[string]any{"aliases": map[string]any{alias + suffix: map[string]any{"is_write_index": true}}}
+	want := s.mapping(table)
+	own, err := s.template(ctx, alias, table, want, true)
+	if err != nil {
+		return nil, err
+	}
+	if !own {
+		body["mappings"], body["settings"] = want, s.settings()
+	}
 	if err := s.put(ctx, "/"+url.PathEscape(r.New), body); err != nil {
 		return nil, err
 	}

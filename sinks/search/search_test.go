@@ -287,7 +287,7 @@ func TestPoison(t *testing.T) {
 		t.Fatal(all)
 	}
 	// An index that is made anew for what did not fit takes it at once.
-	r, err := s.Begin(t.Context(), table.Name)
+	r, err := s.Begin(t.Context(), table)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -311,59 +311,6 @@ func TestPoison(t *testing.T) {
 	done(t, s, 20, put(table, "1", "1", "words"))
 	if all := documents(t, base, table.Name); len(all) != 1 {
 		t.Fatal(all)
-	}
-}
-
-// A rebuild: both indices get what comes, the alias moves in one step, the old index goes.
-func TestRebuild(t *testing.T) {
-	t.Parallel()
-	base := servertest.OpenSearch(t).URL
-	table := pipetest.FilesTable(servertest.Name())
-	own := func(o *Options) {
-		o.Index = strings.Replace(table.Name, "_", "_{source}_", 1) + "{table}"
-		o.Encoding.Source = "x"
-	}
-	index := AliasOf(strings.Replace(table.Name, "_", "_{source}_", 1)+"{table}", "x", "public", table.Name)
-	s := newSink(t, base, own)
-	done(t, s, 10, put(table, "1", "1", "a"), put(table, "2", "1", "b"))
-	if all, err := s.Pending(t.Context()); len(all) > 0 || err != nil {
-		t.Fatal(all, err)
-	}
-	for generation := 2; generation <= 3; generation++ {
-		if _, err := s.Begin(t.Context(), index); err != nil {
-			t.Fatal(err)
-		}
-		r, err := s.Begin(t.Context(), index) // anew
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := s.Name(t.Context(), r, "job"); err != nil {
-			t.Fatal(err)
-		}
-		s = newSink(t, base, own) // after a restart
-		all, err := s.Pending(t.Context())
-		if err != nil || len(all) != 1 || all[0] != *r {
-			t.Fatalf("%+v, want %+v: %v", all, r, err)
-		}
-		again := &all[0]
-		o := pipeline.Offset(100 * generation)
-		done(t, s, o, put(table, "3", "1", "c"), pipetest.Change{Op: pipeline.OpSnapshot, Table: table, After: pipetest.Row{"1", "1", "a"}})
-		if all := documents(t, base, index); len(all) != 5-generation && generation == 2 {
-			t.Fatal(all)
-		}
-		if err := s.Switch(t.Context(), again); err != nil {
-			t.Fatal(err)
-		}
-		if all := documents(t, base, index); len(all) != 2 || all["2"] != nil {
-			t.Fatal(all)
-		}
-		if status := ask(t, base, "GET", "/"+r.Old, "", nil); status != http.StatusNotFound {
-			t.Errorf("the old index: %d", status)
-		}
-		done(t, s, o+10, put(table, "3", "1", "d"))
-	}
-	if r, err := s.Begin(t.Context(), servertest.Name()); r != nil || err != nil {
-		t.Error("of what is not there", r, err)
 	}
 }
 

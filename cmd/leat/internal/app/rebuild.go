@@ -11,6 +11,7 @@ import (
 	"github.com/leat-cdc/leat/cmd/leat/internal/config"
 	"github.com/leat-cdc/leat/cmd/leat/internal/rebuilds"
 	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/schemas"
 	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
 	"github.com/leat-cdc/leat/sinks/search"
 )
@@ -45,9 +46,21 @@ func (s *Server) rebuild(ctx context.Context, sub *config.Subscription, r *leatv
 	if err != nil {
 		return nil, err
 	}
+	l, err := s.engine.Log(sub.Source)
+	if err != nil {
+		return nil, api.Errorf(api.Unavailable, "%w", err)
+	}
+	known := map[string]*schemas.Table{}
+	for _, t := range l.Tables() {
+		known[t.Subject()] = t
+	}
 	var begun []*search.Rebuild
 	for _, t := range tables {
-		one, err := sink.Begin(ctx, search.AliasOf(sub.Deliver.Search.Index, sub.Source, t.Schema, t.Name))
+		table := known[schemas.Subject(t.Schema, t.Name)]
+		if table == nil { // its columns are mapped when they come
+			table = (&schemas.Table{Schema: t.Schema, Name: t.Name}).Seal()
+		}
+		one, err := sink.Begin(ctx, table)
 		if err != nil {
 			return nil, abandoned(ctx, sink, begun, err)
 		}

@@ -49,7 +49,7 @@ func TestRebuildsEnd(t *testing.T) {
 		if status := ask(t, "PUT", base+"/"+alias+"-000001", `{"aliases":{"`+alias+`":{}},"settings":{"index.number_of_replicas":0}}`); status != 200 {
 			t.Fatal(status)
 		}
-		r, err := sink.Begin(t.Context(), alias)
+		r, err := sink.Begin(t.Context(), pipetest.FilesTable(job))
 		if err != nil {
 			t.Fatal(err)
 		}
