@@ -24,7 +24,7 @@ func TestClients(t *testing.T) {
 	db := servertest.Postgres(t, servers.PostgresOptions{})
 	conn := openDB(t, db.URL, "CREATE TABLE files (id bigint PRIMARY KEY, n integer, path text)", `CREATE TABLE kinds (id integer PRIMARY KEY, yes boolean, small smallint,
 		money numeric(12,3), free numeric, real4 real, real8 double precision, words text, raw bytea, flags bit(5), doc jsonb, day date, clock time, naive timestamp,
-		aware timestamptz, list integer[], one uuid, endless date)`, "ALTER TABLE kinds REPLICA IDENTITY FULL")
+		aware timestamptz, list integer[], date real[], one uuid, endless date)`, "ALTER TABLE kinds REPLICA IDENTITY FULL")
 	dir, addr := t.TempDir(), freeAddr(t)
 	config := fmt.Sprintf("data: ./data\nlisten: %s\nsources:\n  files:\n    postgres: {url: '%s', slot: %s}\n    tables: ['public.*']\nsubscriptions:\n", addr, db.URL, db.Name)
 	for _, name := range []string{"go", "sync", "async", "each", "nack", "arrow"} {
@@ -36,8 +36,8 @@ func TestClients(t *testing.T) {
 	p.ready()
 	execAll(t, conn, "INSERT INTO files SELECT i, 0, '/ä/' || i FROM generate_series(1, 2000) i", "UPDATE files SET n = n + 1", "DELETE FROM files WHERE id > 1990",
 		`INSERT INTO kinds VALUES (1, true, -32768, 123456789.125, 'NaN', 1.5, 1e300, 'naïve', '\x00ff', '10110', '{"a": [1, 2.50]}', '2026-11-21', '23:59:59.000001',
-		'2026-11-21 10:15:30.5', '2026-11-21 10:15:30.5+02', '{1,NULL,3}', '6ba7b810-9dad-11d1-80b4-00c04fd430c8', 'infinity'), (2, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-		NULL, NULL, NULL, NULL, NULL, NULL, NULL)`, "UPDATE kinds SET words = 'other' WHERE id = 1")
+		'2026-11-21 10:15:30.5', '2026-11-21 10:15:30.5+02', '{1,NULL,3}', '{1.5}', '6ba7b810-9dad-11d1-80b4-00c04fd430c8', 'infinity'), (2, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+		NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)`, "UPDATE kinds SET words = 'other' WHERE id = 1")
 
 	t.Run("Go", func(t *testing.T) { goClient(t, p, "http://"+addr, dir) })
 	t.Run("Python", func(t *testing.T) {

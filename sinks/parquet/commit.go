@@ -3,6 +3,8 @@ package parquet
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,14 +19,14 @@ import (
 
 	pq "github.com/parquet-go/parquet-go"
 	"github.com/parquet-go/parquet-go/compress"
-	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
 )
 
-// Manifest says which events stand in which files: one for each stage, in order of their names. It is written after the
+// Manifest says which events stand in which files: one for each stage, and now and then one without files, in order of
+// their names. It is written after the
 // files that it lists.
 type Manifest struct {
 	Format       int    `json:"format"` // 1
@@ -37,6 +39,8 @@ type Manifest struct {
 	// Complete: every event below this offset stands in this manifest's files or in those of earlier ones, or is listed by
 	// `leat parked`. 0: not known.
 	Complete uint64 `json:"complete,string"`
+	// CompleteTime: every commit before it, by the database's clock, is complete in that sense. Zero: not known.
+	CompleteTime time.Time `json:"complete_time,omitzero"`
 	// High is the greatest offset in its files and those of earlier ones.
 	High uint64 `json:"high,string"`
 	// Redriven are the offsets that `leat redrive` brought.
@@ -69,40 +73,10 @@ func manifestName(seq uint64) string { return fmt.Sprintf("%s/%020d.json", manif
 type part struct {
 	table   *leatv1.Table // nil: messages
 	date    string
-	events  []extent // in order per key
+	events  extents // in order per key
 	subject string
 	first   uint64 // offset
 	last    uint64
-}
-
-// extent is where an encoded event stands in a stage.
-type extent struct {
-	at   int64
-	size int32
-}
-
-// extents finds the events of a frame.
-func (f frame) extents() ([]extent, error) {
-	out := make([]extent, 0, len(f.Events.Events))
-	for rest := f.bytes; len(rest) > 0; {
-		field, kind, n := protowire.ConsumeTag(rest)
-		if n < 0 {
-			return nil, protowire.ParseError(n)
-		}
-		size := protowire.ConsumeFieldValue(field, kind, rest[n:])
-		if size < 0 {
-			return nil, protowire.ParseError(size)
-		}
-		if field == 1 && kind == protowire.BytesType { // Events.events
-			event, _ := protowire.ConsumeBytes(rest[n:])
-			out = append(out, extent{f.body + int64(len(f.bytes)-len(rest)+n+size-len(event)), int32(len(event))})
-		}
-		rest = rest[n+size:]
-	}
-	if len(out) != len(f.Events.Events) {
-		return nil, fmt.Errorf("%d events stand at %d places", len(f.Events.Events), len(out))
-	}
-	return out, nil
 }
 
 type partKey struct {
@@ -110,14 +84,22 @@ type partKey struct {
 	date string
 }
 
-// sortStage finds out which event of a stage goes where, and what was redriven.
-func sortStage(stagePath string, size int64) (sorted []*part, redriven []string, c contents, err error) {
+// sorted is what a stage holds.
+type sorted struct {
+	id       stageKey
+	parts    []*part
+	redriven []string // offsets
+	upTo     int64    // the latest commit below what is complete, in microseconds
+}
+
+// sortStage finds out which event of a stage goes where.
+func sortStage(stagePath string, size int64, complete uint64) (s sorted, err error) {
 	tables, parts := map[version]*leatv1.Table{}, map[partKey]*part{}
-	c, err = readStage(stagePath, func(f frame) error {
+	c, err := readStage(stagePath, func(f frame) error {
 		for _, t := range f.Tables {
 			tables[version{t.Id, t.Version}] = t
 		}
-		extents, err := f.extents()
+		places, err := f.extents()
 		if err != nil {
 			return fmt.Errorf("%s at byte %d: %w", stagePath, f.body, err)
 		}
@@ -134,10 +116,13 @@ func sortStage(stagePath string, size int64) (sorted []*part, redriven []string,
 				}
 				parts[k] = p
 			}
-			p.events = append(p.events, extents[i])
+			p.events.add(places[i])
 			p.first, p.last = min(p.first, e.Offset), max(p.last, e.Offset)
+			if t := e.TimeMicros; e.Offset < complete {
+				s.upTo = max(s.upTo, t)
+			}
 			if f.redriven {
-				redriven = append(redriven, strconv.FormatUint(e.Offset, 10))
+				s.redriven = append(s.redriven, strconv.FormatUint(e.Offset, 10))
 			}
 		}
 		return nil
@@ -146,42 +131,78 @@ func sortStage(stagePath string, size int64) (sorted []*part, redriven []string,
 		err = damaged(stagePath, c.whole)
 	}
 	if err != nil {
-		return nil, nil, c, err
+		return s, err
 	}
+	s.id = c.id
 	for _, p := range parts {
-		sorted = append(sorted, p)
+		s.parts = append(s.parts, p)
 	}
-	slices.SortFunc(sorted, func(a, b *part) int {
+	slices.SortFunc(s.parts, func(a, b *part) int {
 		return cmp.Or(strings.Compare(a.subject, b.subject), cmp.Compare(a.table.GetVersion(), b.table.GetVersion()), strings.Compare(a.date, b.date), cmp.Compare(a.table.GetId(), b.table.GetId()))
 	})
-	return sorted, redriven, c, nil
+	return s, nil
 }
 
 // convert makes the files of a stage, then its manifest, and removes it.
 func (s *Sink) convert(ctx context.Context, r rolled) error {
-	seq, local := r.seq, stageName(s.o.Stage, r.seq)
-	parts, redriven, c, err := sortStage(local, r.size)
-	if err != nil {
-		return err
-	}
-	m := Manifest{Format: 1, Subscription: s.o.Subscription, Source: s.o.Source, Sequence: seq, Stage: c.id.String(), Complete: r.complete,
-		High: s.high, Redriven: redriven, Files: []ManifestFile{}}
-	for _, p := range parts {
-		f, err := s.file(ctx, local, seq, p)
+	m := Manifest{Format: 1, Subscription: s.o.Subscription, Source: s.o.Source, Sequence: r.seq, Complete: r.complete, High: s.files.high, Files: []ManifestFile{}}
+	after, local := s.files, stageName(s.o.Stage, r.seq)
+	if !r.empty {
+		st, err := sortStage(local, r.size, r.complete)
 		if err != nil {
-			return fmt.Errorf("file of table %s: %w", p.subject, err)
+			return err
 		}
-		m.Files, m.High = append(m.Files, f), max(m.High, f.Last)
+		m.Stage, m.Redriven = st.id.String(), st.redriven
+		for _, p := range st.parts {
+			f, err := s.file(ctx, local, r.seq, p)
+			if err != nil {
+				return fmt.Errorf("file of table %s: %w", p.subject, err)
+			}
+			m.Files, m.High = append(m.Files, f), max(m.High, f.Last)
+			after.latest = later(after.latest, f.To)
+		}
+		if st.upTo > 0 {
+			after.completeTime = later(after.completeTime, time.UnixMicro(st.upTo).UTC())
+		}
+	}
+	if r.complete > m.High {
+		after.completeTime = after.latest
+	}
+	if m.Complete > 0 {
+		m.CompleteTime = after.completeTime
 	}
 	text, err := json.MarshalIndent(m, "", " ")
 	if err != nil {
 		return err
 	}
-	if err := s.store.putBytes(ctx, manifestName(seq), append(text, '\n')); err != nil {
+	if err := s.store.putBytes(ctx, manifestName(r.seq), append(text, '\n')); err != nil {
 		return fmt.Errorf("manifest: %w", err)
 	}
-	s.high = m.High
+	after.high, after.complete = m.High, max(after.complete, m.Complete)
+	s.files = after
+	if r.empty {
+		return nil
+	}
 	return errors.Join(os.Remove(local), syncFolder(s.o.Stage))
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+// mostName bytes of a name are left whole; 255 is what disks take.
+const mostName = 200
+
+// folderName is the subject, cut and told apart by its hash where no disk takes so long a name.
+func folderName(subject string) string {
+	if len(subject) <= mostName {
+		return subject
+	}
+	sum := sha256.Sum256([]byte(subject))
+	return strings.TrimRight(subject[:mostName-17], "%") + "-" + hex.EncodeToString(sum[:8])
 }
 
 // file writes one Parquet file, locally, and gives it to the store.
@@ -190,7 +211,7 @@ func (s *Sink) file(ctx context.Context, stagePath string, seq uint64, p *part) 
 	if p.table != nil {
 		name += fmt.Sprintf("-t%d-v%d", p.table.Id, p.table.Version)
 	}
-	f = ManifestFile{Path: path.Join("table="+p.subject, "date="+p.date, name+".parquet"), Table: p.subject, TableID: p.table.GetId(), Version: p.table.GetVersion(), Rows: len(p.events),
+	f = ManifestFile{Path: path.Join("table="+folderName(p.subject), "date="+p.date, name+".parquet"), Table: p.subject, TableID: p.table.GetId(), Version: p.table.GetVersion(), Rows: p.events.n,
 		First: p.first, Last: p.last}
 	tmp := filepath.Join(s.o.Stage, "new.parquet")
 	out, err := os.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
@@ -208,10 +229,12 @@ func (s *Sink) file(ctx context.Context, stagePath string, seq uint64, p *part) 
 	return f, s.store.put(ctx, f.Path, tmp)
 }
 
-// rowsAtOnce go to the writer together; a row group has so many.
+// rowsAtOnce go to the writer together; a row group, which is in memory while it is written, has at most so many, or
+// bytes of the stage.
 const (
-	rowsAtOnce  = 256
-	rowsInGroup = 250_000
+	rowsAtOnce   = 256
+	rowsInGroup  = 250_000
+	bytesInGroup = 64 << 20
 )
 
 func (s *Sink) write(ctx context.Context, out io.Writer, stagePath string, p *part, f *ManifestFile) error {
@@ -224,15 +247,16 @@ func (s *Sink) write(ctx context.Context, out io.Writer, stagePath string, p *pa
 	w := pq.NewGenericWriter[any](out, plan.schema, pq.Compression(codecs[s.o.Compression]), pq.CreatedBy("leat", "1", ""), pq.MaxRowsPerRowGroup(rowsInGroup),
 		pq.KeyValueMetadata("leat.table", p.subject), pq.KeyValueMetadata("leat.version", fmt.Sprint(p.table.GetVersion())))
 	var rows []pq.Row
-	r := extentReader{in: in}
-	for n := range p.events {
+	r, group := extentReader{in: in, rest: extents{packed: p.events.packed}}, 0
+	for n := range p.events.n {
 		if n%rowsAtOnce == 0 && ctx.Err() != nil {
 			return ctx.Err()
 		}
-		encoded, err := r.read(p.events[n:])
+		encoded, err := r.read()
 		if err != nil {
 			return err
 		}
+		group += len(encoded)
 		event := &leatv1.Event{}
 		if err := proto.Unmarshal(encoded, event); err != nil {
 			return err
@@ -248,46 +272,20 @@ func (s *Sink) write(ctx context.Context, out io.Writer, stagePath string, p *pa
 		if t.After(f.To) {
 			f.To = t
 		}
-		if rows = append(rows, row); len(rows) == rowsAtOnce || n == len(p.events)-1 {
+		if rows = append(rows, row); len(rows) == rowsAtOnce || n == p.events.n-1 {
 			if _, err := w.WriteRows(rows); err != nil {
 				return err
 			}
 			rows = rows[:0]
+			if group >= bytesInGroup {
+				if err := w.Flush(); err != nil {
+					return err
+				}
+				group = 0
+			}
 		}
 	}
 	return w.Close()
-}
-
-// extentReader reads events; those that stand near to each other at once.
-type extentReader struct {
-	in  io.ReaderAt
-	at  int64
-	buf []byte
-}
-
-const (
-	readAtOnce = 256 << 10
-	readOver   = 4 << 10 // between two events of one read
-)
-
-// read returns the first of next, which follow each other. It is the reader's until the next read.
-func (r *extentReader) read(next []extent) ([]byte, error) {
-	e := next[0]
-	if e.at < r.at || e.at+int64(e.size) > r.at+int64(len(r.buf)) {
-		end := e.at + int64(e.size)
-		for _, n := range next[1:] {
-			if n.at < end || n.at > end+readOver || n.at+int64(n.size) > e.at+readAtOnce {
-				break
-			}
-			end = n.at + int64(n.size)
-		}
-		r.at, r.buf = e.at, slices.Grow(r.buf[:0], int(end-e.at))[:end-e.at]
-		if _, err := r.in.ReadAt(r.buf, e.at); err != nil {
-			r.buf = r.buf[:0]
-			return nil, err
-		}
-	}
-	return r.buf[e.at-r.at:][:e.size], nil
 }
 
 var codecs = map[string]compress.Codec{"": &pq.Zstd, "zstd": &pq.Zstd, "snappy": &pq.Snappy, "gzip": &pq.Gzip, "none": &pq.Uncompressed}

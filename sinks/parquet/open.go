@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	pq "github.com/parquet-go/parquet-go"
 )
@@ -33,7 +34,7 @@ func (s *Sink) open(ctx context.Context) error {
 			there = append(there, seq)
 		}
 	}
-	s.next, s.high = 1, 0
+	s.next, s.files = 1, made{at: time.Now()}
 	if len(there) > 0 {
 		s.next = there[len(there)-1] + 1
 	}
@@ -77,7 +78,12 @@ func (s *Sink) remember(ctx context.Context, there []uint64) error {
 		if m.Subscription != s.o.Subscription {
 			return fmt.Errorf("%s holds files of subscription %s: give each subscription a folder of its own", s.o.Path, m.Subscription)
 		}
-		s.high = max(s.high, m.High)
+		s.files.high, s.files.complete = max(s.files.high, m.High), max(s.files.complete, m.Complete)
+		s.files.completeTime = later(s.files.completeTime, m.CompleteTime)
+		s.files.latest = later(s.files.latest, m.CompleteTime)
+		for _, f := range m.Files {
+			s.files.latest = later(s.files.latest, f.To)
+		}
 		recent := i >= len(there)-redrivesWithin
 		if m.High < uint64(s.cursor.Low) && !recent {
 			break // so are all before it

@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,6 +25,7 @@ import (
 
 	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/pipeline/pipetest"
+	"github.com/leat-cdc/leat/schemas"
 	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
 	"github.com/leat-cdc/leat/sinks/encode"
 )
@@ -70,6 +73,9 @@ func listed(t *testing.T, st store) (offsets []uint64, last Manifest) {
 	}
 	s := &Sink{store: st}
 	for _, name := range names {
+		if _, ok := manifestSeq(name); !ok {
+			continue
+		}
 		m, err := s.manifest(t.Context(), name)
 		if err != nil {
 			t.Fatal(err)
@@ -231,7 +237,7 @@ func TestADamagedStage(t *testing.T) {
 		if _, err := s.Deliver(t.Context(), delivery(b, 29, 30, pipeline.ReasonReclaim)); err == nil || !strings.Contains(err.Error(), name+" is damaged at byte ") {
 			t.Errorf("byte %d of %d: %v", at, len(whole), err)
 		}
-		if _, _, _, err := sortStage(name, int64(len(bad))); err == nil {
+		if _, err := sortStage(name, int64(len(bad)), 0); err == nil {
 			t.Errorf("byte %d of %d is not missed when files are made", at, len(whole))
 		}
 		if left, err := os.ReadFile(name); err != nil || !bytes.Equal(left, bad) {
@@ -242,7 +248,7 @@ func TestADamagedStage(t *testing.T) {
 		if err := os.WriteFile(name, whole[:n], 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, _, _, err := sortStage(name, int64(len(whole))); err == nil {
+		if _, err := sortStage(name, int64(len(whole)), 0); err == nil {
 			t.Errorf("%d bytes of %d are not missed when files are made", n, len(whole))
 		}
 		if st, err := reopen(o.Stage, 1, true, func(frame) {}); err != nil || st.size != int64(third) {
@@ -313,6 +319,84 @@ func TestARedriveComesAgain(t *testing.T) {
 	}
 }
 
+// TestComplete: what is complete is said also when nothing comes, with the time of the last commit.
+func TestComplete(t *testing.T) {
+	o, b := options(t, t.TempDir()), batch(10)
+	s := newSink(t, o)
+	if _, err := s.Deliver(t.Context(), delivery(b, 0, 10, 0)); err != nil {
+		t.Fatal(err)
+	}
+	settled(t, s)
+	if _, m := listed(t, s.store); m.Complete != 0 || !m.CompleteTime.IsZero() {
+		t.Errorf("before anything was said: %+v", m)
+	}
+	if err := s.Resolve(t.Context(), 5000, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) { // the disk's time
+		if _, m := listed(t, s.store); m.Complete == 5000 && len(m.Files) == 0 && m.CompleteTime.Equal(time.Date(2026, 11, 21, 23, 59, 59, 0, time.UTC)) {
+			break
+		} else if time.Now().After(deadline) {
+			t.Fatalf("the newest manifest is %+v", m)
+		}
+	}
+	s.Close()
+	s = newSink(t, o)
+	s.Resume(pipeline.Cursor{Low: 5000, Resolved: 5000})
+	b.Base = 6000
+	if _, err := s.Deliver(t.Context(), delivery(b, 0, 10, 0)); err != nil {
+		t.Fatal(err)
+	}
+	settled(t, s)
+	if _, m := listed(t, s.store); m.Sequence != 3 || m.Complete != 5000 || m.CompleteTime.IsZero() || m.High != 6009 {
+		t.Errorf("after a start: %+v", m)
+	}
+}
+
+// TestManyTables: events of tables that take turns are each read where they stand, and long names have a folder.
+func TestManyTables(t *testing.T) {
+	o := options(t, t.TempDir())
+	tables := []*schemas.Table{pipetest.FilesTable("a"), pipetest.FilesTable("b"), pipetest.FilesTable(strings.Repeat("ü", 63))}
+	var tx []pipetest.Change
+	for i := range 300 {
+		tables[i%3].ID = uint32(1 + i%3)
+		tx = append(tx, pipetest.Change{Op: pipeline.OpInsert, Table: tables[i%3], After: pipetest.Row{fmt.Sprint(i), "1", strings.Repeat("x", 1000*(i%7))}})
+	}
+	b := pipetest.Build(pipeline.Position{Counter: 1}, time.Date(2026, 11, 21, 0, 0, 0, 0, time.UTC), tx)
+	b.Base = 3000
+	o.RollAge = time.Hour
+	s := newSink(t, o)
+	for _, from := range []int{0, 100, 200} {
+		if from == 200 {
+			s.o.RollBytes = 1
+		}
+		if _, err := s.Deliver(t.Context(), delivery(b, from, from+100, 0)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	settled(t, s)
+	offsets, last := listed(t, s.store)
+	slices.Sort(offsets)
+	if len(slices.Compact(offsets)) != 300 || len(last.Files) != 3 {
+		t.Fatalf("%d offsets in %+v", len(offsets), last.Files)
+	}
+	for _, f := range last.Files {
+		if err := s.offsets(t.Context(), f.Path, func(o uint64) {
+			if uint32(o%3)+1 != f.TableID {
+				t.Errorf("%s has offset %d", f.Path, o)
+			}
+		}); err != nil {
+			t.Error(err)
+		}
+	}
+	if f := last.Files[0]; f.Table == "public.a" {
+		f = last.Files[2]
+		if !strings.HasPrefix(f.Table, "public.%C3%BC") || len(f.Table) < 300 || len(strings.Split(f.Path, "/")[0]) > 255 {
+			t.Errorf("a long name: %+v", f)
+		}
+	}
+}
+
 // TestAFolderOfItsOwn: two subscriptions do not share one.
 func TestAFolderOfItsOwn(t *testing.T) {
 	o := options(t, t.TempDir())
@@ -333,7 +417,16 @@ func TestAFolderOfItsOwn(t *testing.T) {
 // TestABucket: the same in S3; a bucket that is not there, or refuses, holds the subscription and says why.
 func TestABucket(t *testing.T) {
 	backend := s3mem.New()
-	srv := httptest.NewServer(gofakes3.New(backend).Server())
+	var refuses atomic.Bool
+	fake := gofakes3.New(backend).Server()
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if refuses.Load() && r.Method == http.MethodPut {
+			w.WriteHeader(http.StatusForbidden)
+			_, _ = io.WriteString(w, "<Error><Code>AccessDenied</Code></Error>")
+			return
+		}
+		fake.ServeHTTP(w, r)
+	}))
 	t.Cleanup(srv.Close)
 	o := options(t, "s3://lake/files")
 	o.S3 = S3{Endpoint: srv.URL, Region: "us-east-1", AccessKey: "key", SecretKey: "secret"}
@@ -346,6 +439,9 @@ func TestABucket(t *testing.T) {
 		t.Errorf("deliver without a bucket: %v", err)
 	}
 	if err := backend.CreateBucket("lake"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := backend.PutObject("lake", "files/_manifest/", nil, strings.NewReader(""), 0, nil); err != nil { // some tools' folder
 		t.Fatal(err)
 	}
 	if _, err := s.Deliver(t.Context(), delivery(b, 0, 5, 0)); err != nil {
@@ -362,6 +458,11 @@ func TestABucket(t *testing.T) {
 	if offsets, _ := listed(t, s.store); len(offsets) != 10 {
 		t.Errorf("offsets %v", offsets)
 	}
+	refuses.Store(true)
+	if err := Check(t.Context(), o.Path, o.S3); err == nil || !strings.Contains(err.Error(), "s3:PutObject") {
+		t.Errorf("a bucket that takes nothing: %v", err)
+	}
+	refuses.Store(false)
 	if err := Check(t.Context(), o.Path, o.S3); err != nil {
 		t.Error(err)
 	}

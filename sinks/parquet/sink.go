@@ -53,7 +53,15 @@ type Sink struct {
 	complete uint64
 	trouble  error // of the store
 
-	high uint64 // the greatest offset in files; the worker's, once it runs
+	files made // the worker's, once it runs
+}
+
+// made is what the manifests say so far.
+type made struct {
+	high, complete uint64
+	latest         time.Time // commit in files
+	completeTime   time.Time
+	at             time.Time // of the last one
 }
 
 // rolled is a stage that waits to become files.
@@ -63,6 +71,8 @@ type rolled struct {
 	complete uint64
 	// size of what was delivered in it.
 	size int64
+	// empty: it is none, its manifest says what is complete.
+	empty bool
 }
 
 // New returns the sink of a folder or bucket. It opens nothing yet.
@@ -202,7 +212,7 @@ func (s *Sink) roll() error {
 		return err
 	}
 	s.stage = nil
-	s.waiting = append(s.waiting, rolled{st.seq, s.complete, st.size})
+	s.waiting = append(s.waiting, rolled{seq: st.seq, complete: s.complete, size: st.size})
 	s.signal()
 	return nil
 }
@@ -228,6 +238,14 @@ func (s *Sink) work() {
 				again = 0
 			}
 		}
+		if s.stage == nil && len(s.waiting) == 0 && s.complete > s.files.complete {
+			if due := time.Until(s.files.at.Add(s.o.RollAge)); due > 0 {
+				again = min(again, due)
+			} else { // nothing came, and readers want to know that
+				s.waiting = append(s.waiting, rolled{seq: s.next, complete: s.complete, empty: true})
+				s.next++
+			}
+		}
 		var first rolled
 		if len(s.waiting) > 0 {
 			first = s.waiting[0]
@@ -241,6 +259,7 @@ func (s *Sink) work() {
 			s.mu.Lock()
 			if err == nil {
 				s.waiting, tries, again = s.waiting[1:], 0, 0
+				s.files.at = time.Now()
 			} else {
 				again = min(time.Second<<min(tries, 6), time.Minute)
 				tries++
@@ -273,6 +292,9 @@ func (s *Sink) Resolve(_ context.Context, o pipeline.Offset, _ time.Time) error 
 		return pipeline.ErrClosed
 	}
 	s.complete = max(s.complete, uint64(o))
+	if s.stage == nil {
+		s.signal()
+	}
 	return nil
 }
 

@@ -192,7 +192,18 @@ func (b *bucket) check(ctx context.Context) error {
 	if err == nil && !ok {
 		return fmt.Errorf("there is no bucket %s: make it, or name another", b.bucket)
 	}
-	return b.explain(err)
+	if err != nil {
+		return b.explain(err)
+	}
+	const name = "_manifest/.leat-check" // of a name that readers and we pass over
+	if err := b.putBytes(ctx, name, []byte("leat check\n")); err != nil {
+		return err
+	}
+	if _, err := b.list(ctx, manifests); err != nil {
+		return err
+	}
+	_ = b.client.RemoveObject(ctx, b.bucket, b.key(name), minio.RemoveObjectOptions{}) // may be refused: it does no harm
+	return nil
 }
 
 // explain puts what services answer into words with a cure.

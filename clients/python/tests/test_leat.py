@@ -18,7 +18,7 @@ KINDS = {
     "id": 1, "yes": True, "small": -32768, "money": Decimal("123456789.125"), "real4": 1.5, "real8": 1e300, "words": "naïve",
     "raw": b"\x00\xff", "flags": "10110", "doc": {"a": [1, 2.5]}, "day": date(2026, 11, 21),
     "clock": timedelta(hours=23, minutes=59, seconds=59, microseconds=1), "naive": datetime(2026, 11, 21, 10, 15, 30, 500000),
-    "aware": datetime(2026, 11, 21, 8, 15, 30, 500000, timezone.utc), "list": [1, None, 3],
+    "aware": datetime(2026, 11, 21, 8, 15, 30, 500000, timezone.utc), "list": [1, None, 3], "date": [1.5],
     "one": "6ba7b810-9dad-11d1-80b4-00c04fd430c8", "endless": "infinity",
 }
 
