@@ -39,7 +39,7 @@ type FollowOptions struct {
 // log keeps is gone ([IsTooOld]). next is the place behind the page: who keeps it together with what the page did
 // (in one transaction) has each event exactly once. With o.Cursor the file keeps it after f has returned nil.
 func (c *Client) Follow(ctx context.Context, subscription string, o FollowOptions, f func(page []*Event, next uint64) error) error {
-	at, err := o.start()
+	at, err := o.start(subscription)
 	if err != nil {
 		return err
 	}
@@ -71,7 +71,7 @@ func (c *Client) Follow(ctx context.Context, subscription string, o FollowOption
 			if err := f(page, next); err != nil {
 				return err
 			}
-			if err := o.keep(next); err != nil {
+			if err := o.keep(next, subscription); err != nil {
 				return err
 			}
 			at = next
@@ -103,10 +103,11 @@ func decode(m *leatv1.Events) ([]*Event, error) {
 }
 
 type cursorFile struct {
-	Next uint64 `json:"next,string"`
+	Next         uint64 `json:"next,string"`
+	Subscription string `json:"subscription,omitempty"` // older files have none
 }
 
-func (o *FollowOptions) start() (uint64, error) {
+func (o *FollowOptions) start(subscription string) (uint64, error) {
 	if o.Cursor == "" {
 		return o.From, nil
 	}
@@ -121,15 +122,18 @@ func (o *FollowOptions) start() (uint64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("leat: cursor file %s: %w; remove it to begin anew", o.Cursor, err)
 	}
+	if f.Subscription != "" && f.Subscription != subscription {
+		return 0, fmt.Errorf("leat: cursor file %s is of the subscription %s, not of %s: give each a file of its own", o.Cursor, f.Subscription, subscription)
+	}
 	return f.Next, nil
 }
 
 // keep replaces the cursor file, so that it is there whole whenever the machine stops.
-func (o *FollowOptions) keep(next uint64) error {
+func (o *FollowOptions) keep(next uint64, subscription string) error {
 	if o.Cursor == "" {
 		return nil
 	}
-	text, err := json.Marshal(cursorFile{next})
+	text, err := json.Marshal(cursorFile{next, subscription})
 	if err != nil {
 		return err
 	}

@@ -27,7 +27,7 @@ func TestClients(t *testing.T) {
 		aware timestamptz, list integer[], date real[], one uuid, endless date)`, "ALTER TABLE kinds REPLICA IDENTITY FULL")
 	dir, addr := t.TempDir(), freeAddr(t)
 	config := fmt.Sprintf("data: ./data\nlisten: %s\nsources:\n  files:\n    postgres: {url: '%s', slot: %s}\n    tables: ['public.*']\nsubscriptions:\n", addr, db.URL, db.Name)
-	for _, name := range []string{"go", "sync", "async", "each", "nack", "arrow"} {
+	for _, name := range []string{"go", "sync", "async", "each", "nack", "arrow", "left", "closed"} {
 		config += "  " + name + ": {source: files, from: earliest, retry: {initial: 10ms}, deliver: {pull: {lease: 2s}}}\n"
 	}
 	config += "  lake: {source: files, from: earliest, resolved: 100ms, deliver: {parquet: {path: ./lake, roll: {age: 1s}}}}\n"

@@ -128,6 +128,41 @@ def test_nack_and_a_long_work():
                 break
 
 
+def test_acks_before_a_break_arrive():
+    async def take(n):
+        seen = set()
+        async with leat.AsyncClient(URL, window=500) as c:
+            async for batch in c.pull("left"):
+                seen |= {e.offset for e in batch}
+                batch.ack()
+                if len(seen) >= n:
+                    break
+        return seen
+
+    first = asyncio.run(take(400))
+    assert not first & asyncio.run(take(400)), "what was acked came again"
+
+
+def test_close_ends_what_other_threads_read():
+    c, began, ends = leat.Client(URL, window=500), threading.Event(), []
+
+    def read():
+        try:
+            for batch in c.pull("closed"):
+                batch.ack()
+                began.set()
+            ends.append("end")
+        except Exception as e:
+            ends.append(e)
+
+    t = threading.Thread(target=read)
+    t.start()
+    assert began.wait(60)
+    c.close()
+    t.join(60)
+    assert ends == ["end"]
+
+
 def test_follow_goes_on_from_its_file(tmp_path):
     cursor, seen = tmp_path / "features.cursor", []
     with leat.Client(URL) as c:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import datetime
 from typing import Any
@@ -29,6 +30,8 @@ class AsyncClient:
                  hold: float = 900.0, on_resolved: Callable[[int, datetime], None] | None = None,
                  on_retry: Callable[[Exception, float], None] | None = None) -> None:
         self._o = Options(token, consumer, window, window_bytes, hold, on_resolved, on_retry)
+        self._closed = False
+        self._streams: set[_Stream] = set()  # an async generator that is left by break ends later, if at all
         address, secure = target(url, token)
         if secure:
             self._channel = grpc.aio.secure_channel(address, grpc.ssl_channel_credentials(ca, key, cert), CHANNEL)
@@ -38,6 +41,9 @@ class AsyncClient:
         self._fetch = self._channel.unary_unary(FETCH, pb.FetchRequest.SerializeToString, pb.FetchResponse.FromString)
 
     async def close(self) -> None:
+        """Ends the streams once what is completed has been sent, also of a loop that was left by ``break``."""
+        self._closed = True
+        await asyncio.gather(*(s.close() for s in list(self._streams)))
         await self._channel.close()
 
     async def __aenter__(self) -> AsyncClient:
@@ -50,13 +56,21 @@ class AsyncClient:
         """As ``Client.pull``."""
         tries = 0
         while True:
-            stream = _Stream(self._o, subscription, self._pull)
+            if self._closed:
+                return
+            stream, began = _Stream(self._o, subscription, self._pull), time.monotonic()
+            self._streams.add(stream)
             try:
                 async for batch in stream.batches():
                     tries = 0
                     yield batch
             finally:
                 await stream.close()
+                self._streams.discard(stream)
+            if self._closed:
+                return
+            if time.monotonic() - began > 60:
+                tries = 0
             await self._rest(subscription, stream.error, tries)
             tries += 1
 
@@ -64,7 +78,7 @@ class AsyncClient:
                      tables: Iterable[str] = (), ranges: Iterable[int] = (), page: int = 1000,
                      poll: float = 0.5) -> AsyncIterator[list[Event]]:
         """As ``Client.follow``."""
-        at, tries = _cursor.load(cursor, start), 0
+        at, tries = _cursor.load(cursor, start, subscription), 0
         tables, ranges = list(tables), list(ranges)
         while True:
             try:
@@ -81,7 +95,7 @@ class AsyncClient:
                 yield [shapes.event(answer.events.source, e) for e in answer.events.events]
             if answer.next != at:
                 at = answer.next
-                await asyncio.to_thread(_cursor.store, cursor, at)
+                await asyncio.to_thread(_cursor.store, cursor, at, subscription)
             if answer.end:
                 if end and at >= end:
                     return
@@ -113,21 +127,25 @@ class _Stream:
         try:
             while True:
                 closing = self._closing or self._core.over
-                out, again = self._core.words(closing)
+                out = self._core.words(closing)
                 for m in out:
                     await self._call.write(m)
                 if closing:
                     await self._call.done_writing()
                     return
                 try:
-                    await asyncio.wait_for(self._said.wait(), again)
-                except TimeoutError:
+                    if seconds := self._core.wait():
+                        await asyncio.wait_for(self._said.wait(), seconds)
+                except asyncio.TimeoutError:  # before Python 3.11 it is not TimeoutError
                     pass
                 self._said.clear()
                 if self._core.patient() and not self._closing:
                     await asyncio.sleep(_LAZY)
         except (grpc.RpcError, asyncio.InvalidStateError):
             pass  # _listen has the reason
+        except Exception as e:  # pull raises it; nobody would say anything any more
+            self.error = e
+            self._call.cancel()
 
     async def _listen(self) -> None:
         try:
@@ -137,8 +155,11 @@ class _Stream:
                 self._arrived.set()
             if (code := await self._call.code()) is not grpc.StatusCode.OK:
                 raise grpc.aio.AioRpcError(code, await self._call.initial_metadata(), await self._call.trailing_metadata(), await self._call.details())
+        except asyncio.CancelledError:
+            if not self._call.cancelled():
+                raise
         except Exception as e:  # pull raises it
-            self.error = e
+            self.error = self.error or e
         finally:
             self._core.over = True
             self._said.set()
@@ -147,6 +168,8 @@ class _Stream:
     async def batches(self) -> AsyncIterator[AsyncBatch]:
         while True:
             self._arrived.clear()
+            if self._closing:
+                return
             if (held := self._core.next()) is not None:
                 yield AsyncBatch(held, self._said.set)
             elif self._core.over:
@@ -158,6 +181,7 @@ class _Stream:
         """Sends what is completed, and waits until the server has it."""
         self._closing = True
         self._said.set()
+        self._arrived.set()
         _, late = await asyncio.wait(self._tasks, timeout=5)
         self._call.cancel()
         for t in late:

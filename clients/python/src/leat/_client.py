@@ -26,8 +26,8 @@ class Client:
     """A client of the server at ``url``, like http://127.0.0.1:7070.
 
     ``token`` of a role ``subscribe:NAME``. ``ca``, ``cert``, ``key``: PEM, for https. ``window``: events that may be under
-    way on a stream. ``hold``: seconds for which a batch's lease is extended while nobody completes it. ``on_resolved``
-    is told that everything below an offset is done; ``on_retry``, why a stream is opened again; both must not block.
+    way on a stream. ``hold``: seconds for which a batch's lease is extended while nobody completes any of it.
+    ``on_resolved`` is told that everything below an offset is done; ``on_retry``, why a stream is opened again; both must not block.
     Threads may share a client.
     """
 
@@ -36,6 +36,8 @@ class Client:
                  hold: float = 900.0, on_resolved: Callable[[int, datetime], None] | None = None,
                  on_retry: Callable[[Exception, float], None] | None = None) -> None:
         self._o = Options(token, consumer, window, window_bytes, hold, on_resolved, on_retry)
+        self._lock, self._closed = threading.Lock(), False
+        self._streams: set[_Stream] = set()
         address, secure = target(url, token)
         if secure:
             self._channel = grpc.secure_channel(address, grpc.ssl_channel_credentials(ca, key, cert), CHANNEL)
@@ -45,6 +47,11 @@ class Client:
         self._fetch = self._channel.unary_unary(FETCH, pb.FetchRequest.SerializeToString, pb.FetchResponse.FromString)
 
     def close(self) -> None:
+        """Ends the streams, also those that other threads read, once what is completed has been sent."""
+        with self._lock:
+            self._closed = True
+        for stream in list(self._streams):
+            stream.close()
         self._channel.close()
 
     def __enter__(self) -> Client:
@@ -59,13 +66,23 @@ class Client:
         useless: no such subscription, no right."""
         tries = 0
         while True:
-            stream = _Stream(self._o, subscription, self._pull)
+            with self._lock:
+                if self._closed:
+                    return
+                stream = _Stream(self._o, subscription, self._pull)
+                self._streams.add(stream)
+            began = time.monotonic()
             try:
                 for batch in stream.batches():
                     tries = 0
                     yield batch
             finally:
                 stream.close()
+                self._streams.discard(stream)
+            if self._closed:
+                return
+            if time.monotonic() - began > 60:
+                tries = 0
             self._rest(subscription, stream.error, tries)
             tries += 1
 
@@ -90,7 +107,7 @@ class Client:
         begin without one (0: the oldest). ``end`` (exclusive; 0: never). ``page``: events at once, at most 10,000. ``poll``:
         seconds between looks at the log's end.
         """
-        at, tries = _cursor.load(cursor, start), 0
+        at, tries = _cursor.load(cursor, start, subscription), 0
         tables, ranges = list(tables), list(ranges)
         while True:
             try:
@@ -107,7 +124,7 @@ class Client:
                 yield [shapes.event(answer.events.source, e) for e in answer.events.events]
             if answer.next != at:
                 at = answer.next
-                _cursor.store(cursor, at)
+                _cursor.store(cursor, at, subscription)
             if answer.end:
                 if end and at >= end:
                     return
@@ -140,13 +157,13 @@ class _Stream:
         while True:
             with self._changed:
                 closing = self._closing or self._core.over
-                out, again = self._core.words(closing)
+                out = self._core.words(closing)
             yield from out
             if closing:
                 return
             with self._changed:
-                if self._core.quiet() and not (self._closing or self._core.over):  # nothing came while it was sent
-                    self._changed.wait(again)
+                if not (self._closing or self._core.over) and (seconds := self._core.wait()):  # as it is after the sending
+                    self._changed.wait(seconds)
                 patient = self._core.patient() and not self._closing
             if patient:
                 time.sleep(_LAZY)
@@ -167,7 +184,7 @@ class _Stream:
     def batches(self) -> Iterator[Batch]:
         while True:
             with self._changed:
-                while (held := self._core.next()) is None and not self._core.over:
+                while (held := None if self._closing else self._core.next()) is None and not (self._core.over or self._closing):
                     self._changed.wait()
             if held is None:
                 return

@@ -48,6 +48,8 @@ class Table:
     identity: tuple[str, ...]
     routing: tuple[str, ...]
     version: int
+    id: int = 0
+    """Of the table in the server's log: another one for a table made anew under the name."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -58,7 +60,8 @@ class Event:
     in ``absent``: keep what you have. Absent is not None.
 
     Values: bool, int, Decimal, float, str (text, and what only the database's own text can say: intervals, infinite
-    dates), bytes, bit strings as str, JSON as Python has it (``json_text`` gives it digit by digit), date, timedelta (times
+    dates), bytes, bit strings as str, JSON as Python has it (``json_text`` gives it digit by digit;
+    what Python refuses, like a number of 5,000 digits, comes as text), date, timedelta (times
     of day, which in MySQL may be negative or beyond a day), datetime (naive for types without a zone, else in UTC), lists. A
     time beyond the years of Python's datetime is an int of microseconds since 1970 (a date: of days).
     """
@@ -110,7 +113,7 @@ class Shapes:
     def learn(self, tables: Iterable[pb.Table]) -> None:
         for t in tables:
             columns = tuple(Column(c.name, _kind(c.kind), c.type, c.bits, c.nullable, _kind(c.elem)) for c in t.columns)
-            self._tables[t.id, t.version] = Table(t.subject, columns, tuple(t.identity), tuple(t.routing), t.version)
+            self._tables[t.id, t.version] = Table(t.subject, columns, tuple(t.identity), tuple(t.routing), t.version, t.id)
 
     def event(self, source: str, e: pb.Event) -> Event:
         table = self._tables[e.table, e.table_version] if e.table else None
@@ -164,6 +167,13 @@ def _day(days: int) -> Any:
         return days
 
 
+def _json(text: str) -> Any:
+    try:
+        return loads(text)
+    except (ValueError, RecursionError):  # numbers and depths that databases have and Python refuses
+        return text
+
+
 _PLAIN = {"boolean", "integer", "unsigned", "float64", "float32", "text", "blob", "bits"}
 
 
@@ -177,7 +187,7 @@ def value(v: pb.Value) -> Any:
     if kind == "decimal":
         return Decimal(v.decimal)
     if kind == "json":
-        return loads(v.json)
+        return _json(v.json)
     if kind == "date_days":
         return _day(v.date_days)
     if kind == "time_micros":

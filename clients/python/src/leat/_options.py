@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from urllib.parse import urlsplit
@@ -77,8 +78,8 @@ def final(subscription: str, e: grpc.RpcError) -> LeatError | None:
 
 
 def backoff(tries: int) -> float:
-    """Seconds before a try, from the 0th in a row."""
-    return min(0.1 * 2 ** min(tries, 10), 10.0)
+    """Seconds before a try, from the 0th in a row; a hundred clients do not come back at once."""
+    return min(0.1 * 2 ** min(tries, 10), 10.0) * random.uniform(0.5, 1.0)
 
 
 def target(url: str, token: str | None) -> tuple[str, bool]:

@@ -22,9 +22,19 @@ _NUMERIC = re.compile(r"\b(?:numeric|decimal)\((\d+),\s*(-?\d+)\)")
 def schema(table: Table) -> pa.Schema:
     """The Arrow schema of a table: ``_op``, ``_offset``, ``_time``, ``_absent`` (columns that were not sent), then its columns.
 
-    Decimals without a precision, or of more than 76 digits, are text, as are bit strings and JSON.
+    Decimals without a precision, or of more than 76 digits, are text, as are bit strings and JSON. A column that is called
+    as one of ours gets a ``_`` behind its name.
     """
-    return pa.schema([*_META, *(pa.field(c.name, column_type(c)) for c in table.columns)])
+    fields = list(_META)
+    for c in table.columns:
+        fields.append(pa.field(_free(c.name, {f.name for f in fields}), column_type(c)))
+    return pa.schema(fields)
+
+
+def _free(name: str, taken: set[str]) -> str:
+    while name in taken:
+        name += "_"
+    return name
 
 
 def column_type(c: Column) -> pa.DataType:
@@ -48,17 +58,35 @@ def _scalar(kind: str, c: Column) -> pa.DataType:
 
 
 def tables(events: Iterable[Event]) -> dict[str, pa.Table]:
-    """The rows of events, by table and, where the shape changed in between, concatenated by column name.
+    """The rows of events, by table and, where the shape changed in between, concatenated by column name: a column whose
+    types do not go together is text.
 
     A delete has its key (and what of ``before`` was sent); truncates, changes of shape and messages have no row. A value
     that Arrow cannot hold (an infinite date, a decimal NaN) raises ValueError that names event and column.
     """
-    parts: dict[str, dict[int, tuple[Table, list[Event]]]] = {}
+    parts: dict[str, dict[tuple[int, int], tuple[Table, list[Event]]]] = {}
     for e in events:
         if e.table is not None and e.op in ("insert", "update", "delete", "snapshot"):
-            parts.setdefault(e.table.name, {}).setdefault(e.table.version, (e.table, []))[1].append(e)
-    return {name: pa.concat_tables([_table(t, es) for t, es in versions.values()], promote_options="permissive").sort_by("_offset")
-            for name, versions in parts.items()}
+            parts.setdefault(e.table.name, {}).setdefault((e.table.id, e.table.version), (e.table, []))[1].append(e)
+    return {name: _concat([_table(t, es) for t, es in versions.values()]).sort_by("_offset") for name, versions in parts.items()}
+
+
+def _concat(parts: list[pa.Table]) -> pa.Table:
+    try:
+        return pa.concat_tables(parts, promote_options="permissive")
+    except (pa.ArrowTypeError, pa.ArrowInvalid):
+        return pa.concat_tables([_plain(p, parts) for p in parts], promote_options="permissive")
+
+
+def _plain(part: pa.Table, parts: list[pa.Table]) -> pa.Table:
+    """part, with text in the columns that have types in parts which do not go together."""
+    for i, f in enumerate(part.schema):
+        try:
+            pa.unify_schemas([pa.schema([p.schema.field(f.name)]) for p in parts if f.name in p.schema.names], promote_options="permissive")
+        except (pa.ArrowTypeError, pa.ArrowInvalid):
+            text = pa.array([v if v is None or isinstance(v, str) else str(v) for v in part.column(i).to_pylist()], pa.string())
+            part = part.set_column(i, pa.field(f.name, pa.string()), text)
+    return part
 
 
 def _table(t: Table, events: list[Event]) -> pa.Table:
@@ -70,8 +98,7 @@ def _table(t: Table, events: list[Event]) -> pa.Table:
         pa.array([e.time for e in events], s.field("_time").type),
         pa.array([e.absent for e in events], pa.list_(pa.string())),
     ]
-    for c in t.columns:
-        kind = s.field(c.name).type
+    for c, kind in zip(t.columns, s.types[len(_META):]):
         arrays.append(_column(c, kind, [r.get(c.name) for r in rows], events))
     return pa.Table.from_arrays(arrays, schema=s)
 
