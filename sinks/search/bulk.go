@@ -71,7 +71,7 @@ func (w *work) complete(ctx context.Context) error {
 		for n, p := range order {
 			if e := answer.Docs[n].Error; e != nil {
 				w.s.forget(p.t)
-				return &pipeline.DeliveryError{Class: pipeline.Unavailable, Reason: "search: " + e.Type + ": " + shorten(e.text())}
+				return &pipeline.DeliveryError{Class: pipeline.Unavailable, Reason: "search: " + e.document()}
 			}
 			asked[p] = answer.Docs[n].Source
 		}
@@ -185,7 +185,7 @@ func (w *work) bulk(ctx context.Context) error {
 func (s *Sink) outcome(t *target, op string, r result) pipeline.Outcome {
 	o := pipeline.Outcome{}
 	if r.Error != nil {
-		o.Reason = fmt.Sprintf("%d %s: %s", r.Status, r.Error.Type, shorten(r.Error.text()))
+		o.Reason = fmt.Sprintf("%d %s", r.Status, r.Error.document())
 	}
 	switch {
 	case r.Status >= 200 && r.Status <= 299:
@@ -211,49 +211,73 @@ func (s *Sink) outcome(t *target, op string, r result) pipeline.Outcome {
 }
 
 // page is how many documents are removed at once.
-const page = 1000
+const page = 5000
 
 // empty removes what a table had before it was emptied at an offset: each document with that version, so that what comes
-// late stays away as after any delete.
+// late stays away as after any delete. What a large table takes longer than a Delivery may: it goes on where it was, and
+// no attempt is spent.
 func (s *Sink) empty(ctx context.Context, t *target, offset uint64) error {
+	removed := 0
 	for _, index := range t.writes() {
 		for {
-			if err := s.c.ask(ctx, http.MethodPost, "/"+index+"/_refresh", nil, nil); err != nil {
-				return err
+			n, err := s.removePage(ctx, t, index, offset)
+			if err != nil {
+				de := pipeline.AsDeliveryError(err)
+				if removed == 0 || de.Class != pipeline.Retriable {
+					return err
+				}
+				return &pipeline.DeliveryError{Class: pipeline.Unavailable, RetryAfter: time.Millisecond, Err: err,
+					Reason: fmt.Sprintf("empty %s: %d documents are removed, it goes on: %s", index, removed, de.Reason)}
 			}
-			var found struct {
-				Hits struct {
-					Hits []struct {
-						ID    string `json:"_id"`
-						Index string `json:"_index"`
-					} `json:"hits"`
-				} `json:"hits"`
-			}
-			query := fmt.Appendf(nil, `{"size":%d,"_source":false,"sort":["_doc"],"query":{"range":{"%s":{"lt":%d}}}}`, page, fieldOffset, offset)
-			if err := s.c.ask(ctx, http.MethodPost, "/"+index+"/_search", query, &found); err != nil {
-				return err
-			}
-			if len(found.Hits.Hits) == 0 {
+			if n == 0 {
 				break
 			}
-			var body bytes.Buffer
-			for _, h := range found.Hits.Hits {
-				fmt.Fprintf(&body, `{"delete":{"_index":%s,"_id":%s,"version":%d,"version_type":"external"}}`+"\n", quoted(h.Index), quoted(h.ID), offset)
-			}
-			var answer struct {
-				Items []map[string]result `json:"items"`
-			}
-			if err := s.c.ask(ctx, http.MethodPost, "/_bulk", body.Bytes(), &answer); err != nil {
-				return err
-			}
-			for _, ops := range answer.Items {
-				for op, r := range ops {
-					if o := s.outcome(t, op, r); o.Class != pipeline.OK {
-						return &pipeline.DeliveryError{Reason: "empty " + index + ": " + o.Reason}
-					}
-				}
-			}
+			removed += n
 		}
 	}
 	return nil
+}
+
+// removePage removes some documents that are older than offset, and returns how many; 0: there are none.
+func (s *Sink) removePage(ctx context.Context, t *target, index string, offset uint64) (int, error) {
+	if err := s.c.ask(ctx, http.MethodPost, "/"+index+"/_refresh", nil, nil); err != nil {
+		return 0, err
+	}
+	var found struct {
+		Hits struct {
+			Hits []struct {
+				ID    string `json:"_id"`
+				Index string `json:"_index"`
+			} `json:"hits"`
+		} `json:"hits"`
+	}
+	query := fmt.Appendf(nil, `{"size":%d,"_source":false,"sort":["_doc"],"query":{"range":{"%s":{"lt":%d}}}}`, s.page, fieldOffset, offset)
+	if err := s.c.ask(ctx, http.MethodPost, "/"+index+"/_search", query, &found); err != nil {
+		return 0, err
+	}
+	if len(found.Hits.Hits) == 0 {
+		return 0, nil
+	}
+	op, tail := "delete", ""
+	if s.o.Soft { // they stay, so that no age of theirs matters
+		op, tail = "index", fmt.Sprintf(`{"%s":%d,"%s":true}`+"\n", fieldOffset, offset, fieldDeleted)
+	}
+	var body bytes.Buffer
+	for _, h := range found.Hits.Hits {
+		fmt.Fprintf(&body, `{"%s":{"_index":%s,"_id":%s,"version":%d,"version_type":"external"}}`+"\n%s", op, quoted(h.Index), quoted(h.ID), offset, tail)
+	}
+	var answer struct {
+		Items []map[string]result `json:"items"`
+	}
+	if err := s.c.ask(ctx, http.MethodPost, "/_bulk", body.Bytes(), &answer); err != nil {
+		return 0, err
+	}
+	for _, ops := range answer.Items {
+		for op, r := range ops {
+			if o := s.outcome(t, op, r); o.Class != pipeline.OK {
+				return 0, &pipeline.DeliveryError{Reason: "empty " + index + ": " + o.Reason}
+			}
+		}
+	}
+	return len(found.Hits.Hits), nil
 }

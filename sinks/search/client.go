@@ -133,9 +133,12 @@ func (c *client) ask(ctx context.Context, method, path string, body []byte, into
 		return unanswered(err, c.timeout)
 	}
 	defer resp.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(resp.Body, mostAnswer))
+	text, err := io.ReadAll(io.LimitReader(resp.Body, mostAnswer+1))
 	if err != nil {
 		return unanswered(err, c.timeout)
+	}
+	if len(text) > mostAnswer {
+		return &pipeline.DeliveryError{Class: pipeline.TooLarge, Reason: fmt.Sprintf("search: the answer is longer than %d MiB", mostAnswer>>20)}
 	}
 	if resp.StatusCode > 299 {
 		return refused(answered(resp, text))
@@ -157,7 +160,7 @@ func answered(resp *http.Response, text []byte) *answerError {
 	if json.Unmarshal(text, &body) == nil {
 		var cause cause
 		if json.Unmarshal(body.Error, &cause) == nil {
-			e.kind, e.reason = cause.Type, cause.text()
+			e.kind, e.reason = cause.Type, withoutValues(cause.text())
 		} else {
 			_ = json.Unmarshal(body.Error, &e.reason) // older servers say it as text; empty is fine
 		}
@@ -180,6 +183,24 @@ func (c *cause) text() string {
 		return c.Reason + ": " + c.CausedBy.text()
 	}
 	return c.Reason
+}
+
+// document is what the error of a document says: its type, the place, and the type of what caused it. The servers quote
+// the row's own values in the rest.
+func (c *cause) document() string {
+	text := c.Type + ": " + shorten(withoutValues(c.Reason))
+	if c.CausedBy != nil && c.CausedBy.Type != "" {
+		text += " (" + c.CausedBy.Type + ")"
+	}
+	return text
+}
+
+// withoutValues cuts an error where a server quotes what it was sent.
+func withoutValues(reason string) string {
+	for _, quote := range []string{" in document with id", "Preview of field's value", "The prefix of the first immense term", "For input string", "[Source:", "'"} {
+		reason, _, _ = strings.Cut(reason, quote)
+	}
+	return strings.TrimRight(reason, " .:")
 }
 
 // refused says what an answer to a whole request means.

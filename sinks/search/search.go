@@ -54,6 +54,7 @@ type Sink struct {
 	c   *client
 	enc *encode.Encoder
 
+	page   int           // of documents that are removed at once
 	making chan struct{} // held while indices are made or change places
 
 	mu      sync.Mutex
@@ -68,7 +69,7 @@ func New(o Options) (*Sink, error) {
 		return nil, err
 	}
 	o.Encoding.Separator, o.Encoding.Share = 0, nil
-	return &Sink{o: o, c: c, enc: encode.JSON(o.Encoding), making: make(chan struct{}, 1), targets: map[string]*target{}}, nil
+	return &Sink{o: o, c: c, enc: encode.JSON(o.Encoding), page: page, making: make(chan struct{}, 1), targets: map[string]*target{}}, nil
 }
 
 // Close implements pipeline.Sink.

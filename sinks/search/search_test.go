@@ -261,6 +261,9 @@ func TestDocuments(t *testing.T) {
 			want("1 4 a2, 2 5 <nil>, 3 2 c")
 			done(t, s, 111, pipetest.Change{Op: pipeline.OpTruncate, Table: table}, put(table, "3", "7", "new"))
 			want("3 7 new")
+			if status := ask(t, base, "GET", "/"+table.Name+"-000001/_doc/1", "", nil); soft != (status == http.StatusOK) {
+				t.Errorf("the document of a row that was emptied away: %d", status)
+			}
 			done(t, s, 104, put(table, "1", "9", "late"))
 			want("3 7 new")
 		})
@@ -280,7 +283,7 @@ func TestPoison(t *testing.T) {
 	defer b.Release()
 	out, err := deliver(t, s, b)
 	if err != nil || len(out) != 3 || out[0].Class != pipeline.OK || out[1].Class != pipeline.Fatal || out[2].Class != pipeline.OK ||
-		!strings.Contains(out[1].Reason, "path") || !strings.Contains(out[1].Reason, "rebuild") {
+		!strings.Contains(out[1].Reason, "path") || strings.Contains(out[1].Reason, "words") || !strings.Contains(out[1].Reason, "rebuild") {
 		t.Fatalf("%v %v", out, err)
 	}
 	if all := documents(t, base, table.Name); len(all) != 2 || all["1"] == nil || all["3"] == nil {
