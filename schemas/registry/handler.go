@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 
 	"github.com/leat-cdc/leat/schemas/registry/compat"
@@ -23,7 +24,7 @@ const (
 
 const (
 	contentType = "application/vnd.schemaregistry.v1+json"
-	maxBody     = 4 << 20
+	maxBody     = 256 << 10
 )
 
 // answer of a schema. schemaType is left out for Avro: that is what older clients know.
@@ -245,6 +246,16 @@ func read(r *http.Request) (question, error) {
 	return q, nil
 }
 
+// judge waits for its turn to read a schema of a client; done ends it.
+func (e *Embedded) judge(r *http.Request) (done func(), err error) {
+	select {
+	case e.judging <- struct{}{}:
+		return func() { <-e.judging }, nil
+	case <-r.Context().Done():
+		return nil, fmt.Errorf("wait to read the schema: %w", r.Context().Err())
+	}
+}
+
 // lookUp finds the version that a client's own schema is.
 func (e *Embedded) lookUp(r *http.Request) (any, error) {
 	all, err := e.subject(r)
@@ -255,10 +266,18 @@ func (e *Embedded) lookUp(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, v := range all {
-		if v.Format == q.Type && compat.Same(v.Format, v.Text, q.Schema) {
-			return describe(v, r)
-		}
+	all = slices.DeleteFunc(all, func(v Version) bool { return v.Format != q.Type })
+	texts := make([]string, len(all))
+	for i, v := range all {
+		texts[i] = v.Text
+	}
+	done, err := e.judge(r)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	if i := compat.Find(q.Type, q.Schema, texts); i >= 0 {
+		return describe(all[i], r)
 	}
 	return nil, &refusal{codeNoSchema, "Schema not found."}
 }
@@ -268,6 +287,11 @@ func (e *Embedded) compatible(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	done, err := e.judge(r)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	if err := compat.Valid(q.Type, q.Schema); err != nil {
 		return nil, &refusal{codeInvalid, err.Error()}
 	}
@@ -276,7 +300,12 @@ func (e *Embedded) compatible(r *http.Request) (any, error) {
 		Messages   []string `json:"messages,omitempty"`
 	}{Compatible: true}
 	if r.PathValue("version") == "" {
-		err = e.Check(r.PathValue("subject"), q.Type, q.Schema)
+		var all []Version
+		if all, err = e.Subject(r.PathValue("subject")); errors.Is(err, ErrNotFound) {
+			err = nil // the first version of a subject goes with all
+		} else if err == nil {
+			err = check(e.Mode(), all, q.Type, q.Schema)
+		}
 	} else {
 		v, verr := e.version(r)
 		if verr != nil {

@@ -41,6 +41,8 @@ var ErrNotFound = errors.New("not found")
 // Embedded is the registry in our state. Safe for concurrent use.
 type Embedded struct {
 	store Store
+	// judging is held while a schema from outside is read: whoever may ask takes this much of the CPU and no more.
+	judging chan struct{}
 
 	mu       sync.RWMutex
 	mode     compat.Mode
@@ -61,7 +63,7 @@ func Open(ctx context.Context, store Store, mode compat.Mode) (*Embedded, error)
 	if err != nil {
 		return nil, fmt.Errorf("read the schemas: %w", err)
 	}
-	e := &Embedded{store: store, mode: mode, subjects: map[string][]Version{}, byID: map[uint32]Version{}, ids: map[content]uint32{}, next: 1}
+	e := &Embedded{store: store, judging: make(chan struct{}, 1), mode: mode, subjects: map[string][]Version{}, byID: map[uint32]Version{}, ids: map[content]uint32{}, next: 1}
 	for _, v := range all {
 		e.add(v)
 	}
@@ -104,7 +106,7 @@ func (e *Embedded) Register(ctx context.Context, subject string, f shape.Format,
 	if err := compat.Valid(f, text); err != nil {
 		return 0, fmt.Errorf("register a schema of %s: %w", subject, err)
 	}
-	if err := e.check(subject, f, text); err != nil {
+	if err := check(e.mode, e.subjects[subject], f, text); err != nil {
 		return 0, fmt.Errorf("register a schema of %s: %w", subject, err)
 	}
 	id, known := e.ids[content{f, text}]
@@ -119,25 +121,15 @@ func (e *Embedded) Register(ctx context.Context, subject string, f shape.Format,
 	return id, nil
 }
 
-func (e *Embedded) check(subject string, f shape.Format, text string) error {
+func check(mode compat.Mode, versions []Version, f shape.Format, text string) error {
 	var earlier []string
-	for _, v := range e.subjects[subject] {
-		if v.Format != f && e.mode != compat.None {
+	for _, v := range versions {
+		if v.Format != f && mode != compat.None {
 			return fmt.Errorf("version %d is of type %s, this is %s: use another topic, or compatibility: none", v.Version, v.Format, f)
 		}
 		earlier = append(earlier, v.Text)
 	}
-	return compat.Check(e.mode, f, text, earlier)
-}
-
-// Check holds a schema against the subject's versions without registering it.
-func (e *Embedded) Check(subject string, f shape.Format, text string) error {
-	if err := compat.Valid(f, text); err != nil {
-		return err
-	}
-	e.mu.RLock()
-	defer e.mu.RUnlock()
-	return e.check(subject, f, text)
+	return compat.Check(mode, f, text, earlier)
 }
 
 // Versions returns the texts of the subject's versions in that format, the oldest first; none when there is no such

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -147,6 +148,45 @@ func TestHandler(t *testing.T) {
 			t.Errorf("%s %s: %d %s, want %d %s", c.method, c.path, w.Code, got, c.status, c.want)
 		}
 	}
+}
+
+// Who may only read takes a bounded part of the CPU: long schemas are refused, one at a time is read, and nobody who
+// registers waits for that.
+func TestHandlerIsFrugal(t *testing.T) {
+	e := open(t, &shelf{}, compat.Backward)
+	if _, err := e.Register(t.Context(), "p", shape.Protobuf, file); err != nil {
+		t.Fatal(err)
+	}
+	post := func(ctx context.Context, path, schema string) int {
+		body, err := json.Marshal(map[string]string{"schemaType": "PROTOBUF", "schema": schema})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := httptest.NewRecorder()
+		e.Handler("").ServeHTTP(w, httptest.NewRequestWithContext(ctx, "POST", path, bytes.NewReader(body)))
+		return w.Code
+	}
+	paths := []string{"/subjects/p", "/compatibility/subjects/p/versions", "/compatibility/subjects/p/versions/1"}
+	for _, path := range paths {
+		if status := post(t.Context(), path, file+strings.Repeat("\n", maxBody)); status != 422 {
+			t.Errorf("%s: a long schema: %d", path, status)
+		}
+		if status := post(t.Context(), path, file); status != 200 {
+			t.Errorf("%s: %d", path, status)
+		}
+	}
+	e.judging <- struct{}{}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, path := range paths {
+		if status := post(gone, path, "\n"+file); status != 500 {
+			t.Errorf("%s: %d while another schema is read", path, status)
+		}
+	}
+	if _, err := e.Register(t.Context(), "q", shape.Protobuf, file); err != nil {
+		t.Fatal(err)
+	}
+	<-e.judging
 }
 
 // elsewhere is a registry that takes schemas over HTTP, as those elsewhere do.

@@ -1,7 +1,6 @@
 package compat
 
 import (
-	"bytes"
 	"fmt"
 
 	"github.com/twmb/avro"
@@ -28,8 +27,11 @@ func avroReads(reader, writer string) error {
 	return avro.CheckCompatibility(w, r)
 }
 
-func avroSame(a, b string) bool {
-	x, err := avro.Parse(a)
-	y, err2 := avro.Parse(b)
-	return err == nil && err2 == nil && bytes.Equal(x.Canonical(), y.Canonical())
+// avroCanonical is the same for texts that are one schema.
+func avroCanonical(text string) (string, error) {
+	s, err := avro.Parse(text)
+	if err != nil {
+		return "", fmt.Errorf("not an Avro schema: %w", err)
+	}
+	return string(s.Canonical()), nil
 }

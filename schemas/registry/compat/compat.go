@@ -7,6 +7,7 @@ package compat
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/leat-cdc/leat/schemas/shape"
@@ -109,21 +110,28 @@ func Check(mode Mode, f shape.Format, text string, earlier []string) error {
 }
 
 // Same reports whether two texts are one schema, however they are written.
-func Same(f shape.Format, a, b string) bool {
-	if a == b {
-		return true
+func Same(f shape.Format, a, b string) bool { return Find(f, a, []string{b}) == 0 }
+
+// Find returns which of the texts is the first that is the same schema as text, however it is written; -1: none. It
+// reads text once, and none of them when one is text to the letter.
+func Find(f shape.Format, text string, among []string) int {
+	if i := slices.Index(among, text); i >= 0 {
+		return i
 	}
-	switch f {
-	case shape.Avro:
-		return avroSame(a, b)
-	case shape.Protobuf:
-		x, err := SerializedProtobuf(a)
-		y, err2 := SerializedProtobuf(b)
-		return err == nil && err2 == nil && x == y
-	case shape.JSONSchema:
-		x, err := jsonSchema(a)
-		y, err2 := jsonSchema(b)
-		return err == nil && err2 == nil && reflect.DeepEqual(x, y)
+	read := map[shape.Format]func(string) (any, error){
+		shape.Avro:       func(t string) (any, error) { return avroCanonical(t) },
+		shape.Protobuf:   func(t string) (any, error) { return SerializedProtobuf(t) },
+		shape.JSONSchema: func(t string) (any, error) { return jsonSchema(t) },
+	}[f]
+	if read == nil {
+		return -1
 	}
-	return false
+	want, err := read(text)
+	if err != nil {
+		return -1
+	}
+	return slices.IndexFunc(among, func(other string) bool {
+		have, err := read(other)
+		return err == nil && reflect.DeepEqual(have, want)
+	})
 }
