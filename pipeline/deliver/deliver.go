@@ -396,13 +396,12 @@ func (s *Subscription) Place() (p Place, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := &s.status
-	low := st.Low
-	if from, ok := s.parks.paused(); ok {
-		low = min(low, from)
-	}
-	p = Place{Low: low, Read: st.Read, Expired: s.expired.Load()}
+	p = Place{Low: st.Low, Read: st.Read, Expired: s.expired.Load()}
 	if st.State == StatePaused || st.State == StateStopped {
 		p.Read = p.Low // no session, no buffers
+	}
+	if from, ok := s.parks.paused(); ok && from < p.Low {
+		p.Low, p.Read = from, from // what a range holds is nowhere but in the log
 	}
 	return p, true
 }

@@ -35,6 +35,16 @@ func (p *parks) rangeOf(t *schemas.Table, key []byte) *parked {
 	return nil
 }
 
+// over returns the park of the range that a park's key lies in.
+func (p *parks) over(k *Park) *parked {
+	for _, r := range p.ranges {
+		if r.interval.Space == k.Space && r.interval.Contains(k.Key) {
+			return r
+		}
+	}
+	return nil
+}
+
 // paused is where ranges that pause want the log from.
 func (p *parks) paused() (o pipeline.Offset, ok bool) {
 	p.mu.Lock()
@@ -224,4 +234,63 @@ func (s *session) leave(k *heldKey, r *parked) {
 	if k.parked = true; k.awaited == 0 {
 		s.drop(k)
 	}
+}
+
+// expireRanges lists what retention took of ranges that pause, looked for at most once a second: they are held from there
+// on where the log begins.
+func (s *session) expireRanges(now time.Time) {
+	if len(s.sub.parks.ranges) == 0 || s.cfg.window != nil {
+		s.rangesDue = time.Time{}
+		return
+	}
+	if now.Before(s.rangesDue) {
+		return
+	}
+	s.rangesDue = now.Add(time.Second)
+	oldest, _ := s.cfg.Log.Bounds()
+	var behind []*parked
+	for _, r := range s.sub.parks.ranges {
+		if !r.Redrive && r.From < oldest { // what is redriven the pass lists
+			behind = append(behind, r)
+		}
+	}
+	if len(behind) == 0 {
+		return
+	}
+	if err := s.sub.expire(behind, oldest); err != nil {
+		s.unsaved(err)
+	}
+}
+
+// expire lists what lies below an offset as skipped of ranges, and holds them from there on.
+func (s *Subscription) expire(behind []*parked, oldest pipeline.Offset) error {
+	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
+	defer cancel()
+	all, err := s.full(ctx, ids(behind))
+	if err != nil {
+		return err
+	}
+	from := noOffset
+	for i := range all {
+		from = min(from, s.parks.keys[all[i].Hash].From)
+		all[i].From = oldest
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	err = s.cfg.Store.PutSkip(ctx, Skip{Subscription: s.cfg.Name, Time: time.Now(), Ranges: []pipeline.OffsetRange{{From: from, To: oldest}},
+		Reason: "retention removed it while ranges paused: only their events"})
+	if err == nil {
+		err = s.cfg.Store.PutParks(ctx, all)
+	}
+	if err != nil {
+		return fmt.Errorf("list what retention took of ranges that pause: %w", err)
+	}
+	for _, p := range all {
+		s.parks.set(p)
+	}
+	s.expired.Add(uint64(oldest - from))
+	s.cfg.Observer.Warned("subscription "+s.cfg.Name, fmt.Sprintf("offsets %d to %d were removed by retention while %d ranges paused: their events in there are skipped and listed", from, oldest-1, len(all)),
+		pipeline.BringRows+"; repair the subscriber and redrive sooner, or give the log more retention (log.retention)")
+	return nil
 }

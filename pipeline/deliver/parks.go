@@ -374,6 +374,12 @@ func (s *Subscription) discard(ctx context.Context, cur pipeline.Cursor, keys []
 		if p.Single {
 			to = p.From + 1
 		}
+		if r := s.parks.over(&p); r != nil { // from there on the range holds the key, and brings its events
+			to = min(to, r.From)
+		}
+		if to <= p.From {
+			continue
+		}
 		skip := Skip{Subscription: s.cfg.Name, Ranges: []pipeline.OffsetRange{{From: p.From, To: to}}, Time: time.Now(),
 			Reason: fmt.Sprintf("discarded by %s: only the events of key %s in %s", by, name, p.Space)}
 		if err := s.cfg.Store.PutSkip(ctx, skip); err != nil {

@@ -498,7 +498,7 @@ func (p *pass) lost(ctx context.Context, c *Config, from, oldest pipeline.Offset
 	if err := c.Store.PutSkip(ctx, s); err != nil {
 		return fmt.Errorf("list what is skipped: %w", err)
 	}
-	c.Observer.Warned("subscription "+c.Name, fmt.Sprintf("offsets %d to %d were removed by retention before %d parked keys were redriven: their events in there are skipped and listed",
-		from, oldest-1, len(p.keys)+len(p.one)), pipeline.BringRows+"; redrive sooner, or give the log more retention (log.retention)")
+	c.Observer.Warned("subscription "+c.Name, fmt.Sprintf("offsets %d to %d were removed by retention before %d parked keys and %d ranges that paused were redriven: their events in there are skipped and listed",
+		from, oldest-1, len(p.keys)+len(p.one), len(p.ranges)), pipeline.BringRows+"; redrive sooner, or give the log more retention (log.retention)")
 	return nil
 }

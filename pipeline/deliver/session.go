@@ -57,8 +57,10 @@ type session struct {
 	clean    int    // Deliveries since the last TooLarge
 	stirred  bool   // a key was parked: what waited for it may go on
 	stopping bool
-	paused   bool  // a range began to pause: see leaveAll
-	end      error // why the session ends by itself
+	paused   bool // a range began to pause: see leaveAll
+	// rangesDue is when to see again whether retention passed a range that pauses; zero: none does.
+	rangesDue time.Time
+	end       error // why the session ends by itself
 	// redrives are the parks of an outage, for the next session.
 	redrives []Park
 
@@ -104,6 +106,7 @@ func (s *session) run(ctx context.Context) (pipeline.Cursor, *command, error) {
 		}
 		s.persist(now)
 		s.countLanes(now)
+		s.expireRanges(now)
 		s.publish()
 		s.arm(timer, now)
 		select {
@@ -232,7 +235,7 @@ func (s *session) done(it *item, from, to uint32) {
 // arm sets the timer to the next moment at which something is due.
 func (s *session) arm(t *time.Timer, now time.Time) {
 	var next time.Time
-	for _, due := range [...]time.Time{s.save.due, s.save.resolvedDue, s.held.nextDue(), s.outage.Due(), s.freshUntil(), s.stream.due(s.cfg), s.pace.free, s.throttled, s.flowDue(), s.byRange.due, s.passDue()} {
+	for _, due := range [...]time.Time{s.save.due, s.save.resolvedDue, s.held.nextDue(), s.outage.Due(), s.freshUntil(), s.stream.due(s.cfg), s.pace.free, s.throttled, s.flowDue(), s.byRange.due, s.rangesDue, s.passDue()} {
 		// What was due and could not go waits for something else than time.
 		if due.After(now) && (next.IsZero() || due.Before(next)) {
 			next = due

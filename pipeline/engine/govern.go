@@ -16,6 +16,8 @@ const (
 	probeTime  = 4 * time.Second
 	// decideEvery is for how long a verdict holds: the gate asks once per batch.
 	decideEvery = 50 * time.Millisecond
+	// Up to brimAt of the disk the source is read for the ends of open transactions, and again below brimEnd.
+	brimAt, brimEnd = 0.98, 0.97
 	// signalOwner is in front of the owners of a signal table's rows.
 	signalOwner = "signal table: "
 )
@@ -30,6 +32,7 @@ type governor struct {
 	signals flow.Throttles
 	disk    flow.Disk
 	full    flow.DiskStage
+	brim    bool // the disk is full to brimAt, and since then not below brimEnd
 	load    pipeline.SourceLoad
 	failed  string // why the load is not known
 	verdict flow.Verdict
@@ -106,6 +109,9 @@ func (g *governor) look() {
 	was := g.full
 	g.full = g.disk.Measured(free, total)
 	now := g.full
+	if used := 1 - float64(free)/float64(max(total, 1)); used >= brimAt || used < brimEnd {
+		g.brim = used >= brimAt
+	}
 	g.mu.Unlock()
 	if now != was && now > was && g.spec.DiskStage != nil {
 		g.spec.DiskStage(now)
@@ -136,10 +142,16 @@ func (g *governor) now() flow.Verdict {
 		v.Replay = 0
 	}
 	if g.full >= flow.DiskStop {
+		reading := v.Reading
 		v.Snapshot, v.Reading = 0, 0
 		v.Why, v.End = "the log's disk is full to 95 %", "it is below 93 %: free space, or give retention a lower size"
-		if g.held.Pinned { // what would make room is the end of a transaction, which is still to be read
-			v.Reading = 1
+		switch {
+		case !g.held.Pinned:
+		case g.brim:
+			v.Why = "the log's disk is full to 98 %, and old segments wait for open transactions"
+			v.End = "it is below 97 %: free space, or end those transactions in the database"
+		default: // what would make room is the end of a transaction, which is still to be read
+			v.Reading = reading
 			v.Why += ", and old segments wait for open transactions, whose ends are still to be read"
 		}
 	}

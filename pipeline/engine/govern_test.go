@@ -161,17 +161,24 @@ func TestGovernedByDiskAndSignals(t *testing.T) {
 			time.Sleep(2 * time.Second)
 		}
 		open(pipeline.Unended{Open: 60, Prepared: 10, Most: "x", Bound: 50, Pinned: true})
-		if v := g.now(); v.Reading != 1 || v.Snapshot > 0 || !strings.Contains(v.Why, "open transactions") || v.End == "" || g.shed() != "x" {
+		if v := g.now(); v.Reading != 0.5 || v.Snapshot > 0 || !strings.Contains(v.Why, "open transactions") || v.End == "" || g.shed() != "x" {
 			t.Errorf("95 %% by open transactions: %+v, to be given up: %q", v, g.shed())
 		}
 		if !strings.Contains(warned(), "have not ended hold") {
 			t.Error("not warned of: ", warned())
 		}
 		for _, u := range []pipeline.Unended{{Open: 60, Most: "x", Pinned: true}, {Open: 40, Most: "x", Bound: 50, Pinned: true}, {Open: 20, Prepared: 60, Most: "x", Bound: 50, Pinned: true}, {Open: 60, Most: "x", Bound: 50}} {
-			if open(u); g.shed() != "" || (g.reading() == 1) != u.Pinned {
+			if open(u); g.shed() != "" || (g.reading() == 0.5) != u.Pinned {
 				t.Errorf("%+v: %q is given up, read at %v", u, g.shed(), g.reading())
 			}
 		}
+		open(pipeline.Unended{Open: 60, Bound: 50, Pinned: true})
+		for free, want := range []float64{0: 0, 1: 0, 2: 0, 3: 0, 4: 0.5} { // stopped at 98 %, on again below 97 %
+			if left(uint64(free)); g.reading() != want {
+				t.Errorf("%d %% free: read at %v", free, g.reading())
+			}
+		}
+		open(pipeline.Unended{})
 		left(8)
 		if g.reading() != 0.5 {
 			t.Error("space is back and nothing is read")

@@ -11,6 +11,7 @@ import (
 	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/pipeline/backfill"
 	"github.com/leat-cdc/leat/pipeline/deliver"
+	"github.com/leat-cdc/leat/pipeline/ingest"
 	"github.com/leat-cdc/leat/schemas"
 )
 
@@ -162,7 +163,11 @@ func (u *unit) release(ctx context.Context, tables []string) error {
 	if state != "stopped" {
 		ctx, cancel := context.WithTimeout(ctx, releaseWait)
 		defer cancel()
-		if err := u.releases.Release(ctx, tables); !errors.Is(err, context.DeadlineExceeded) {
+		err := u.releases.Release(ctx, tables)
+		if e := (*ingest.PreparedError)(nil); errors.As(err, &e) {
+			return refuse("%v", e)
+		}
+		if !errors.Is(err, context.DeadlineExceeded) {
 			return err
 		}
 	}

@@ -15,6 +15,7 @@ type plan struct {
 	upTo        int   // columns to walk
 	watched     []int // identity and routing columns
 	quarantined bool
+	waits       bool // its quarantine ends when no transaction is prepared any more
 }
 
 // catalog maps the source's table versions to the log's.
@@ -25,12 +26,14 @@ type catalog struct {
 	maxID   uint32
 	quarant map[string]held // by subject
 	open    map[string]*openTx
-	pending []pipeline.Notice
-	buf     []*plan
+	// preparing are transactions that were prepared on this stream and have not ended: the log may not have them durable.
+	preparing map[string]bool
+	pending   []pipeline.Notice
+	buf       []*plan
 }
 
 func newCatalog(cfg Config) *catalog {
-	c := &catalog{cfg: cfg, bySrc: map[*schemas.Table]*plan{}, newest: map[string]*schemas.Table{}, quarant: map[string]held{}, open: map[string]*openTx{}}
+	c := &catalog{cfg: cfg, bySrc: map[*schemas.Table]*plan{}, newest: map[string]*schemas.Table{}, quarant: map[string]held{}, open: map[string]*openTx{}, preparing: map[string]bool{}}
 	for _, t := range cfg.Log.Tables() {
 		c.newest[t.Subject()] = t
 		c.maxID = max(c.maxID, t.ID)
@@ -55,6 +58,8 @@ func (c *catalog) plans(b *pipeline.Batch) []*plan {
 		if p == nil {
 			p = c.adopt(t, firstPosition(b))
 			c.bySrc[t] = p
+		} else if p.waits && p.quarantined {
+			c.known(p, firstPosition(b))
 		}
 		c.buf = append(c.buf, p)
 	}

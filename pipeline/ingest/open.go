@@ -74,6 +74,9 @@ func (c *catalog) ended(b *pipeline.Batch) {
 	if b.Kind == pipeline.BatchRows || b.Kind == pipeline.BatchChunk {
 		return
 	}
+	if delete(c.preparing, b.Open); b.Kind == pipeline.BatchPrepared {
+		c.preparing[b.Open] = true
+	}
 	t := c.open[b.Open]
 	delete(c.open, b.Open)
 	if t == nil || b.Kind == pipeline.BatchAbort {

@@ -78,6 +78,7 @@ func (c *catalog) closed(all []pipeline.Notice) {
 func (c *catalog) anew() {
 	clear(c.bySrc)
 	clear(c.open)
+	clear(c.preparing) // the log has them durable by now
 	for table, h := range c.quarant {
 		h.here = false
 		c.quarant[table] = h
@@ -88,7 +89,10 @@ func (c *catalog) anew() {
 // prepared transactions wait in the log: rows of the table that they lack would come never.
 func (c *catalog) known(p *plan, position string) {
 	h := c.quarant[p.table.Subject()]
-	if !h.shape || h.here || len(prepared(c.cfg.Log)) > 0 {
+	if !h.shape || h.here {
+		return
+	}
+	if p.waits = len(c.preparing) > 0 || len(prepared(c.cfg.Log)) > 0; p.waits {
 		return
 	}
 	p.quarantined = false

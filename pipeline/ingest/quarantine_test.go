@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -239,5 +240,69 @@ func TestWhatTheSourceQuarantined(t *testing.T) {
 				t.Fatalf("%+v", n)
 			}
 		})
+	}
+}
+
+// keeper is a log of which a transaction may be prepared.
+type keeper struct {
+	*pipetest.MemoryLog
+	open atomic.Bool
+}
+
+func (k *keeper) Prepared() []string {
+	if k.open.Load() {
+		return []string{"xa1"}
+	}
+	return nil
+}
+
+// A transaction that was prepared between the check of who asks and the wish's turn: its rows would never come.
+func TestNoReleaseWhileATransactionIsPrepared(t *testing.T) {
+	good, bad := sourceTable("good"), sourceTable("bad")
+	l := &keeper{MemoryLog: pipetest.NewMemoryLog("log", 100)}
+	src := pipetest.NewScriptedSource(whole(1, insert(bad, "1"), insert(good, "1", "1", "a")))
+	cfg := Config{Source: src, Log: l, Releases: NewReleases()}
+	ask(t, cfg, at(2), func(ctx context.Context) error {
+		for s := (pipeline.Synced{}); s.End != at(1); {
+			var err error
+			if s, err = l.Synced(ctx, s.Ticket); err != nil {
+				return err
+			}
+		}
+		l.open.Store(true)
+		err := cfg.Releases.Release(ctx, []string{"public.bad"})
+		if e := (*PreparedError)(nil); !errors.As(err, &e) {
+			return fmt.Errorf("released: %w", err)
+		}
+		l.open.Store(false)
+		if err := cfg.Releases.Release(ctx, []string{"public.bad"}); err != nil {
+			return err
+		}
+		src.Add(whole(2, insert(bad, "2", "1", "new")))
+		return nil
+	})
+	expect(t, history(t, l), "insert tx=1000/1,true b=- a=1|1|a|", "insert tx=2000/1,true b=- a=2|1|new|")
+}
+
+// A quarantine that waits for a prepared transaction ends once that has ended, on the same stream; one that was prepared
+// and is not durable counts.
+func TestAShapeWaitsForPreparedTransactions(t *testing.T) {
+	l := &keeper{MemoryLog: pipetest.NewMemoryLog("log", 100)}
+	l.open.Store(true)
+	c := newCatalog(Config{Log: l, Form: pipetest.PGForm})
+	c.quarant["public.files"] = held{code: "metadata", shape: true}
+	b := pipetest.Build(at(1), epoch, []pipetest.Change{insert(sourceTable("files"), "1", "1", "a")})
+	defer b.Release()
+	end := func(kind pipeline.BatchKind) { c.ended(&pipeline.Batch{Kind: kind, Open: "xa2"}) }
+	for n, step := range []struct {
+		do  func()
+		out bool
+	}{{func() {}, true}, {func() { end(pipeline.BatchPrepared); l.open.Store(false) }, true}, {func() { end(pipeline.BatchCommit) }, false}} {
+		if step.do(); c.plans(b)[0].quarantined != step.out {
+			t.Fatalf("%d: quarantined %v", n, !step.out)
+		}
+	}
+	if n := c.takeNotices(); len(n) != 2 || n[0].Kind != pipeline.NoticeReleased || n[1].Kind != pipeline.NoticeGap {
+		t.Fatalf("%+v", n)
 	}
 }

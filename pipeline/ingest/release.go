@@ -4,10 +4,21 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/leat-cdc/leat/pipeline"
 )
+
+// PreparedError refuses the end of quarantines: of rows of prepared transactions some may not have entered the log, and no
+// snapshot sees those, nor would the commit bring them.
+type PreparedError struct{ Open []string }
+
+// Error says why and what to do.
+func (e *PreparedError) Error() string {
+	return "no quarantine can end yet: transactions are prepared (" + strings.Join(e.Open, ", ") +
+		"), and of their rows some may not have entered the log: XA COMMIT or XA ROLLBACK them first (XA RECOVER lists them)"
+}
 
 // errAgain ends a stream that has to be opened again: nothing is wrong with it.
 var errAgain = errors.New("the stream is opened again")
@@ -84,10 +95,17 @@ func (r *Releases) take() []*wish {
 	return all
 }
 
-// release grants what was wished for, where the log ends: no stream is open.
+// release grants what was wished for, where the log ends: no stream is open, and all is durable. Since somebody wished, a
+// transaction may have been prepared.
 func (r *reader) release(ctx context.Context) error {
 	wishes := r.cfg.Releases.take()
 	if len(wishes) == 0 {
+		return nil
+	}
+	if open := prepared(r.cfg.Log); len(open) > 0 {
+		for _, w := range wishes {
+			w.done <- &PreparedError{open}
+		}
 		return nil
 	}
 	c := r.rows.catalog
