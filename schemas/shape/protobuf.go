@@ -60,9 +60,9 @@ func Number(fields []Field, known map[string]int) []int {
 		last = max(last, n)
 	}
 	out := make([]int, len(fields))
+	names := ProtobufNames(fields)
 	for i := range fields {
-		f := &fields[i]
-		n, ok := known[f.Name+" "+f.Type.ProtobufType()]
+		n, ok := known[names[i]+" "+fields[i].Type.ProtobufType()]
 		if !ok {
 			if last++; last == 19_000 { // protobuf keeps 19000 to 19999 for itself
 				last = 20_000
@@ -74,16 +74,61 @@ func Number(fields []Field, known map[string]int) []int {
 	return out
 }
 
+// ProtobufNames are the fields' names as they stand in a message: where two have one default name in JSON (user_id and
+// userId), which no compiler takes, the later one has a number behind it.
+func ProtobufNames(fields []Field) []string {
+	own := map[string]bool{}
+	for i := range fields {
+		own[fields[i].Name] = true
+	}
+	taken := map[string]bool{}
+	out := make([]string, len(fields))
+	for i := range fields {
+		name := fields[i].Name
+		for n := 2; taken[defaultJSON(name)] || name != fields[i].Name && own[name]; n++ {
+			name = fields[i].Name + "_" + strconv.Itoa(n)
+		}
+		taken[defaultJSON(name)] = true
+		out[i] = name
+	}
+	return out
+}
+
+// defaultJSON is the name in JSON that protobuf gives to a field.
+// https://protobuf.dev/programming-guides/json/
+func defaultJSON(name string) string {
+	var b strings.Builder
+	for i := 0; i < len(name); i++ {
+		c := name[i]
+		if c == '_' {
+			continue
+		}
+		if i > 0 && name[i-1] == '_' && c >= 'a' && c <= 'z' {
+			c -= 'a' - 'A'
+		}
+		b.WriteByte(c)
+	}
+	return b.String()
+}
+
 // protobufMessage writes a message of the fields.
 func (r *Row) protobufMessage(b *strings.Builder, message string, fields []Field, numbers []int) {
 	fmt.Fprintf(b, "message %s {\n", message)
+	names := ProtobufNames(fields)
 	for i := range fields {
 		f := &fields[i]
 		typ := f.Type.ProtobufType()
+		if f.Type.Class == Array && (r.Schema == "google" || r.Table == "google") {
+			typ = "." + typ // else it would be looked for in our own package
+		}
 		if !strings.HasPrefix(typ, "repeated ") && f.Type.Class != Array {
 			typ = "optional " + typ
 		}
-		fmt.Fprintf(b, "  %s %s = %d [json_name = %s];\n", typ, f.Name, numbers[i], strconv.QuoteToASCII(f.Column))
+		column := f.Column
+		if strings.HasPrefix(column, "[") && strings.HasSuffix(column, "]") { // in JSON such names are those of extensions
+			column = names[i]
+		}
+		fmt.Fprintf(b, "  %s %s = %d [json_name = %s];\n", typ, names[i], numbers[i], strconv.QuoteToASCII(column))
 	}
 	b.WriteString("}\n")
 }

@@ -2,6 +2,7 @@ package compat
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -164,4 +165,29 @@ func FuzzJSONSchemas(f *testing.F) {
 	f.Fuzz(func(t *testing.T, a, b string) {
 		_ = Reads(shape.JSONSchema, a, b) // ends, without a panic
 	})
+}
+
+// Tables and columns of odd names are .proto files that compile, and a field keeps its number in the next version.
+func TestProtobufOfOddNames(t *testing.T) {
+	list := shape.Type{Class: shape.Array, Elem: &shape.Type{}}
+	field := func(column string, typ shape.Type) shape.Field {
+		return shape.Field{Column: column, Name: shape.Identifier(column), Type: typ}
+	}
+	for _, r := range []shape.Row{
+		{Schema: "public", Table: "t", Fields: []shape.Field{field("user_id", shape.Type{}), field("userId", shape.Type{}), field("userId_2", shape.Type{}), field("_user_id", shape.Type{})}},
+		{Schema: "public", Table: "t", Fields: []shape.Field{field("[a]", shape.Type{}), field("A", shape.Type{}), field("a", shape.Type{})}},
+		{Schema: "public", Table: "google", Fields: []shape.Field{field("l", list)}},
+		{Schema: "google", Table: "t", Fields: []shape.Field{field("l", list), field("google", list)}},
+		{Schema: "google", Table: "google", Fields: []shape.Field{field("google", list)}},
+		{Schema: "public", Table: "t", Fields: []shape.Field{field("google", list)}},
+	} {
+		numbers := shape.Number(r.Fields, nil)
+		text := r.ProtobufEnvelope(numbers)
+		if err := Valid(shape.Protobuf, text); err != nil {
+			t.Errorf("%v\n%s", err, text)
+		}
+		if again := shape.Number(r.Fields, Numbers([]string{text}, "Value")); !slices.Equal(again, numbers) {
+			t.Errorf("%v, then %v", numbers, again)
+		}
+	}
 }
