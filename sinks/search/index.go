@@ -52,8 +52,14 @@ func (s *Sink) target(ctx context.Context, table *schemas.Table) (*target, error
 	name := s.aliasOf(table)
 	shape := table.ShapeHash()
 	s.mu.Lock()
-	t := s.targets[name]
+	t, owner := s.targets[name], s.owners[name]
+	if owner == nil || owner.Number != 0 && owner.Number == table.Number { // the same table, whatever its name
+		s.owners[name], owner = table, table
+	}
 	s.mu.Unlock()
+	if owner.Subject() != table.Subject() {
+		return nil, &pipeline.DeliveryError{Class: pipeline.Unavailable, Reason: fmt.Sprintf("search: the rows of %s and %s would stand in one index %s and overwrite each other: write {schema} in index, or leave one of them out (tables); if it was renamed, restart", owner.Subject(), table.Subject(), name)}
+	}
 	if t != nil && t.mapped && t.shape == shape {
 		return t, nil
 	}

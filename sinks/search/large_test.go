@@ -85,3 +85,19 @@ func TestReasonsWithoutValues(t *testing.T) {
 		}
 	}
 }
+
+// Tables whose names differ by capitals alone would have one index: the second one waits and says so.
+func TestOneIndexOneTable(t *testing.T) {
+	t.Parallel()
+	base := servertest.OpenSearch(t).URL
+	table := pipetest.FilesTable(servertest.Name())
+	s := newSink(t, base)
+	done(t, s, 10, put(table, "1", "1", "a"))
+	b := batch(11, put(pipetest.FilesTable(strings.ToUpper(table.Name)), "1", "1", "b"))
+	defer b.Release()
+	var de *pipeline.DeliveryError
+	if _, err := deliver(t, s, b); !errors.As(err, &de) || de.Class != pipeline.Unavailable || !strings.Contains(de.Reason, "one index") {
+		t.Fatal(err)
+	}
+	done(t, s, 12, put(table, "1", "1", "c"))
+}

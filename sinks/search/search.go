@@ -58,7 +58,8 @@ type Sink struct {
 	making chan struct{} // held while indices are made or change places
 
 	mu      sync.Mutex
-	targets map[string]*target // by alias
+	targets map[string]*target        // by alias
+	owners  map[string]*schemas.Table // whose rows go there, by alias
 	closed  bool
 }
 
@@ -69,7 +70,7 @@ func New(o Options) (*Sink, error) {
 		return nil, err
 	}
 	o.Encoding.Separator, o.Encoding.Share = 0, nil
-	return &Sink{o: o, c: c, enc: encode.JSON(o.Encoding), page: page, making: make(chan struct{}, 1), targets: map[string]*target{}}, nil
+	return &Sink{o: o, c: c, enc: encode.JSON(o.Encoding), page: page, making: make(chan struct{}, 1), targets: map[string]*target{}, owners: map[string]*schemas.Table{}}, nil
 }
 
 // Close implements pipeline.Sink.
