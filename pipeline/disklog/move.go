@@ -1,6 +1,7 @@
 package disklog
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/leat-cdc/leat/pipeline"
@@ -157,7 +158,10 @@ func (m *mover) tx(tx *openTx, before uint64) error {
 		}
 		h, block, err := m.read(c)
 		if err != nil { // the log is what it was; who reads the transaction once is told as well
-			tx.stuck = true
+			if tx.stuck = damaged(err); !tx.stuck && tx.told { // else the next turn tries again
+				return nil
+			}
+			tx.told = true
 			m.w.l.opt.Observer.Warned("log of "+m.w.l.opt.Source, "old segments stay while a transaction is open that cannot be moved out of them: "+err.Error(), "`leat log verify` shows the damage; end the transaction in the database")
 			return nil
 		}
@@ -167,6 +171,14 @@ func (m *mover) tx(tx *openTx, before uint64) error {
 		m.left -= int64(h.Size())
 	}
 	return nil
+}
+
+// damaged: it is what was read, not the reading, that is wrong.
+func damaged(err error) bool {
+	var d *DamageError
+	var i *record.InvalidError
+	var n *record.NewerError
+	return bad(err) || errors.As(err, &d) || errors.As(err, &i) || errors.As(err, &n)
 }
 
 // read returns the block of a chunk, valid until the next call, and its tables in m.b.

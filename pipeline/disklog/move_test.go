@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -13,6 +16,7 @@ import (
 
 	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/pipeline/disklog"
+	"github.com/leat-cdc/leat/pipeline/disklog/diskfs"
 	"github.com/leat-cdc/leat/pipeline/disklog/faultfs"
 )
 
@@ -293,5 +297,46 @@ func TestIdleTransactionsLetTheLogShrink(t *testing.T) {
 				t.Fatal(damage, sum.Next, err)
 			}
 		})
+	}
+}
+
+// unopened is a file system that opens nothing for reading while it is told so, and counts how often it did not.
+type unopened struct {
+	*faultfs.FS
+	out   atomic.Bool
+	times atomic.Int32
+}
+
+func (u *unopened) OpenFile(name string, flag int) (diskfs.File, error) {
+	if flag == os.O_RDONLY && u.out.Load() {
+		u.times.Add(1)
+		return nil, syscall.EMFILE
+	}
+	return u.FS.OpenFile(name, flag)
+}
+
+// A chunk that cannot be read for now is moved at a later turn.
+func TestMovedAtALaterTurn(t *testing.T) {
+	const segment, bound = 16 << 10, 96 << 10
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	fsys := &unopened{FS: faultfs.New(1)}
+	l, err := disklog.Open(disklog.Options{Dir: "log", Source: "db", FS: fsys, SegmentSize: segment, Memory: 1, Retention: disklog.Retention{Size: bound}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &writer{t: t, ctx: ctx, l: l}
+	w.rows(pipeline.BatchChunk, "idle", 3)
+	fsys.out.Store(true)
+	for fsys.times.Load() < 2 || l.Bytes() < bound+6*segment {
+		w.rows(pipeline.BatchRows, "", 1)
+	}
+	fsys.out.Store(false)
+	for l.Bytes() > bound+3*segment {
+		w.rows(pipeline.BatchRows, "", 1)
+	}
+	w.end(pipeline.BatchCommit, "idle")
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
 	}
 }

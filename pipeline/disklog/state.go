@@ -50,7 +50,8 @@ type openTx struct {
 	// first is the number of the first segment that it needs, 0: none. Of a prepared one as the log states it, which
 	// is behind the chunks while they are moved.
 	first uint64
-	stuck bool // a chunk cannot be read
+	stuck bool // a chunk is damaged
+	told  bool // that a chunk could not be read
 }
 
 // add takes a chunk that was written behind the others, and the size of its block.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"slices"
 	"testing"
@@ -47,28 +48,35 @@ func TestNowIsOneMoment(t *testing.T) {
 	s := source(t, Config{URL: raw, Tables: []string{db.Name + ".*"}})
 	told := 0
 	for range 30 {
-		if begins(t, s, domains) {
+		if begins(t, s, domains, func() {}) {
 			told++
 		}
 	}
 	t.Logf("%d times by offset", told)
 	stop()
-	// Others use the server too, so this asks until it was so once.
-	in, ok := within(t), false
-	v, _, err := c.c.inspect(in)
-	for err == nil && !ok {
-		var p *plan
-		if p, err = s.first(in, c.c, v, start{kind: startNow}); err == nil {
-			ok = p.found
+	for range domains {
+		if err := <-ended; err != nil {
+			t.Fatal(err)
+		}
+		ended <- nil
+	}
+	// Others use the server too, so this asks until it was so once, and reads from there what comes next.
+	in := within(t)
+	next := func() {
+		for _, d := range domains {
+			c.do(fmt.Sprintf("set gtid_domain_id=%d", d), fmt.Sprintf("insert into d%d (v) values (2)", d))
 		}
 	}
-	if err != nil {
-		t.Fatal(err)
+	for !begins(t, s, domains, next) {
+		if in.Err() != nil {
+			t.Fatal("never told by offset")
+		}
 	}
 }
 
-// begins opens a stream now, and looks at how each domain goes on; it returns whether the place was told by offset.
-func begins(t *testing.T, s *Source, domains []uint32) bool {
+// begins opens a stream now, then calls write, and looks at how each domain goes on; it returns whether the place was told
+// by offset.
+func begins(t *testing.T, s *Source, domains []uint32, write func()) bool {
 	t.Helper()
 	ctx := within(t)
 	c, err := s.connect(ctx)
@@ -93,6 +101,7 @@ func begins(t *testing.T, s *Source, domains []uint32) bool {
 		t.Fatal(err)
 	}
 	defer func() { _ = st.Close() }()
+	write()
 	for len(seen) < len(domains) {
 		b, err := st.Next(ctx)
 		if err != nil {
@@ -156,4 +165,14 @@ func TestCloseEndsTheDump(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Another MariaDB may have the same server_id: who has our connection's id there comes from elsewhere.
+func TestWhoseDumpItIs(t *testing.T) {
+	tcp, unix := &net.TCPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 4711}, &net.UnixAddr{Net: "unix"}
+	for host, want := range map[string][2]bool{"10.0.0.1:4711": {true, false}, "client.example:4711": {true, false}, "[::1]:4711": {true, false}, "10.0.0.1:4712": {false, false}, "localhost": {false, true}} {
+		if got := [2]bool{listsAs(host, tcp), listsAs(host, unix)}; got != want {
+			t.Errorf("%s: %v", host, got)
+		}
+	}
 }

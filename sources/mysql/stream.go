@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"strconv"
 	"strings"
 	"sync"
@@ -197,7 +198,7 @@ func (st *stream) Close() error {
 		st.abort()
 		_ = st.conn.raw.Close() // ends a blocked read; an error of it changes nothing
 		if served {
-			st.src.leave(st.conn.GetConnectionID(), st.server)
+			st.src.leave(st.conn.GetConnectionID(), st.server, st.conn.raw.LocalAddr())
 		}
 	})
 	st.wg.Wait()
@@ -210,7 +211,7 @@ const farewell = time.Second
 // leave ends a dump on its server, which notices only when it has something to send that nobody listens any more; and
 // when the next dump of the same id begins: then it ends the old one first, and sleeps 100 ms over that before it
 // sends anything. Whatever goes wrong here, that is how it goes then.
-func (s *Source) leave(id uint32, v *server) {
+func (s *Source) leave(id uint32, v *server, from net.Addr) {
 	ctx, cancel := context.WithTimeout(context.Background(), farewell)
 	defer cancel()
 	c, err := s.connect(ctx)
@@ -228,8 +229,19 @@ func (s *Source) leave(id uint32, v *server) {
 		return
 	}
 	for _, row := range all {
+		if v.mariadb && len(row) > 2 && !listsAs(row[2], from) { // no two MySQL servers have the same UUID
+			continue
+		}
 		if len(row) > 4 && row[0] == strconv.FormatUint(uint64(id), 10) && strings.HasPrefix(row[4], "Binlog Dump") {
 			_, _ = c.exec(ctx, "KILL "+row[0])
 		}
 	}
+}
+
+// listsAs reports whether a server that lists a connection's host so may mean the one from that address: they have the
+// same port, or both none. The server's name for the host may be another than ours.
+func listsAs(host string, from net.Addr) bool {
+	_, ours, _ := net.SplitHostPort(from.String())
+	_, theirs, _ := net.SplitHostPort(host)
+	return ours == theirs
 }
