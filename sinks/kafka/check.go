@@ -42,8 +42,13 @@ func (s *Sink) Check(ctx context.Context, tables []*schemas.Table) (found []pipe
 	least, of := int64(0), ""
 	for _, name := range topics {
 		s.checkTopic(ctx, name, find)
-		if n := s.maxMessageBytes(ctx, name); n > 0 && (least == 0 || n < least) {
+		n, policy := s.look(ctx, name)
+		if n > 0 && (least == 0 || n < least) {
 			least, of = n, name
+		}
+		if compacts(policy) {
+			find("info", "compacted", fmt.Sprintf("topic %s is compacted, so takes no null keys: truncates, changes of shape and rows of tables without a key get the JSON key {\"leat\": …} there", name),
+				"let readers of keys expect it; or give the topic cleanup.policy=delete")
 		}
 	}
 	if least > 0 && least < defaultMaxBatch {

@@ -75,6 +75,9 @@ type Sink struct {
 	heads  [8][]byte  // by op: the headers that are the same for all records
 	idHead []byte
 
+	walksMu sync.Mutex
+	walks   map[string]walk // by topic/partition: what producers have looked at
+
 	lately atomic.Value // string: what went wrong last
 
 	mu       sync.Mutex
@@ -97,7 +100,7 @@ func New(o Options) (*Sink, error) {
 	if o.Timeout <= 0 {
 		o.Timeout = 30 * time.Second
 	}
-	s := &Sink{o: o, kept: map[string]*kept{}, loads: make(chan *load, keptLoads)}
+	s := &Sink{o: o, kept: map[string]*kept{}, walks: map[string]walk{}, loads: make(chan *load, keptLoads)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.identify()
 	return s, s.dial()
@@ -225,8 +228,10 @@ type route struct {
 	table *schemas.Table
 	topic *topic
 	codec *records.Topic
-	fixed int  // the partition of events without a key
-	other bool // the routing key is not the identity: it decides the partition
+	// subject and fixed are of events without a key: what they are of, and their partition.
+	subject string
+	fixed   int
+	other   bool // the routing key is not the identity: it decides the partition
 }
 
 func appendDecimal(dst []byte, n uint64) []byte { return strconv.AppendUint(dst, n, 10) }

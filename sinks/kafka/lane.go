@@ -62,7 +62,8 @@ func (l *lane) enqueue(r *run) {
 
 // drain sends until nothing is queued.
 func (l *lane) drain() {
-	most := 0 // records per batch; 0: as many as fit
+	most := 0    // records per batch; 0: as many as fit
+	stamped := 0 // how often the batch got other times
 	for l.p.ctx.Err() == nil {
 		l.mu.Lock()
 		if len(l.queue) == 0 {
@@ -78,6 +79,14 @@ func (l *lane) drain() {
 			if err == nil {
 				err = l.send()
 			}
+			if errors.Is(err, kafka.InvalidTimestamp) {
+				if stamped++; stamped <= 2 {
+					l.restamp(stamped == 2)
+					continue
+				}
+				err = &refusal{topic: l.topic.name, err: err}
+			}
+			stamped = 0
 			var refused *refusal
 			switch {
 			case errors.As(err, &refused) && l.events > 1:
@@ -133,6 +142,17 @@ func (l *lane) fill(queue []*run, most int) {
 			}
 			l.b.add(rec, body)
 			l.taken = append(l.taken, taken{r, n})
+		}
+	}
+}
+
+// restamp gives the records of the batch, or those that are ahead of the clock, the time that it is: Kafka does not take
+// theirs.
+func (l *lane) restamp(all bool) {
+	now := time.Now().UnixMilli()
+	for _, t := range l.taken {
+		if rec := &t.run.records[t.n]; all || rec.time > now {
+			rec.time = now
 		}
 	}
 }
@@ -200,7 +220,9 @@ func (l *lane) send() error {
 				l.topic.learn(size)
 			}
 			return tooLarge(l.topic, size)
-		case errors.Is(err, kafka.InvalidRecord), errors.Is(err, kafka.InvalidTimestamp):
+		case errors.Is(err, kafka.InvalidTimestamp):
+			return kafka.InvalidTimestamp
+		case errors.Is(err, kafka.InvalidRecord):
 			return &refusal{topic: l.topic.name, err: err}
 		case !transient(err):
 			return fmt.Errorf("produce to %s: %w", l.topic.name, err)

@@ -214,12 +214,12 @@ func (l *load) find(ctx context.Context, t *schemas.Table) error {
 		return err
 	}
 	l.route = route{table: t, topic: at, codec: l.s.o.Encoder.Topic(name)}
-	subject := "messages"
+	l.route.subject = "messages"
 	if t != nil {
-		subject = t.Subject()
+		l.route.subject = t.Subject()
 		l.route.other = !slices.Equal(t.Identity, t.Routing)
 	}
-	l.route.fixed = partitionOf([]byte(subject), len(at.lanes))
+	l.route.fixed = partitionOf([]byte(l.route.subject), len(at.lanes))
 	return nil
 }
 
@@ -231,7 +231,7 @@ func (l *load) event(w *records.Writer, d *pipeline.Delivery, n int, b *pipeline
 	if err != nil {
 		return err
 	}
-	key := l.scratch[:max(rec.Key, 0)]
+	key, value := l.scratch[:max(rec.Key, 0)], l.scratch[max(rec.Key, 0):]
 	ev := &b.Events[i]
 	op := ev.Op
 	if as != pipeline.OpNone {
@@ -247,8 +247,12 @@ func (l *load) event(w *records.Writer, d *pipeline.Delivery, n int, b *pipeline
 	}
 	r := l.runOf(lanes[at])
 	from := len(r.body)
-	r.body = appendBytes(r.body, key, rec.Key >= 0)
-	r.body = appendBytes(r.body, l.scratch[len(key):], true)
+	keyed := rec.Key >= 0
+	if !keyed && l.route.topic.compact.Load() {
+		key, keyed = l.s.substitute(nil, l.route.subject, op, uint64(b.Offset(i))), true
+	}
+	r.body = appendBytes(r.body, key, keyed)
+	r.body = appendBytes(r.body, value, true)
 	headers := len(r.body)
 	r.body = l.s.appendHeaders(r.body, op, uint64(b.Offset(i)), d.Replay)
 	made := record{end: uint32(len(r.body)), headers: uint32(headers), event: uint32(n), time: b.Txs[ev.Tx].Time / 1000, offset: uint64(b.Offset(i)), hash: ev.Hash}
@@ -279,7 +283,7 @@ func (l *load) fits(alone record, body []byte) error {
 	if err := b.seal(l.s.o.Compression); err != nil {
 		return &encode.EventError{Err: err}
 	}
-	if len(b.out) > t.limit() {
+	if len(b.out) > t.limit() && (!t.renew(l.p) || len(b.out) > t.limit()) {
 		return &refusal{topic: t.name, size: len(b.out), limit: t.limit()}
 	}
 	return nil

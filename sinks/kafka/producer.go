@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -51,6 +50,8 @@ type topic struct {
 	known []uint64
 	// maxBatch is how large a batch may be: 0 while that is not known. whole is what is put together at most.
 	maxBatch atomic.Int64
+	compact  atomic.Bool  // it takes no null keys
+	asked    atomic.Int64 // when its settings were asked for; nanoseconds since 1970
 }
 
 // defaultMaxBatch is Kafka's default of max.message.bytes.
@@ -92,6 +93,7 @@ const openTime = 30 * time.Second
 func (s *Sink) newProducer(ctx context.Context) (*producer, error) {
 	ctx, cancel := context.WithTimeout(ctx, openTime)
 	defer cancel()
+	defer context.AfterFunc(s.ctx, cancel)() // Close waits for s.mu
 	p := &producer{s: s, cursor: s.cursor, kept: maps.Clone(s.kept), broken: make(chan struct{}), loads: map[*load]struct{}{}}
 	p.topics.Store(&map[string]*topic{})
 	err := s.patiently(ctx, func() error {
@@ -204,8 +206,12 @@ func (p *producer) attach(ctx context.Context, name string) (*topic, error) {
 		return nil, err
 	}
 	t := &topic{name: name}
-	t.maxBatch.Store(p.s.maxMessageBytes(ctx, name))
+	t.settings(ctx, p.s)
 	if err := p.fence(ctx, name, partitions); err != nil {
+		if fenced, code := (*FencedError)(nil), kafka.Error(0); !errors.As(err, &fenced) && (!errors.As(err, &code) || transient(err)) {
+			// A transaction of ours may be open: when Kafka ends it for its age, that looks as if another had taken over.
+			p.fail(err)
+		}
 		return nil, err
 	}
 	before := p.kept[name]
@@ -230,6 +236,7 @@ func (p *producer) attach(ctx context.Context, name string) (*topic, error) {
 		t.known = append(t.known, seen.offsets...)
 		t.lanes = append(t.lanes, &lane{p: p, topic: t, partition: i, id: int(p.lanes.Add(1)) - 1, high: max(seen.high, high), next: end})
 	}
+	p.dropWalks(name, partitions)
 	slices.Sort(t.known)
 	t.known = slices.Clip(slices.Compact(t.known))
 	return t, nil
@@ -278,61 +285,4 @@ func (s *Sink) fenced(err error) error {
 		return &FencedError{s.TransactionalID()}
 	}
 	return err
-}
-
-// ensure returns how many partitions the topic has; where it is missing it is created, when that was asked for.
-func (s *Sink) ensure(ctx context.Context, name string) (partitions int, err error) {
-	partitions, err = s.partitions(ctx, name)
-	if !errors.Is(err, kafka.UnknownTopicOrPartition) {
-		return partitions, err
-	}
-	c := s.o.Create
-	if c.Off {
-		return 0, fmt.Errorf("topic %s is not there (%w): create it, or let Leat do so by deliver.kafka.create", name, kafka.UnknownTopicOrPartition)
-	}
-	resp, err := s.client.CreateTopics(ctx, &kafka.CreateTopicsRequest{Topics: []kafka.TopicConfig{c.config(name)}})
-	if err == nil {
-		err = resp.Errors[name]
-	}
-	if err != nil && !errors.Is(err, kafka.TopicAlreadyExists) {
-		return 0, fmt.Errorf("create topic %s with %s partitions: %w", name, number(c.Partitions), err)
-	}
-	err = s.patiently(ctx, func() (err error) {
-		partitions, err = s.partitions(ctx, name)
-		return err
-	})
-	return partitions, err
-}
-
-func (c Create) config(name string) kafka.TopicConfig {
-	config := kafka.TopicConfig{Topic: name, NumPartitions: c.Partitions, ReplicationFactor: c.Replicas}
-	for _, k := range slices.Sorted(maps.Keys(c.Config)) {
-		config.ConfigEntries = append(config.ConfigEntries, kafka.ConfigEntry{ConfigName: k, ConfigValue: c.Config[k]})
-	}
-	return config
-}
-
-func number(n int) string {
-	if n < 0 {
-		return "the brokers' number of"
-	}
-	return strconv.Itoa(n)
-}
-
-// maxMessageBytes is the topic's limit, 0 when it is not told.
-func (s *Sink) maxMessageBytes(ctx context.Context, name string) int64 {
-	resp, err := s.client.DescribeConfigs(ctx, &kafka.DescribeConfigsRequest{Resources: []kafka.DescribeConfigRequestResource{
-		{ResourceType: kafka.ResourceTypeTopic, ResourceName: name, ConfigNames: []string{"max.message.bytes"}},
-	}})
-	if err != nil {
-		return 0
-	}
-	for _, r := range resp.Resources {
-		for _, e := range r.ConfigEntries {
-			if n, err := strconv.ParseInt(e.ConfigValue, 10, 64); err == nil && e.ConfigName == "max.message.bytes" {
-				return n
-			}
-		}
-	}
-	return 0
 }

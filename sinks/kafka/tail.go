@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -47,6 +48,7 @@ func (t *tail) batchSeen(offsets []uint64, high uint64) {
 func (t *tail) read(r protocol.RecordReader) (next int64, err error) {
 	var offsets []uint64
 	var high uint64
+	found := false
 	for {
 		rec, err := r.ReadRecord()
 		if errors.Is(err, io.EOF) {
@@ -59,11 +61,14 @@ func (t *tail) read(r protocol.RecordReader) (next int64, err error) {
 		o, h, ours := t.record(rec.Headers)
 		closeBytes(rec.Key, rec.Value)
 		if ours {
-			offsets, high = append(offsets, o), max(high, h)
+			high, found = max(high, h, o), true
+			if !isCopy(rec.Headers) { // the event may still be on its way
+				offsets = append(offsets, o)
+			}
 		}
 	}
-	if len(offsets) > 0 {
-		t.batchSeen(offsets, max(high, slices.Max(offsets)))
+	if found {
+		t.batchSeen(offsets, high)
 	}
 	return next, nil
 }
@@ -74,6 +79,10 @@ func closeBytes(all ...protocol.Bytes) {
 			_ = b.Close() // memory only
 		}
 	}
+}
+
+func isCopy(headers []protocol.Header) bool {
+	return slices.ContainsFunc(headers, func(h protocol.Header) bool { return h.Key == headerReplay })
 }
 
 // record reads the headers of one record.
@@ -95,29 +104,92 @@ func (t *tail) record(headers []protocol.Header) (offset, high uint64, ours bool
 	return offset, high, ours && offset > 0
 }
 
-// firstWindow is how many records of a partition are looked at first.
-const firstWindow = 1000
+// A walk looks at firstWindow records of a partition, then at windows that grow up to mostWindow: each that was read
+// counts, also when the time is up. Of a cursor that never got anything delivered farthest are enough.
+const (
+	firstWindow = 1000
+	mostWindow  = 1 << 16
+	farthest    = 4 * inFlight
+)
+
+// walk is how far back from the end of a partition was looked.
+type walk struct {
+	tail           tail
+	at, begun, end int64 // [at, end) was read; begun is where the end was at first
+	window         int64
+}
+
+// walkOf goes on with the walk of that partition, or begins one at end.
+func (p *producer) walkOf(place string, end int64) walk {
+	p.s.walksMu.Lock()
+	defer p.s.walksMu.Unlock()
+	w, ok := p.s.walks[place]
+	if c := w.tail.cursor; ok && w.end <= end && w.tail.producer == p.s.TransactionalID() && c.Log == p.cursor.Log && c.Low == p.cursor.Low && c.High == p.cursor.High {
+		return w
+	}
+	w = walk{at: end, begun: end, end: end, window: firstWindow, tail: tail{producer: p.s.TransactionalID(), cursor: p.cursor}}
+	w.tail.reaches = p.cursor.Low == 0 // nobody has said where deliveries go on: the first window has to do
+	return w
+}
+
+func (p *producer) keepWalk(place string, w walk) {
+	p.s.walksMu.Lock()
+	defer p.s.walksMu.Unlock()
+	p.s.walks[place] = w
+}
+
+func (p *producer) dropWalks(topicName string, partitions int) {
+	p.s.walksMu.Lock()
+	defer p.s.walksMu.Unlock()
+	for i := range partitions {
+		delete(p.s.walks, placeOf(topicName, i))
+	}
+}
+
+func placeOf(topicName string, partition int) string {
+	return topicName + "/" + strconv.Itoa(partition)
+}
+
+// far reports whether nothing farther back matters.
+func (w *walk) far(first int64) bool {
+	return w.at <= first || w.at < w.begun && (w.tail.reaches || w.tail.cursor.Worked.IsZero() && w.begun-w.at >= farthest)
+}
 
 // readTail walks back from the end of a partition as far as the cursor asks, or from the offset `from` on when that is
 // known. end is Kafka's offset behind the last record.
 func (p *producer) readTail(ctx context.Context, topicName string, partition int, from int64) (t *tail, end int64, err error) {
-	t = &tail{producer: p.s.TransactionalID(), cursor: p.cursor}
 	first, end, err := p.bounds(ctx, topicName, partition)
 	if err != nil {
 		return nil, 0, err
 	}
-	if from >= 0 {
+	if from >= 0 && from <= end { // else the topic is another
+		t = &tail{producer: p.s.TransactionalID(), cursor: p.cursor}
 		return t, end, p.readWindow(ctx, t, topicName, partition, max(from, first), end)
 	}
-	t.reaches = p.cursor.Low == 0 // nobody has said where deliveries go on: the first window has to do
-	for to, window := end, int64(firstWindow); to > first && (to == end || !t.reaches); window *= 8 {
-		at := max(first, to-window)
-		if err := p.readWindow(ctx, t, topicName, partition, at, to); err != nil {
+	place := placeOf(topicName, partition)
+	w := p.walkOf(place, end)
+	read := func(from, to int64) error {
+		seen := w.tail
+		seen.offsets = slices.Clip(seen.offsets) // a window counts as a whole
+		err := p.readWindow(ctx, &seen, topicName, partition, from, to)
+		if err != nil {
+			p.s.trouble(fmt.Errorf("looking in %s for what was delivered: %d records of %d so far, goes on from there", place, w.begun-w.at, w.begun-first))
+			return err
+		}
+		w.tail, w.at, w.end = seen, min(w.at, from), max(w.end, to)
+		p.keepWalk(place, w)
+		return nil
+	}
+	if err := read(max(first, w.end), end); err != nil { // what has come since
+		return nil, 0, err
+	}
+	for !w.far(first) {
+		if err := read(max(first, w.at-w.window), w.at); err != nil {
 			return nil, 0, err
 		}
-		to = at
+		w.window = min(8*w.window, mostWindow)
 	}
-	return t, end, nil
+	return &w.tail, end, nil
 }
 
 // readWindow takes the batches of [from, to).
@@ -133,7 +205,7 @@ func (p *producer) readWindow(ctx context.Context, t *tail, topicName string, pa
 			cancel()
 			return fmt.Errorf("read the tail of %s/%d: %w", topicName, partition, err)
 		}
-		next, err := t.batches(resp.Records)
+		next, err := t.batches(resp.Records, to)
 		cancel()
 		if err != nil {
 			return fmt.Errorf("read the tail of %s/%d: %w", topicName, partition, err)
@@ -149,8 +221,8 @@ func (p *producer) readWindow(ctx context.Context, t *tail, topicName string, pa
 	return nil
 }
 
-// batches takes what one fetch brought, batches as a whole, and returns where the next one goes on.
-func (t *tail) batches(records protocol.RecordReader) (next int64, err error) {
+// batches takes what one fetch brought before the offset to, batches as a whole, and returns where the next one goes on.
+func (t *tail) batches(records protocol.RecordReader, to int64) (next int64, err error) {
 	stream, ok := records.(*protocol.RecordStream)
 	if !ok {
 		return 0, nil
@@ -160,6 +232,9 @@ func (t *tail) batches(records protocol.RecordReader) (next int64, err error) {
 		case *protocol.ControlBatch:
 			next = max(next, b.BaseOffset+1)
 		case *protocol.RecordBatch:
+			if b.BaseOffset >= to { // the window behind has it
+				return max(next, to), nil
+			}
 			n, err := t.read(b)
 			if err != nil {
 				return 0, err

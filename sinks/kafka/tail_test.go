@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"math"
 	"slices"
 	"testing"
 
@@ -14,14 +15,14 @@ import (
 )
 
 // built makes a batch of records of the sink, one for each offset, as a lane does.
-func built(t *rapid.T, s *Sink, offsets []uint64, high uint64, c Compression) []byte {
+func built(t *rapid.T, s *Sink, offsets []uint64, high uint64, c Compression, replay string) []byte {
 	var b batch
 	b.reset(high)
 	for i, o := range offsets {
 		body := appendBytes(nil, []byte("k"), i%2 == 0)
 		body = appendBytes(body, bytes.Repeat([]byte("v"), i), true)
 		r := record{headers: uint32(len(body)), offset: o, time: int64(1000 - i)}
-		body = s.appendHeaders(body, pipeline.OpInsert, o, "")
+		body = s.appendHeaders(body, pipeline.OpInsert, o, replay)
 		r.end = uint32(len(body))
 		b.add(&r, body)
 	}
@@ -39,18 +40,27 @@ func TestTailReadsBatches(t *testing.T) {
 		offsets := rapid.SliceOfNDistinct(rapid.Uint64Range(1, 1<<62), 1, 20, rapid.ID).Draw(rt, "offsets")
 		high := rapid.Uint64Range(0, 1<<62).Draw(rt, "high")
 		c := Compression(rapid.IntRange(0, 4).Draw(rt, "compression"))
-		var set protocol.RecordSet
-		if _, err := set.ReadFrom(bytes.NewReader(built(rt, s, offsets, high, c))); err != nil {
-			rt.Fatal(err)
+		read := func(seen *tail, replay string) {
+			var set protocol.RecordSet
+			if _, err := set.ReadFrom(bytes.NewReader(built(rt, s, offsets, high, c, replay))); err != nil {
+				rt.Fatal(err)
+			}
+			next, err := seen.batches(set.Records, math.MaxInt64)
+			if err != nil || next != int64(len(offsets)) {
+				rt.Fatal(next, err)
+			}
 		}
 		seen := &tail{producer: s.id}
-		next, err := seen.batches(set.Records)
-		if err != nil || next != int64(len(offsets)) || !slices.Equal(seen.offsets, offsets) || seen.high != max(high, slices.Max(offsets)) {
-			rt.Fatalf("%d, %v: read %v high %d of %v high %d", next, err, seen.offsets, seen.high, offsets, high)
+		if read(seen, ""); !slices.Equal(seen.offsets, offsets) || seen.high != max(high, slices.Max(offsets)) {
+			rt.Fatalf("read %v high %d of %v high %d", seen.offsets, seen.high, offsets, high)
 		}
 		other := &tail{producer: "other"}
-		if set.ReadFrom(bytes.NewReader(built(rt, s, offsets, high, c))); len(other.offsets) > 0 {
+		if read(other, ""); len(other.offsets) > 0 || other.high > 0 {
 			rt.Fatal("another producer's records count")
+		}
+		copies := &tail{producer: s.id}
+		if read(copies, "job"); len(copies.offsets) > 0 || copies.high != seen.high {
+			rt.Fatal("copies count as delivered")
 		}
 	})
 }
