@@ -136,12 +136,6 @@ func changeOf(m any) *Change {
 		put("ranges", rangeTexts(s.GetRanges()), len(s.GetRanges()) > 0)
 		put("filter", s.GetFilter(), s.GetFilter() != "")
 		put("reason", r.GetReason(), r.GetReason() != "")
-	case *leatv1.BackfillRequest:
-		c = &Change{Action: "backfill", Target: r.GetSubscription(), dry: r.GetDryRun()}
-		put("tables", r.GetTables(), len(r.GetTables()) > 0)
-		put("where", r.GetWhere(), r.GetWhere() != "")
-		put("rebuild", r.GetRebuild(), r.GetRebuild())
-		put("reason", r.GetReason(), r.GetReason() != "")
 	default:
 		if c = jobChange(m, put); c == nil {
 			return nil
@@ -156,9 +150,15 @@ func changeOf(m any) *Change {
 	return c
 }
 
-// jobChange is what was to be done with a job.
+// jobChange is what was to be done with a job, or with rows that one brings.
 func jobChange(m any, put func(name string, v any, is bool)) (c *Change) {
 	switch r := m.(type) {
+	case *leatv1.BackfillRequest:
+		c = &Change{Action: "backfill", Target: r.GetSubscription(), dry: r.GetDryRun()}
+		put("tables", r.GetTables(), len(r.GetTables()) > 0)
+		put("where", r.GetWhere(), r.GetWhere() != "")
+		put("rebuild", r.GetRebuild(), r.GetRebuild())
+		put("reason", r.GetReason(), r.GetReason() != "")
 	case *leatv1.PauseJobRequest:
 		c = &Change{Action: "pause", Target: "job " + r.GetId()}
 		put("reason", r.GetReason(), r.GetReason() != "")
