@@ -15,6 +15,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/leat-cdc/leat/pipeline"
@@ -30,6 +31,34 @@ type client struct {
 	key     string
 	timeout time.Duration
 	http    *http.Client
+
+	mu     sync.Mutex // holds back close while asked grows
+	asked  sync.WaitGroup
+	ended  context.Context
+	cancel context.CancelFunc
+}
+
+// close ends what is being asked, and what would be asked later: rebuilds are looked after as long as the API answers,
+// and a request after the end would leave its connection open.
+func (c *client) close() {
+	c.mu.Lock()
+	c.cancel()
+	c.mu.Unlock()
+	c.asked.Wait()
+	c.http.CloseIdleConnections()
+}
+
+// begin a request, unless the client is closed; done ends it.
+func (c *client) begin(ctx context.Context) (_ context.Context, done func(), err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended.Err() != nil {
+		return nil, nil, pipeline.ErrClosed
+	}
+	c.asked.Add(1)
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	stop := context.AfterFunc(c.ended, cancel)
+	return ctx, func() { stop(); cancel(); c.asked.Done() }, nil
 }
 
 // most bytes of an answer that are read.
@@ -41,6 +70,7 @@ func newClient(o Options) (*client, error) {
 		return nil, errors.New("url: want https://HOST:PORT, with user and password where it wants them")
 	}
 	c := &client{user: u.User, key: o.APIKey, timeout: o.Timeout}
+	c.ended, c.cancel = context.WithCancel(context.Background())
 	u.User, u.RawQuery, u.Fragment = nil, "", ""
 	u.Path = strings.TrimSuffix(u.Path, "/")
 	c.base = u
@@ -105,10 +135,13 @@ func status(err error) int {
 }
 
 // ask makes a request; into, when not nil, takes the answer. Errors are *pipeline.DeliveryError, and wrap an
-// *answerError where there was an answer.
+// *answerError where there was an answer; pipeline.ErrClosed after close.
 func (c *client) ask(ctx context.Context, method, path string, body []byte, into any) error {
-	ctx, cancel := context.WithTimeout(ctx, c.timeout)
-	defer cancel()
+	ctx, done, err := c.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
 	req, err := http.NewRequestWithContext(ctx, method, c.base.String()+path, bytes.NewReader(body))
 	if err != nil {
 		return fmt.Errorf("search: %w", err)

@@ -101,3 +101,30 @@ func TestOneIndexOneTable(t *testing.T) {
 	}
 	done(t, s, 12, put(table, "1", "1", "c"))
 }
+
+// Close ends what is being asked, and nothing is asked later: a connection would stay open behind it.
+func TestClosedAsksNothing(t *testing.T) {
+	t.Parallel()
+	came := make(chan struct{}, 10)
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		came <- struct{}{}
+		<-r.Context().Done()
+	}))
+	defer server.Close()
+	s := newSink(t, server.URL)
+	done := make(chan error, 1)
+	go func() { _, err := s.Pending(t.Context()); done <- err }()
+	<-came
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err == nil {
+		t.Error("what was being asked did not end")
+	}
+	if _, err := s.Pending(t.Context()); !errors.Is(err, pipeline.ErrClosed) {
+		t.Errorf("after Close: %v", err)
+	}
+	if len(came) != 0 {
+		t.Error("asked after Close")
+	}
+}

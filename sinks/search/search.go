@@ -60,7 +60,6 @@ type Sink struct {
 	mu      sync.Mutex
 	targets map[string]*target        // by alias
 	owners  map[string]*schemas.Table // whose rows go there, by alias
-	closed  bool
 }
 
 // New returns the sink of a cluster. It connects with the first Delivery.
@@ -75,10 +74,7 @@ func New(o Options) (*Sink, error) {
 
 // Close implements pipeline.Sink.
 func (s *Sink) Close() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.closed = true
-	s.c.http.CloseIdleConnections()
+	s.c.close()
 	return nil
 }
 
@@ -94,10 +90,7 @@ type item struct {
 
 // Deliver implements pipeline.Sink.
 func (s *Sink) Deliver(ctx context.Context, d *pipeline.Delivery) (pipeline.Outcomes, error) {
-	s.mu.Lock()
-	closed := s.closed
-	s.mu.Unlock()
-	if closed {
+	if s.c.ended.Err() != nil {
 		return nil, pipeline.ErrClosed
 	}
 	w := &work{s: s, out: make(pipeline.Outcomes, d.Events)}

@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -50,6 +51,7 @@ func Main(m *testing.M, leaks ...goleak.Option) int {
 		fmt.Fprintln(os.Stderr, err)
 		code = max(code, 1)
 	}
+	http.DefaultClient.CloseIdleConnections() // of tests and of waits for servers
 	if code == 0 {
 		if err := goleak.Find(leaks...); err != nil {
 			fmt.Fprintln(os.Stderr, err)
