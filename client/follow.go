@@ -18,7 +18,7 @@ import (
 // FollowOptions narrow what [Client.Follow] reads.
 type FollowOptions struct {
 	// Cursor is the path of a file that keeps the place: written, on the disk, after each page that was taken. Empty:
-	// nothing is kept.
+	// nothing is kept. It belongs to the subscription and its source: with another one it is refused, and left as it is.
 	Cursor string
 	// From is where to begin without a cursor file; 0 is the oldest that the log keeps.
 	From uint64
@@ -39,7 +39,7 @@ type FollowOptions struct {
 // log keeps is gone ([IsTooOld]). next is the place behind the page: who keeps it together with what the page did
 // (in one transaction) has each event exactly once. With o.Cursor the file keeps it after f has returned nil.
 func (c *Client) Follow(ctx context.Context, subscription string, o FollowOptions, f func(page []*Event, next uint64) error) error {
-	at, err := o.start(subscription)
+	at, source, err := o.start(subscription)
 	if err != nil {
 		return err
 	}
@@ -50,6 +50,11 @@ func (c *Client) Follow(ctx context.Context, subscription string, o FollowOption
 		answer, err := c.api.Fetch(ctx, connect.NewRequest(&leatv1.FetchRequest{Subscription: subscription, From: at, To: o.To, Ranges: o.Ranges,
 			Tables: o.Tables, Limit: uint32(max(o.Page, 0)), MaxBytes: 8 << 20}))
 		if err != nil {
+			if source != "" && permanent(err) { // perhaps it is no place of this log
+				if other := c.otherSource(ctx, subscription, source, &o); other != nil {
+					return other
+				}
+			}
 			if ctx.Err() != nil || permanent(err) {
 				return fmt.Errorf("leat: fetch %s from %d: %w", subscription, at, err)
 			}
@@ -62,6 +67,10 @@ func (c *Client) Follow(ctx context.Context, subscription string, o FollowOption
 			continue
 		}
 		tries = 0
+		if err := o.isOf(source, answer.Msg.Events.GetSource()); err != nil {
+			return err
+		}
+		source = answer.Msg.Events.GetSource()
 		page, err := decode(answer.Msg.Events)
 		if err != nil {
 			return err
@@ -71,7 +80,7 @@ func (c *Client) Follow(ctx context.Context, subscription string, o FollowOption
 			if err := f(page, next); err != nil {
 				return err
 			}
-			if err := o.keep(next, subscription); err != nil {
+			if err := o.keep(next, subscription, source); err != nil {
 				return err
 			}
 			at = next
@@ -105,35 +114,55 @@ func decode(m *leatv1.Events) ([]*Event, error) {
 type cursorFile struct {
 	Next         uint64 `json:"next,string"`
 	Subscription string `json:"subscription,omitempty"` // older files have none
+	Source       string `json:"source,omitempty"`       // the same
 }
 
-func (o *FollowOptions) start(subscription string) (uint64, error) {
+// start returns where to begin, and the source that this is a place of; empty: not known.
+func (o *FollowOptions) start(subscription string) (at uint64, source string, err error) {
 	if o.Cursor == "" {
-		return o.From, nil
+		return o.From, "", nil
 	}
 	text, err := os.ReadFile(o.Cursor)
 	if errors.Is(err, fs.ErrNotExist) {
-		return o.From, nil
+		return o.From, "", nil
 	}
 	var f cursorFile
 	if err == nil {
 		err = json.Unmarshal(text, &f)
 	}
 	if err != nil {
-		return 0, fmt.Errorf("leat: cursor file %s: %w; remove it to begin anew", o.Cursor, err)
+		return 0, "", fmt.Errorf("leat: cursor file %s: %w; remove it to begin anew", o.Cursor, err)
 	}
 	if f.Subscription != "" && f.Subscription != subscription {
-		return 0, fmt.Errorf("leat: cursor file %s is of the subscription %s, not of %s: give each a file of its own", o.Cursor, f.Subscription, subscription)
+		return 0, "", fmt.Errorf("leat: cursor file %s is of the subscription %s, not of %s: give each a file of its own", o.Cursor, f.Subscription, subscription)
 	}
-	return f.Next, nil
+	return f.Next, f.Source, nil
+}
+
+// isOf compares the source of the place with the one that answers; either may be unknown.
+func (o *FollowOptions) isOf(source, answers string) error {
+	if o.Cursor == "" || source == "" || answers == "" || source == answers {
+		return nil
+	}
+	return fmt.Errorf("leat: cursor file %s is of the source %s, but the subscription reads %s: an offset of one is no place in the other; give each a file of its own, or remove it to begin anew",
+		o.Cursor, source, answers)
+}
+
+// otherSource asks whose log the subscription reads: the error where it is not source's.
+func (c *Client) otherSource(ctx context.Context, subscription, source string, o *FollowOptions) error {
+	answer, err := c.api.Fetch(ctx, connect.NewRequest(&leatv1.FetchRequest{Subscription: subscription, Limit: 1, MaxBytes: 1}))
+	if err != nil {
+		return nil // what was asked first has an error of its own
+	}
+	return o.isOf(source, answer.Msg.Events.GetSource())
 }
 
 // keep replaces the cursor file, so that it is there whole whenever the machine stops.
-func (o *FollowOptions) keep(next uint64, subscription string) error {
+func (o *FollowOptions) keep(next uint64, subscription, source string) error {
 	if o.Cursor == "" {
 		return nil
 	}
-	text, err := json.Marshal(cursorFile{next, subscription})
+	text, err := json.Marshal(cursorFile{next, subscription, source})
 	if err != nil {
 		return err
 	}

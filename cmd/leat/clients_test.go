@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -163,6 +164,23 @@ func follow(t *testing.T, c *client.Client, cursor string) {
 	read(1 << 30)
 	if half == 0 || half >= 4010 || len(seen) < 4010 {
 		t.Errorf("%d events of 4010, %d before it was stopped", len(seen), half)
+	}
+	kept, err := os.ReadFile(cursor)
+	if err != nil || !strings.Contains(string(kept), `"source":"files"`) {
+		t.Errorf("the cursor file does not name its source: %s %v", kept, err)
+	}
+	for _, place := range []string{"1", "9000000000000000000"} { // before the log begins, and behind its end
+		other := fmt.Sprintf(`{"next":%q,"subscription":"go","source":"orders"}`, place)
+		if err := os.WriteFile(cursor, []byte(other), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		err := c.Follow(t.Context(), "go", client.FollowOptions{Cursor: cursor}, func([]*client.Event, uint64) error { return errors.New("it was read") })
+		if err == nil || !strings.Contains(err.Error(), "is of the source orders, but the subscription reads files") {
+			t.Errorf("a place of another source, %s: %v", place, err)
+		}
+		if kept, err := os.ReadFile(cursor); err != nil || string(kept) != other {
+			t.Errorf("the file was written: %s %v", kept, err)
+		}
 	}
 	if err := os.WriteFile(cursor, []byte("{"), 0o600); err != nil {
 		t.Fatal(err)

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from leat._core import Core
-from leat import _cursor
+from leat._cursor import Cursor
 from leat._event import Shapes, value
 from leat._options import ConfigurationError, Lost, Options
 from leat.arrow import tables
@@ -115,12 +115,26 @@ def test_arrow_of_shapes_that_do_not_go_together():
     assert got["_offset"].to_pylist() == [7, 8] and got["_offset_"].to_pylist() == ["7", "8"]
 
 
-def test_a_cursor_file_belongs_to_its_subscription(tmp_path):
+def test_a_cursor_file_belongs_to_its_subscription_and_source(tmp_path):
     path = tmp_path / "cursor"
-    assert _cursor.load(path, 3, "a") == 3
-    _cursor.store(path, 7, "a")
-    assert _cursor.load(path, 3, "a") == 7
-    with pytest.raises(ConfigurationError, match="subscription a"):
-        _cursor.load(path, 3, "b")
-    with pytest.raises(NotADirectoryError):  # nor any other error is a reason to begin anew
-        _cursor.load(path / "x", 3, "a")
+    place = Cursor(path, "a")
+    assert place.load(3) == 3
+    place.check("files")
+    place.store(7)
+    again = Cursor(path, "a")
+    assert again.load(3) == 7
+    again.check("files")
+    with pytest.raises(ConfigurationError, match="source files, but the subscription reads orders"):
+        again.check("orders")
+    with pytest.raises(ConfigurationError, match="subscription a, not of b"):
+        Cursor(path, "b").load(3)
+    path.write_text('{"next": "9", "subscription": "a"}')  # as older versions wrote it
+    old = Cursor(path, "a")
+    assert old.load(3) == 9
+    old.check("orders")
+    for text in ("[]", "3", '{"next": {}}', ""):
+        path.write_text(text)
+        with pytest.raises(ConfigurationError, match="cannot be read"):
+            Cursor(path, "a").load(3)
+    with pytest.raises(NotADirectoryError):
+        Cursor(path / "x", "a").load(3)

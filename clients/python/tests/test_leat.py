@@ -1,6 +1,7 @@
 """Run by Leat's own tests against a real server and database, whose rows cmd/leat/clients_test.go writes."""
 
 import asyncio
+import json
 import os
 import threading
 from datetime import date, datetime, timedelta, timezone
@@ -163,6 +164,11 @@ def test_close_ends_what_other_threads_read():
     assert ends == ["end"]
 
 
+async def first_page(subscription, cursor):
+    async with leat.AsyncClient(URL) as c:
+        return await anext(c.follow(subscription, cursor=cursor))
+
+
 def test_follow_goes_on_from_its_file(tmp_path):
     cursor, seen = tmp_path / "features.cursor", []
     with leat.Client(URL) as c:
@@ -177,6 +183,15 @@ def test_follow_goes_on_from_its_file(tmp_path):
                 break
         assert 0 < len(seen) - CHANGES <= 300, "the page that was broken off came again, and nothing else"
         assert first < CHANGES
+        kept = json.loads(cursor.read_text())
+        assert kept["source"] == "files"
+        for place in (1, 9 * 10**18):  # before the log begins, and behind its end
+            cursor.write_text(json.dumps({"next": str(place), "subscription": "sync", "source": "orders"}))
+            with pytest.raises(leat.ConfigurationError, match="is of the source orders, but the subscription reads files"):
+                next(c.follow("sync", cursor=cursor))
+            with pytest.raises(leat.ConfigurationError, match="is of the source orders, but the subscription reads files"):
+                asyncio.run(first_page("sync", cursor))
+            assert json.loads(cursor.read_text())["next"] == str(place), "nothing is written"
         cursor.write_text("{")
         with pytest.raises(leat.ConfigurationError, match="features.cursor"):
             next(c.follow("sync", cursor=cursor))

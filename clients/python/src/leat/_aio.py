@@ -6,15 +6,16 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
 import grpc
 import grpc.aio
 
-from . import _cursor
 from ._batch import AsyncBatch
 from ._core import Core
+from ._cursor import Cursor
 from ._event import Event, Shapes
 from ._options import CHANNEL, FETCH, PULL, Options, backoff, final, target
 from .v1 import subscriber_pb2 as pb
@@ -78,24 +79,29 @@ class AsyncClient:
                      tables: Iterable[str] = (), ranges: Iterable[int] = (), page: int = 1000,
                      poll: float = 0.5) -> AsyncIterator[list[Event]]:
         """As ``Client.follow``."""
-        at, tries = _cursor.load(cursor, start, subscription), 0
+        place, tries = Cursor(cursor, subscription), 0
+        at = place.load(start)
         tables, ranges = list(tables), list(ranges)
         while True:
             try:
                 request = pb.FetchRequest(subscription=subscription, **{"from": at}, to=end, limit=page, max_bytes=8 << 20, tables=tables, ranges=ranges)
                 answer = await self._fetch(request, metadata=self._o.metadata())
             except grpc.RpcError as e:
+                if place.doubts(e):
+                    with suppress(grpc.RpcError):  # then the first one says why
+                        place.check((await self._fetch(place.question(), metadata=self._o.metadata())).events.source)
                 await self._rest(subscription, e, tries)
                 tries += 1
                 continue
             tries = 0
+            place.check(answer.events.source)
             shapes = Shapes()
             shapes.learn(answer.events.tables)
             if answer.events.events:
                 yield [shapes.event(answer.events.source, e) for e in answer.events.events]
             if answer.next != at:
                 at = answer.next
-                await asyncio.to_thread(_cursor.store, cursor, at, subscription)
+                await asyncio.to_thread(place.store, at)
             if answer.end:
                 if end and at >= end:
                     return

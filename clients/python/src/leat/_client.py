@@ -12,9 +12,9 @@ from typing import Any
 
 import grpc
 
-from . import _cursor
 from ._batch import Batch
 from ._core import Core
+from ._cursor import Cursor
 from ._event import Event, Shapes
 from ._options import CHANNEL, FETCH, PULL, Lost, Options, backoff, final, target
 from .v1 import subscriber_pb2 as pb
@@ -107,24 +107,29 @@ class Client:
         begin without one (0: the oldest). ``end`` (exclusive; 0: never). ``page``: events at once, at most 10,000. ``poll``:
         seconds between looks at the log's end.
         """
-        at, tries = _cursor.load(cursor, start, subscription), 0
+        place, tries = Cursor(cursor, subscription), 0
+        at = place.load(start)
         tables, ranges = list(tables), list(ranges)
         while True:
             try:
                 request = pb.FetchRequest(subscription=subscription, **{"from": at}, to=end, limit=page, max_bytes=8 << 20, tables=tables, ranges=ranges)
                 answer = self._fetch(request, metadata=self._o.metadata())
             except grpc.RpcError as e:
+                if place.doubts(e):
+                    with suppress(grpc.RpcError):  # then the first one says why
+                        place.check(self._fetch(place.question(), metadata=self._o.metadata()).events.source)
                 self._rest(subscription, e, tries)
                 tries += 1
                 continue
             tries = 0
+            place.check(answer.events.source)
             shapes = Shapes()
             shapes.learn(answer.events.tables)
             if answer.events.events:
                 yield [shapes.event(answer.events.source, e) for e in answer.events.events]
             if answer.next != at:
                 at = answer.next
-                _cursor.store(cursor, at, subscription)
+                place.store(at)
             if answer.end:
                 if end and at >= end:
                     return
