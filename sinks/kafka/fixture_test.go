@@ -29,12 +29,14 @@ func testContext(t testing.TB) context.Context {
 
 func jsonEncoder(t testing.TB) *records.Encoder {
 	t.Helper()
-	e, err := records.New(records.Options{Options: encode.Options{Source: "files", Form: pipetest.PGForm}})
+	e, err := records.New(records.Options{Options: jsonOptions()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return e
 }
+
+func jsonOptions() encode.Options { return encode.Options{Source: "files", Form: pipetest.PGForm} }
 
 func template(t testing.TB, s string) *Template {
 	t.Helper()

@@ -46,6 +46,9 @@ type Options struct {
 	Create     Create
 	SASL       SASL
 	TLS        *TLS
+	// Tables that the subscription may have events of, as far as they are known: their topics are told what is
+	// resolved. Nil: those of which an event came since the sink was opened.
+	Tables func() []*schemas.Table
 	// Timeout of a Delivery that has no deadline; default 30 s.
 	Timeout time.Duration
 
@@ -93,6 +96,7 @@ const (
 	headerOp       = "leat-op"       // insert, update, …
 	headerProducer = "leat-producer" // the transactional id: whose record it is
 	headerReplay   = "leat-replay"   // the job that it is a copy of
+	headerResolved = "leat-resolved" // of a resolved record: below that offset all is done
 )
 
 // New returns the sink. It connects to nothing.
@@ -181,9 +185,16 @@ func (s *Sink) Deliver(ctx context.Context, d *pipeline.Delivery) (pipeline.Outc
 	if err := l.pack(ctx, d); err != nil {
 		return nil, s.classify(ctx, err)
 	}
+	return s.send(ctx, p, l, d.HandOver)
+}
+
+// send queues the load and waits for what becomes of it; waits, when set, is called once only that is left to do.
+func (s *Sink) send(ctx context.Context, p *producer, l *load, waits func()) (pipeline.Outcomes, error) {
 	p.begin(l)
 	l.queue()
-	d.HandOver()
+	if waits != nil {
+		waits()
+	}
 	select {
 	case <-l.finished:
 		p.done(l)

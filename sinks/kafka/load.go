@@ -121,7 +121,7 @@ func (l *load) keepSettled() {
 		}
 		k := l.s.kept[r.lane.topic.name]
 		for i := range r.records[:r.sent] {
-			if rec := &r.records[i]; k != nil && !l.failedAt(rec) {
+			if rec := &r.records[i]; k != nil && rec.offset > 0 && !l.failedAt(rec) {
 				k.known = append(k.known, rec.offset)
 			}
 		}

@@ -62,7 +62,7 @@ func (t *tail) read(r protocol.RecordReader) (next int64, err error) {
 		closeBytes(rec.Key, rec.Value)
 		if ours {
 			high, found = max(high, h, o), true
-			if !isCopy(rec.Headers) { // the event may still be on its way
+			if o > 0 && !isCopy(rec.Headers) { // the event of a copy may still be on its way
 				offsets = append(offsets, o)
 			}
 		}
@@ -101,7 +101,7 @@ func (t *tail) record(headers []protocol.Header) (offset, high uint64, ours bool
 			high, _ = parseOffset(h.Value)
 		}
 	}
-	return offset, high, ours && offset > 0
+	return offset, high, ours
 }
 
 // A walk looks at firstWindow records of a partition, then at windows that grow up to mostWindow: each that was read

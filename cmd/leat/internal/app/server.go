@@ -170,12 +170,7 @@ func (s *Server) startSource(ctx context.Context, cfg *config.Config, name strin
 	src := cfg.Sources[name]
 	n := int64(max(1, len(cfg.Sources)))
 	obs := s.observer()
-	db, err := parts.Source(name, src, obs, func() []*schemas.Table {
-		if l, err := s.engine.Log(name); err == nil {
-			return l.Tables()
-		}
-		return nil
-	})
+	db, err := parts.Source(name, src, obs, func() []*schemas.Table { return s.tables(name) })
 	if err != nil {
 		return cfg.Errorf("sources."+name, "%v", err)
 	}
@@ -280,9 +275,17 @@ func (s *Server) startSubscription(ctx context.Context, cfg *config.Config, name
 	return nil
 }
 
+// tables are those that a source's log knows.
+func (s *Server) tables(source string) []*schemas.Table {
+	if l, err := s.engine.Log(source); err == nil {
+		return l.Tables()
+	}
+	return nil
+}
+
 // sinks is what ours have in common.
 func (s *Server) sinks() parts.Sinks {
-	return parts.Sinks{PublicURL: s.publicURL, Form: s.forms.Of, Share: s.share, Schemas: s.schemas, Hub: s.hub, Stdout: s.o.Stdout,
+	return parts.Sinks{PublicURL: s.publicURL, Form: s.forms.Of, Share: s.share, Schemas: s.schemas, Tables: s.tables, Hub: s.hub, Stdout: s.o.Stdout,
 		Searches: s.rebuilds.Add,
 		Opened: func(name string, w *webhook.Sink) {
 			s.mu.Lock()

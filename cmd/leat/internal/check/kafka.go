@@ -16,7 +16,7 @@ func checkKafka(ctx context.Context, cfg *config.Config, name, place string) []p
 	sub := cfg.Subscriptions[name]
 	plain, k := *sub, *sub.Deliver.Kafka
 	k.Encoding, plain.Deliver.Kafka = "json", &k // nothing is encoded
-	sink, err := parts.Kafka(name, &plain, parts.Encoding(sub, cfg.PublicURL, form.Of), nil)
+	sink, err := parts.Kafka(name, &plain, parts.Encoding(sub, cfg.PublicURL, form.Of), nil, nil)
 	if err != nil {
 		return []pipeline.Finding{finding("error", "kafka", place, err.Error(), "")}
 	}

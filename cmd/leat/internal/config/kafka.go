@@ -120,9 +120,6 @@ func (c *checker) kafka(path string, s *Subscription, k *Kafka) {
 	if t := k.TLS; t != nil && c.ok(path+".tls") && (t.Cert == "") != (t.Key == "") {
 		c.fail(path+".tls", "give both cert and key, or neither", "%s.tls has one of cert and key", path)
 	}
-	if sub := strings.TrimSuffix(path, ".deliver.kafka"); s.Resolved > 0 && c.ok(sub+".resolved") {
-		c.fail(sub+".resolved", "remove it", "%s.resolved: leat.resolved events do not go to Kafka in this version", sub)
-	}
 }
 
 // Defaults of batch for Kafka, where a large Delivery makes large batches.

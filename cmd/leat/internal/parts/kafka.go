@@ -4,20 +4,23 @@ import (
 	"fmt"
 
 	"github.com/leat-cdc/leat/cmd/leat/internal/config"
+	"github.com/leat-cdc/leat/schemas"
 	"github.com/leat-cdc/leat/sinks/encode"
 	"github.com/leat-cdc/leat/sinks/encode/records"
 	"github.com/leat-cdc/leat/sinks/kafka"
 )
 
 // Kafka returns the sink of a subscription to Kafka. It connects to nothing.
-func Kafka(name string, sub *config.Subscription, enc encode.Options, schemas records.Schemas) (*kafka.Sink, error) {
+//
+// tables, when set, are those of which the subscription may have events.
+func Kafka(name string, sub *config.Subscription, enc encode.Options, ids records.Schemas, tables func() []*schemas.Table) (*kafka.Sink, error) {
 	k := sub.Deliver.Kafka
 	topic, err := kafka.ParseTemplate(k.Topic)
 	if err != nil {
 		return nil, fmt.Errorf("topic %q: %w", k.Topic, err)
 	}
 	o := kafka.Options{Brokers: k.Brokers, Source: sub.Source, Subscription: name, Topic: topic, ID: k.TransactionalID,
-		Compression: kafka.Compressions[k.Compression], Tombstones: k.Tombstones, Timeout: k.Timeout.D(),
+		Compression: kafka.Compressions[k.Compression], Tombstones: k.Tombstones, Timeout: k.Timeout.D(), Tables: tables,
 		Create: kafka.Create{Off: !k.Topics.Create, Partitions: defaulted(k.Topics.Partitions), Replicas: defaulted(k.Topics.Replicas), Config: k.Topics.Config}}
 	if s := k.SASL; s != nil {
 		o.SASL = kafka.SASL{Mechanism: s.Mechanism, User: s.Username, Password: s.Password.Reveal()}
@@ -25,7 +28,7 @@ func Kafka(name string, sub *config.Subscription, enc encode.Options, schemas re
 	if t := k.TLS; t != nil {
 		o.TLS = &kafka.TLS{CA: t.CA, Cert: t.Cert, Key: t.Key}
 	}
-	if o.Encoder, err = records.New(records.Options{Options: enc, Format: formats[k.Encoding], Schemas: schemas, Subject: subjects[k.Subject]}); err != nil {
+	if o.Encoder, err = records.New(records.Options{Options: enc, Format: formats[k.Encoding], Schemas: ids, Subject: subjects[k.Subject]}); err != nil {
 		return nil, err
 	}
 	return kafka.New(o)

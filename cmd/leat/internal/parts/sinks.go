@@ -9,6 +9,7 @@ import (
 
 	"github.com/leat-cdc/leat/cmd/leat/internal/config"
 	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/pipeline/filter"
 	"github.com/leat-cdc/leat/schemas"
 	"github.com/leat-cdc/leat/schemas/cell"
 	"github.com/leat-cdc/leat/sinks/encode"
@@ -31,6 +32,8 @@ type Sinks struct {
 	Share *encode.Share
 	// Schemas gives the schemas of records their ids.
 	Schemas records.Schemas
+	// Tables of a source's log; nil: they are not known.
+	Tables func(source string) []*schemas.Table
 	// Hub serves the pull subscribers.
 	Hub *pull.Hub
 	// Stdout is where stdout sinks write.
@@ -83,7 +86,7 @@ func (s Sinks) Open(cfg *config.Config, name string) func(context.Context) (pipe
 		}
 	case d.Kafka != nil:
 		return func(context.Context) (pipeline.Sink, error) {
-			return Kafka(name, sub, o, s.Schemas)
+			return Kafka(name, sub, o, s.Schemas, s.tables(sub))
 		}
 	case d.Stdout != nil:
 		o.Separator = '\n'
@@ -93,6 +96,23 @@ func (s Sinks) Open(cfg *config.Config, name string) func(context.Context) (pipe
 	}
 	return func(context.Context) (pipeline.Sink, error) {
 		return nil, fmt.Errorf("subscription %q names no sink", name)
+	}
+}
+
+// tables are those of the source's that the subscription asks for, whatever its filter says of their rows; nil when they
+// are not known.
+func (s Sinks) tables(sub *config.Subscription) func() []*schemas.Table {
+	in, err := filter.ParseTables(sub.Tables)
+	if s.Tables == nil || err != nil {
+		return nil
+	}
+	return func() (all []*schemas.Table) {
+		for _, t := range s.Tables(sub.Source) {
+			if len(sub.Tables) == 0 || in.Match(t.Schema, t.Name) {
+				all = append(all, t)
+			}
+		}
+		return all
 	}
 }
 
