@@ -36,6 +36,12 @@ type bench struct {
 	undo           func(context.Context) error
 }
 
+// step does a case once.
+type step struct {
+	name string
+	do   func(ctx context.Context, w *workload, run string) error
+}
+
 func (b *bench) database(ctx context.Context) (err error) {
 	process.Say("%s: starting a server", b.name)
 	if b.db, err = starters[b.name](ctx); err != nil {
@@ -48,10 +54,6 @@ func (b *bench) database(ctx context.Context) (err error) {
 		}
 	}()
 	b.report.Servers[b.name] = b.db.version()
-	type step struct {
-		name string
-		do   func(ctx context.Context, w *workload, run string) error
-	}
 	for _, part := range []struct {
 		w     workload
 		steps []step
@@ -85,16 +87,7 @@ func (b *bench) database(ctx context.Context) (err error) {
 					timeout *= 4
 				}
 				limited, cancel := context.WithTimeout(ctx, timeout)
-				if err := s.do(limited, &part.w, fmt.Sprintf("%s-%d-%d", s.name, i, run)); err != nil {
-					err = fmt.Errorf("%s: %s, run %d: %w", b.name, s.name, run+1, err)
-					process.Say("FAILED %v", err)
-					b.failed = append(b.failed, err)
-				}
-				if b.o.versus != "" && slices.Contains(versusCases, s.name) {
-					if err := b.versus(limited, s.do, &part.w, fmt.Sprintf("%s-%d-%d-versus", s.name, i, run)); err != nil {
-						b.failed = append(b.failed, fmt.Errorf("%s: %s, run %d, versus: %w", b.name, s.name, run+1, err))
-					}
-				}
+				b.turn(limited, s, &part.w, i, run)
 				cancel()
 				if ctx.Err() != nil {
 					return ctx.Err()
@@ -108,12 +101,29 @@ func (b *bench) database(ctx context.Context) (err error) {
 // versusCases are those that another program runs too.
 var versusCases = []string{"null", "pull", "many", "latency"}
 
-// versus runs a case with the other program.
-func (b *bench) versus(ctx context.Context, do func(ctx context.Context, w *workload, run string) error, w *workload, run string) error {
+// turn runs a case, with the other program too where there is one: in every second run that comes first.
+func (b *bench) turn(ctx context.Context, s step, w *workload, i, run int) {
+	turns := []bool{false} // whether it is the other program's
+	if b.o.versus != "" && slices.Contains(versusCases, s.name) {
+		turns = append(turns, true)
+	}
+	if run%2 > 0 {
+		slices.Reverse(turns)
+	}
 	leat := b.leat
-	b.leat, b.other = b.o.versus, " versus"
 	defer func() { b.leat, b.other = leat, "" }()
-	return do(ctx, w, run)
+	for _, other := range turns {
+		name := fmt.Sprintf("%s-%d-%d", s.name, i, run)
+		b.leat, b.other = leat, ""
+		if other {
+			b.leat, b.other, name = b.o.versus, " versus", name+"-versus"
+		}
+		if err := s.do(ctx, w, name); err != nil {
+			err = fmt.Errorf("%s: %s%s, run %d: %w", b.name, s.name, b.other, run+1, err)
+			process.Say("FAILED %v", err)
+			b.failed = append(b.failed, err)
+		}
+	}
 }
 
 // record keeps a measured value and says it.

@@ -337,12 +337,51 @@ func (m *maria) write(ctx context.Context, w *workload) error {
 
 func (m *maria) calm(context.Context) error { return nil }
 
-func (m *maria) source(_ context.Context, w *workload, _ string, now bool) (string, func(context.Context) error, error) {
+func (m *maria) source(ctx context.Context, w *workload, _ string, now bool) (string, func(context.Context) error, error) {
+	if err := m.undump(ctx); err != nil {
+		return "", nil, err
+	}
 	start := w.begin
 	if now {
 		start = "now"
 	}
 	return fmt.Sprintf("    mysql: {url: %q}\n    tables: [\"bench.%s\"]\n    start: %q\n", m.s.URL+"?tls=disable", w.name, start), nothing, nil
+}
+
+// undump ends the dumps that earlier runs left behind and waits until they are gone: a run pays 100 ms for one of its
+// own server id, so two programs in turn would pay for each other's manners.
+func (m *maria) undump(ctx context.Context) error {
+	for {
+		left, err := m.dumps(ctx)
+		if err != nil || len(left) == 0 {
+			return err
+		}
+		for _, id := range left {
+			_, _ = m.db.ExecContext(ctx, fmt.Sprintf("kill %d", id)) // it may have ended meanwhile
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// dumps are the connections that read the binlog.
+func (m *maria) dumps(ctx context.Context) (ids []uint64, err error) {
+	rows, err := m.db.QueryContext(ctx, "select id from information_schema.processlist where command like 'Binlog Dump%'")
+	if err != nil {
+		return nil, fmt.Errorf("list the readers of the binlog: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id uint64
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		ids = append(ids, id)
+	}
+	return ids, rows.Err()
 }
 
 func (m *maria) large(ctx context.Context, _ *workload, rows int) (func(context.Context) (func() error, error), error) {
