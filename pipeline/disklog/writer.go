@@ -49,11 +49,11 @@ type written struct {
 	chunk *chunk
 }
 
+// nothing is no heap: what a program has there before it begins counts towards its first collection.
+var nothing [1<<20 + diskfs.Page]byte
+
 // zeros begin where a page does.
-var zeros = func() []byte {
-	b := make([]byte, 1<<20+diskfs.Page)
-	return b[-uintptr(unsafe.Pointer(unsafe.SliceData(b)))%diskfs.Page:][:1<<20]
-}()
+var zeros = nothing[-uintptr(unsafe.Pointer(&nothing))%diskfs.Page:][:1<<20]
 
 func (w *writer) address() uint64 { return address(w.seg.seq, w.pos) }
 
