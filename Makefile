@@ -1,7 +1,7 @@
 # `make` alone prints what there is. Everything needs Go and nothing else, except that MySQL and MariaDB for
 # the tests come as Debian packages (unpacked into the cache, no root needed); elsewhere name servers
-# by LEAT_TEST_MYSQL_URL and LEAT_TEST_MARIADB_URL. Kafka and OpenSearch need Java 17, or are named by
-# LEAT_TEST_KAFKA_URL and LEAT_TEST_OPENSEARCH_URL.
+# by LEAT_TEST_MYSQL_URL and LEAT_TEST_MARIADB_URL. Kafka, OpenSearch and a schema registry need Java 17, or are
+# named by LEAT_TEST_KAFKA_URL, LEAT_TEST_OPENSEARCH_URL and LEAT_TEST_REGISTRY_URL.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c

@@ -37,7 +37,7 @@ func Debezium(ctx context.Context, say func(string), dir, heap string, port int)
 		if err := fetchJars(ctx, list, to); err != nil {
 			return fmt.Errorf("%w: Debezium Server comes from Maven Central: check the network and HTTPS_PROXY, or name a mirror by LEAT_MAVEN_URL", err)
 		}
-		return errors.Join(untar(archive, to, "connectors/"), os.Remove(archive), process.OpenTree(to))
+		return errors.Join(untar(archive, to, 1, "connectors/"), os.Remove(archive), process.OpenTree(to))
 	})
 	if err != nil {
 		return nil, err
@@ -52,8 +52,8 @@ func Debezium(ctx context.Context, say func(string), dir, heap string, port int)
 	return cmd, nil
 }
 
-// untar unpacks a .tar.gz without its first folder, and without what stands below skip.
-func untar(archive, dir, skip string) error {
+// untar unpacks a .tar.gz without its first folders, that many, and without what stands below skip.
+func untar(archive, dir string, folders int, skip string) error {
 	f, err := os.Open(archive)
 	if err != nil {
 		return err
@@ -71,7 +71,10 @@ func untar(archive, dir, skip string) error {
 		if err != nil {
 			return fmt.Errorf("unpack %s: %w", filepath.Base(archive), err)
 		}
-		_, name, _ := strings.Cut(strings.TrimPrefix(h.Name, "./"), "/")
+		name := strings.TrimPrefix(h.Name, "./")
+		for range folders {
+			_, name, _ = strings.Cut(name, "/")
+		}
 		if h.Typeflag != tar.TypeReg || !filepath.IsLocal(name) || strings.HasPrefix(name, skip) {
 			continue
 		}

@@ -13,6 +13,7 @@ const (
 	EnvMySQL      = "LEAT_TEST_MYSQL_URL"      // mysql://USER:PASSWORD@HOST:PORT/
 	EnvMariaDB    = "LEAT_TEST_MARIADB_URL"    // the same form
 	EnvOpenSearch = "LEAT_TEST_OPENSEARCH_URL" // http://HOST:PORT, or Elasticsearch
+	EnvRegistry   = "LEAT_TEST_REGISTRY_URL"   // http://HOST:PORT/PATH of a schema registry, with what stands before /subjects
 	EnvKafka      = "LEAT_TEST_KAFKA_URL"      // kafka://HOST:PORT, with more listeners as servers run writes them
 )
 
@@ -38,6 +39,8 @@ func Given(kind Kind, version int) *Server {
 		name = EnvKafka
 	case KindOpenSearch:
 		name = EnvOpenSearch
+	case KindRegistry:
+		name = EnvRegistry
 	}
 	url := os.Getenv(name)
 	if url == "" {

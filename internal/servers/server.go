@@ -15,8 +15,8 @@
 //
 // The programs come from where their makers' packagers publish them: PostgreSQL through
 // github.com/fergusstrange/embedded-postgres, MySQL and MariaDB as Debian packages that are unpacked,
-// with their own C library, into the cache, Kafka and OpenSearch from Maven Central. Only those of Debian need its apt; nothing
-// needs root, and the last two need Java 17.
+// with their own C library, into the cache, Kafka, OpenSearch and a schema registry from Maven Central. Only those of
+// Debian need its apt; nothing needs root, and the last three need Java 17.
 // PostgreSQL refuses to run as root, so root's servers run as the user nobody.
 package servers
 
@@ -46,6 +46,7 @@ const (
 	KindMariaDB    Kind = "mariadb"
 	KindKafka      Kind = "kafka"
 	KindOpenSearch Kind = "opensearch"
+	KindRegistry   Kind = "registry"
 )
 
 // ErrGiven is returned by what only works on a server that this package started.
@@ -187,7 +188,7 @@ var (
 
 func portTaken(log string) bool {
 	return strings.Contains(log, "Address already in use") || strings.Contains(log, "another postmaster already running on port") ||
-		strings.Contains(log, "port is already in use")
+		strings.Contains(log, "port is already in use") || strings.Contains(log, "already bound")
 }
 
 // ready polls until the server answers.

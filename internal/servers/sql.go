@@ -20,9 +20,10 @@ func (s *Server) ping(ctx context.Context) error {
 		return pingPostgres(ctx, s.URL, s.DataDir)
 	case KindKafka:
 		return pingKafka(ctx, s.Listeners[ListenerPlain])
-	}
-	if s.Kind == KindOpenSearch {
+	case KindOpenSearch:
 		return pingOpenSearch(ctx, s.URL)
+	case KindRegistry:
+		return pingRegistry(ctx, s.URL)
 	}
 	dir, err := s.askMySQL(ctx, "select @@datadir")
 	if err == nil && filepath.Clean(dir) != s.DataDir {

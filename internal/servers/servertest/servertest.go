@@ -152,6 +152,15 @@ func ExclusiveOpenSearch(t testing.TB) *servers.Server {
 	})
 }
 
+// Registry is like Kafka: a test uses subjects of its own, see Name.
+func Registry(t testing.TB) *servers.Server {
+	t.Helper()
+	if s := servers.Given(servers.KindRegistry, 0); s != nil {
+		return s
+	}
+	return share(t, "registry", func() (*servers.Server, error) { return servers.Registry(context.Background(), say(t)) })
+}
+
 // Name is unlike any other of this and of parallel test processes.
 func Name() string { return fmt.Sprintf("leat_%d_%d", os.Getpid(), lastSeq.Add(1)) }
 

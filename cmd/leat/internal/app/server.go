@@ -163,6 +163,7 @@ func (s *Server) stop() error {
 	s.stopThrottles()
 	s.rebuilds.Close()
 	s.fetches.Close()
+	defer parts.CloseRegistry(s.schemas)
 	return errors.Join(s.ended, s.engine.Stop(), s.store.Close())
 }
 
@@ -181,7 +182,7 @@ func (s *Server) startSource(ctx context.Context, cfg *config.Config, name strin
 	if err != nil {
 		return cfg.Errorf("sources."+name+".snapshot", "%v", err)
 	}
-	flags := throttles.NewFlags(src.Load, func(why string) { s.flagRefused(name, why) })
+	flags := s.throttles.Flags(src.Load, func(why string) { s.flagRefused(name, why) })
 	spec := engine.Source{Name: name, Source: with, Routes: parts.Routes(src), Ranges: rangePolicy,
 		Initial: src.Snapshot.Mode == "initial", SnapshotRoom: func() int64 { return snapshotRoom(s.retention()) },
 		OpenLog: func(ctx context.Context) (pipeline.Log, error) {

@@ -14,6 +14,7 @@ import (
 func checkRegistry(ctx context.Context, cfg *config.Config) []pipeline.Finding {
 	r, err := parts.Registry(cfg, nil)
 	if c, ok := r.(*registry.Client); err == nil && ok {
+		defer c.Close()
 		err = c.Ping(ctx)
 	}
 	if err != nil {

@@ -112,6 +112,14 @@ func (c *checker) registry(r Registry) {
 	if u.User != nil && !r.Token.IsZero() {
 		c.fail("registry.token", "give one of them", "registry has a token, and its url a user: both would be the same header")
 	}
+	if t := r.TLS; t != nil && c.ok("registry.tls") {
+		switch {
+		case u.Scheme == "http":
+			c.fail("registry.tls", "begin the url with https://, or remove tls", "registry.tls is of no use: its url is http")
+		case (t.Cert == "") != (t.Key == ""):
+			c.fail("registry.tls", "give both cert and key, or neither", "registry.tls has one of cert and key")
+		}
+	}
 }
 
 // checker holds the rules over several fields.

@@ -96,6 +96,8 @@ type Registry struct {
 	URL URL `json:"url"`
 	// Bearer token for it, instead of user and password.
 	Token Secret `json:"token"`
+	// Whom to trust, and who we are (mutual TLS).
+	TLS *ClientTLS `json:"tls"`
 	// How long it may take to answer, 100ms to 1m.
 	Timeout Duration `json:"timeout" default:"10s" min:"100ms" max:"1m"`
 	// What a new version of a subject must hold to in Leat's own registry: none,

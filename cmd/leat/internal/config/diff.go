@@ -60,6 +60,7 @@ var notes = map[string]string{
 	"registry.url":              "takes effect at the next start",
 	"registry.token":            "takes effect at the next start",
 	"registry.timeout":          "takes effect at the next start",
+	"registry.tls":              "takes effect at the next start",
 	"zone":                      "holds for subscriptions that start from now on",
 	"egress":                    "holds for subscriptions that start from now on",
 	"subscriptions.*.from":      "changes nothing: from is read once, when the subscription is new; leat seek moves forward, leat backfill brings rows",

@@ -120,6 +120,75 @@ func (c *checker) kafka(path string, s *Subscription, k *Kafka) {
 	if t := k.TLS; t != nil && c.ok(path+".tls") && (t.Cert == "") != (t.Key == "") {
 		c.fail(path+".tls", "give both cert and key, or neither", "%s.tls has one of cert and key", path)
 	}
+	c.subjects(path, s, k)
+}
+
+// subjects refuses a topic of several tables whose subject is the topic's: the second table's schema would not go with
+// the first one's, and the subscription would wait for ever.
+func (c *checker) subjects(path string, s *Subscription, k *Kafka) {
+	src := c.cfg.Sources[s.Source]
+	sub := strings.TrimSuffix(path, ".deliver.kafka")
+	if src == nil || k.Subject != "topic" || k.Encoding == "json" || k.Encoding == "debezium" || !c.ok(path+".topic") || !c.ok(path+".subject") || !c.ok(sub+".tables") || !c.ok("sources."+s.Source+".tables") {
+		return
+	}
+	if which := oneTopic(k.Topic, tablesOf(src.Tables, s.Tables)); which != "" {
+		c.fail(path+".topic", "put {schema}.{table} into topic, or set subject: record or subject: topic_record, or name one table in tables",
+			"%s.topic takes %s, and with subject: topic only the schema of one table goes under its subject", path, which)
+	}
+}
+
+// tablesOf are the globs that choose a subscription's tables; names where the source has nothing but names.
+func tablesOf(source, sub []string) []string {
+	if len(sub) == 0 {
+		return source
+	}
+	var names []string
+	for _, t := range source {
+		if strings.HasPrefix(t, "!") {
+			continue
+		}
+		if strings.ContainsAny(t, "*?") {
+			return sub
+		}
+		if MatchTable(sub, t) {
+			names = append(names, t)
+		}
+	}
+	if names == nil {
+		return sub
+	}
+	return names
+}
+
+// oneTopic says which tables of the globs meet in one topic of the template; empty: it cannot be said of any.
+func oneTopic(topic string, globs []string) string {
+	bySchema, byTable := strings.Contains(topic, "{schema}"), strings.Contains(topic, "{table}")
+	seen, positive := map[[2]string]string{}, false
+	for _, g := range globs {
+		if strings.HasPrefix(g, "!") {
+			continue
+		}
+		positive = true
+		var at [2]string
+		schema, table, _ := strings.Cut(g, ".")
+		if bySchema {
+			at[0] = schema
+		}
+		if byTable {
+			at[1] = table
+		}
+		if !bySchema && strings.ContainsAny(schema, "*?") || !byTable && strings.ContainsAny(table, "*?") {
+			return "all tables of " + strconv.Quote(g)
+		}
+		if other := seen[at]; other != "" && other != g {
+			return strconv.Quote(other) + " and " + strconv.Quote(g)
+		}
+		seen[at] = g
+	}
+	if !positive && !(bySchema && byTable) {
+		return "all tables of the source"
+	}
+	return ""
 }
 
 // Defaults of batch for Kafka, where a large Delivery makes large batches.

@@ -2,6 +2,10 @@ package parts
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"os"
 
 	"github.com/leat-cdc/leat/cmd/leat/internal/config"
 	"github.com/leat-cdc/leat/pipeline/state"
@@ -20,7 +24,8 @@ func Embedded(ctx context.Context, cfg *config.Config, store *state.Store) (*reg
 	return registry.Open(ctx, schemaStore{store}, mode)
 }
 
-// Registry is where the schemas of records get their ids: the one that the file names, else our own.
+// Registry is where the schemas of records get their ids: the one that the file names (a *registry.Client: see
+// CloseRegistry), else our own.
 func Registry(cfg *config.Config, own *registry.Embedded) (records.Schemas, error) {
 	r := cfg.Registry
 	u := r.URL.Parsed()
@@ -28,6 +33,10 @@ func Registry(cfg *config.Config, own *registry.Embedded) (records.Schemas, erro
 		return own, nil
 	}
 	o := registry.ClientOptions{Token: r.Token.Reveal(), Timeout: r.Timeout.D()}
+	var err error
+	if o.TLS, err = clientTLS(r.TLS); err != nil {
+		return nil, cfg.Errorf("registry.tls", "%v", err)
+	}
 	if u.User != nil {
 		o.User = u.User.Username()
 		o.Password, _ = u.User.Password()
@@ -37,6 +46,44 @@ func Registry(cfg *config.Config, own *registry.Embedded) (records.Schemas, erro
 	c, err := registry.NewClient(o)
 	if err != nil {
 		return nil, cfg.Errorf("registry.url", "%v", err)
+	}
+	return c, nil
+}
+
+// CloseRegistry ends the connections to a registry elsewhere.
+func CloseRegistry(r records.Schemas) {
+	if c, ok := r.(*registry.Client); ok {
+		c.Close()
+	}
+}
+
+// clientTLS reads the files; nil for none.
+func clientTLS(t *config.ClientTLS) (*tls.Config, error) {
+	if t == nil {
+		return nil, nil
+	}
+	c := &tls.Config{MinVersion: tls.VersionTLS12}
+	if t.CA != "" {
+		pem, err := os.ReadFile(t.CA)
+		if err != nil {
+			return nil, fmt.Errorf("tls.ca: %w", err)
+		}
+		if c.RootCAs = x509.NewCertPool(); !c.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("tls.ca: no certificate in %s: want PEM", t.CA)
+		}
+	}
+	if t.Cert != "" {
+		load := func() (*tls.Certificate, error) {
+			cert, err := tls.LoadX509KeyPair(t.Cert, t.Key)
+			if err != nil {
+				return nil, fmt.Errorf("tls.cert: %w", err)
+			}
+			return &cert, nil
+		}
+		if _, err := load(); err != nil {
+			return nil, err
+		}
+		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return load() } // it may be renewed
 	}
 	return c, nil
 }

@@ -23,6 +23,7 @@ import (
 // waited for. Safe for concurrent use.
 type Flags struct {
 	file, url string
+	asker     *asker
 	// refused is told why the URL's answers do not count, once for each reason.
 	refused func(why string)
 
@@ -40,16 +41,53 @@ const (
 	flagBytes = 1 << 10
 )
 
-// flagClient follows no redirects: whoever answers for the URL must not choose what of the inside is asked, and shown
-// as the reason of a throttle.
-var flagClient = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+// asker asks the flag URLs of a Set, with connections of its own.
+type asker struct {
+	client *http.Client
+	ctx    context.Context // ends all that is asked
+	cancel context.CancelFunc
 
-// NewFlags of a source; c may be nil. Refused is told, once for each reason, why what the URL answers does not count.
-func NewFlags(c *config.SourceLoad, refused func(why string)) *Flags {
+	mu    sync.Mutex // none is asked once stop has begun to wait
+	asked sync.WaitGroup
+}
+
+// newAsker follows no redirects: whoever answers for the URL must not choose what of the inside is asked, and shown
+// as the reason of a throttle.
+func newAsker() *asker {
+	a := &asker{client: &http.Client{
+		Transport:     &http.Transport{Proxy: http.ProxyFromEnvironment, IdleConnTimeout: time.Minute, ForceAttemptHTTP2: true},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
+	a.ctx, a.cancel = context.WithCancel(context.Background())
+	return a
+}
+
+// begin runs f unless all was stopped.
+func (a *asker) begin(f func()) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.ctx.Err() != nil {
+		return false
+	}
+	a.asked.Go(f)
+	return true
+}
+
+func (a *asker) stop() {
+	a.mu.Lock()
+	a.cancel()
+	a.mu.Unlock()
+	a.asked.Wait()
+	a.client.CloseIdleConnections()
+}
+
+// Flags of a source; c may be nil. Refused is told, once for each reason, why what the URL answers does not count.
+// Once the set is stopped no URL is asked.
+func (t *Set) Flags(c *config.SourceLoad, refused func(why string)) *Flags {
 	if c == nil {
 		return &Flags{}
 	}
-	return &Flags{file: c.FlagFile, url: c.FlagURL, refused: refused}
+	return &Flags{file: c.FlagFile, url: c.FlagURL, asker: t.asker, refused: refused}
 }
 
 // Now returns what throttles, as far as it is known.
@@ -65,8 +103,7 @@ func (f *Flags) Now() []flow.Throttle {
 			f.fromF = readFlag(f.file)
 		}
 		if f.url != "" && !f.busy {
-			f.busy = true
-			go f.ask()
+			f.busy = f.asker.begin(f.ask)
 		}
 	}
 	return append(append([]flow.Throttle(nil), f.fromF...), f.fromU...)
@@ -97,9 +134,9 @@ func parseFlag(owner, text string) flow.Throttle {
 // ask asks the URL. One that does not answer leaves what it said before for a while, then throttles nothing: a
 // broken monitor must not stop the reading.
 func (f *Flags) ask() {
-	ctx, cancel := context.WithTimeout(context.Background(), flagTime)
+	ctx, cancel := context.WithTimeout(f.asker.ctx, flagTime)
 	defer cancel()
-	found, err := askFlag(ctx, f.url)
+	found, err := f.asker.ask(ctx, f.url)
 	f.mu.Lock()
 	f.busy = false
 	was := f.why
@@ -113,13 +150,13 @@ func (f *Flags) ask() {
 	}
 	is := f.why
 	f.mu.Unlock()
-	if is != "" && is != was && f.refused != nil {
+	if is != "" && is != was && f.refused != nil && f.asker.ctx.Err() == nil {
 		f.refused(is)
 	}
 }
 
-// askFlag asks once. The error, which holds no secrets, says why there is no answer that counts.
-func askFlag(ctx context.Context, url string) (found []flow.Throttle, err error) {
+// ask asks once. The error, which holds no secrets, says why there is no answer that counts.
+func (a *asker) ask(ctx context.Context, url string) (found []flow.Throttle, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return nil, errors.New("flag_url is no URL that can be asked")
@@ -127,7 +164,7 @@ func askFlag(ctx context.Context, url string) (found []flow.Throttle, err error)
 	shown := *req.URL // without what may be a secret
 	shown.User, shown.RawQuery = nil, ""
 	owner := "flag URL " + shown.String()
-	r, err := flagClient.Do(req)
+	r, err := a.client.Do(req)
 	if err != nil {
 		if e := new(neturl.Error); errors.As(err, &e) {
 			err = e.Err // without the URL

@@ -23,11 +23,13 @@ type Set struct {
 	expire map[string]*time.Timer
 	// handles of subscriptions, made when first asked for: they outlive what runs under the name.
 	handles map[string]*deliver.Throttle
+
+	asker *asker
 }
 
-// NewSet is empty; Stop ends its timers.
+// NewSet is empty; Stop ends its timers, and what its flags ask.
 func NewSet() *Set {
-	return &Set{set: map[string]state.Throttle{}, expire: map[string]*time.Timer{}, handles: map[string]*deliver.Throttle{}}
+	return &Set{set: map[string]state.Throttle{}, expire: map[string]*time.Timer{}, handles: map[string]*deliver.Throttle{}, asker: newAsker()}
 }
 
 // Handle is what a subscription of that name is slowed by.
@@ -104,8 +106,9 @@ func (t *Set) Expire(x state.Throttle) bool {
 	return true
 }
 
-// Stop ends the timers; what is set stays set.
+// Stop ends the timers, and what flags ask; what is set stays set.
 func (t *Set) Stop() {
+	t.asker.stop()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for name, timer := range t.expire {

@@ -1,7 +1,7 @@
 // Command servers starts the database servers that Leat's tests and benches want, once, and runs a command
 // that finds them by the environment:
 //
-//	servers run [-postgres 15,16,17,18] [-mysql=false] [-mariadb=false] [-kafka=false] [-opensearch=false] [-sync] -- go test ./...
+//	servers run [-postgres 15,16,17,18] [-mysql=false] [-mariadb=false] [-kafka=false] [-opensearch=false] [-registry] [-sync] -- go test ./...
 //	servers fetch    only fills the cache
 //
 // A server that the environment already names (LEAT_TEST_POSTGRES_URL_17, …) is not started.
@@ -63,6 +63,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	withMariaDB := flags.Bool("mariadb", true, "start MariaDB")
 	withSearch := flags.Bool("opensearch", true, "start OpenSearch")
 	withKafka := flags.Bool("kafka", true, "start Kafka")
+	withRegistry := flags.Bool("registry", args[0] == "fetch", "start a schema registry: by default one package does when it needs it")
 	sync := flags.Bool("sync", false, "sync writes to disk, for benches")
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
@@ -73,6 +74,12 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	list, err := wishes(*versions, *withMySQL, *withMariaDB, *withKafka, *withSearch, !*sync, sayer(out))
 	if err != nil {
 		return err
+	}
+	if *withRegistry {
+		list = append(list, wanted{
+			name: "schema registry", env: []string{servers.EnvRegistry}, given: servers.Given(servers.KindRegistry, 0),
+			start: func(ctx context.Context) (*servers.Server, error) { return servers.Registry(ctx, sayer(out)) },
+		})
 	}
 	begin := time.Now()
 	started, env, err := startAll(ctx, list)
