@@ -140,6 +140,9 @@ func (g *governor) now() flow.Verdict {
 	v := g.g.At(now, g.signals.And(throttles).In(now))
 	if g.full >= flow.DiskReplays {
 		v.Replay = 0
+		if v.Why == "" {
+			v.Why, v.End = "the log's disk is full to 80 %", "it is below 78 %: free space, or give retention a lower size"
+		}
 	}
 	if g.full >= flow.DiskStop {
 		reading := v.Reading

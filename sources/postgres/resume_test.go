@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,7 +22,7 @@ import (
 // were handed out and confirmed at random.
 func TestResumeUnderCuts(t *testing.T) {
 	eachVersion(t, func(t *testing.T, d *db) {
-		d.through(func(int) rough.Trouble { return rough.Trouble{Reset: 20_000 + rand.Int64N(60_000)} }, 5, 0)
+		d.through(func(_, _ int) rough.Trouble { return rough.Trouble{Reset: 20_000 + rand.Int64N(60_000)} }, 5, 0)
 	})
 }
 
@@ -31,27 +32,33 @@ func TestResumeUnderStalls(t *testing.T) {
 	t.Parallel()
 	d := &db{Database: servertest.Postgres(t, servers.PostgresOptions{Params: map[string]string{"wal_sender_timeout": "1s"}}), t: t}
 	d.conn = d.connect()
-	stalls := 0
-	d.through(func(int) rough.Trouble {
+	d.through(func(_, stalled int) rough.Trouble {
 		tr := rough.Trouble{Delay: time.Duration(rand.IntN(2)) * time.Millisecond, Reset: 60_000 + rand.Int64N(60_000)}
-		if stalls < 3 && rand.IntN(2) == 0 {
-			stalls++
+		if stalled < 3 && rand.IntN(2) == 0 {
 			tr.Reset, tr.Stall = 0, tr.Reset
 		}
 		return tr
 	}, 1, 1)
 }
 
-// through reads what is being written through a network that makes trouble, and wants each row once, in order, and so
-// many resets and stalls at least.
-func (d *db) through(trouble func(n int) rough.Trouble, resets, stalls int) {
+// through reads what is being written through a network that makes trouble (for its nth connection, after so many
+// stalls), and wants each row once, in order, and so many resets and stalls at least.
+func (d *db) through(trouble func(n, stalled int) rough.Trouble, resets, stalls int) {
 	t := d.t
 	d.exec(`create table f (id int primary key, v text)`)
 	u, err := url.Parse(d.URL)
 	if err != nil {
 		t.Fatal(err)
 	}
-	proxy := rough.New(t, u.Host, trouble)
+	var known atomic.Pointer[rough.Proxy]
+	proxy := rough.New(t, u.Host, func(n int) rough.Trouble {
+		stalled := 0
+		if p := known.Load(); p != nil { // connections that end before their stall do not count
+			_, _, stalled = p.Counts()
+		}
+		return trouble(n, stalled)
+	})
+	known.Store(proxy)
 	u.Host = proxy.Addr
 	s := d.source(func(c *Config) { c.URL, c.BatchBytes, c.Silence = u.String(), 1000, 700*time.Millisecond })
 	const rows = 8000

@@ -105,6 +105,30 @@ func TestPreparedTransactions(t *testing.T) {
 	})
 }
 
+// reopened reads until the stream asks to be opened again, and opens it; what it sent stands in the new one's lines.
+func (d *db) reopened(s *Source, r *reading) *reading {
+	d.t.Helper()
+	for {
+		err := r.next()
+		if err == nil {
+			continue
+		}
+		var se *pipeline.SourceError
+		if !errors.As(err, &se) || se.Code != CodeReopened || se.Class != pipeline.Transient {
+			d.t.Fatalf("got %v", err)
+		}
+		break
+	}
+	lines, at := r.lines, r.last
+	if err := r.stream.Close(); err != nil {
+		d.t.Fatal(err)
+	}
+	d.free()
+	r = d.open(s, at)
+	r.lines = lines
+	return r
+}
+
 // A transaction that makes the table it fills is read at its commit, others before it; then transactions are read
 // while they run again.
 func TestRunningMakesTables(t *testing.T) {
@@ -112,29 +136,9 @@ func TestRunningMakesTables(t *testing.T) {
 		d.exec(`create table f (id int primary key, v text)`, `create schema s`, `create publication all_of_it for all tables`)
 		s := d.source(func(c *Config) { c.Publication, c.Create = "all_of_it", true })
 		r := d.open(s, pipeline.Position{})
-		reopened := func() {
-			for {
-				err := r.next()
-				if err == nil {
-					continue
-				}
-				var se *pipeline.SourceError
-				if !errors.As(err, &se) || se.Code != CodeReopened || se.Class != pipeline.Transient {
-					t.Fatalf("got %v", err)
-				}
-				break
-			}
-			lines, at := r.lines, r.last
-			if err := r.stream.Close(); err != nil {
-				t.Fatal(err)
-			}
-			d.free()
-			r = d.open(s, at)
-			r.lines = lines
-		}
 		large := d.connect()
 		run(t, large, `begin`, `create table g (a int primary key, b text)`, `insert into g select n, repeat('y', 100) from generate_series(1, 1500) n`)
-		reopened()
+		r = d.reopened(s, r)
 		d.exec(`insert into f values (-1, 'meanwhile')`)
 		r.want("insert public.f - {id=-1 v=meanwhile}")
 		run(t, large, `alter table f add column w int default 7`, `insert into f select n, repeat('x', 100) from generate_series(1, 1500) n`, `commit`)
@@ -150,7 +154,7 @@ func TestRunningMakesTables(t *testing.T) {
 		if g := r.tables["public.g"]; g == nil || len(g.Identity) != 1 {
 			t.Errorf("table g was read as %+v", g)
 		}
-		reopened()
+		r = d.reopened(s, r)
 		run(t, large, `begin`, `truncate g`, `insert into g select n, repeat('y', 100) from generate_series(1, 1500) n`)
 		r.until(func() bool { return len(r.open) == 1 })
 		run(t, large, `rollback`)
@@ -193,6 +197,7 @@ func TestRunningIsLeftToTheServer(t *testing.T) {
 			t.Error("it is read while it runs")
 		}
 		run(t, large, `commit`)
+		r = d.reopened(s, r) // once it is over, running ones are read again
 		d.exec(`insert into f values (-3, 'after')`)
 		r.want(append(rowLines(0), "insert public.f - {id=-3 v=after}")...)
 	})

@@ -6019,8 +6019,10 @@ type VerifyProgress struct {
 	// log, source, target, again, subscriber (waited for, until it has what the source was read with)
 	Phase string `protobuf:"bytes,2,opt,name=phase,proto3" json:"phase,omitempty"`
 	// of about rows; 0: not known. Of the log these are events.
-	Done          uint64 `protobuf:"varint,3,opt,name=done,proto3" json:"done,omitempty"`
-	Rows          uint64 `protobuf:"varint,4,opt,name=rows,proto3" json:"rows,omitempty"`
+	Done uint64 `protobuf:"varint,3,opt,name=done,proto3" json:"done,omitempty"`
+	Rows uint64 `protobuf:"varint,4,opt,name=rows,proto3" json:"rows,omitempty"`
+	// why reading waits, when it does: the source's load, a throttle, our disk; then nothing else is told
+	Waits         string `protobuf:"bytes,5,opt,name=waits,proto3" json:"waits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -6081,6 +6083,13 @@ func (x *VerifyProgress) GetRows() uint64 {
 		return x.Rows
 	}
 	return 0
+}
+
+func (x *VerifyProgress) GetWaits() string {
+	if x != nil {
+		return x.Waits
+	}
+	return ""
 }
 
 type VerifyReport struct {
@@ -6900,12 +6909,13 @@ const file_leat_v1_admin_proto_rawDesc = "" +
 	"\x0eVerifyResponse\x125\n" +
 	"\bprogress\x18\x01 \x01(\v2\x17.leat.v1.VerifyProgressH\x00R\bprogress\x12/\n" +
 	"\x06report\x18\x02 \x01(\v2\x15.leat.v1.VerifyReportH\x00R\x06reportB\x06\n" +
-	"\x04what\"d\n" +
+	"\x04what\"z\n" +
 	"\x0eVerifyProgress\x12\x14\n" +
 	"\x05table\x18\x01 \x01(\tR\x05table\x12\x14\n" +
 	"\x05phase\x18\x02 \x01(\tR\x05phase\x12\x12\n" +
 	"\x04done\x18\x03 \x01(\x04R\x04done\x12\x12\n" +
-	"\x04rows\x18\x04 \x01(\x04R\x04rows\">\n" +
+	"\x04rows\x18\x04 \x01(\x04R\x04rows\x12\x14\n" +
+	"\x05waits\x18\x05 \x01(\tR\x05waits\">\n" +
 	"\fVerifyReport\x12.\n" +
 	"\x06tables\x18\x01 \x03(\v2\x16.leat.v1.VerifiedTableR\x06tables\"\x9c\x03\n" +
 	"\rVerifiedTable\x12\x14\n" +

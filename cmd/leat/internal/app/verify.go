@@ -68,7 +68,6 @@ func (s *Server) Verify(ctx context.Context, r *leatv1.VerifyRequest, send func(
 		},
 		Whole: func(job string) bool { return whole[job] },
 		Fence: func(ctx context.Context) (pipeline.Offset, error) { return s.fence(ctx, sub.Source) },
-		Pace:  func(ctx context.Context, took time.Duration) error { return s.spare(ctx, sub.Source, took) },
 	}
 	if program != nil {
 		f := program.New()
@@ -82,7 +81,7 @@ func (s *Server) Verify(ctx context.Context, r *leatv1.VerifyRequest, send func(
 			return err
 		}
 	}
-	return s.verify(ctx, o, send)
+	return s.verify(ctx, sub.Source, o, send)
 }
 
 // roomForFiles is what temporary files of a comparison may take: a quarter of what is free.
@@ -134,14 +133,16 @@ func (s *Server) fence(ctx context.Context, source string) (pipeline.Offset, err
 	return o, err
 }
 
-// spare waits as long as the load of the source asks for: reading takes half of the time at most.
-func (s *Server) spare(ctx context.Context, source string, took time.Duration) error {
+// spare waits as long as the load of the source asks for: reading takes half of the time at most. Waits is told, each
+// second, why nothing is read.
+func (s *Server) spare(ctx context.Context, source string, took time.Duration, waits func(why string)) error {
 	for rest := time.Duration(0); ; {
-		ratio, _ := s.engine.Spare(source)
+		ratio, why := s.engine.Spare(source)
 		if ratio > 0 {
 			rest = time.Duration(float64(took) * (2/ratio - 1))
 		} else {
 			rest = time.Second
+			waits(why)
 		}
 		t := time.NewTimer(rest)
 		select {
@@ -222,7 +223,7 @@ func (s *Server) doneTo(ctx context.Context, name string, to pipeline.Offset, te
 }
 
 // verify runs a comparison and tells how it goes: what is slow to be told is left out.
-func (s *Server) verify(ctx context.Context, o verify.Options, send func(*leatv1.VerifyResponse) error) error {
+func (s *Server) verify(ctx context.Context, source string, o verify.Options, send func(*leatv1.VerifyResponse) error) error {
 	var mu sync.Mutex // of send
 	var last time.Time
 	var failed error
@@ -243,6 +244,13 @@ func (s *Server) verify(ctx context.Context, o verify.Options, send func(*leatv1
 				cancel() // nobody listens
 			}
 		}
+	}
+	o.Pace = func(ctx context.Context, took time.Duration) error {
+		return s.spare(ctx, source, took, func(why string) {
+			if tell(&leatv1.VerifyResponse{What: &leatv1.VerifyResponse_Progress{Progress: &leatv1.VerifyProgress{Waits: why}}}) != nil {
+				cancel()
+			}
+		})
 	}
 	report, err := verify.Run(ctx, o)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"connectrpc.com/connect"
@@ -117,6 +118,40 @@ func TestVerify(t *testing.T) {
 	if r = in.verify(t, &leatv1.VerifyRequest{Subscription: "a"}); r.Different != 1 {
 		t.Fatalf("%d differ: %v", r.Different, kinds(r))
 	}
+}
+
+// A comparison that waits says what for, and goes on when that is over.
+func TestVerifyWaits(t *testing.T) {
+	t.Parallel()
+	db, h := newPG(t), newHook(t)
+	var free atomic.Uint64
+	free.Store(50)
+	in := install(t, t.TempDir(), db.yaml("a: {source: files, deliver: {"+toHook(h)+"}}"), func(o *Options) {
+		o.Space = func(string) (uint64, uint64, error) { return free.Load() << 30, 100 << 30, nil }
+	})
+	in.streaming(t, "files")
+	db.exec(t, "INSERT INTO files SELECT i, 'a', 1 FROM generate_series(1, 30000) i") // more than one read of the table
+	free.Store(19)
+	until(t, "the disk to be full", func() bool { return in.source(t, "files").Disk == "replays" })
+	stream, err := in.admin.Verify(t.Context(), connect.NewRequest(&leatv1.VerifyRequest{Subscription: "a"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Close()
+	waited := ""
+	for stream.Receive() {
+		if why := stream.Msg().GetProgress().GetWaits(); why != "" {
+			waited = why
+			free.Store(50)
+		}
+		if r := stream.Msg().GetReport(); r != nil {
+			if !strings.Contains(waited, "disk") || r.Tables[0].Different != 0 {
+				t.Errorf("waited for %q: %v", waited, r)
+			}
+			return
+		}
+	}
+	t.Fatalf("no report: %v", stream.Err())
 }
 
 // Keys of all types that order has are found again, and brought.

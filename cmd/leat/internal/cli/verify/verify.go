@@ -175,6 +175,9 @@ func (p *progress) draw(m *leatv1.VerifyProgress) {
 	if m.GetTable() != "" {
 		what = screen.Clean(m.GetTable()) + ": " + what
 	}
+	if why := m.GetWaits(); why != "" {
+		what = "nothing is read for now: " + screen.Clean(why)
+	}
 	if !p.out.Terminal {
 		if what != p.said {
 			p.said = what
@@ -191,7 +194,7 @@ func (p *progress) draw(m *leatv1.VerifyProgress) {
 		cells := min(30, width/4)
 		full := int(part * float64(cells))
 		what = p.out.Paint(screen.Green, strings.Repeat("█", full)) + p.out.Paint(screen.Dim, strings.Repeat("░", cells-full)) + fmt.Sprintf(" %3.0f %% ", 100*part) + what
-	} else {
+	} else if m.GetWaits() == "" {
 		what += ", " + screen.Count(m.GetDone())
 	}
 	p.out.Printf("\r\x1b[K%s", screen.Clip(what, width-1))
