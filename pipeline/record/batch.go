@@ -58,48 +58,14 @@ func AppendHead(dst []byte, b *pipeline.Batch, chunks []Chunk) (head []byte, crc
 			return dst, 0, 0, 0, invalid("notices: %v", err)
 		}
 	}
-	cuts := 0
-	for i := range chunks {
-		cuts += len(chunks[i].Cuts)
-	}
-	front := prefixSize + len(b.Tables)*tableSize + len(chunks)*chunkSize + cuts*cutSize + len(b.Txs)*txSize + len(b.Events)*eventSize +
-		len(b.Open) + len(b.End.Token) + len(notices) + len(mark)
+	parts := partsOf(b, chunks, len(notices), len(mark))
+	front := int(parts.size()) - len(b.Arena)
 	payload = front + len(b.Arena)
 	if payload > MaxPayload {
 		return dst, 0, 0, 0, invalid("a batch of %d bytes is more than one block holds (%d)", payload, MaxPayload)
 	}
 	dst = grow(dst, HeaderSize+front)
-	p := dst[at+HeaderSize:]
-	le := binary.LittleEndian
-	le.PutUint32(p, uint32(len(b.Tables)))
-	le.PutUint32(p[4:], uint32(len(chunks)))
-	le.PutUint32(p[8:], uint32(len(b.Txs)))
-	le.PutUint32(p[12:], uint32(len(b.Events)))
-	le.PutUint32(p[16:], uint32(len(b.Open)))
-	le.PutUint32(p[20:], uint32(len(b.End.Token)))
-	le.PutUint32(p[24:], uint32(len(notices)))
-	le.PutUint32(p[28:], uint32(len(b.Arena)))
-	le.PutUint64(p[32:], b.End.Counter)
-	le.PutUint64(p[40:], uint64(len(mark)+cuts)) // a batch has one or the other
-	p = p[prefixSize:]
-	for _, t := range b.Tables {
-		le.PutUint32(p, t.ID)
-		le.PutUint32(p[4:], t.Version)
-		p = p[tableSize:]
-	}
-	for _, c := range chunks {
-		le.PutUint64(p, c.Address)
-		le.PutUint32(p[8:], c.Events)
-		le.PutUint32(p[12:], uint32(len(c.Cuts)))
-		p = p[chunkSize:]
-	}
-	for _, c := range chunks {
-		for _, cut := range c.Cuts {
-			le.PutUint32(p, cut.First)
-			le.PutUint32(p[4:], cut.Events)
-			p = p[cutSize:]
-		}
-	}
+	p := putChunks(putTables(parts.put(dst[at+HeaderSize:]), b.Tables), chunks)
 	newest = math.MinInt64
 	for i := range b.Txs {
 		newest = max(newest, b.Txs[i].Time)
@@ -308,29 +274,9 @@ func Decode(block []byte, h *Header, into *pipeline.Batch, tables Resolver, buf 
 	if h.Kind == KindRanges {
 		return nil, decodeRanges(p, h, into)
 	}
-	if len(p) < prefixSize {
-		return nil, invalid("payload of %d bytes", len(p))
-	}
-	le := binary.LittleEndian
-	nTables, nChunks, nTxs, nEvents := le.Uint32(p), le.Uint32(p[4:]), le.Uint32(p[8:]), le.Uint32(p[12:])
-	nOpen, nToken, nNotices, nArena := le.Uint32(p[16:]), le.Uint32(p[20:]), le.Uint32(p[24:]), le.Uint32(p[28:])
-	var nMark, nCuts uint64
-	switch extra := le.Uint64(p[40:]); h.Kind {
-	case KindSnapshot:
-		nMark = extra
-	case KindCommit:
-		nCuts = extra
-	}
-	if nMark > MaxPayload || nCuts > MaxPayload {
-		return nil, invalid("a mark of %d bytes, %d cuts", nMark, nCuts)
-	}
-	want := nMark + prefixSize + uint64(nTables)*tableSize + uint64(nChunks)*chunkSize + nCuts*cutSize + uint64(nTxs)*txSize + uint64(nEvents)*eventSize +
-		uint64(nOpen) + uint64(nToken) + uint64(nNotices) + uint64(nArena)
-	if want != uint64(len(p)) {
-		return nil, invalid("counts add up to %d bytes of %d", want, len(p))
-	}
-	if nTables > pipeline.MaxTables {
-		return nil, invalid("%d table versions", nTables)
+	parts, p, err := takeParts(p, h.Kind)
+	if err != nil {
+		return nil, err
 	}
 	into.Base = h.Base
 	switch h.Kind {
@@ -340,44 +286,36 @@ func Decode(block []byte, h *Header, into *pipeline.Batch, tables Resolver, buf 
 	default:
 		into.Kind = pipeline.BatchKind(h.Kind - KindRows)
 	}
-	into.End.Counter = le.Uint64(p[32:])
-	p = p[prefixSize:]
-	for range nTables {
-		id, version := le.Uint32(p), le.Uint32(p[4:])
-		t := tables(id, version)
-		if t == nil {
-			return nil, invalid("table %d version %d is not described", id, version)
-		}
-		into.Tables = append(into.Tables, t)
-		p = p[tableSize:]
+	into.End.Counter = parts.counter
+	if p, err = takeTables(p, int(parts.tables), tables, into); err != nil {
+		return nil, err
 	}
-	chunks, rest, err := takeChunks(p, int(nChunks), int(nCuts), buf[:0])
+	chunks, p, err := takeChunks(p, int(parts.chunks), int(parts.cuts), buf[:0])
 	if err != nil {
 		return nil, err
 	}
-	p = rest
-	for range nTxs {
+	for range parts.txs {
 		into.Txs = append(into.Txs, takeTx(p))
 		p = p[txSize:]
 	}
-	into.Events = sized(into.Events, int(nEvents))
+	into.Events = sized(into.Events, int(parts.events))
 	takeEvents(into.Events, p)
-	p = p[int(nEvents)*eventSize:]
-	into.Open, p = string(p[:nOpen]), p[nOpen:]
-	into.End.Token, p = string(p[:nToken]), p[nToken:]
-	if nNotices > 0 {
-		if err := json.Unmarshal(p[:nNotices], &into.Notices); err != nil {
+	p = p[int(parts.events)*eventSize:]
+	into.Open, p = string(p[:parts.open]), p[parts.open:]
+	into.End.Token, p = string(p[:parts.token]), p[parts.token:]
+	if parts.notices > 0 {
+		if err := json.Unmarshal(p[:parts.notices], &into.Notices); err != nil {
 			return nil, invalid("notices: %v", err)
 		}
 	}
-	p = p[nNotices:]
+	p = p[parts.notices:]
 	if h.Kind == KindSnapshot {
-		if err := decodeMark(p[:nMark], into); err != nil {
+		if err := decodeMark(p[:parts.mark], into); err != nil {
 			return nil, err
 		}
-		p = p[nMark:]
+		p = p[parts.mark:]
 	}
-	into.Arena = p[:nArena:nArena]
+	into.Arena = p[:parts.arena:parts.arena]
 	if err := counts(into, h, chunks); err != nil {
 		return nil, err
 	}
