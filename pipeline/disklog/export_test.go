@@ -18,3 +18,10 @@ func AppendTogether(l *Log, batches ...*pipeline.Batch) error {
 	}
 	return nil
 }
+
+// Settled reports whether retention has nothing left to do.
+func Settled(l *Log) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.mu.moving && !l.mu.relogging && len(l.mu.queue) == 0 && l.expired() == 0 && l.overdue() == 0
+}

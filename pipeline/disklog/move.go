@@ -165,7 +165,7 @@ func (m *mover) tx(tx *openTx, before uint64) error {
 			m.w.l.opt.Observer.Warned("log of "+m.w.l.opt.Source, "old segments stay while a transaction is open that cannot be moved out of them: "+err.Error(), "`leat log verify` shows the damage; end the transaction in the database")
 			return nil
 		}
-		if err := m.w.again(c, &h, block[h.Length:h.Length+h.Payload], m.b.Tables); err != nil {
+		if err := m.w.copied(c, &h, block[h.Length:h.Length+h.Payload], m.b.Tables); err != nil {
 			return err
 		}
 		m.left -= int64(h.Size())
@@ -222,8 +222,8 @@ func (m *mover) letGo() {
 	m.giveBack()
 }
 
-// again adds a copy of a chunk to the group, which is the chunk from now on.
-func (w *writer) again(c *chunk, old *record.Header, payload []byte, tables []*schemas.Table) error {
+// copied adds a copy of a chunk to the group, which is the chunk from now on.
+func (w *writer) copied(c *chunk, old *record.Header, payload []byte, tables []*schemas.Table) error {
 	block := int64(old.Size())
 	for {
 		shapes, need, err := w.missing(tables)
@@ -238,6 +238,7 @@ func (w *writer) again(c *chunk, old *record.Header, payload []byte, tables []*s
 			continue
 		}
 		w.slack += slack
+		w.again += need + block
 		for _, sh := range shapes {
 			w.addSchema(sh.payload, sh.table)
 		}

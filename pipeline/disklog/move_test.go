@@ -23,18 +23,18 @@ import (
 // Transactions that idle or wait prepared while retention takes what lies around them, and the machine crashing
 // anywhere meanwhile: what was reported durable is there once, in the end all of them can end, and nothing is damaged.
 func TestMovedThroughCrashes(t *testing.T) {
-	moved := 0
+	runs, moved := 0, 0
 	rapid.Check(t, func(t *rapid.T) {
 		fsys := faultfs.New(rapid.Uint64().Draw(t, "seed"))
 		m := &model{tables: map[uint32]uint32{}, patient: true}
 		opt := options(fsys, t)
-		opt.Retention.Size = 60 << 10
+		opt.Retention.Size = 36 << 10
 		for range rapid.IntRange(1, 2).Draw(t, "lives") {
-			fsys.CrashAt(rapid.IntRange(20, 200).Draw(t, "crash"))
+			fsys.CrashAt(rapid.IntRange(20, 300).Draw(t, "crash"))
 			m.idle = map[string][]line{}
 			l, err := disklog.Open(opt)
 			if err == nil && m.check(t, l, fsys) {
-				m.appendSome(t, l, 30)
+				m.appendSome(t, l, 45)
 				if rapid.Bool().Draw(t, "hard") {
 					fsys.Crash()
 				}
@@ -55,7 +55,8 @@ func TestMovedThroughCrashes(t *testing.T) {
 			t.Fatal(err)
 		}
 		m.check(t, l, fsys)
-		if l.Unended().Prepared > 0 {
+		runs++
+		if m.outlived(l) {
 			moved++
 		}
 		for names := m.waiting(); len(names) > 0; names = m.waiting() {
@@ -78,9 +79,22 @@ func TestMovedThroughCrashes(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
-	if moved == 0 {
-		t.Error("no history had a prepared transaction at its end")
+	if !t.Failed() && 20*moved < runs { // a third does
+		t.Errorf("in %d of %d histories retention took segments in which something had been prepared", moved, runs)
 	}
+}
+
+// outlived reports whether one that is prepared has events that were written in segments which are gone.
+func (m *model) outlived(l *disklog.Log) bool {
+	oldest, _ := l.Bounds()
+	for _, name := range m.waiting() {
+		for _, u := range m.units {
+			if u.prepares == name && len(m.lines[name]) > 0 && u.base < oldest {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // appendSome appends up to n batches, waiting for most of them, until the log fails.
@@ -233,7 +247,8 @@ func TestIdleBesideLargeTransactions(t *testing.T) {
 }
 
 // A log with transactions that idle keeps to its bound, whatever is written beside them, and they are whole when
-// they commit. Ones that hold more than half of the bound let it grow to twice of what they hold, no further.
+// they commit. Ones that hold more than half of the bound let it grow to twice of what they hold, no further. What
+// commits can be read, though what is moved behind it fills the bound.
 func TestIdleTransactionsLetTheLogShrink(t *testing.T) {
 	const segment, bound = 16 << 10, 96 << 10
 	for _, c := range []struct {
@@ -266,10 +281,20 @@ func TestIdleTransactionsLetTheLogShrink(t *testing.T) {
 					runtime.Gosched()
 				}
 			}
+			settled := func() {
+				for !disklog.Settled(l) {
+					if ctx.Err() != nil {
+						t.Fatalf("retention goes on and on: %d bytes, %+v", l.Bytes(), l.Unended())
+					}
+					runtime.Gosched()
+				}
+			}
 			w.end(pipeline.BatchCommit, "a")
 			_, next := l.Bounds()
 			at := next - pipeline.Offset(c.rows)
+			settled()
 			w.end(pipeline.BatchAbort, "b")
+			settled()
 			r, err := l.Read(at)
 			if err != nil {
 				t.Fatal(err)

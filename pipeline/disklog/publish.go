@@ -14,6 +14,8 @@ func (w *writer) publish() {
 		drop = w.show(&w.blocks[i], drop)
 	}
 	w.seg.end = w.pos
+	w.seg.again += w.again
+	w.again = 0
 	w.seg.size = max(w.seg.size, w.pos)
 	l.mu.synced = pipeline.Synced{Ticket: w.st.ticket, Next: w.st.next, End: w.st.last}
 	l.mu.notices, l.mu.ranges, l.mu.marks, l.mu.waiting = w.st.notices, w.st.ranges, w.st.marks, w.st.waiting()

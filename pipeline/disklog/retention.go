@@ -155,14 +155,20 @@ func (l *Log) expired() int { return l.expiredBut(l.mu.pins.first) }
 // expiredBut is expired, if the segment pinned and those behind it are needed; 0: none is. l.mu is held.
 func (l *Log) expiredBut(pinned uint64) int {
 	segs := l.mu.segs
-	var total int64
+	total, behind := int64(0), int64(0)
 	for _, s := range segs {
 		total += s.size
+		behind += s.fresh()
 	}
+	// What was moved is behind what can be read, but must not push that out before anybody could read it.
 	n := 0
-	for n < len(segs)-1 && (l.tooLarge(total) || l.tooOld(segs[n], segs[n+1])) {
+	for ; n < len(segs)-1; n++ {
 		total -= segs[n].size
-		n++
+		behind -= segs[n].fresh()
+		large := l.tooLarge(total+segs[n].size) && behind >= l.opt.SegmentSize/2
+		if !large && !l.tooOld(segs[n], segs[n+1]) {
+			break
+		}
 	}
 	if n == 0 {
 		return 0
@@ -171,7 +177,7 @@ func (l *Log) expiredBut(pinned uint64) int {
 	// size quota more goes then, by age less; but not before a segment's worth was written behind it: what is
 	// larger than the quota can be read for a while.
 	less, more := l.cuts(n, pinned)
-	if more > 0 && l.usedFrom(more) >= l.opt.SegmentSize && l.tooLarge(l.sizeFrom(less)) {
+	if more > 0 && l.freshFrom(more) >= l.opt.SegmentSize && l.tooLarge(l.sizeFrom(less)) {
 		return more
 	}
 	return less
@@ -205,10 +211,10 @@ func (l *Log) sizeFrom(i int) (total int64) {
 	return total
 }
 
-// usedFrom is how much was written from the i-th segment on. l.mu is held.
-func (l *Log) usedFrom(i int) (total int64) {
+// freshFrom is how much was first written from the i-th segment on. l.mu is held.
+func (l *Log) freshFrom(i int) (total int64) {
 	for _, s := range l.mu.segs[i:] {
-		total += s.end
+		total += s.fresh()
 	}
 	return total
 }

@@ -193,7 +193,7 @@ func (w *writer) begin(p *prepared, seq uint64, prev uint64) (err error) {
 		w.seg = old
 		return fmt.Errorf("begin segment: %w", err)
 	}
-	s.index, s.end, w.fresh = newIndex(seq, w.st.next), w.pos, true
+	s.index, s.end, s.again, w.fresh = newIndex(seq, w.st.next), w.pos, w.pos-firstBlock, true
 	s.size = max(s.size, w.pos)
 	w.proven = w.address()
 	w.has = map[versionKey]bool{}

@@ -148,8 +148,12 @@ type segment struct {
 	sealed bool
 	size   int64 // of the file
 	end    int64 // where the published blocks end
+	again  int64 // bytes of it that the log had before: catalog, moved chunks; not known of those of earlier openings
 	index  *index
 }
+
+// fresh is how much was first written in it. Log.mu is held.
+func (s *segment) fresh() int64 { return s.end - firstBlock - s.again }
 
 // base is the offset of the first event in it or after.
 func (s *segment) base() pipeline.Offset { return s.head.Base }

@@ -29,6 +29,7 @@ type writer struct {
 	pieces   [][]byte
 	blocks   []written
 	bytes    int64
+	again    int64 // bytes of moved chunks in it
 	slack    int64 // what the group may add to the footer
 	batches  int
 	has      map[versionKey]bool // schemas in the segment, the group's too
