@@ -174,26 +174,65 @@ func newHook(t *testing.T, url, key string) *webhook.Sink {
 // TestReceivers runs each receiver of the page against the webhook sink. Python and Node are used where they
 // are installed: make test needs nothing but Go. Which ran stands in the output (-v).
 func TestReceivers(t *testing.T) {
-	programs := []struct{ file, with string }{{"receiver.go", ""}, {"receiver.py", "python3"}, {"receiver.mjs", "node"}}
-	for _, p := range programs {
-		t.Run(p.file, func(t *testing.T) {
+	for _, file := range []string{"receiver.go", "receiver.py", "receiver.mjs", "standard.go", "standard.py", "standard.ts"} {
+		t.Run(file, func(t *testing.T) {
 			t.Parallel()
-			var next func() string
 			env := []string{"WEBHOOK_SECRET=" + secret, "PORT=0"}
-			switch path, err := exec.LookPath(p.with); {
-			case p.with == "":
-				next = start(t, env, build(t, p.file))
-			case err != nil:
-				extract(t, p.file)
-				t.Logf("NOT RUN: %s is not installed, so %s of subscribers.md was not tried here", p.with, p.file)
-				return
+			switch filepath.Ext(file) {
+			case ".go":
+				receive(t, start(t, env, build(t, file)))
+			case ".py":
+				if python := withPython(t, file); python != "" {
+					receive(t, start(t, env, python, extract(t, file)))
+				}
 			default:
-				next = start(t, env, path, extract(t, p.file))
-				t.Logf("ran with %s", p.with)
+				if node, program := withNode(t, file); node != "" {
+					receive(t, start(t, env, node, program))
+				}
 			}
-			receive(t, next)
 		})
 	}
+}
+
+// withPython is an interpreter with the packages of the page's programs; empty where there is none.
+func withPython(t *testing.T, file string) string {
+	t.Helper()
+	python, err := servers.Python(t.Context(), func(s string) { t.Log(s) }, filepath.Join("..", "clients", "python", "tests", "requirements.txt"))
+	if errors.Is(err, servers.ErrNoPython) {
+		t.Logf("NOT RUN: %v, so %s of subscribers.md was not tried here", err, file)
+		return ""
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return python
+}
+
+// withNode is Node and a program of the page as it takes it, compiled where it is TypeScript; empty where there is none.
+func withNode(t *testing.T, file string) (node, program string) {
+	t.Helper()
+	node, modules, err := servers.Node(t.Context(), func(s string) { t.Log(s) }, filepath.Join("..", "clients", "typescript", "tests"))
+	if errors.Is(err, servers.ErrNoNode) {
+		t.Logf("NOT RUN: %v, so %s of subscribers.md was not tried here", err, file)
+		return "", ""
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	program = extract(t, file)
+	if filepath.Ext(file) != ".ts" {
+		return node, program
+	}
+	dir := filepath.Dir(program)
+	if err := errors.Join(os.Symlink(modules, filepath.Join(dir, "node_modules")), os.WriteFile(filepath.Join(dir, "package.json"), []byte(`{"type": "module"}`), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	tsc := exec.CommandContext(t.Context(), node, filepath.Join(modules, "typescript", "bin", "tsc"), "--strict", "--target", "es2022", "--module", "nodenext", "--types", "node", program)
+	tsc.Dir = dir
+	if out, err := tsc.CombinedOutput(); err != nil {
+		t.Fatalf("tsc %s: %v\n%s", file, err, out)
+	}
+	return node, strings.TrimSuffix(program, ".ts") + ".js"
 }
 
 func receive(t *testing.T, next func() string) {
@@ -261,16 +300,11 @@ func TestPullClients(t *testing.T) {
 			if file == "pull.go" {
 				next = start(t, env, build(t, file))
 			} else {
-				here := filepath.Join("..", "clients", "python")
-				python, err := servers.Python(t.Context(), func(s string) { t.Log(s) }, filepath.Join(here, "tests", "requirements.txt"))
-				if errors.Is(err, servers.ErrNoPython) {
-					t.Logf("NOT RUN: %v, so %s of subscribers.md was not tried here", err, file)
+				python := withPython(t, file)
+				if python == "" {
 					return
 				}
-				if err != nil {
-					t.Fatal(err)
-				}
-				next = start(t, append(env, "PYTHONPATH="+filepath.Join(here, "src"), "PYTHONDONTWRITEBYTECODE=1"), python, extract(t, file))
+				next = start(t, append(env, "PYTHONPATH="+filepath.Join("..", "clients", "python", "src"), "PYTHONDONTWRITEBYTECODE=1"), python, extract(t, file))
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()

@@ -32,6 +32,7 @@ func TestClients(t *testing.T) {
 		config += "  " + name + ": {source: files, from: earliest, retry: {initial: 10ms}, deliver: {pull: {lease: 2s}}}\n"
 	}
 	config += "  lake: {source: files, from: earliest, resolved: 100ms, deliver: {parquet: {path: ./lake, roll: {age: 1s}}}}\n"
+	config += "  lines: {source: files, from: earliest, resolved: 100ms, deliver: {file: {path: ./lines.jsonl}}}\n"
 	writeConfig(t, dir, config)
 	p := startLeat(t, leatBinary(t), dir)
 	p.ready()
@@ -42,13 +43,9 @@ func TestClients(t *testing.T) {
 
 	t.Run("Go", func(t *testing.T) { goClient(t, p, "http://"+addr, dir) })
 	t.Run("Python", func(t *testing.T) {
-		python, err := servers.Python(t.Context(), func(s string) { t.Log(s) }, filepath.Join("..", "..", "clients", "python", "tests", "requirements.txt"))
-		if errors.Is(err, servers.ErrNoPython) {
-			t.Logf("NOT RUN: %v, so clients/python was not tried here", err)
+		python := withPython(t)
+		if python == "" {
 			return
-		}
-		if err != nil {
-			t.Fatal(err)
 		}
 		cmd := exec.CommandContext(t.Context(), python, "-m", "pytest", "-q", "--durations=3", "-p", "no:cacheprovider", "tests")
 		cmd.Dir = filepath.Join("..", "..", "clients", "python")
@@ -58,6 +55,8 @@ func TestClients(t *testing.T) {
 			t.Errorf("%v\n%s", err, p.log())
 		}
 	})
+	lines := eventsOfEachKind(t, p, conn, filepath.Join(dir, "lines.jsonl"))
+	t.Run("CloudEvents", func(t *testing.T) { readByOthers(t, lines) })
 }
 
 // kinds is a row of the table, as a program would have it.

@@ -4,12 +4,14 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -58,7 +60,7 @@ func TestKilledIntoSearch(t *testing.T) {
 	if err := <-written; err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.db.Exec("DELETE FROM files WHERE id < 20"); err != nil {
+	if _, err := w.db.Exec("DELETE FROM files WHERE id < 20; UPDATE files SET n = n + 1, path = 'changed'"); err != nil {
 		t.Fatal(err)
 	}
 	want := map[int64]int64{}
@@ -75,6 +77,57 @@ func TestKilledIntoSearch(t *testing.T) {
 		want[id] = n
 	}
 	until(t, p, "the index to be equal", func() bool { return maps.Equal(searched(t, base, alias+"-files"), want) })
+	searchedByOthers(t, base, alias+"-files", want)
+}
+
+// searchedByOthers reads the index with OpenSearch's own client.
+func searchedByOthers(t *testing.T, base, index string, want map[int64]int64) {
+	t.Helper()
+	python := withPython(t)
+	if python == "" {
+		return
+	}
+	cmd := exec.CommandContext(t.Context(), python, "testdata/search.py", base, index)
+	var said strings.Builder
+	cmd.Stderr = &said
+	out, err := cmd.Output()
+	var got struct {
+		Rows  map[int64]int64
+		Types map[string]string
+		Found int
+	}
+	if err == nil {
+		err = json.Unmarshal(out, &got)
+	}
+	if err != nil {
+		t.Fatalf("%v\n%s\n%s", err, out, said.String())
+	}
+	if !maps.Equal(got.Rows, want) {
+		t.Errorf("opensearch-py reads %d rows, want %d", len(got.Rows), len(want))
+	}
+	types := map[string]string{"id": "long", "n": "long", "path": "text", "path.keyword": "keyword", "leat_offset": "long"}
+	for field, kind := range types {
+		if got.Types[field] != kind {
+			t.Errorf("the field %s is %q, want %s: %v", field, got.Types[field], kind, got.Types)
+		}
+	}
+	if got.Found == 0 {
+		t.Error("a search by words finds nothing")
+	}
+}
+
+// withPython is an interpreter with the clients of others; empty where there is none.
+func withPython(t *testing.T) string {
+	t.Helper()
+	python, err := servers.Python(t.Context(), func(s string) { t.Log(s) }, filepath.Join("..", "..", "clients", "python", "tests", "requirements.txt"))
+	if errors.Is(err, servers.ErrNoPython) {
+		t.Logf("NOT RUN: %v, so what others read was not tried here", err)
+		return ""
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return python
 }
 
 // searched is n by id, as those who search an index see it; none when there is no index yet.

@@ -13,7 +13,7 @@ import (
 // Confluent's own deserialisers read what we write to Kafka, with no other registry than ours.
 func TestConfluentDeserialisers(t *testing.T) {
 	t.Parallel()
-	python, err := servers.Python(t.Context(), nil, "testdata/requirements.txt")
+	python, err := servers.Python(t.Context(), nil, "../../../../clients/python/tests/requirements.txt")
 	if err != nil {
 		t.Fatalf("%v; the cure: install it, or set LEAT_CACHE to a folder with its packages", err)
 	}
