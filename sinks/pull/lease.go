@@ -224,7 +224,11 @@ func (s *Sink) take(c *owner, g *grant) bool {
 			}
 			continue
 		}
-		l = s.takeFrom(it, c, l, g, int(most), int(room))
+		var full bool
+		l, full = s.takeFrom(it, c, l, g, int(most), int(room))
+		if full { // a smaller one behind it would overtake it, perhaps of the same key
+			break
+		}
 		if it.waiting > 0 {
 			behind = true
 		}
@@ -244,8 +248,8 @@ func (s *Sink) take(c *owner, g *grant) bool {
 	return true
 }
 
-// takeFrom takes from one item what c may have, in rows as long as they go.
-func (s *Sink) takeFrom(it *item, c *owner, l *lease, g *grant, most, room int) *lease {
+// takeFrom takes from one item what c may have, in rows as long as they go. full: there is no room for the next one.
+func (s *Sink) takeFrom(it *item, c *owner, l *lease, g *grant, most, room int) (_ *lease, full bool) {
 	took := false
 	skipped := false
 	for i := it.first; i < len(it.events) && g.events < most; {
@@ -274,7 +278,7 @@ func (s *Sink) takeFrom(it *item, c *owner, l *lease, g *grant, most, room int) 
 			g.events++
 			j++
 		}
-		if j == i { // no room
+		if full = j == i; full {
 			break
 		}
 		g.size += it.start(j) - start
@@ -295,7 +299,7 @@ func (s *Sink) takeFrom(it *item, c *owner, l *lease, g *grant, most, room int) 
 			}
 		}
 	}
-	return l
+	return l, full
 }
 
 // arm sees to it that the timer runs at the latest at t.

@@ -3,6 +3,7 @@ package pull
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/pipeline/pipetest"
+	"github.com/leat-cdc/leat/schemas"
 	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
 	"github.com/leat-cdc/leat/sinks/encode"
 )
@@ -187,4 +189,64 @@ func TestNobodyThere(t *testing.T) {
 		}
 		s.Close()
 	})
+}
+
+// Whatever the sizes of events and credits are, no client gets an event before an earlier one of its key is taken, and
+// one client alone gets all in the order of the queue.
+func TestNothingOvertakesWhatHasNoRoom(t *testing.T) {
+	for seed := range uint64(100) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		_, s := newSink(Options{Lease: time.Hour})
+		table := pipetest.FilesTable("files")
+		all, base := 0, pipeline.Offset(1)
+		for number := range uint64(5) {
+			var tx []pipetest.Change
+			for range 1 + r.IntN(6) {
+				tx = append(tx, pipetest.Change{Op: pipeline.OpInsert, Table: table, After: pipetest.Row{fmt.Sprint(r.IntN(4)), "1", strings.Repeat("x", r.IntN(3)*100)}})
+			}
+			b := pipetest.Build(pipeline.Position{Counter: 1}, time.Unix(1_700_000_000, 0), tx)
+			b.Base = base
+			for i := range b.Events {
+				b.Events[i].Hash = uint64(r.IntN(4))
+			}
+			base += pipeline.Offset(len(tx))
+			all += len(tx)
+			d := &pipeline.Delivery{Number: number + 1, Runs: []pipeline.Run{{Batch: b, To: uint32(len(tx))}}, Events: len(tx)}
+			s.mu.Lock()
+			s.enqueue(s.item(d))
+			s.mu.Unlock()
+		}
+		clients := make([]*owner, 1+r.IntN(2))
+		s.mu.Lock()
+		for i := range clients {
+			clients[i] = &owner{wakes: make(chan struct{}, 1), known: map[*schemas.Table]struct{}{}, bounded: true}
+			s.join(clients[i])
+		}
+		order, last := uint64(0), map[uint64]uint64{}
+		for turn := 0; all > 0; turn++ {
+			c := clients[r.IntN(len(clients))]
+			c.events, c.bytes = int64(1+r.IntN(4)), int64(1+r.IntN(400))
+			var g grant
+			if !s.take(c, &g) {
+				if turn > 10_000 {
+					t.Fatalf("seed %d: nothing is taken any more, %d events wait", seed, all)
+				}
+				continue
+			}
+			for _, p := range g.parts {
+				for i := p.from; i < p.to; i++ {
+					e := &p.it.events[i]
+					if e.offset <= last[e.hash] || len(clients) == 1 && e.offset != order+1 {
+						t.Fatalf("seed %d: %d of key %d comes behind %d, all stand at %d", seed, e.offset, e.hash, last[e.hash], order)
+					}
+					last[e.hash], order = e.offset, e.offset
+					all--
+					s.settle(p.it, i, pipeline.Outcome{Class: pipeline.OK})
+				}
+			}
+			s.sweep()
+		}
+		s.mu.Unlock()
+		s.Close()
+	}
 }
