@@ -13,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/pipeline/pipetest"
 	"github.com/leat-cdc/leat/schemas"
 	"github.com/leat-cdc/leat/schemas/cell"
 )
@@ -28,13 +29,13 @@ func golden(op, pk, data string) string {
 }
 
 func TestGoldenJSON(t *testing.T) {
-	f := &valueForm{}
-	id, id2, ns, ns2 := f.put(number(42)), f.put(number(43)), f.put(text(`n"s`)), f.put(text("n2"))
-	v, w, null, absent := f.put(text("/a")), f.put(text("/b")), f.put(cell.Value{State: cell.Null}), f.put(cell.Value{State: cell.Absent})
+	f := &pipetest.Values{}
+	id, id2, ns, ns2 := f.Put(number(42)), f.Put(number(43)), f.Put(text(`n"s`)), f.Put(text("n2"))
+	v, w, null, absent := f.Put(text("/a")), f.Put(text("/b")), f.Put(cell.Value{State: cell.Null}), f.Put(cell.Value{State: cell.Absent})
 	tab := table("path", "body")
 	tab.Columns = append(tab.Columns, schemas.Column{Name: "gone", Dropped: true})
 	row := func(cells ...byte) []byte { return append(cells, v) }
-	e := JSON(Options{Source: "files", PublicURL: "http://leat", Form: f.form})
+	e := JSON(Options{Source: "files", PublicURL: "http://leat", Form: f.Form})
 	schema, _ := json.Marshal(pipeline.SchemaChange{Columns: []schemas.Column{{Name: "id", Type: schemas.Type{Kind: schemas.KindInt, Name: "bigint"}},
 		{Name: "tags", Type: schemas.Type{Kind: schemas.KindArray, Name: "text[]", Elem: &schemas.Type{Kind: schemas.KindText}}, Nullable: true}, {Name: "gone", Dropped: true}},
 		Statement: "ALTER …", Rewrites: true})
@@ -44,32 +45,32 @@ func TestGoldenJSON(t *testing.T) {
 		flag pipeline.Flags
 		want string
 	}{
-		"insert": {b: build(tab, pipeline.OpInsert, nil, row(id, ns, v, null)),
+		"insert": {b: pipetest.One(tab, pipeline.OpInsert, nil, row(id, ns, v, null)),
 			want: golden("insert", `[\"n\\\"s\"]`, `"key":{"id":42},"before":null,"after":{"id":42,"ns":"n\"s","path":"/a","body":null}`)},
-		"update with toast": {b: build(tab, pipeline.OpUpdate, nil, row(id, ns2, v, absent)),
+		"update with toast": {b: pipetest.One(tab, pipeline.OpUpdate, nil, row(id, ns2, v, absent)),
 			want: golden("update", `[\"n2\"]`, `"key":{"id":42},"before":null,"after":{"id":42,"ns":"n2","path":"/a"},"absent":["body"]`)},
-		"update, key only in before": {b: build(tab, pipeline.OpUpdate, row(id, ns2, absent, absent), row(absent, absent, w, absent)),
+		"update, key only in before": {b: pipetest.One(tab, pipeline.OpUpdate, row(id, ns2, absent, absent), row(absent, absent, w, absent)),
 			want: golden("update", `[\"n2\"]`, `"key":{"id":42},"before":{"id":42,"ns":"n2"},"after":{"path":"/b"},"absent":["id","ns","body"]`)},
-		"update of a key that stays equal (case)": {b: build(tab, pipeline.OpUpdate, row(id, ns2, v, null), row(id, ns, w, null)),
+		"update of a key that stays equal (case)": {b: pipetest.One(tab, pipeline.OpUpdate, row(id, ns2, v, null), row(id, ns, w, null)),
 			want: golden("update", `[\"n\\\"s\"]`, `"key":{"id":42},"before":{"id":42,"ns":"n2","path":"/a","body":null},"after":{"id":42,"ns":"n\"s","path":"/b","body":null}`)},
-		"delete": {b: build(tab, pipeline.OpDelete, row(id, ns2, absent, absent), nil),
+		"delete": {b: pipetest.One(tab, pipeline.OpDelete, row(id, ns2, absent, absent), nil),
 			want: golden("delete", `[\"n2\"]`, `"key":{"id":42},"before":{"id":42,"ns":"n2"},"after":null`)},
-		"update that left the filter": {b: build(tab, pipeline.OpUpdate, row(id, ns2, v, null), row(id, ns2, w, null)), as: pipeline.OpDelete,
+		"update that left the filter": {b: pipetest.One(tab, pipeline.OpUpdate, row(id, ns2, v, null), row(id, ns2, w, null)), as: pipeline.OpDelete,
 			want: golden("delete", `[\"n2\"]`, `"key":{"id":42},"before":{"id":42,"ns":"n2","path":"/a","body":null},"after":null`)},
-		"snapshot": {b: build(tab, pipeline.OpSnapshot, nil, row(id, ns2, v, null)),
+		"snapshot": {b: pipetest.One(tab, pipeline.OpSnapshot, nil, row(id, ns2, v, null)),
 			want: strings.Replace(golden("snapshot", `[\"n2\"]`, `"key":{"id":42},"before":null,"after":{"id":42,"ns":"n2","path":"/a","body":null}`), `{"id":"751","seq":2,"last":false}`, "null", 1)},
-		"delete half": {b: build(tab, pipeline.OpDelete, row(id, ns2, v, null), row(id2, absent, w, null)), flag: pipeline.FlagKeyChange,
+		"delete half": {b: pipetest.One(tab, pipeline.OpDelete, row(id, ns2, v, null), row(id2, absent, w, null)), flag: pipeline.FlagKeyChange,
 			want: golden("delete", `[\"n2\"]`, `"key":{"id":42},"before":{"id":42,"ns":"n2","path":"/a","body":null},"after":null,`+
 				`"key_change":true,"other":{"key":{"id":43},"partitionkey":"[\"n2\"]","id":"files-1877212358656124"}`)},
-		"insert half": {b: build(tab, pipeline.OpInsert, row(id, ns2, v, null), row(id2, ns, w, absent)), flag: pipeline.FlagKeyChange,
+		"insert half": {b: pipetest.One(tab, pipeline.OpInsert, row(id, ns2, v, null), row(id2, ns, w, absent)), flag: pipeline.FlagKeyChange,
 			want: golden("insert", `[\"n\\\"s\"]`, `"key":{"id":43},"before":null,"after":{"id":43,"ns":"n\"s","path":"/b"},"absent":["body"],`+
 				`"key_change":true,"other":{"key":{"id":42},"partitionkey":"[\"n2\"]","id":"files-1877212358656122"}`)},
-		"truncate": {b: build(tab, pipeline.OpTruncate, nil, nil), want: golden("truncate", `[]`, `"key":null,"before":null,"after":null`)},
-		"schema": {b: build(tab, pipeline.OpSchema, nil, schema), want: golden("schema", `[]`,
+		"truncate": {b: pipetest.One(tab, pipeline.OpTruncate, nil, nil), want: golden("truncate", `[]`, `"key":null,"before":null,"after":null`)},
+		"schema": {b: pipetest.One(tab, pipeline.OpSchema, nil, schema), want: golden("schema", `[]`,
 			`"columns":[{"name":"id","type":"bigint","kind":"int","nullable":false},{"name":"tags","type":"text[]","kind":"array","nullable":true,"elem":"text"}],"statement":"ALTER …","rewrites":true`)},
-		"message": {b: build(nil, pipeline.OpMessage, []byte("app"), []byte("hi\n")), want: strings.NewReplacer(`"subject":"public.files",`, "", `"table":"public.files",`, "",
+		"message": {b: pipetest.One(nil, pipeline.OpMessage, []byte("app"), []byte("hi\n")), want: strings.NewReplacer(`"subject":"public.files",`, "", `"table":"public.files",`, "",
 			`"dataschema":"http://leat/schemas/files/public.files/2",`, "").Replace(golden("message", `[]`, `"prefix":"app","content":"hi\n"`))},
-		"binary message": {b: build(nil, pipeline.OpMessage, []byte("app"), []byte{0xff}), want: strings.NewReplacer(`"subject":"public.files",`, "", `"table":"public.files",`, "",
+		"binary message": {b: pipetest.One(nil, pipeline.OpMessage, []byte("app"), []byte{0xff}), want: strings.NewReplacer(`"subject":"public.files",`, "", `"table":"public.files",`, "",
 			`"dataschema":"http://leat/schemas/files/public.files/2",`, "").Replace(golden("message", `[]`, `"prefix":"app","content":"/w==","encoding":"base64"`))},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -83,18 +84,18 @@ func TestGoldenJSON(t *testing.T) {
 			}
 		})
 	}
-	if key, partition, err := e.Key(build(tab, pipeline.OpInsert, nil, row(id, ns2, v, null)), 0); key != `{"id":42}` || partition != `["n2"]` || err != nil {
+	if key, partition, err := e.Key(pipetest.One(tab, pipeline.OpInsert, nil, row(id, ns2, v, null)), 0); key != `{"id":42}` || partition != `["n2"]` || err != nil {
 		t.Fatal(key, partition, err)
 	}
-	replay := JSON(Options{Source: "files", PublicURL: "http://leat", Form: f.form, Replay: "ab1", Separator: '\n'})
-	got, err := replay.Append(nil, build(tab, pipeline.OpInsert, nil, row(id, ns2, v, null)), 0, 0)
+	replay := JSON(Options{Source: "files", PublicURL: "http://leat", Form: f.Form, Replay: "ab1", Separator: '\n'})
+	got, err := replay.Append(nil, pipetest.One(tab, pipeline.OpInsert, nil, row(id, ns2, v, null)), 0, 0)
 	if err != nil || !strings.HasSuffix(string(got), `"position":"0/16B3748","replay":{"job":"ab1"}}}`+"\n") {
 		t.Fatal(string(got), err)
 	}
 }
 
 func TestLastOfTransaction(t *testing.T) {
-	b := wideBatch(150)
+	b := pipetest.WideBatch(150)
 	e := JSON(options())
 	for i, want := range map[int]string{0: `"seq":1,"last":false`, 99: `"seq":100,"last":true`, 100: `"seq":1,"last":false`, 149: `"seq":50,"last":true`} {
 		if got, err := e.Append(nil, b, i, 0); err != nil || !strings.Contains(string(got), want) {
@@ -168,22 +169,22 @@ func TestDates(t *testing.T) {
 }
 
 func TestErrorsNameTheColumn(t *testing.T) {
-	f := &valueForm{}
-	id, bad := f.put(number(1)), f.put(text("geheim\xff"))
-	for _, e := range []*Encoder{JSON(Options{Source: "s", Form: f.form}), Proto(Options{Source: "s", Form: f.form})} {
+	f := &pipetest.Values{}
+	id, bad := f.Put(number(1)), f.Put(text("geheim\xff"))
+	for _, e := range []*Encoder{JSON(Options{Source: "s", Form: f.Form}), Proto(Options{Source: "s", Form: f.Form})} {
 		dst := []byte("before")
-		got, err := e.Append(dst, build(table("path"), pipeline.OpInsert, nil, []byte{id, id, bad}), 0, 0)
+		got, err := e.Append(dst, pipetest.One(table("path"), pipeline.OpInsert, nil, []byte{id, id, bad}), 0, 0)
 		var ee *EventError
 		if !errors.As(err, &ee) || ee.Column != "path" || strings.Contains(err.Error(), "geheim") || string(got) != "before" {
 			t.Fatal(err, string(got))
 		}
-		if _, err := e.Append(nil, build(table("path"), pipeline.OpInsert, nil, []byte{bad, id, id}), 0, 0); !errors.As(err, &ee) || ee.Column != "id" {
+		if _, err := e.Append(nil, pipetest.One(table("path"), pipeline.OpInsert, nil, []byte{bad, id, id}), 0, 0); !errors.As(err, &ee) || ee.Column != "id" {
 			t.Fatal(err)
 		}
-		if _, err := e.Append(nil, build(table("path"), pipeline.OpInsert, nil, []byte{id}), 0, 0); err == nil {
+		if _, err := e.Append(nil, pipetest.One(table("path"), pipeline.OpInsert, nil, []byte{id}), 0, 0); err == nil {
 			t.Fatal("a row too short was encoded")
 		}
-		if _, err := e.Append(nil, build(table("path"), pipeline.OpInsert, nil, nil), 0, 0); err == nil {
+		if _, err := e.Append(nil, pipetest.One(table("path"), pipeline.OpInsert, nil, nil), 0, 0); err == nil {
 			t.Fatal("an insert without a row was encoded")
 		}
 	}
@@ -191,8 +192,8 @@ func TestErrorsNameTheColumn(t *testing.T) {
 
 // A table's plan is made once, however many others there are, and the copies of the map cost no square.
 func TestManyTables(t *testing.T) {
-	f := &valueForm{}
-	e := JSON(Options{Source: "s", Form: f.form})
+	f := &pipetest.Values{}
+	e := JSON(Options{Source: "s", Form: f.Form})
 	var all []*schemas.Table
 	first := map[*schemas.Table]*plan{}
 	copies, was := 0, e.plans.Load()
@@ -230,7 +231,7 @@ func TestProjection(t *testing.T) {
 		{map[string][]string{"*.*": {"*", "!ns"}, "public.files": {"!path"}}, "id secret_a"},
 		{map[string][]string{"other.files": {"x"}}, "id ns path secret_a"},
 	} {
-		p := Proto(Options{Columns: c.columns, Form: (&valueForm{}).form}).Table(table("path", "secret_a"))
+		p := Proto(Options{Columns: c.columns, Form: (&pipetest.Values{}).Form}).Table(table("path", "secret_a"))
 		var got []string
 		for _, col := range p.Columns {
 			got = append(got, col.Name)
@@ -239,10 +240,10 @@ func TestProjection(t *testing.T) {
 			t.Errorf("%v: %v, want %s", c.columns, got, c.want)
 		}
 	}
-	f := &valueForm{}
-	id, s := f.put(number(1)), f.put(text("geheim"))
-	e := JSON(Options{Source: "s", Form: f.form, Columns: map[string][]string{"public.files": {"!secret"}}})
-	got, err := e.Append(nil, build(table("secret"), pipeline.OpUpdate, []byte{id, id, s}, []byte{id, id, s}), 0, 0)
+	f := &pipetest.Values{}
+	id, s := f.Put(number(1)), f.Put(text("geheim"))
+	e := JSON(Options{Source: "s", Form: f.Form, Columns: map[string][]string{"public.files": {"!secret"}}})
+	got, err := e.Append(nil, pipetest.One(table("secret"), pipeline.OpUpdate, []byte{id, id, s}, []byte{id, id, s}), 0, 0)
 	if err != nil || strings.Contains(string(got), "geheim") || strings.Contains(string(got), "secret") {
 		t.Fatal(string(got), err)
 	}
@@ -334,7 +335,7 @@ func TestProjectionOfOddNames(t *testing.T) {
 	odd := table("path", "secret_a")
 	odd.Name = "f.i"
 	for _, glob := range []string{"public.f%2Ei", "public.f.i", "public.*"} {
-		p := Proto(Options{Columns: map[string][]string{glob: {"!secret_a"}}, Form: (&valueForm{}).form}).Table(odd)
+		p := Proto(Options{Columns: map[string][]string{glob: {"!secret_a"}}, Form: (&pipetest.Values{}).Form}).Table(odd)
 		if len(p.Columns) != 3 {
 			t.Errorf("%s leaves %d columns", glob, len(p.Columns))
 		}

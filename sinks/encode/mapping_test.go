@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/pipeline/pipetest"
 	"github.com/leat-cdc/leat/schemas"
 	"github.com/leat-cdc/leat/schemas/cell"
 	"github.com/leat-cdc/leat/schemas/cell/pgtext"
@@ -20,7 +21,7 @@ func mapped(m Mapping) Options {
 func TestMapping(t *testing.T) {
 	o := mapped(Mapping{Rename: map[string]string{"path": "location", "id": "file_id"}, Drop: []string{"size"}, Constant: map[string]any{"tenant": "eu", "n": int64(7)},
 		Cast: map[string]string{"modified": CastString, "deleted": CastInteger}, Mask: map[string]string{"hash": MaskRedact, "namespace_id": MaskHash}, Salt: "pepper"})
-	b := wideBatch(2)
+	b := pipetest.WideBatch(2)
 	got, err := JSON(o).Append(nil, b, 1, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -64,7 +65,7 @@ func TestMappingMustFit(t *testing.T) {
 		"masked by":          {Mask: map[string]string{"id": "hide"}},
 		"neither text":       {Constant: map[string]any{"a": 1}},
 	} {
-		_, err := JSON(mapped(m)).Append(nil, wideBatch(1), 0, 0)
+		_, err := JSON(mapped(m)).Append(nil, pipetest.WideBatch(1), 0, 0)
 		var ee *EventError
 		if !errors.As(err, &ee) || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "mapping of public.files") {
 			t.Errorf("%s: %v", want, err)
@@ -72,13 +73,13 @@ func TestMappingMustFit(t *testing.T) {
 	}
 	loose := mapped(Mapping{})
 	loose.Mapping = map[string]Mapping{"public.*": {Drop: []string{"gone"}}}
-	if _, err := JSON(loose).Append(nil, wideBatch(1), 0, 0); err != nil {
+	if _, err := JSON(loose).Append(nil, pipetest.WideBatch(1), 0, 0); err != nil {
 		t.Error(err)
 	}
 }
 
 func TestCasts(t *testing.T) {
-	f := &valueForm{}
+	f := &pipetest.Values{}
 	for _, c := range []struct {
 		to   string
 		v    cell.Value
@@ -92,9 +93,9 @@ func TestCasts(t *testing.T) {
 		{CastString, cell.Value{Kind: schemas.KindArray, Elems: []cell.Value{text("a"), {State: cell.Null}}}, `"[\"a\",null]"`},
 		{CastString, cell.Value{State: cell.Null}, `null`},
 	} {
-		o := Options{Source: "s", Form: f.form, Mapping: map[string]Mapping{"public.files": {Cast: map[string]string{"v": c.to}}}}
-		id := f.put(number(1))
-		got, err := JSON(o).Append(nil, build(table("v"), pipeline.OpInsert, nil, []byte{id, id, f.put(c.v)}), 0, 0)
+		o := Options{Source: "s", Form: f.Form, Mapping: map[string]Mapping{"public.files": {Cast: map[string]string{"v": c.to}}}}
+		id := f.Put(number(1))
+		got, err := JSON(o).Append(nil, pipetest.One(table("v"), pipeline.OpInsert, nil, []byte{id, id, f.Put(c.v)}), 0, 0)
 		if (err == nil) != (c.want != "") || err == nil && !strings.Contains(string(got), `"v":`+c.want+"}") {
 			t.Errorf("%s of %s %q: %s %v", c.to, c.v.Kind, c.v.B, got, err)
 		}
@@ -106,7 +107,7 @@ func TestCasts(t *testing.T) {
 
 // A schema event speaks of the columns that are sent.
 func TestMappedSchemaEvent(t *testing.T) {
-	b := wideBatch(1)
+	b := pipetest.WideBatch(1)
 	content, _ := json.Marshal(pipeline.SchemaChange{Columns: b.Tables[0].Columns})
 	b.Events[0].Op, b.Events[0].After = pipeline.OpSchema, b.Put(content)
 	got, err := JSON(mapped(Mapping{Rename: map[string]string{"path": "location"}, Drop: []string{"hash"}, Mask: map[string]string{"size": MaskHash}, Salt: "x"})).Append(nil, b, 0, 0)

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/pipeline/pipetest"
 	"github.com/leat-cdc/leat/schemas"
 	"github.com/leat-cdc/leat/schemas/cell"
 	"github.com/leat-cdc/leat/schemas/cell/binlog"
@@ -74,7 +75,7 @@ func TestPlainIsWhatDecodingGives(t *testing.T) {
 		binlogRow(1, 2, "bad \xc3", 3, 4, "x", ""), binlogRow(1, 2, "x", 3, 4, "01234567\xc3\xa9", ""), binlogRow(1, 2, "x", 3, 4, "\x80", "\x81"),
 	} {
 		for _, json := range []bool{false, true} {
-			b := build(table, pipeline.OpInsert, nil, row)
+			b := pipetest.One(table, pipeline.OpInsert, nil, row)
 			got, err1 := newEncoder(plain, json).Append(nil, b, 0, 0)
 			want, err2 := newEncoder(long, json).Append(nil, b, 0, 0)
 			if !bytes.Equal(got, want) || fmt.Sprint(err1) != fmt.Sprint(err2) || (err1 != nil) != (i >= 3) {

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/pipeline/pipetest"
 	"github.com/leat-cdc/leat/schemas"
 	"github.com/leat-cdc/leat/schemas/cell"
 	"github.com/leat-cdc/leat/schemas/cell/pgtext"
@@ -49,10 +50,10 @@ func noUnknown(t testing.TB, e *leatv1.Event) {
 }
 
 func TestGoldenProto(t *testing.T) {
-	f := &valueForm{}
-	id, id2, ns, v := f.put(number(42)), f.put(number(43)), f.put(text("n")), f.put(text("/a"))
-	null, absent := f.put(cell.Value{State: cell.Null}), f.put(cell.Value{State: cell.Absent})
-	e := Proto(Options{Source: "files", Form: f.form, Replay: "ab1"})
+	f := &pipetest.Values{}
+	id, id2, ns, v := f.Put(number(42)), f.Put(number(43)), f.Put(text("n")), f.Put(text("/a"))
+	null, absent := f.Put(cell.Value{State: cell.Null}), f.Put(cell.Value{State: cell.Absent})
+	e := Proto(Options{Source: "files", Form: f.Form, Replay: "ab1"})
 	const common = ` table: 4 table_version: 2 time_micros: 1795256130123456 position: "0/16B3748" replay: "ab1"`
 	const tx = ` tx: { id: "751" seq: 2 }`
 	const key = ` key: { integer: 42 } partition_key: { text: "n" }`
@@ -62,17 +63,17 @@ func TestGoldenProto(t *testing.T) {
 		flag pipeline.Flags
 		want string
 	}{
-		"insert": {build(tab, pipeline.OpInsert, nil, []byte{id, ns, v, null}), 0,
+		"insert": {pipetest.One(tab, pipeline.OpInsert, nil, []byte{id, ns, v, null}), 0,
 			`op: OP_INSERT` + common + tx + key + ` after: { values: { integer: 42 } values: { text: "n" } values: { text: "/a" } values: { null: true } }`},
-		"snapshot": {build(tab, pipeline.OpSnapshot, nil, []byte{id, ns, v, absent}), 0,
+		"snapshot": {pipetest.One(tab, pipeline.OpSnapshot, nil, []byte{id, ns, v, absent}), 0,
 			`op: OP_SNAPSHOT` + common + key + ` after: { values: { integer: 42 } values: { text: "n" } values: { text: "/a" } values: { absent: true } }`},
-		"delete half": {build(tab, pipeline.OpDelete, []byte{id, ns, absent, absent}, []byte{id2, absent, v, v}), pipeline.FlagKeyChange,
+		"delete half": {pipetest.One(tab, pipeline.OpDelete, []byte{id, ns, absent, absent}, []byte{id2, absent, v, v}), pipeline.FlagKeyChange,
 			`op: OP_DELETE` + common + tx + key + ` before: { values: { integer: 42 } values: { text: "n" } values: { absent: true } values: { absent: true } }` +
 				` key_change: { offset: 1877212358656124 key: { integer: 43 } partition_key: { text: "n" } }`},
-		"truncate": {build(tab, pipeline.OpTruncate, nil, nil), 0, `op: OP_TRUNCATE` + common + tx},
-		"schema": {build(tab, pipeline.OpSchema, nil, []byte(`{"columns":[{"name":"id","type":{"kind":2,"name":"bigint","bits":64}}],"rewrites":true}`)), 0,
+		"truncate": {pipetest.One(tab, pipeline.OpTruncate, nil, nil), 0, `op: OP_TRUNCATE` + common + tx},
+		"schema": {pipetest.One(tab, pipeline.OpSchema, nil, []byte(`{"columns":[{"name":"id","type":{"kind":2,"name":"bigint","bits":64}}],"rewrites":true}`)), 0,
 			`op: OP_SCHEMA` + common + tx + ` schema_change: { columns: { name: "id" kind: KIND_INT type: "bigint" bits: 64 } rewrites: true }`},
-		"message": {build(nil, pipeline.OpMessage, []byte("app"), []byte{0xff}), 0,
+		"message": {pipetest.One(nil, pipeline.OpMessage, []byte("app"), []byte{0xff}), 0,
 			strings.Replace(`op: OP_MESSAGE`+common+tx, " table: 4 table_version: 2", "", 1) + ` message: { prefix: "app" content: "\xff" }`},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -104,9 +105,9 @@ func TestProtoValues(t *testing.T) {
 		bytesOf(schemas.KindDecimal, "1.50"), bytesOf(schemas.KindBytes, "\x00\xff"), bytesOf(schemas.KindBits, "01"), bytesOf(schemas.KindJSON, "{ }"), bytesOf(schemas.KindUnknown, "[1,2)"),
 		numeric(schemas.KindDate, -5), numeric(schemas.KindTime, -1), numeric(schemas.KindDateTime, 7), numeric(schemas.KindTimestamp, -7),
 		array(), array(number(1), array(text("a"), cell.Value{State: cell.Null})), array(many...), {Kind: schemas.KindVector, Elems: []cell.Value{float(1, 32), float(2, 32)}}} {
-		f := &valueForm{}
-		id := f.put(number(1))
-		p, err := Proto(Options{Form: f.form}).Append(nil, build(table("v"), pipeline.OpInsert, nil, []byte{id, id, f.put(v)}), 0, 0)
+		f := &pipetest.Values{}
+		id := f.Put(number(1))
+		p, err := Proto(Options{Form: f.Form}).Append(nil, pipetest.One(table("v"), pipeline.OpInsert, nil, []byte{id, id, f.Put(v)}), 0, 0)
 		if err != nil {
 			t.Fatal(v.Kind, err)
 		}
@@ -115,9 +116,9 @@ func TestProtoValues(t *testing.T) {
 		}
 	}
 	for _, bad := range []cell.Value{text("\xff"), bytesOf(schemas.KindJSON, "\xff"), {Kind: 99}, {Kind: schemas.KindVector, Elems: []cell.Value{number(1)}}, numeric(schemas.KindDate, 1<<40)} {
-		f := &valueForm{}
-		id := f.put(number(1))
-		if _, err := Proto(Options{Form: f.form}).Append(nil, build(table("v"), pipeline.OpInsert, nil, []byte{id, id, f.put(bad)}), 0, 0); err == nil {
+		f := &pipetest.Values{}
+		id := f.Put(number(1))
+		if _, err := Proto(Options{Form: f.Form}).Append(nil, pipetest.One(table("v"), pipeline.OpInsert, nil, []byte{id, id, f.Put(bad)}), 0, 0); err == nil {
 			t.Errorf("%v was encoded", bad)
 		}
 	}
@@ -188,7 +189,7 @@ func TestKindsAndOpsAreTheSameNumbers(t *testing.T) {
 
 // Gather gives the same bytes however the batch is cut, shared or not.
 func TestGather(t *testing.T) {
-	b := wideBatch(1000)
+	b := pipetest.WideBatch(1000)
 	bad := b.Bytes(b.Events[300].After)
 	copy(bad[len(bad)-3:], "\xff\xff\xff")
 	for _, make := range []func(Options) *Encoder{JSON, Proto} {
@@ -272,7 +273,7 @@ func check(t *testing.T, e *Encoder, d *pipeline.Delivery, g *Gathered) {
 
 // The share's memory comes back with the batch.
 func TestShareIsGivenBack(t *testing.T) {
-	b := wideBatch(300)
+	b := pipetest.WideBatch(300)
 	o := options()
 	o.Share = NewShare(1 << 30)
 	var g Gathered
@@ -291,7 +292,7 @@ func TestShareIsGivenBack(t *testing.T) {
 }
 
 func TestNoAllocations(t *testing.T) {
-	b := wideBatch(100)
+	b := pipetest.WideBatch(100)
 	for i := range b.Events { // not only the plain path
 		if p := b.Bytes(b.Events[i].After); i%3 == 0 {
 			copy(p[bytes.Index(p, []byte("/home")):], "\xc3\xa9\"")

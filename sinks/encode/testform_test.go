@@ -1,51 +1,9 @@
 package encode
 
 import (
-	"fmt"
-	"time"
-
-	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/schemas"
 	"github.com/leat-cdc/leat/schemas/cell"
 )
-
-// A form of our own: a cell's bytes are the index of its value in a table of values, so that every value that
-// a decoder may yield can be tried.
-type valueForm struct{ values []cell.Value }
-
-// form reads rows of one byte per cell: the index of a value.
-func (f *valueForm) form(t *schemas.Table) *cell.Form {
-	out := &cell.Form{Walk: func(p []byte, refs []cell.Ref, upTo int) ([]cell.Ref, error) {
-		refs = refs[:0]
-		if len(p) != len(t.Columns) {
-			return refs, fmt.Errorf("row of %d cells for %d columns", len(p), len(t.Columns))
-		}
-		for i := range upTo {
-			switch v := &f.values[p[i]]; v.State {
-			case cell.Null:
-				refs = append(refs, cell.Ref{Len: cell.LenNull})
-			case cell.Absent:
-				refs = append(refs, cell.Ref{Len: cell.LenAbsent})
-			default:
-				refs = append(refs, cell.Ref{Off: uint32(i), Len: 1})
-			}
-		}
-		return refs, nil
-	}}
-	for range t.Columns {
-		out.Decode = append(out.Decode, func(v *cell.Value, raw []byte, _ *cell.Scratch) error {
-			*v = f.values[raw[0]]
-			return nil
-		})
-	}
-	return out
-}
-
-// put adds a value and returns its index.
-func (f *valueForm) put(v cell.Value) byte {
-	f.values = append(f.values, v)
-	return byte(len(f.values) - 1)
-}
 
 func number(n int64) cell.Value {
 	return cell.Value{Kind: schemas.KindInt, Bits: 32, N: uint64(n)}
@@ -66,25 +24,4 @@ func table(columns ...string) *schemas.Table {
 		t.Columns = append(t.Columns, schemas.Column{Name: c})
 	}
 	return t.Seal()
-}
-
-// build makes a batch of one event in the middle of a transaction.
-func build(t *schemas.Table, op pipeline.Op, before, after []byte) *pipeline.Batch {
-	b := pipeline.NewBatch()
-	b.Base = 1877212358656123
-	ev := pipeline.Event{Op: op, Table: pipeline.NoTable, Key: pipeline.Nowhere, Before: pipeline.Nowhere, After: pipeline.Nowhere}
-	if t != nil {
-		b.Tables = append(b.Tables, t)
-		ev.Table = 0
-	}
-	if before != nil {
-		ev.Before = b.Put(before)
-	}
-	if after != nil {
-		ev.After = b.Put(after)
-	}
-	at := time.Date(2026, 11, 21, 10, 15, 30, 123456000, time.UTC)
-	b.Txs = append(b.Txs, pipeline.Tx{ID: b.PutString("751"), Position: b.PutString("0/16B3748"), Time: at.UnixMicro(), Before: 1})
-	b.Events = append(b.Events, ev)
-	return b
 }

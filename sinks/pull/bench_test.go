@@ -8,42 +8,17 @@ import (
 	"runtime"
 	"sync"
 	"testing"
-	"time"
 
 	"connectrpc.com/connect"
 
 	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/pipeline/pipetest"
-	"github.com/leat-cdc/leat/schemas"
 	"github.com/leat-cdc/leat/schemas/cell/pgtext"
 	"github.com/leat-cdc/leat/schemas/envelope/frames"
 	"github.com/leat-cdc/leat/schemas/envelope/leatv1"
 	"github.com/leat-cdc/leat/sinks/encode"
 	"github.com/leat-cdc/leat/sinks/pull"
 )
-
-// wideBatch holds n inserts of seven columns, about 180 bytes each, in transactions of 100.
-func wideBatch(n int) *pipeline.Batch {
-	big := schemas.Type{Kind: schemas.KindInt, Bits: 64, Name: "bigint", OID: 20, Mod: -1}
-	text := schemas.Type{Kind: schemas.KindText, Name: "text", OID: 25, Mod: -1}
-	t := &schemas.Table{ID: 7, Version: 3, Schema: "public", Name: "files", Wire: schemas.WirePGText, Identity: []int{0}, Routing: []int{1},
-		Columns: []schemas.Column{{Name: "id", Type: big}, {Name: "namespace_id", Type: big}, {Name: "path", Type: text}, {Name: "size", Type: big},
-			{Name: "deleted", Type: schemas.Type{Kind: schemas.KindBool, Name: "boolean", OID: 16, Mod: -1}}, {Name: "hash", Type: text},
-			{Name: "modified", Type: schemas.Type{Kind: schemas.KindTimestamp, Name: "timestamp with time zone", OID: 1184, Mod: -1}}}}
-	t.Seal()
-	var txs [][]pipetest.Change
-	for i := range n {
-		if i%100 == 0 {
-			txs = append(txs, nil)
-		}
-		txs[len(txs)-1] = append(txs[len(txs)-1], pipetest.Change{Op: pipeline.OpInsert, Table: t, After: pipetest.Row{
-			fmt.Sprint(1_000_000 + i), fmt.Sprint(i % 97), fmt.Sprintf("/home/user%d/projects/alpha/file-%08d.txt", i%31, i), fmt.Sprint(i * 37), "f",
-			fmt.Sprintf("%064x", i*7919), "2026-11-21 10:15:30.123456+00"}})
-	}
-	b := pipetest.Build(pipeline.Position{Counter: 0x16B3748, Token: "x"}, time.Unix(1_795_000_000, 123456000), txs...)
-	b.Base = 1877212358656123
-	return b
-}
 
 // BenchmarkPull sends Deliveries of 500 events to subscribers that ack each lease; -cpuprofile shows the shares.
 // The batches keep what was encoded, so this is the cost of a further subscriber.
@@ -68,7 +43,7 @@ func benchmarkPull(b *testing.B, subscribers int) {
 	defer srv.Close()
 	batches := make([]*pipeline.Batch, 16)
 	for i := range batches {
-		batches[i] = wideBatch(500)
+		batches[i] = pipetest.WideBatch(500)
 	}
 	var wg sync.WaitGroup
 	ctx, cancel := context.WithCancel(b.Context())

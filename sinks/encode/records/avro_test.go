@@ -19,6 +19,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/pipeline/pipetest"
 	"github.com/leat-cdc/leat/schemas"
 	"github.com/leat-cdc/leat/schemas/cell"
 	"github.com/leat-cdc/leat/schemas/cell/pgtext"
@@ -111,7 +112,7 @@ func appendOne(t testing.TB, e *Encoder, b *pipeline.Batch, i int, as pipeline.O
 
 func TestAvroEvent(t *testing.T) {
 	e, s := avroEncoder(t, encode.Options{Source: "files", Form: pgtext.Form})
-	b := wideBatch(3)
+	b := pipetest.WideBatch(3)
 	key, value := appendOne(t, e, b, 1, 0, "ab1")
 	if got := fmt.Sprint(s.oracle(t, key)); got != "map[id:1000001]" {
 		t.Error(got)
@@ -135,7 +136,7 @@ func TestAvroEvent(t *testing.T) {
 // What is absent is null, and named; a key that one image lacks comes from the other.
 func TestAvroAbsent(t *testing.T) {
 	e, s := avroEncoder(t, encode.Options{Source: "s", Form: pgtext.Form})
-	b := wideBatch(1)
+	b := pipetest.WideBatch(1)
 	ev := &b.Events[0]
 	ev.Op = pipeline.OpUpdate
 	absent := func(cells ...string) pipeline.Span {
@@ -172,7 +173,7 @@ func TestAvroAbsent(t *testing.T) {
 
 func TestAvroOther(t *testing.T) {
 	e, s := avroEncoder(t, encode.Options{Source: "s", Form: pgtext.Form})
-	b := wideBatch(3)
+	b := pipetest.WideBatch(3)
 	b.Events[0].Op, b.Events[0].After = pipeline.OpTruncate, pipeline.Nowhere
 	b.Events[1].Op, b.Events[1].After = pipeline.OpSchema, b.Put([]byte(`{"columns":[],"statement":"ALTER","rewrites":true}`))
 	b.Events[2] = pipeline.Event{Op: pipeline.OpMessage, Table: pipeline.NoTable, Before: b.Put([]byte("p")), After: b.Put([]byte{0xff})}
@@ -185,7 +186,7 @@ func TestAvroOther(t *testing.T) {
 }
 
 // anyColumn draws a type of either database and a value that its decoder may yield, with what goavro has to read.
-func anyColumn(t *rapid.T, f *valueForm, label string) (schemas.Column, byte, any) {
+func anyColumn(t *rapid.T, f *pipetest.Values, label string) (schemas.Column, byte, any) {
 	type typed struct {
 		ty   schemas.Type
 		v    cell.Value
@@ -237,11 +238,11 @@ func anyColumn(t *rapid.T, f *valueForm, label string) (schemas.Column, byte, an
 	col := schemas.Column{Name: label + rapid.SampledFrom([]string{"", "ö", " x", "0"}).Draw(t, label+"name"), Type: pick.ty, Nullable: true}
 	switch rapid.IntRange(0, 9).Draw(t, label+"there") {
 	case 0:
-		return col, f.put(cell.Value{State: cell.Null}), nil
+		return col, f.Put(cell.Value{State: cell.Null}), nil
 	case 1:
-		return col, f.put(cell.Value{State: cell.Absent}), nil
+		return col, f.Put(cell.Value{State: cell.Absent}), nil
 	}
-	return col, f.put(pick.v), map[string]any{pick.name: pick.want}
+	return col, f.Put(pick.v), map[string]any{pick.name: pick.want}
 }
 
 // same compares what goavro read; it has no local-timestamp-micros, which are longs to it.
@@ -275,17 +276,17 @@ func same(got, want any) bool {
 // Rows of any types and values are read back by goavro as they are, and goavro writes the same bytes.
 func TestAvroValues(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		f := &valueForm{}
+		f := &pipetest.Values{}
 		tab := &schemas.Table{ID: 1, Version: 1, Schema: "my db", Name: "t", Wire: schemas.WirePGText, Identity: []int{0}}
 		tab.Columns = []schemas.Column{{Name: "id", Type: schemas.Type{Kind: schemas.KindInt, Bits: 32}}}
-		row := []byte{f.put(cell.Value{Kind: schemas.KindInt, Bits: 32, N: 5})}
+		row := []byte{f.Put(cell.Value{Kind: schemas.KindInt, Bits: 32, N: 5})}
 		var want []any
 		for i := range rapid.IntRange(1, 5).Draw(rt, "columns") {
 			c, at, w := anyColumn(rt, f, fmt.Sprintf("c%d", i))
 			tab.Columns, row, want = append(tab.Columns, c), append(row, at), append(want, w)
 		}
-		e, s := avroEncoder(t, encode.Options{Source: "s", Form: f.form})
-		_, value := appendOne(t, e, build(tab.Seal(), pipeline.OpInsert, nil, row), 0, 0, "")
+		e, s := avroEncoder(t, encode.Options{Source: "s", Form: f.Form})
+		_, value := appendOne(t, e, pipetest.One(tab.Seal(), pipeline.OpInsert, nil, row), 0, 0, "")
 		after := s.oracle(t, value)["after"].(map[string]any)["my_db.t.Value"].(map[string]any)
 		var names []string
 		for i := range tab.Columns {
@@ -302,7 +303,7 @@ func TestAvroValues(t *testing.T) {
 // A registry that is down holds the Delivery, costs one call a second, and is not asked for what is known.
 func TestRegistryDown(t *testing.T) {
 	e, s := avroEncoder(t, encode.Options{Source: "s", Form: pgtext.Form})
-	b := wideBatch(2)
+	b := pipetest.WideBatch(2)
 	known := b.Tables[0]
 	s.fail = errors.New("connection refused")
 	w := e.Writer(t.Context(), "")
@@ -328,7 +329,7 @@ func TestRegistryDown(t *testing.T) {
 	if _, _, err := w.Append(nil, topic, b, 1, 0); err != nil {
 		t.Fatal(err)
 	}
-	newer := wideTable()
+	newer := pipetest.WideTable()
 	newer.Version++
 	b.Tables[0] = newer
 	if _, _, err := w.Append(nil, topic, b, 1, 0); err == nil {
@@ -338,17 +339,17 @@ func TestRegistryDown(t *testing.T) {
 
 // An event that cannot be read is named with its column, not its value.
 func TestAvroErrors(t *testing.T) {
-	f := &valueForm{}
-	id, bad, null := f.put(cell.Value{Kind: schemas.KindInt, Bits: 32, N: 1}), f.put(cell.Value{Kind: schemas.KindText, B: []byte("geheim\xff")}), f.put(cell.Value{State: cell.Null})
+	f := &pipetest.Values{}
+	id, bad, null := f.Put(cell.Value{Kind: schemas.KindInt, Bits: 32, N: 1}), f.Put(cell.Value{Kind: schemas.KindText, B: []byte("geheim\xff")}), f.Put(cell.Value{State: cell.Null})
 	tab := &schemas.Table{Schema: "s", Name: "t", Wire: schemas.WirePGText, Identity: []int{0}, Columns: []schemas.Column{{Name: "id", Type: schemas.Type{Kind: schemas.KindInt, Bits: 32}}, {Name: "path", Type: schemas.Type{Kind: schemas.KindText}}}}
-	e, _ := avroEncoder(t, encode.Options{Source: "s", Form: f.form})
+	e, _ := avroEncoder(t, encode.Options{Source: "s", Form: f.Form})
 	w := e.Writer(t.Context(), "")
 	defer w.Close()
 	for _, c := range []struct {
 		row    []byte
 		column string
 	}{{[]byte{id, bad}, "path"}, {[]byte{null, id}, "id"}, {[]byte{id}, ""}, {nil, ""}} {
-		out, _, err := w.Append([]byte("x"), e.Topic("t"), build(tab, pipeline.OpInsert, nil, c.row), 0, 0)
+		out, _, err := w.Append([]byte("x"), e.Topic("t"), pipetest.One(tab, pipeline.OpInsert, nil, c.row), 0, 0)
 		var ee *encode.EventError
 		if !errors.As(err, &ee) || ee.Column != c.column || strings.Contains(err.Error(), "geheim") || string(out) != "x" {
 			t.Errorf("%v: %v", c.row, err)
@@ -361,7 +362,7 @@ func TestAvroAllocatesNothing(t *testing.T) {
 		return
 	}
 	e, _ := avroEncoder(t, encode.Options{Source: "files", Form: pgtext.Form})
-	b := wideBatch(100)
+	b := pipetest.WideBatch(100)
 	w := e.Writer(t.Context(), "")
 	defer w.Close()
 	topic := e.Topic("t")
@@ -380,7 +381,7 @@ func TestAvroAllocatesNothing(t *testing.T) {
 
 func BenchmarkAvro(b *testing.B) {
 	e, _ := avroEncoder(b, encode.Options{Source: "files", Form: pgtext.Form})
-	benchmarkAppend(b, e, wideBatch(1000))
+	benchmarkAppend(b, e, pipetest.WideBatch(1000))
 }
 
 func benchmarkAppend(b *testing.B, e *Encoder, batch *pipeline.Batch) {

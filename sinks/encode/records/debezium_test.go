@@ -8,6 +8,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/pipeline/pipetest"
 	"github.com/leat-cdc/leat/schemas"
 	"github.com/leat-cdc/leat/schemas/cell"
 	"github.com/leat-cdc/leat/schemas/cell/pgtext"
@@ -25,7 +26,7 @@ func debeziumEncoder(t testing.TB, o encode.Options) *Encoder {
 
 func TestDebezium(t *testing.T) {
 	e := debeziumEncoder(t, encode.Options{Source: "files", Form: pgtext.Form})
-	b := wideBatch(3)
+	b := pipetest.WideBatch(3)
 	key, value := appendOne(t, e, b, 0, 0, "")
 	const source = `"source":{"version":"leat","connector":"postgresql","name":"files","db":"","schema":"public","table":"files","snapshot":"false","ts_ms":1795256130123,"ts_us":1795256130123456,"position":"0/16B3748","sequence":1877212358656123,"txId":"23803720000"}`
 	want := `{"before":null,"after":{"id":1000000,"namespace_id":0,"path":"/home/user0/projects/alpha/file-00000000.txt","size":0,"deleted":false,"hash":"` + strings.Repeat("0", 64) +
@@ -45,17 +46,17 @@ func TestDebezium(t *testing.T) {
 // Whatever a row holds, the record is JSON, and what is absent says so.
 func TestDebeziumValues(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		f := &valueForm{}
+		f := &pipetest.Values{}
 		c, at, _ := anyColumn(rt, f, "c")
 		tab := &schemas.Table{ID: 1, Schema: "d", Name: "t", Wire: schemas.WirePGText, Identity: []int{0}, Columns: []schemas.Column{{Name: "id", Type: schemas.Type{Kind: schemas.KindInt, Bits: 32}}, c}}
-		row := []byte{f.put(cell.Value{Kind: schemas.KindInt, Bits: 32, N: 5}), at}
-		_, value := appendOne(t, debeziumEncoder(t, encode.Options{Source: "s", Form: f.form}), build(tab.Seal(), pipeline.OpUpdate, row, row), 0, 0, "")
+		row := []byte{f.Put(cell.Value{Kind: schemas.KindInt, Bits: 32, N: 5}), at}
+		_, value := appendOne(t, debeziumEncoder(t, encode.Options{Source: "s", Form: f.Form}), pipetest.One(tab.Seal(), pipeline.OpUpdate, row, row), 0, 0, "")
 		var e struct{ Before, After map[string]any }
 		if err := json.Unmarshal(value, &e); err != nil {
 			rt.Fatalf("%s: %v", value, err)
 		}
 		got, there := e.After[c.Name]
-		state := f.values[at].State
+		state := f.At(at).State
 		if !there || (state == cell.Null) != (got == nil) || (state == cell.Absent) != (got == "__debezium_unavailable_value") || e.Before["id"] != 5.0 {
 			rt.Fatalf("%s", value)
 		}

@@ -21,6 +21,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/pipeline/pipetest"
 	"github.com/leat-cdc/leat/schemas"
 	"github.com/leat-cdc/leat/schemas/cell"
 	"github.com/leat-cdc/leat/schemas/cell/pgtext"
@@ -86,7 +87,7 @@ func get(m protoreflect.Message, names ...protoreflect.Name) protoreflect.Value 
 
 func TestProtobufEvent(t *testing.T) {
 	e, s := protobufEncoder(t, encode.Options{Source: "files", Form: pgtext.Form})
-	b := wideBatch(2)
+	b := pipetest.WideBatch(2)
 	key, value := appendOne(t, e, b, 1, 0, "ab1")
 	if get(s.message(t, key), "id").Int() != 1000001 {
 		t.Error(s.message(t, key))
@@ -101,7 +102,7 @@ func TestProtobufEvent(t *testing.T) {
 
 func TestProtobufOther(t *testing.T) {
 	e, s := protobufEncoder(t, encode.Options{Source: "s", Form: pgtext.Form})
-	b := wideBatch(3)
+	b := pipetest.WideBatch(3)
 	b.Events[0].Op, b.Events[0].Flags = pipeline.OpDelete, pipeline.FlagKeyChange
 	b.Events[0].Before, b.Events[0].After = b.Events[0].After, pipeline.Nowhere
 	b.Events[1].Op, b.Events[1].After = pipeline.OpSchema, b.Put([]byte(`{"columns":[],"statement":"ALTER","rewrites":true}`))
@@ -123,17 +124,17 @@ func TestProtobufOther(t *testing.T) {
 // Rows of any types and values say the same as in JSON.
 func TestProtobufValues(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		f := &valueForm{}
+		f := &pipetest.Values{}
 		tab := &schemas.Table{ID: 1, Version: 1, Schema: "my db", Name: "t", Wire: schemas.WirePGText, Identity: []int{0}}
 		tab.Columns = []schemas.Column{{Name: "id", Type: schemas.Type{Kind: schemas.KindInt, Bits: 32}}}
-		row := []byte{f.put(cell.Value{Kind: schemas.KindInt, Bits: 32, N: 5})}
+		row := []byte{f.Put(cell.Value{Kind: schemas.KindInt, Bits: 32, N: 5})}
 		for i := range rapid.IntRange(1, 5).Draw(rt, "columns") {
 			c, at, _ := anyColumn(rt, f, fmt.Sprintf("c%d", i))
 			tab.Columns, row = append(tab.Columns, c), append(row, at)
 		}
-		o := encode.Options{Source: "s", Form: f.form}
+		o := encode.Options{Source: "s", Form: f.Form}
 		e, s := protobufEncoder(t, o)
-		b := build(tab.Seal(), pipeline.OpInsert, nil, row)
+		b := pipetest.One(tab.Seal(), pipeline.OpInsert, nil, row)
 		w := e.Writer(t.Context(), "")
 		defer w.Close()
 		value, rec, err := w.Append(nil, e.Topic("t"), b, 0, 0)
@@ -216,7 +217,7 @@ func sameAsJSON(v protoreflect.Value, fd protoreflect.FieldDescriptor, raw []byt
 func TestProtobufNumbersStay(t *testing.T) {
 	e, s := protobufEncoder(t, encode.Options{Source: "s", Form: pgtext.Form})
 	numbers := func(columns ...string) string {
-		tab := wideTable()
+		tab := pipetest.WideTable()
 		all := tab.Columns
 		tab.Columns = []schemas.Column{all[0]}
 		for _, name := range columns {
@@ -230,7 +231,7 @@ func TestProtobufNumbersStay(t *testing.T) {
 			}
 		}
 		tab.Routing = nil
-		b := build(tab.Seal(), pipeline.OpTruncate, nil, nil)
+		b := pipetest.One(tab.Seal(), pipeline.OpTruncate, nil, nil)
 		_, value := appendOne(t, e, b, 0, 0, "")
 		fields := s.message(t, value).Descriptor().ParentFile().Messages().ByName("Value").Fields()
 		out := ""
@@ -257,5 +258,5 @@ func TestProtobufNumbersStay(t *testing.T) {
 
 func BenchmarkProtobuf(b *testing.B) {
 	e, _ := protobufEncoder(b, encode.Options{Source: "files", Form: pgtext.Form})
-	benchmarkAppend(b, e, wideBatch(1000))
+	benchmarkAppend(b, e, pipetest.WideBatch(1000))
 }

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/pipeline/pipetest"
 	"github.com/leat-cdc/leat/schemas/cell/pgtext"
 	"github.com/leat-cdc/leat/sinks/encode"
 )
@@ -14,7 +15,7 @@ func TestJSONRecords(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := wideBatch(3)
+	b := pipetest.WideBatch(3)
 	b.Events[1].Op, b.Events[1].Before, b.Events[1].After = pipeline.OpDelete, b.Events[1].After, pipeline.Nowhere
 	b.Events[2].Op, b.Events[2].After = pipeline.OpTruncate, pipeline.Nowhere
 	w := e.Writer(t.Context(), "")

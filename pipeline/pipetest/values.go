@@ -1,4 +1,4 @@
-package records
+package pipetest
 
 import (
 	"fmt"
@@ -9,12 +9,12 @@ import (
 	"github.com/leat-cdc/leat/schemas/cell"
 )
 
-// A form of our own: a cell's bytes are the index of its value in a table of values, so that every value that
-// a decoder may yield can be tried.
-type valueForm struct{ values []cell.Value }
+// Values is a form of our own: a cell's byte is the index of its value here, so that every value that a decoder may
+// yield can be tried. Of at most 256.
+type Values struct{ values []cell.Value }
 
-// form reads rows of one byte per cell: the index of a value.
-func (f *valueForm) form(t *schemas.Table) *cell.Form {
+// Form reads rows of one byte per cell: the index of a value.
+func (f *Values) Form(t *schemas.Table) *cell.Form {
 	out := &cell.Form{Walk: func(p []byte, refs []cell.Ref, upTo int) ([]cell.Ref, error) {
 		refs = refs[:0]
 		if len(p) != len(t.Columns) {
@@ -41,14 +41,14 @@ func (f *valueForm) form(t *schemas.Table) *cell.Form {
 	return out
 }
 
-// put adds a value and returns its index.
-func (f *valueForm) put(v cell.Value) byte {
+// Put adds a value and returns its index.
+func (f *Values) Put(v cell.Value) byte {
 	f.values = append(f.values, v)
 	return byte(len(f.values) - 1)
 }
 
-// build makes a batch of one event in the middle of a transaction.
-func build(t *schemas.Table, op pipeline.Op, before, after []byte) *pipeline.Batch {
+// One makes a batch of one event in the middle of a transaction; t may be nil.
+func One(t *schemas.Table, op pipeline.Op, before, after []byte) *pipeline.Batch {
 	b := pipeline.NewBatch()
 	b.Base = 1877212358656123
 	ev := pipeline.Event{Op: op, Table: pipeline.NoTable, Key: pipeline.Nowhere, Before: pipeline.Nowhere, After: pipeline.Nowhere}
@@ -67,3 +67,6 @@ func build(t *schemas.Table, op pipeline.Op, before, after []byte) *pipeline.Bat
 	b.Events = append(b.Events, ev)
 	return b
 }
+
+// At returns the value that an index names.
+func (f *Values) At(i byte) cell.Value { return f.values[i] }
