@@ -26,7 +26,8 @@ type held struct {
 }
 
 // told goes through a source's notices. One of a table that is quarantined already leaves it where it was, and the
-// source takes back nothing but shapes: what rows are missing of, a person lets in again.
+// source takes back nothing but shapes: what rows are missing of, a person lets in again. Nor are shapes taken back while
+// prepared transactions wait, as with known, which looks again with the table's next rows.
 func (c *catalog) told(all []pipeline.Notice) []pipeline.Notice {
 	kept := all[:0]
 	for _, n := range all {
@@ -41,6 +42,13 @@ func (c *catalog) told(all []pipeline.Notice) []pipeline.Notice {
 			c.quarant[n.Table] = h
 			continue
 		case n.Kind == pipeline.NoticeReleased && (closed || is && !h.shape):
+			continue
+		case n.Kind == pipeline.NoticeReleased && is && c.waiting():
+			h.here = false
+			c.quarant[n.Table] = h
+			for _, p := range c.bySrc {
+				p.waits = p.waits || p.table.Subject() == n.Table
+			}
 			continue
 		}
 		kept = append(kept, n)
@@ -92,12 +100,15 @@ func (c *catalog) known(p *plan, position string) {
 	if !h.shape || h.here {
 		return
 	}
-	if p.waits = len(c.preparing) > 0 || len(prepared(c.cfg.Log)) > 0; p.waits {
+	if p.waits = c.waiting(); p.waits {
 		return
 	}
 	p.quarantined = false
 	c.release(p.table.Subject(), h.code, position, "its shape is known again")
 }
+
+// waiting reports whether prepared transactions wait for their commit.
+func (c *catalog) waiting() bool { return len(c.preparing) > 0 || len(prepared(c.cfg.Log)) > 0 }
 
 // prepared are the transactions whose chunks wait in the log for a commit of which nobody knows when it comes.
 func prepared(log pipeline.Log) []string {

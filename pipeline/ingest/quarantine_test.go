@@ -306,3 +306,29 @@ func TestAShapeWaitsForPreparedTransactions(t *testing.T) {
 		t.Fatalf("%+v", n)
 	}
 }
+
+// Nor does the source's own word end it before: rows that the prepared transaction lacks may be this log's, of an earlier
+// stream.
+func TestASourcesReleaseWaitsForPreparedTransactions(t *testing.T) {
+	l := &keeper{MemoryLog: pipetest.NewMemoryLog("log", 100)}
+	l.open.Store(true)
+	c := newCatalog(Config{Log: l, Form: pipetest.PGForm})
+	c.quarant["public.files"] = held{code: "metadata", shape: true}
+	b := pipetest.Build(at(1), epoch, []pipetest.Change{insert(sourceTable("files"), "1", "1", "a")})
+	defer b.Release()
+	c.plans(b)
+	if n := c.told([]pipeline.Notice{{Kind: pipeline.NoticeQuarantined, Code: "metadata", Table: "public.files"}}); len(n) > 0 {
+		t.Fatalf("told twice: %+v", n)
+	}
+	n := c.told([]pipeline.Notice{{Kind: pipeline.NoticeReleased, Code: "metadata", Table: "public.files"}})
+	if len(n) > 0 || !c.plans(b)[0].quarantined {
+		t.Fatalf("released while a transaction is prepared: %+v", n)
+	}
+	l.open.Store(false)
+	if c.plans(b)[0].quarantined {
+		t.Fatal("it stays quarantined")
+	}
+	if n := c.takeNotices(); len(n) != 2 || n[0].Kind != pipeline.NoticeReleased || n[1].Kind != pipeline.NoticeGap {
+		t.Fatalf("%+v", n)
+	}
+}

@@ -5,6 +5,7 @@ import (
 
 	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/schemas"
+	"github.com/leat-cdc/leat/sources/mysql/internal/statement"
 )
 
 // Codes of the notices that this source gives.
@@ -40,6 +41,9 @@ func (r *reader) quarantine(schema, name, code, reason, cure string) {
 		r.quar.tables = map[string]string{}
 	}
 	r.quar.tables[full] = code
+	if r.tx.open {
+		r.leftOut(statement.Name{Schema: schema, Table: name})
+	}
 	if sh := r.tables.byName[full]; sh != nil {
 		sh.wanted = false
 	}

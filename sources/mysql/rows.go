@@ -10,6 +10,7 @@ import (
 	"github.com/leat-cdc/leat/schemas/cell"
 	"github.com/leat-cdc/leat/schemas/cell/binlog"
 	"github.com/leat-cdc/leat/sources/mysql/internal/event"
+	"github.com/leat-cdc/leat/sources/mysql/internal/statement"
 )
 
 // dummyTable is the id in the empty rows event that only ends a statement.
@@ -35,6 +36,9 @@ func (r *reader) rows(h event.Header, body []byte) error {
 		return fmt.Errorf("rows outside of a transaction: %w", event.ErrDamaged)
 	}
 	if !sh.wanted {
+		if len(r.quar.tables) > 0 && r.quar.tables[sh.schema+"."+sh.name] != "" {
+			r.leftOut(statement.Name{Schema: sh.schema, Table: sh.name})
+		}
 		if sh.signal != nil {
 			return r.signalled(sh.signal, h, body)
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/sources/mysql/internal/event"
 	"github.com/leat-cdc/leat/sources/mysql/internal/gtid"
+	"github.com/leat-cdc/leat/sources/mysql/internal/statement"
 )
 
 // transaction is the open one.
@@ -29,6 +30,7 @@ type transaction struct {
 	chunks       int
 	name         string // of its chunks
 	touched      []*shape
+	left         []statement.Name // tables of which rows were left out, as they are quarantined
 	notices      []pipeline.Notice
 	marks        []string // watermarks
 	// poison: its rows cannot be told apart by what happened to them; why.
@@ -81,7 +83,7 @@ func (r *reader) startTx(h event.Header) {
 		r.scan = false
 	}
 	t := &r.tx
-	*t = transaction{open: true, time: int64(h.Time) * 1e6, from: before, skip: r.scan, touched: t.touched[:0], notices: t.notices[:0], marks: t.marks[:0]}
+	*t = transaction{open: true, time: int64(h.Time) * 1e6, from: before, skip: r.scan, touched: t.touched[:0], left: t.left[:0], notices: t.notices[:0], marks: t.marks[:0]}
 }
 
 func (r *reader) tag(b []byte) string {
@@ -246,7 +248,7 @@ func (r *reader) commitChunks() error {
 		}
 	}
 	r.executed()
-	b := r.b
+	b := r.told()
 	b.Kind, b.Open = pipeline.BatchCommit, r.tx.name
 	r.nameTx(b, &tx)
 	b.Txs = append(b.Txs, tx)
@@ -268,9 +270,24 @@ func (r *reader) executed() {
 	}
 }
 
+// told puts what is to be said of the open transaction into the batch that ends it: in the one behind, the end of a stream
+// between the two would take it away for good. It returns the batch.
+func (r *reader) told() *pipeline.Batch {
+	r.b.Notices = append(r.b.Notices, r.tx.notices...)
+	r.tx.notices = r.tx.notices[:0]
+	return r.b
+}
+
+// leftOut notes that the open transaction has rows of a table that is quarantined.
+func (r *reader) leftOut(n statement.Name) {
+	if !slices.Contains(r.tx.left, n) {
+		r.tx.left = append(r.tx.left, n)
+	}
+}
+
 func (r *reader) closeTx() {
 	t := &r.tx
-	r.b.Notices = append(r.b.Notices, t.notices...)
+	r.told()
 	for _, id := range t.marks {
 		r.marked(id)
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,8 +20,13 @@ import (
 // position says which wait and under which name. Meanwhile their rows are locked, so no other change of their keys
 // stands between.
 
-// waitingXA is a prepared transaction: open names its chunks in the log, "" when it has none.
-type waitingXA struct{ xid, open string }
+// waitingXA is a prepared transaction: open names its chunks in the log, "" when it has none, and left the tables of which
+// it has rows that did not enter the log, as they were quarantined. Its commit says so: whoever lets a table in before has
+// no other way to know.
+type waitingXA struct {
+	xid, open string
+	left      []statement.Name
+}
 
 // xaMark is what stands in front of the waiting ones in a position.
 const xaMark = " | xa"
@@ -31,7 +37,11 @@ func appendXA(dst []byte, waiting []waitingXA) []byte {
 	}
 	dst = append(dst, xaMark...)
 	for _, x := range waiting {
-		dst = append(append(append(append(dst, ' '), x.xid...), '='), x.open...)
+		dst = append(append(dst, ' '), x.xid...)
+		for _, n := range x.left {
+			dst = append(append(append(append(dst, '/'), url.QueryEscape(n.Schema)...), ':'), url.QueryEscape(n.Table)...)
+		}
+		dst = append(append(dst, '='), x.open...)
 	}
 	return dst
 }
@@ -40,11 +50,24 @@ func appendXA(dst []byte, waiting []waitingXA) []byte {
 func cutXA(token string) (rest string, waiting []waitingXA, err error) {
 	rest, list, ok := strings.Cut(token, xaMark)
 	for _, one := range strings.Fields(list) {
-		xid, open, ok := strings.Cut(one, "=")
-		if !ok || xid == "" {
+		head, open, ok := strings.Cut(one, "=")
+		parts := strings.Split(head, "/")
+		x := waitingXA{xid: parts[0], open: open}
+		for _, p := range parts[1:] {
+			schema, table, _ := strings.Cut(p, ":")
+			schema, err = url.QueryUnescape(schema)
+			if err == nil {
+				table, err = url.QueryUnescape(table)
+			}
+			if err != nil {
+				return "", nil, fmt.Errorf("a table left out: %w", err)
+			}
+			x.left = append(x.left, statement.Name{Schema: schema, Table: table})
+		}
+		if !ok || x.xid == "" {
 			return "", nil, fmt.Errorf("want XID=NAME, not %.100q", one)
 		}
-		waiting = append(waiting, waitingXA{xid, open})
+		waiting = append(waiting, x)
 	}
 	if ok && len(waiting) == 0 {
 		return "", nil, fmt.Errorf("no transaction behind %q", xaMark)
@@ -156,7 +179,7 @@ func (r *reader) prepare(body []byte) error {
 		return err
 	}
 	if !t.listed && t.chunks == 0 {
-		r.wait(waitingXA{xid: xid})
+		r.wait(waitingXA{xid: xid, left: slices.Clone(t.left)})
 		r.executed()
 		r.closeTx()
 		return nil
@@ -171,9 +194,9 @@ func (r *reader) prepare(body []byte) error {
 			return err
 		}
 	}
-	r.wait(waitingXA{xid, t.name})
+	r.wait(waitingXA{xid, t.name, slices.Clone(t.left)})
 	r.executed()
-	b := r.b
+	b := r.told()
 	b.Kind, b.Open, b.End = pipeline.BatchPrepared, t.name, r.end()
 	if err := r.give(); err != nil {
 		return err
@@ -207,6 +230,11 @@ func (r *reader) finish(text string, kind statement.Kind) error {
 		return r.commit()
 	}
 	open := r.at.waiting[i].open
+	if kind == statement.XACommit {
+		for _, n := range r.at.waiting[i].left {
+			r.gap(n.Schema, n.Table, codeXA, "a transaction committed that was prepared while the table was quarantined: rows of it did not enter the log")
+		}
+	}
 	if open == "" {
 		r.at.waiting = r.forgotten(xid)
 		return r.commit()
@@ -219,7 +247,7 @@ func (r *reader) finish(text string, kind statement.Kind) error {
 	}
 	r.at.waiting = r.forgotten(xid)
 	r.executed()
-	b := r.b
+	b := r.told()
 	b.Kind, b.Open = pipeline.BatchAbort, open
 	if kind == statement.XACommit {
 		tx := pipeline.Tx{Time: t.time, Ends: true}
