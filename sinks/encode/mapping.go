@@ -38,7 +38,7 @@ var (
 
 func (c *Column) cast(to string) error {
 	decode, was := c.Decode, c.Type
-	c.Plain = cell.PlainNone
+	c.Plain, c.Mapped = cell.PlainNone, true
 	var convert func(v *cell.Value, text []byte) error
 	switch to {
 	case CastString:
@@ -113,7 +113,7 @@ func alias(p []byte) string { return unsafe.String(unsafe.SliceData(p), len(p)) 
 
 func (c *Column) mask(how, salt string, key bool) error {
 	decode := c.Decode
-	c.Plain = cell.PlainNone
+	c.Plain, c.Mapped = cell.PlainNone, true
 	switch how {
 	case MaskRedact:
 		if key {

@@ -36,6 +36,8 @@ type Column struct {
 	Nullable bool
 	Decode   cell.Decode
 	Plain    cell.Plain
+	// Mapped: cast or masked, so that Decode yields another value than the table has.
+	Mapped bool
 }
 
 // View is what a subscriber sees of a table version.
