@@ -233,7 +233,7 @@ func typeOf(f *target.Field, texts int, mariadb bool) string {
 	text := " CHARACTER SET utf8mb4 COLLATE " + exact(mariadb)
 	switch {
 	case f.Key:
-		return fmt.Sprintf("varchar(%d)", min(512, longestKey/2/4/max(1, texts))) + text
+		return fmt.Sprintf("varchar(%d)", min(384, longestKey/2/4/max(1, texts))) + text
 	case t.Length > 0 && t.Length <= 255:
 		return fmt.Sprintf("varchar(%d)", t.Length) + text
 	}

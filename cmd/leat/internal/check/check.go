@@ -142,6 +142,8 @@ func checkSubscription(ctx context.Context, cfg *config.Config, name string) []p
 		found = append(found, checkWebhook(ctx, cfg, place+".deliver.webhook", sub)...)
 	case d.Search != nil:
 		found = append(found, checkSearch(ctx, cfg, place+".deliver.search", sub)...)
+	case d.Table != nil:
+		found = append(found, checkTable(ctx, cfg, place+".deliver.table", sub)...)
 	case d.Parquet != nil:
 		if err := parquet.Check(ctx, d.Parquet.Path, parts.ParquetS3(d.Parquet)); err != nil {
 			found = append(found, finding("error", "parquet", place+".deliver.parquet.path", err.Error(), "see docs/subscribers.md, Parquet"))

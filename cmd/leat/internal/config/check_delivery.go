@@ -86,7 +86,7 @@ func (c *checker) deliver(path string, sub *Subscription) {
 	if n == nil || n.Kind != yamltree.KindMap && n.Kind != yamltree.KindNull {
 		return // reported already
 	}
-	const cure = "exactly one of: webhook, pull, kafka, search, parquet, file, stdout; make one subscription for each"
+	const cure = "exactly one of: webhook, pull, kafka, search, table, parquet, file, stdout; make one subscription for each"
 	if len(n.Keys) > 1 {
 		c.doc.Fail(n.Keys[1], path, path+" names more than one way to deliver", cure)
 	}
@@ -101,6 +101,9 @@ func (c *checker) deliver(path string, sub *Subscription) {
 	}
 	if s.Search != nil {
 		c.search(path+".search", s.Search)
+	}
+	if s.Table != nil {
+		c.table(path+".table", sub, s.Table)
 	}
 	if s.Parquet != nil {
 		c.parquet(path+".parquet", s.Parquet)

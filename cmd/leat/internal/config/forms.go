@@ -43,6 +43,7 @@ var forms = map[string]func(string) *yamltree.Problem{
 	"broker":   checkBroker,
 	"topic":    checkTopic,
 	"place":    checkPlace,
+	"target":   checkTarget,
 
 	"kafka_setting": checkKafkaSetting,
 	"transactional": checkTransactional,

@@ -26,7 +26,8 @@ type Subscription struct {
 	// While CPU is short, critical, high, normal and low subscriptions get shares of
 	// 8 : 4 : 2 : 1 at least, each and all together.
 	Priority string `json:"priority" default:"normal" enum:"critical|high|normal|low"`
-	// How events get there. Exactly one of webhook, pull, kafka, search, parquet, file, stdout.
+	// How events get there. Exactly one of webhook, pull, kafka, search, table, parquet,
+	// file, stdout.
 	Deliver Deliver `json:"deliver" need:"true"`
 	// How many events go in one delivery.
 	Batch Batch `json:"batch"`
@@ -55,6 +56,8 @@ type Deliver struct {
 	Pull *Pull `json:"pull"`
 	// An index of Elasticsearch or OpenSearch for each table.
 	Search *Search `json:"search"`
+	// Tables of PostgreSQL, MySQL or MariaDB.
+	Table *Table `json:"table"`
 	// Parquet files by table and day, in a folder or a bucket.
 	Parquet *Parquet `json:"parquet"`
 	// JSON lines in a file.
@@ -76,6 +79,8 @@ func (d Deliver) Kind() string {
 		return "kafka"
 	case d.Search != nil:
 		return "search"
+	case d.Table != nil:
+		return "table"
 	case d.Parquet != nil:
 		return "parquet"
 	case d.File != nil:
@@ -190,11 +195,11 @@ type Stdout struct{}
 
 // Batch bounds one delivery. What is reached first ends it.
 type Batch struct {
-	// Most events in one delivery, 1 to 100000. Default with kafka
-	// and parquet: 10000.
+	// Most events in one delivery, 1 to 100000. Default with kafka,
+	// parquet and table: 10000.
 	Events int `json:"events" default:"100" min:"1" max:"100000"`
 	// Most bytes in one delivery, 1KiB to 64MiB; one larger event goes alone.
-	// Default with kafka and parquet: 4MiB.
+	// Default with kafka, parquet and table: 4MiB.
 	Bytes Size `json:"bytes" default:"1MiB" min:"1KiB" max:"64MiB"`
 	// How long to wait for a delivery to fill, at most 1m.
 	Wait Duration `json:"wait" default:"0s" min:"0s" max:"1m"`

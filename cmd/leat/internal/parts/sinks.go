@@ -19,6 +19,7 @@ import (
 	"github.com/leat-cdc/leat/sinks/pull"
 	"github.com/leat-cdc/leat/sinks/search"
 	"github.com/leat-cdc/leat/sinks/stdout"
+	"github.com/leat-cdc/leat/sinks/table"
 	"github.com/leat-cdc/leat/sinks/webhook"
 )
 
@@ -74,6 +75,10 @@ func (s Sinks) Open(cfg *config.Config, name string) func(context.Context) (pipe
 				s.Searches(name, w)
 			}
 			return w, err
+		}
+	case d.Table != nil:
+		return func(context.Context) (pipeline.Sink, error) {
+			return table.New(TableSink(sub, s.Form))
 		}
 	case d.Parquet != nil:
 		return func(context.Context) (pipeline.Sink, error) {
@@ -160,6 +165,17 @@ func Search(sub *config.Subscription, form func(*schemas.Table) *cell.Form) sear
 		Shards: d.Shards, Replicas: d.Replicas, Encoding: Encoding(sub, "", form)}
 	if t := d.TLS; t != nil {
 		o.TLS = search.TLS{CA: t.CA, Cert: t.Cert, Key: t.Key}
+	}
+	return o
+}
+
+// TableSink returns the options of a table sink.
+func TableSink(sub *config.Subscription, form func(*schemas.Table) *cell.Form) table.Options {
+	d := sub.Deliver.Table
+	o := table.Options{URL: d.URL.Reveal(), Name: d.Name, Create: d.Create, Evolve: d.Evolve, Guard: d.Guard, Connections: d.Connections, Timeout: d.Timeout.D(),
+		Encoding: Encoding(sub, "", form)}
+	if o.Guard == "none" {
+		o.Guard = ""
 	}
 	return o
 }

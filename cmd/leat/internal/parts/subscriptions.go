@@ -58,6 +58,9 @@ func Subscription(cfg *config.Config, name string, form func(*schemas.Table) *ce
 	if s := sub.Deliver.Search; s != nil {
 		c.Timeout = s.Timeout.D()
 	}
+	if t := sub.Deliver.Table; t != nil {
+		c.Timeout, c.MaxInFlight = t.Timeout.D(), min(c.MaxInFlight, t.Connections)
+	}
 	return c, nil
 }
 
