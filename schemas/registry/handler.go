@@ -36,8 +36,9 @@ type answer struct {
 	Schema  string       `json:"schema"`
 }
 
+// question of a schema. Apicurio knows no schemaType that is empty.
 type question struct {
-	Type   shape.Format `json:"schemaType"`
+	Type   shape.Format `json:"schemaType,omitempty"`
 	Schema string       `json:"schema"`
 }
 

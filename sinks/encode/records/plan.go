@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strings"
 	"time"
 
 	"github.com/leat-cdc/leat/pipeline"
@@ -131,8 +132,15 @@ func (t *Topic) register(ctx context.Context, kind string, record string, f shap
 
 // noSchema makes the Delivery wait, and says for what.
 func noSchema(subject string, err error) error {
-	return &pipeline.DeliveryError{Class: pipeline.Unavailable, Reason: fmt.Sprintf("the schema registry has no id yet for the schema of %s", subject), Err: err}
+	reason := fmt.Sprintf("the schema registry has no id yet for the schema of %s: %v", subject, err)
+	if len(reason) > mostReason {
+		reason = strings.ToValidUTF8(reason[:mostReason], "") + "…"
+	}
+	return &pipeline.DeliveryError{Class: pipeline.Unavailable, Reason: reason, Err: err}
 }
+
+// mostReason is the longest reason that is told, in bytes: of two schemas all the differences may be.
+const mostReason = 600
 
 func (t *Topic) subject(kind, record string) string {
 	switch t.e.o.Subject {

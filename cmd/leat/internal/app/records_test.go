@@ -1,46 +1,173 @@
 package app
 
 import (
+	"bytes"
+	"encoding/json"
+	"encoding/pem"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/leat-cdc/leat/internal/servers"
 	"github.com/leat-cdc/leat/internal/servers/servertest"
+	schemaregistry "github.com/leat-cdc/leat/schemas/registry"
+	"github.com/leat-cdc/leat/schemas/registry/compat"
+	"github.com/leat-cdc/leat/schemas/shape"
 )
 
-// Confluent's own deserialisers read what we write to Kafka, with no other registry than ours.
+// forms are the encodings that Confluent's clients read.
+var forms = []string{"avro", "protobuf"}
+
+// Confluent's own deserialisers read every type of the three databases from what we write to Kafka, with our registry and
+// with one elsewhere: rows before and after, what is absent, values that a type has no form for.
 func TestConfluentDeserialisers(t *testing.T) {
 	t.Parallel()
 	python, err := servers.Python(t.Context(), nil, "../../../../clients/python/tests/requirements.txt")
 	if err != nil {
 		t.Fatalf("%v; the cure: install it, or set LEAT_CACHE to a folder with its packages", err)
 	}
+	t.Run("own", func(t *testing.T) {
+		t.Parallel()
+		everyKind(t, python, t.TempDir(), "", "")
+	})
+	t.Run("elsewhere", func(t *testing.T) {
+		t.Parallel()
+		at, dir := servertest.Registry(t).URL, t.TempDir()
+		g := newGate(t, at, "Bearer geheim")
+		everyKind(t, python, dir, g.config(t, dir), at)
+	})
+}
+
+// everyKind writes the kinds and compares what is read. Elsewhere is the registry that readers ask, empty for our own.
+func everyKind(t *testing.T, python, dir, registry, elsewhere string) {
 	at := servertest.Kafka(t, servers.KafkaOptions{}).Listeners[servers.ListenerPlain]
-	db, topic := newPG(t), servertest.Name()
-	db.exec(t, "CREATE TABLE kinds (id bigint PRIMARY KEY, price numeric(20,4), at timestamptz, day date, ref uuid, tags text[], body jsonb, raw bytea, ok boolean, ratio float8)")
-	sub := func(form string) string {
-		return fmt.Sprintf("%s: {source: files, tables: [public.kinds], deliver: {kafka: {brokers: ['%s'], topic: '%s.%s', encoding: %s}}}", form, at, topic, form, form)
+	list, topic := kindBases(t), servertest.Name()
+	yaml := top + registry + "sources:\n"
+	for i := range list {
+		yaml += list[i].source
+		list[i].exec(t, list[i].create())
 	}
-	in := install(t, t.TempDir(), db.yaml(sub("avro"), sub("protobuf")))
-	in.streaming(t, "files")
-	db.exec(t, `INSERT INTO kinds VALUES (1, -12345.6789, '2026-11-21 10:15:30.123456+00', '2026-11-21', '0198f0c2-0000-7000-8000-000000000000', '{a,NULL,"c d"}', '{"n": 1.50}', '\x00ff', true, 0.5)`,
-		"INSERT INTO kinds (id, at, day) VALUES (2, 'infinity', '0044-03-15 BC')", "DELETE FROM kinds WHERE id = 1")
-	for form, want := range map[string][]string{
-		"avro": {`"key": {"id": 1}`, `"op": "insert"`, `"price": "-12345.6789"`, `"at": "2026-11-21 10:15:30.123456+00:00"`, `"day": "2026-11-21"`, `"ref": "0198f0c2-0000-7000-8000-000000000000"`,
-			`"tags": ["a", null, "c d"]`, `"raw": "b'\\x00\\xff'"`, `"at": "infinity"`, `"day": "0044-03-15 BC"`, `"op": "delete"`, `"value": null`},
-		"protobuf": {`"key": {"id": "1"}`, `"op": "OP_INSERT"`, `"price": "-12345.6789"`, `"at": "2026-11-21T10:15:30.123456Z"`, `"day": "2026-11-21"`, `"tags": ["a", null, "c d"]`, `"raw": "AP8="`,
-			`"at": "infinity"`, `"op": "OP_DELETE"`, `"value": null`},
-	} {
-		out, err := exec.CommandContext(t.Context(), python, "testdata/deserialise.py", at, "http://"+in.addr+"/registry", topic+"."+form, form, "4").CombinedOutput()
+	yaml += "subscriptions:\n"
+	var args []string
+	for i := range list {
+		for _, form := range forms {
+			name := list[i].name + "-" + form
+			yaml += fmt.Sprintf("  %s: {source: %s, deliver: {kafka: {brokers: ['%s'], topic: '%s.%s', encoding: %s}}}\n", name, list[i].name, at, topic, name, form)
+			args = append(args, fmt.Sprintf("%s.%s:%s:%d", topic, name, form, len(list[i].expect(form))))
+		}
+	}
+	in := install(t, dir, yaml)
+	for i := range list {
+		in.streaming(t, list[i].name)
+		list[i].exec(t, list[i].writes()...)
+	}
+	if elsewhere == "" {
+		elsewhere = "http://" + in.addr + "/registry"
+	} else {
+		for i := range list {
+			name := list[i].name + "-protobuf"
+			until(t, name, func() bool { return in.subscription(t, name).Delivered > 0 })
+			compile(t, elsewhere, dir, topic+"."+name)
+		}
+	}
+	var wrong bytes.Buffer
+	cmd := exec.CommandContext(t.Context(), python, append([]string{"testdata/deserialise.py", at, elsewhere, dir}, args...)...)
+	cmd.Stderr = &wrong
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v\n%s\n%s\n%v", err, out, wrong.String(), in.status(t).Subscriptions)
+	}
+	got := map[string][]record{}
+	for line := range strings.Lines(string(out)) {
+		var r record
+		if err := json.Unmarshal([]byte(line), &r); err != nil {
+			t.Fatalf("%v: %s", err, line)
+		}
+		got[r.Topic] = append(got[r.Topic], r)
+	}
+	for i := range list {
+		for _, form := range forms {
+			t.Run(list[i].name+"-"+form, func(t *testing.T) { list[i].compare(t, form, got[topic+"."+list[i].name+"-"+form]) })
+		}
+	}
+}
+
+// compile does what protoc does of the files of a topic: Apicurio gives no descriptors.
+func compile(t *testing.T, registry, dir, topic string) {
+	t.Helper()
+	c, err := schemaregistry.NewClient(schemaregistry.ClientOptions{URL: registry})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for _, subject := range []string{topic + "-key", topic + "-value"} {
+		texts, err := c.Versions(t.Context(), subject, shape.Protobuf)
+		if err != nil || len(texts) == 0 {
+			t.Fatal(subject, texts, err)
+		}
+		descriptor, err := compat.SerializedProtobuf(texts[len(texts)-1])
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, subject), []byte(descriptor), 0o600)
+		}
 		if err != nil {
-			t.Fatalf("%s: %v\n%s\n%v", form, err, out, in.subscription(t, form))
-		}
-		for _, part := range want {
-			if !strings.Contains(string(out), part) {
-				t.Errorf("%s: %s is not in\n%s", form, part, out)
-			}
+			t.Fatal(err)
 		}
 	}
+}
+
+// record is one as the program prints it.
+type record struct {
+	Topic string
+	Key   map[string]json.RawMessage
+	Value *struct {
+		Op            string
+		Before, After map[string]json.RawMessage
+		Absent        []string
+		BeforeAbsent  []string `json:"before_absent"`
+	}
+}
+
+// gate is what stands before a registry elsewhere: TLS, and who may pass.
+type gate struct {
+	*httptest.Server
+	want string
+}
+
+// newGate lets those pass who show that Authorization.
+func newGate(t *testing.T, to, want string) *gate {
+	u, err := url.Parse(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport := &http.Transport{}
+	proxy := &httputil.ReverseProxy{Transport: transport, Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(u); r.Out.Header.Del("Authorization") }}
+	g := &gate{want: want}
+	g.Server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != g.want {
+			w.WriteHeader(http.StatusUnauthorized)
+			_, _ = io.WriteString(w, `{"error_code":401,"message":"Unauthorized"}`)
+			return
+		}
+		proxy.ServeHTTP(w, r)
+	}))
+	t.Cleanup(func() { g.Close(); transport.CloseIdleConnections() })
+	return g
+}
+
+// config is what names it, with a token.
+func (g *gate) config(t *testing.T, dir string) string {
+	t.Helper()
+	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: g.Certificate().Raw})
+	if err := os.WriteFile(filepath.Join(dir, "ca.pem"), ca, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("registry: {url: '%s', token: %s, tls: {ca: ca.pem}}\n", g.URL, strings.TrimPrefix(g.want, "Bearer "))
 }
