@@ -3,13 +3,7 @@ package app
 import (
 	"bytes"
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
-	"io"
-	"net/http"
-	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -42,7 +36,7 @@ func TestConfluentDeserialisers(t *testing.T) {
 		t.Parallel()
 		at, dir := servertest.Registry(t).URL, t.TempDir()
 		g := newGate(t, at, "Bearer geheim")
-		everyKind(t, python, dir, g.config(t, dir), at)
+		everyKind(t, python, dir, g.config(t, dir, "", "geheim"), at)
 	})
 }
 
@@ -133,41 +127,4 @@ type record struct {
 		Absent        []string
 		BeforeAbsent  []string `json:"before_absent"`
 	}
-}
-
-// gate is what stands before a registry elsewhere: TLS, and who may pass.
-type gate struct {
-	*httptest.Server
-	want string
-}
-
-// newGate lets those pass who show that Authorization.
-func newGate(t *testing.T, to, want string) *gate {
-	u, err := url.Parse(to)
-	if err != nil {
-		t.Fatal(err)
-	}
-	transport := &http.Transport{}
-	proxy := &httputil.ReverseProxy{Transport: transport, Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(u); r.Out.Header.Del("Authorization") }}
-	g := &gate{want: want}
-	g.Server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Authorization") != g.want {
-			w.WriteHeader(http.StatusUnauthorized)
-			_, _ = io.WriteString(w, `{"error_code":401,"message":"Unauthorized"}`)
-			return
-		}
-		proxy.ServeHTTP(w, r)
-	}))
-	t.Cleanup(func() { g.Close(); transport.CloseIdleConnections() })
-	return g
-}
-
-// config is what names it, with a token.
-func (g *gate) config(t *testing.T, dir string) string {
-	t.Helper()
-	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: g.Certificate().Raw})
-	if err := os.WriteFile(filepath.Join(dir, "ca.pem"), ca, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return fmt.Sprintf("registry: {url: '%s', token: %s, tls: {ca: ca.pem}}\n", g.URL, strings.TrimPrefix(g.want, "Bearer "))
 }
