@@ -16,6 +16,8 @@ SERVERS := bin/servers
 DEMO_FLAGS ?=
 BENCH_FLAGS ?=
 TEST_FLAGS ?=
+# Processes under -race sleep a second at their end otherwise: each package, and each leat that tests run.
+export GORACE ?= atexit_sleep_ms=0
 FUZZTIME ?= 10s
 
 .PHONY: help
@@ -38,7 +40,7 @@ servers: # the databases of tests and benches
 test: format servers ## everything, on real PostgreSQL, MySQL, MariaDB, Kafka and OpenSearch (TEST_FLAGS for go test)
 	@[ -n "$(RACE)" ] || echo "note: no C compiler here, so the tests run without the race detector" >&2
 	$(GO) vet $(RACE) ./...
-	@$(SERVERS) run -- $(GO) test $(RACE) -p 2 -timeout 11m $(TEST_FLAGS) ./... 2>&1 | tee bin/test.log || \
+	@$(SERVERS) run -- $(GO) test $(RACE) -vet=off -p 2 -timeout 11m $(TEST_FLAGS) ./... 2>&1 | tee bin/test.log || \
 	  { printf '\nwhat failed (all of it: bin/test.log):\n'; grep -E '^(FAIL|panic:|WARNING: DATA RACE)|^ *--- FAIL|found unexpected goroutines' bin/test.log; exit 1; } >&2
 	@$(MAKE) sim-planted
 
