@@ -39,34 +39,34 @@ func (b *bench) settings() string {
 	return text.String()
 }
 
-// startDebezium returns what stops it, and its log.
-func (b *bench) startDebezium(ctx context.Context) (stop func() error, log string, err error) {
+// startDebezium returns what stops it, its log, and what tells its CPU time.
+func (b *bench) startDebezium(ctx context.Context) (stop func() error, log string, cpu func() time.Duration, err error) {
 	dir := filepath.Join(b.folder, "debezium")
 	if err := os.MkdirAll(filepath.Join(dir, "config"), 0o755); err != nil {
-		return nil, "", err
+		return nil, "", nil, err
 	}
 	if err := os.WriteFile(filepath.Join(dir, "config", "application.properties"), []byte(b.settings()), 0o600); err != nil {
-		return nil, "", err
+		return nil, "", nil, err
 	}
 	port, err := process.FreePort()
 	if err != nil {
-		return nil, "", err
+		return nil, "", nil, err
 	}
 	cmd, err := servers.Debezium(ctx, say, dir, b.o.heap, port)
 	if err != nil {
-		return nil, "", err
+		return nil, "", nil, err
 	}
 	log = filepath.Join(dir, "debezium.log")
 	out, err := os.Create(log)
 	if err != nil {
-		return nil, "", err
+		return nil, "", nil, err
 	}
 	defer out.Close()
 	cmd.Stdout, cmd.Stderr = out, out
 	if err := cmd.Start(); err != nil {
-		return nil, "", fmt.Errorf("start Debezium Server: %w", err)
+		return nil, "", nil, fmt.Errorf("start Debezium Server: %w", err)
 	}
-	return func() error { return end(cmd) }, log, nil
+	return func() error { return end(cmd) }, log, func() time.Duration { return process.CPUTime(cmd.Process.Pid) }, nil
 }
 
 // end stops it as SIGTERM does, by force after a while. How it ended is no error here.
@@ -85,7 +85,7 @@ func end(cmd *exec.Cmd) error {
 func (b *bench) place(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
-	stop, log, err := b.startDebezium(ctx)
+	stop, log, _, err := b.startDebezium(ctx)
 	if err != nil {
 		return err
 	}
@@ -114,16 +114,16 @@ func (b *bench) place(ctx context.Context) (err error) {
 
 // debezium reads the backlog and produces it.
 func (b *bench) debezium(ctx context.Context) (m measured, err error) {
-	return b.timed(ctx, b.db.topic(), b.o.rows, func() (func() error, error) {
-		stop, log, err := b.startDebezium(ctx)
+	return b.timed(ctx, b.db.topic(), b.o.rows, func() (func() error, func() time.Duration, error) {
+		stop, log, cpu, err := b.startDebezium(ctx)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		return func() error {
 			if err := stop(); err != nil {
 				return fmt.Errorf("%w\n%s", err, logTail(log))
 			}
 			return nil
-		}, nil
+		}, cpu, nil
 	})
 }

@@ -20,6 +20,8 @@ type bench struct {
 	o      options
 	name   string
 	kafka  string
+	broker *servers.Server
+	client *kafka.Client
 	folder string
 	db     database
 	s      *servers.Server
@@ -29,6 +31,9 @@ type bench struct {
 type measured struct {
 	rate  float64       // records a second, from the first that was seen
 	start time.Duration // until then
+	// CPU seconds per million records while the rate was measured: of whoever produced and of the broker; 0: not known.
+	cpu, broker float64
+	bytes       float64 // of a record, as the broker keeps it
 }
 
 // database measures all on one database.
@@ -49,6 +54,9 @@ func (b *bench) database(ctx context.Context) (err error) {
 		if err := b.db.fill(ctx, b.s, b.o.rows); err != nil {
 			return err
 		}
+		if !b.o.live {
+			continue
+		}
 		ours, err := b.leat(ctx)
 		if err != nil {
 			return fmt.Errorf("leat: %w", err)
@@ -62,28 +70,30 @@ func (b *bench) database(ctx context.Context) (err error) {
 			b.line("debezium", theirs, fmt.Sprintf("   leat is %.1f × as fast, wanted: %.0f ×", ours.rate/theirs.rate, wanted[b.name]))
 		}
 	}
-	log, err := b.fromLog(ctx)
-	if err != nil {
+	if len(b.o.encodings) == 0 {
+		return nil
+	}
+	if err := b.sink(ctx); err != nil {
 		return fmt.Errorf("leat from its log: %w", err)
 	}
-	b.line("leat from log", log, "   wanted: 400,000 with JSON")
 	return nil
 }
 
 func (b *bench) line(who string, m measured, more string) {
-	fmt.Printf("%-9s %-14s %9.0f records/s, the first after %.1f s%s\n", b.name, who, m.rate, m.start.Seconds(), more)
+	fmt.Printf("%-9s %-16s %9.0f records/s, CPU s per million: own %5.2f, broker %5.2f; %4.0f bytes each; the first after %.1f s%s\n",
+		b.name, who, m.rate, m.cpu, m.broker, m.bytes, m.start.Seconds(), more)
 }
 
 // position starts each once, so that it stands at the end, and stops it.
 func (b *bench) position(ctx context.Context) error {
-	if b.o.peer {
+	if b.o.peer && b.o.live {
 		process.Say("%s: Debezium Server finds its place", b.name)
 		if err := b.place(ctx); err != nil {
 			return fmt.Errorf("debezium: %w", err)
 		}
 	}
 	for _, folder := range []string{"leat", "log"} {
-		s, err := b.launch(ctx, folder, "", "")
+		s, err := b.launch(ctx, folder, "", "", "")
 		if err != nil {
 			return err
 		}
@@ -97,10 +107,10 @@ func (b *bench) position(ctx context.Context) error {
 	return nil
 }
 
-func (b *bench) launch(ctx context.Context, folder, topic, profile string) (*process.Server, error) {
+func (b *bench) launch(ctx context.Context, folder, topic, encoding, profile string) (*process.Server, error) {
 	subscriptions := ""
 	if topic != "" {
-		subscriptions = fmt.Sprintf("  stream:\n    source: bench\n    deliver: {kafka: {brokers: ['%s'], topic: '%s', compression: %s, topics: {partitions: %d}}}\n", b.kafka, topic, b.o.compression, b.o.partitions)
+		subscriptions = fmt.Sprintf("  %s:\n    source: bench\n    deliver: {kafka: {brokers: ['%s'], topic: '%s', encoding: %s, compression: %s, topics: {partitions: %d}}}\n", topic, b.kafka, topic, encoding, b.o.compression, b.o.partitions)
 	}
 	return process.Start(ctx, b.o.leat, filepath.Join(b.folder, folder), "512MiB", b.db.source(b.s, folder), subscriptions, profile)
 }
@@ -108,36 +118,19 @@ func (b *bench) launch(ctx context.Context, folder, topic, profile string) (*pro
 // leat reads the backlog and produces it.
 func (b *bench) leat(ctx context.Context) (m measured, err error) {
 	topic := "leat-" + b.name
-	return b.timed(ctx, topic, b.o.rows, func() (func() error, error) {
-		s, err := b.launch(ctx, "leat", topic, "")
-		return func() error { return second(s.Stop()) }, err
-	})
-}
-
-// fromLog fills a log, then produces it.
-func (b *bench) fromLog(ctx context.Context) (m measured, err error) {
-	total := b.o.rows * b.o.runs
-	s, err := b.launch(ctx, "log", "", "")
-	if err != nil {
-		return m, err
-	}
-	err = s.WaitFor(ctx, "the log to fill", func(st *leatv1.StatusResponse) bool {
-		return len(st.Sources) == 1 && st.Sources[0].Next-st.Sources[0].Oldest >= uint64(total)
-	})
-	if _, stopErr := s.Stop(); err != nil || stopErr != nil {
-		return m, errors.Join(err, stopErr)
-	}
-	topic := "log-" + b.name
-	return b.timed(ctx, topic, total, func() (func() error, error) {
-		s, err := b.launch(ctx, "log", topic, b.o.profile)
-		return func() error { return second(s.Stop()) }, err
+	return b.timed(ctx, topic, b.o.rows, func() (func() error, func() time.Duration, error) {
+		s, err := b.launch(ctx, "leat", topic, "json", "")
+		if err != nil {
+			return nil, nil, err
+		}
+		return func() error { return second(s.Stop()) }, s.CPU, nil
 	})
 }
 
 func second[A any](_ A, err error) error { return err }
 
 // timed starts something and looks how fast a topic grows by so many records.
-func (b *bench) timed(ctx context.Context, topic string, rows int, start func() (stop func() error, err error)) (m measured, err error) {
+func (b *bench) timed(ctx context.Context, topic string, rows int, start func() (stop func() error, cpu func() time.Duration, err error)) (m measured, err error) {
 	ctx, cancel := context.WithTimeout(ctx, b.o.timeout)
 	defer cancel()
 	before, err := b.count(ctx, topic)
@@ -145,15 +138,20 @@ func (b *bench) timed(ctx context.Context, topic string, rows int, start func() 
 		return m, err
 	}
 	total, begin := before+int64(rows), time.Now()
-	stop, err := start()
+	stop, cpu, err := start()
 	if err != nil {
 		return m, err
 	}
 	defer func() { err = errors.Join(err, stop()) }()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
+	if cpu == nil {
+		cpu = func() time.Duration { return 0 }
+	}
+	spent := func() (own, broker time.Duration) { return cpu(), process.CPUTime(b.broker.Pid()) }
 	var first time.Time
 	var had int64
+	var own, broker time.Duration
 	for {
 		n, err := b.count(ctx, topic)
 		if err != nil {
@@ -161,11 +159,16 @@ func (b *bench) timed(ctx context.Context, topic string, rows int, start func() 
 		}
 		if now := time.Now(); n > before && first.IsZero() {
 			first, had, m.start = now, n, now.Sub(begin)
+			own, broker = spent()
 		}
 		if n >= total {
 			if m.rate = float64(n-had) / time.Since(first).Seconds(); n == had {
 				m.rate = float64(n-before) / time.Since(begin).Seconds()
+				return m, nil
 			}
+			o, k := spent()
+			m.cpu, m.broker = (o-own).Seconds()/float64(n-had)*1e6, (k-broker).Seconds()/float64(n-had)*1e6
+			m.bytes = float64(b.stored(topic)) / float64(n)
 			return m, nil
 		}
 		select {
@@ -188,30 +191,40 @@ func (b *bench) count(ctx context.Context, topic string) (n int64, err error) {
 }
 
 func (b *bench) countNow(ctx context.Context, topic string) (n int64, err error) {
-	conn, err := kafka.DialContext(ctx, "tcp", b.kafka)
+	meta, err := b.client.Metadata(ctx, &kafka.MetadataRequest{}) // asked for by name it would be made
 	if err != nil {
 		return 0, err
 	}
-	defer conn.Close()
-	all, err := conn.ReadPartitions() // asked for by name it would be made
+	var ask []kafka.OffsetRequest
+	for _, t := range meta.Topics {
+		for _, p := range t.Partitions {
+			if t.Name == topic {
+				ask = append(ask, kafka.LastOffsetOf(p.ID))
+			}
+		}
+	}
+	if len(ask) == 0 {
+		return 0, nil
+	}
+	resp, err := b.client.ListOffsets(ctx, &kafka.ListOffsetsRequest{Topics: map[string][]kafka.OffsetRequest{topic: ask}})
 	if err != nil {
 		return 0, err
 	}
-	for _, p := range all {
-		if p.Topic != topic {
-			continue
+	for _, p := range resp.Topics[topic] {
+		if p.Error != nil {
+			return 0, p.Error
 		}
-		leader, err := kafka.DialLeader(ctx, "tcp", b.kafka, topic, p.ID)
-		if err != nil {
-			return 0, err
-		}
-		end, err := leader.ReadLastOffset()
-		if err = errors.Join(err, leader.Close()); err != nil {
-			return 0, err
-		}
-		n += end
+		n += p.LastOffset
 	}
 	return n, nil
+}
+
+func size(path string) int64 {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0
+	}
+	return info.Size()
 }
 
 // logTail is the end of a file, for errors.

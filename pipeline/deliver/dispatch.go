@@ -211,7 +211,7 @@ func (s *session) takeSlots(d *delivery) {
 				d.add(e, bytes)
 			}
 		}
-		if sl.holder == nil && sl.head < len(sl.queue) { // d is full before the slot got a place in it
+		if sl.holder == nil && sl.waiting != nil { // d is full before the slot got a place in it
 			l.readyHead--
 			l.ready[l.readyHead] = n
 			return

@@ -2,6 +2,7 @@ package deliver
 
 import (
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/leat-cdc/leat/pipeline"
@@ -120,17 +121,59 @@ type lanes struct {
 	barrier   bool // a barrier is out: nothing follows until it is done
 }
 
+// slot is small, as there may be many: what few of them have stands behind a pointer.
 type slot struct {
-	holder *delivery
-	queue  []entry
-	head   int
+	holder  *delivery
+	waiting *waiting // nil: nothing queues
+}
+
+// waiting is a queue: list[head:], never empty while a slot has it.
+type waiting struct {
+	list []entry
+	head int
+}
+
+var queues = sync.Pool{New: func() any { return new(waiting) }}
+
+func (s *slot) push(e entry) {
+	if s.waiting == nil {
+		s.waiting = queues.Get().(*waiting)
+	}
+	s.waiting.list = append(s.waiting.list, e)
+}
+
+// queued is what waits in the slot; it stays the slot's.
+func (s *slot) queued() []entry {
+	if s.waiting == nil {
+		return nil
+	}
+	return s.waiting.list[s.waiting.head:]
+}
+
+// keep replaces what waits in the slot by the first n of it.
+func (s *slot) keep(n int) {
+	q := s.waiting
+	if q == nil {
+		return
+	}
+	clear(q.list[q.head+n:])
+	if q.list = q.list[:q.head+n]; n == 0 {
+		q.list, q.head = q.list[:0], 0
+		s.waiting = nil
+		if cap(q.list) <= 1024 {
+			queues.Put(q)
+		}
+	}
 }
 
 func newLanes(c *Config, ordered bool) lanes {
 	l := lanes{order: c.Order, windowed: ordered && c.Order != OrderNone, exclusive: !ordered && c.Order != OrderNone}
-	n := uint64(64)
+	n, most := uint64(64), uint64(8192)
+	if l.exclusive { // large Deliveries side by side: few of the next one's keys are to meet those that are out
+		most = 1 << 16
+	}
 	if c.Order != OrderSource {
-		for n < 8192 && n < uint64(c.MaxInFlight)*uint64(c.Batch.Events)*2 {
+		for n < most && n < uint64(c.MaxInFlight)*uint64(c.Batch.Events)*2 {
 			n *= 2
 		}
 	}
@@ -162,8 +205,8 @@ func (l *lanes) admit(d *delivery, n uint32, e entry) bool {
 		return true
 	}
 	s := &l.slots[n]
-	if s.head < len(s.queue) || s.holder != nil && s.holder != d {
-		s.queue = append(s.queue, e)
+	if s.waiting != nil || s.holder != nil && s.holder != d {
+		s.push(e)
 		return false
 	}
 	return true
@@ -185,7 +228,7 @@ func (l *lanes) release(d *delivery) {
 	for _, n := range d.slots {
 		s := &l.slots[n]
 		s.holder = nil
-		if s.head < len(s.queue) {
+		if s.waiting != nil {
 			l.ready = append(l.ready, n)
 		}
 	}
@@ -204,29 +247,34 @@ func (l *lanes) nextReady() (uint32, bool) {
 }
 
 func (s *slot) pop() (entry, bool) {
-	if s.head == len(s.queue) {
-		s.queue, s.head = s.queue[:0], 0
+	q := s.waiting
+	if q == nil {
 		return entry{}, false
 	}
-	e := s.queue[s.head]
-	s.queue[s.head] = entry{}
-	s.head++
-	if s.head == len(s.queue) {
-		s.queue, s.head = s.queue[:0], 0
-	} else if s.head > 64 && s.head > len(s.queue)/2 {
-		n := copy(s.queue, s.queue[s.head:])
-		clear(s.queue[n:])
-		s.queue, s.head = s.queue[:n], 0
+	e := q.list[q.head]
+	q.list[q.head] = entry{}
+	q.head++
+	switch left := len(q.list) - q.head; {
+	case left == 0:
+		s.keep(0)
+	case q.head > 64 && q.head > left:
+		copy(q.list, q.list[q.head:])
+		q.head = 0
+		s.keep(left)
 	}
 	return e, true
 }
 
 // unpop gives the first entry back.
 func (s *slot) unpop(e entry) {
-	if s.head > 0 {
-		s.head--
-		s.queue[s.head] = e
+	if s.waiting == nil {
+		s.push(e)
 		return
 	}
-	s.queue = slices.Insert(s.queue, 0, e)
+	if q := s.waiting; q.head > 0 {
+		q.head--
+		q.list[q.head] = e
+	} else {
+		q.list = slices.Insert(q.list, 0, e)
+	}
 }

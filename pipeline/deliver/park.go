@@ -99,18 +99,14 @@ func (s *session) purge(k *heldKey) {
 		return
 	}
 	sl := &s.lanes.slots[k.slot]
-	queue := sl.queue[sl.head:]
-	kept := slices.DeleteFunc(queue, func(e entry) bool {
+	kept := slices.DeleteFunc(sl.queued(), func(e entry) bool {
 		if s.lanes.hash(e) != k.hash {
 			return false
 		}
 		s.passOver(e)
 		return true
 	})
-	sl.queue = sl.queue[:sl.head+len(kept)]
-	if len(kept) == 0 {
-		sl.queue, sl.head = sl.queue[:0], 0
-	}
+	sl.keep(len(kept))
 }
 
 // passOver is what happens to an event that is held by offset: for this session it is done.

@@ -172,7 +172,13 @@ var (
 		return zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(4), zstd.WithEncoderCRC(false))
 	})
 	gzipWriters = sync.Pool{New: func() any { return gzip.NewWriter(nil) }}
-	lz4Writers  = sync.Pool{New: func() any { return lz4.NewWriter(nil) }}
+	// As Java's clients write it: small blocks, for which brokers and consumers need small buffers, and no checksum of the
+	// content, as the batch has one.
+	lz4Writers = sync.Pool{New: func() any {
+		w := lz4.NewWriter(nil)
+		_ = w.Apply(lz4.BlockSizeOption(lz4.Block64Kb), lz4.ChecksumOption(false)) // both can be had
+		return w
+	}}
 )
 
 // compress appends records compressed as Kafka's clients do.

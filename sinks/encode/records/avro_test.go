@@ -319,7 +319,7 @@ func TestRegistryDown(t *testing.T) {
 		t.Errorf("%d calls", s.calls)
 	}
 	topic.mu.Lock()
-	(*topic.plans.Load())[known].until = time.Time{} // the second is over
+	topic.known(known).until = time.Time{} // the second is over
 	topic.mu.Unlock()
 	s.fail = nil
 	if _, _, err := w.Append(nil, topic, b, 0, 0); err != nil {

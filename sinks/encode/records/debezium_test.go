@@ -62,3 +62,23 @@ func TestDebeziumValues(t *testing.T) {
 		}
 	})
 }
+
+// Plans are bounded, and each table version has its own.
+func TestPlansAreBounded(t *testing.T) {
+	topic := debeziumEncoder(t, encode.Options{Source: "s", Form: pgtext.Form}).Topic("t")
+	for i := range maxPlans + 10 {
+		table := &schemas.Table{ID: 1, Version: uint32(i + 1), Schema: "d", Name: "t", Wire: schemas.WirePGText}
+		p, err := topic.planOf(t.Context(), table)
+		if err != nil || p.table != table {
+			t.Fatal(p, err)
+		}
+		if again, err := topic.planOf(t.Context(), table); again != p || err != nil {
+			t.Fatal("made twice", err)
+		}
+	}
+	n := 0
+	topic.plans.Range(func(any, any) bool { n++; return true })
+	if n != 10 {
+		t.Errorf("%d plans are kept", n)
+	}
+}

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"maps"
 	"strings"
 	"time"
 
@@ -49,29 +48,37 @@ var errNoForm = errors.New("the table's wire form is not known to this version")
 
 // planOf returns the plan of a table version (nil: of messages), made at first use; that may wait for the registry.
 func (t *Topic) planOf(ctx context.Context, table *schemas.Table) (*plan, error) {
-	if p := (*t.plans.Load())[table]; p != nil && p.err == nil {
+	if p := t.known(table); p != nil && p.err == nil {
 		return p, nil
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	old := *t.plans.Load()
-	if p := old[table]; p != nil && (p.err == nil || time.Now().Before(p.until)) {
+	before := t.known(table)
+	if p := before; p != nil && (p.err == nil || time.Now().Before(p.until)) {
 		return p, p.err
 	}
 	p, err := t.compile(ctx, table)
 	if err != nil {
 		p = &plan{err: err, until: time.Now().Add(again)}
 	}
-	plans := make(map[*schemas.Table]*plan, len(old)+1)
-	if len(old) < maxPlans { // else begin anew: old versions are gone with their segments
-		maps.Copy(plans, old)
+	if before == nil {
+		if t.made++; t.made > maxPlans { // begin anew: old versions are gone with their segments
+			t.plans.Clear()
+			t.made = 1
+		}
 	}
-	plans[table] = p
-	t.plans.Store(&plans)
+	t.plans.Store(table, p)
 	return p, err
 }
 
 const maxPlans = 4096
+
+// known is the plan that was made for a table version, nil: none was.
+func (t *Topic) known(table *schemas.Table) *plan {
+	p, _ := t.plans.Load(table)
+	known, _ := p.(*plan)
+	return known
+}
 
 func (t *Topic) compile(ctx context.Context, table *schemas.Table) (*plan, error) {
 	if table == nil {

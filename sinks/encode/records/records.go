@@ -11,10 +11,8 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 
 	"github.com/leat-cdc/leat/pipeline"
-	"github.com/leat-cdc/leat/schemas"
 	"github.com/leat-cdc/leat/schemas/shape"
 	"github.com/leat-cdc/leat/sinks/encode"
 )
@@ -92,7 +90,8 @@ type Topic struct {
 	name string
 
 	mu    sync.Mutex // held while a plan is made
-	plans atomic.Pointer[map[*schemas.Table]*plan]
+	made  int        // how many plans has
+	plans sync.Map   // *plan by *schemas.Table
 }
 
 // Record says where key and value lie in what Append appended: first the key, then the value.
@@ -147,7 +146,6 @@ func (e *Encoder) Topic(name string) *Topic {
 	t := e.topics[name]
 	if t == nil {
 		t = &Topic{e: e, name: name}
-		t.plans.Store(&map[*schemas.Table]*plan{})
 		e.topics[name] = t
 	}
 	return t

@@ -26,12 +26,15 @@ func (c *Config) derive() {
 		if s == nil || s.Deliver.Kafka == nil && s.Deliver.Parquet == nil && s.Deliver.Table == nil {
 			continue
 		}
-		at := "subscriptions." + name + ".batch"
-		if c.doc.Paths[at+".events"] == nil {
+		at := "subscriptions." + name
+		if c.doc.Paths[at+".batch.events"] == nil {
 			s.Batch.Events = kafkaEvents
 		}
-		if c.doc.Paths[at+".bytes"] == nil {
+		if c.doc.Paths[at+".batch.bytes"] == nil {
 			s.Batch.Bytes = min(kafkaBytes, c.Memory)
+		}
+		if s.Deliver.Kafka != nil && c.doc.Paths[at+".flow.max_in_flight"] == nil {
+			s.Flow.MaxInFlight = kafkaInFlight
 		}
 	}
 	for name, s := range c.Sources {

@@ -230,3 +230,16 @@ func TestDerivedNames(t *testing.T) {
 		t.Errorf("%d", id)
 	}
 }
+
+// What a Kafka subscription does not say is made for large batches; what it says counts.
+func TestDefaultsOfKafka(t *testing.T) {
+	const head = "sources: {a: {postgres: {url: 'postgres://h/d'}}}\nsubscriptions:\n  s: {source: a, deliver: {kafka: {brokers: ['k:9092']}}"
+	s := parse(t, head+"}\n").Subscriptions["s"]
+	if s.Batch.Events != 10_000 || s.Batch.Bytes != 4<<20 || s.Flow.MaxInFlight != 4 {
+		t.Errorf("%+v %+v", s.Batch, s.Flow)
+	}
+	s = parse(t, head+", batch: {events: 5}, flow: {max_in_flight: 64}}\n").Subscriptions["s"]
+	if s.Batch.Events != 5 || s.Batch.Bytes != 4<<20 || s.Flow.MaxInFlight != 64 {
+		t.Errorf("%+v %+v", s.Batch, s.Flow)
+	}
+}

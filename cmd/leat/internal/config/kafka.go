@@ -195,4 +195,6 @@ func oneTopic(topic string, globs []string) string {
 const (
 	kafkaEvents = 10_000
 	kafkaBytes  = 4 << 20
+	// kafkaInFlight of these keep encoding, sending and the brokers busy; more only costs memory.
+	kafkaInFlight = 4
 )

@@ -207,7 +207,8 @@ type Batch struct {
 
 // Flow bounds the speed.
 type Flow struct {
-	// Most requests at once, 1 to 10000.
+	// Most requests at once, 1 to 10000. Default with kafka: 4, of its larger
+	// deliveries.
 	MaxInFlight int `json:"max_in_flight" default:"64" min:"1" max:"10000"`
 	// Most events per second. Default: none.
 	Rate float64 `json:"rate" min:"0.01" max:"1e9"`
