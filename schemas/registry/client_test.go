@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -34,9 +35,9 @@ func TestClientGoesOn(t *testing.T) {
 		t.Fatal(err)
 	}
 	var down atomic.Bool
-	asked := 0
+	var asked atomic.Int32
 	c := answers(t, func(w http.ResponseWriter, r *http.Request) {
-		if asked++; down.Load() {
+		if asked.Add(1); down.Load() {
 			panic(http.ErrAbortHandler)
 		}
 		e.Handler("").ServeHTTP(w, r)
@@ -54,9 +55,9 @@ func TestClientGoesOn(t *testing.T) {
 	if _, err := e.Register(t.Context(), "a", shape.Avro, two); err != nil {
 		t.Fatal(err)
 	}
-	asked = 0
-	if ask(one, two); asked != 2 { // the list, and what is new of it
-		t.Errorf("asked %d times", asked)
+	asked.Store(0)
+	if ask(one, two); asked.Load() != 2 { // the list, and what is new of it
+		t.Errorf("asked %d times", asked.Load())
 	}
 	down.Store(true)
 	ask(one, two)
@@ -73,10 +74,10 @@ func TestClientGoesOn(t *testing.T) {
 
 // Avro has no schemaType: Apicurio refuses an empty one.
 func TestClientAsks(t *testing.T) {
-	bodies := map[string]string{}
+	var bodies sync.Map
 	c := answers(t, func(w http.ResponseWriter, r *http.Request) {
 		p, _ := io.ReadAll(r.Body)
-		bodies[r.URL.Path] = string(p)
+		bodies.Store(r.URL.Path, string(p))
 		_, _ = io.WriteString(w, `{"id":7}`)
 	})
 	for subject, f := range map[string]shape.Format{"a": shape.Avro, "p": shape.Protobuf} {
@@ -85,28 +86,30 @@ func TestClientAsks(t *testing.T) {
 		}
 	}
 	quoted, _ := json.Marshal(one)
-	if got := bodies["/subjects/a"]; got != fmt.Sprintf(`{"schema":%s}`, quoted) {
+	if got, _ := bodies.Load("/subjects/a"); got != fmt.Sprintf(`{"schema":%s}`, quoted) {
 		t.Error(got)
 	}
-	if got := bodies["/subjects/p"]; got != fmt.Sprintf(`{"schemaType":"PROTOBUF","schema":%s}`, quoted) {
+	if got, _ := bodies.Load("/subjects/p"); got != fmt.Sprintf(`{"schemaType":"PROTOBUF","schema":%s}`, quoted) {
 		t.Error(got)
 	}
 }
 
 // What a registry says no by is told with its cure; a table may have thousands of columns.
 func TestClientIsTold(t *testing.T) {
-	status, header, body := 0, "", ""
-	c := answers(t, func(w http.ResponseWriter, _ *http.Request) {
-		if header != "" {
-			w.Header().Set("Location", header)
-		}
-		w.WriteHeader(status)
-		_, _ = io.WriteString(w, body)
-	})
-	for _, x := range []struct {
+	type reply struct {
 		status           int
 		header, body, is string
-	}{
+	}
+	var now atomic.Pointer[reply]
+	c := answers(t, func(w http.ResponseWriter, _ *http.Request) {
+		x := now.Load()
+		if x.header != "" {
+			w.Header().Set("Location", x.header)
+		}
+		w.WriteHeader(x.status)
+		_, _ = io.WriteString(w, x.body)
+	})
+	for _, x := range []reply{
 		{404, "", `{"error_code":404,"message":"HTTP 404 Not Found"}`, "knows no such path: check registry.url"},
 		{404, "", "<html>", "knows no such path: check registry.url"},
 		{404, "", `{"error_code":40401,"message":"Subject not found."}`, "Subject not found."},
@@ -117,13 +120,13 @@ func TestClientIsTold(t *testing.T) {
 		{403, "", "", "check user and password, or token"},
 		{500, "", `{"error_code":50001,"message":"boom"}`, "answered 500: boom"},
 	} {
-		status, header, body = x.status, x.header, x.body
+		now.Store(&x)
 		_, err := c.Register(t.Context(), "a", shape.Avro, one)
 		if err == nil || !strings.Contains(err.Error(), x.is) || strings.Contains(err.Error(), "geheim") {
 			t.Errorf("%d %s: %v", x.status, x.body, err)
 		}
 	}
-	status, header, body = 200, "", `{"id":3,"schema":"`+strings.Repeat("x", 4<<20)+`"}`
+	now.Store(&reply{status: 200, body: `{"id":3,"schema":"` + strings.Repeat("x", 4<<20) + `"}`})
 	if id, err := c.Register(t.Context(), "a", shape.Avro, one); id != 3 || err != nil {
 		t.Error(id, err)
 	}
