@@ -57,7 +57,7 @@ test-ddl: servers ## DDL (2000) random changes of shape with writes on each data
 KILLS ?= 50
 
 .PHONY: test-kafka-kills
-test-kafka-kills: servers ## Leat is killed KILLS (50) times while it produces to Kafka; another client reads each event once
+test-kafka-kills: servers ## Leat is killed KILLS (50) times while it produces to Kafka, with and without exactly_once; another client reads each event once
 	LEAT_KILLS=$(KILLS) $(SERVERS) run -postgres 17 -mysql=false -mariadb=false -- $(GO) test -count=1 -timeout 0 -v -run KilledWhileProducing ./cmd/leat
 
 SEEDS ?= 1000

@@ -51,6 +51,9 @@ type Delivery struct {
 	Runs     []Run
 	// Events and Bytes in it.
 	Events, Bytes int
+	// Ends, for a Committer: as far as is known no event of the last one's transaction follows. Aside: it is none of the
+	// stream, but of what is redriven or taken back beside it.
+	Ends, Aside bool
 	// Handed, when set, is to be called by the sink once it only waits: for the network, the subscriber's answer, a
 	// pace. What it did until then is CPU, and others take their turn. Never after Deliver returned; again does
 	// no harm. A sink that never waits need not.
@@ -149,6 +152,17 @@ type Resumer interface {
 	Resume(c Cursor)
 }
 
+// Committer is the optional capability of a sink to take the transactions of the source as a whole, each of them all or
+// nothing. It is given one Delivery at a time, in commit order, beside those that are Aside, each of which is a whole.
+type Committer interface {
+	Sink
+	// Commit ends what Deliveries brought that did not end their last transaction (Delivery.Ends). An error says that
+	// it is not known whether that is there, or that it is not: then Resume and all of it follow.
+	Commit(ctx context.Context) error
+	// Abort drops that instead; then Resume follows, or Close.
+	Abort(ctx context.Context)
+}
+
 // DeliveryClass says how a whole Delivery failed.
 type DeliveryClass uint8
 
@@ -164,9 +178,11 @@ const (
 	Gone
 	// Poison: every event is fatal (422 for a single event).
 	Poison
+	// Undone, of a Committer: what earlier Deliveries brought and was not committed is lost; it is brought again.
+	Undone
 )
 
-var deliveryClassNames = [...]string{"retriable", "unavailable", "too_large", "gone", "poison"}
+var deliveryClassNames = [...]string{"retriable", "unavailable", "too_large", "gone", "poison", "undone"}
 
 // String names the class.
 func (c DeliveryClass) String() string { return deliveryClassNames[c] }

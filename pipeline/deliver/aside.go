@@ -178,7 +178,7 @@ func (s *Subscription) NewAside(job pipeline.Job) (*Aside, error) {
 	c := s.cfg
 	c.window = &window{job: job.ID, to: job.To, scope: scope, live: s}
 	c.Cursors, c.Store, c.Sink = (*asideCursor)(a), (*asideStore)(a), &asideSink{Sink: c.Sink}
-	c.Jobs = nil
+	c.Jobs, c.Whole = nil, false
 	c.Exhausted, c.Resolved, c.Throttle = ExhaustedSkip, 0, NewThrottle()
 	c.MaxInFlight = max(1, int(math.Ceil(asideShare*float64(c.MaxInFlight))))
 	c.Rate *= asideShare
@@ -412,6 +412,6 @@ type asideSink struct{ pipeline.Sink }
 // Deliver implements pipeline.Sink.
 func (s *asideSink) Deliver(ctx context.Context, d *pipeline.Delivery) (pipeline.Outcomes, error) {
 	copied := *d
-	copied.Number = 0
+	copied.Number, copied.Aside = 0, true
 	return s.Sink.Deliver(ctx, &copied)
 }

@@ -176,6 +176,9 @@ type Config struct {
 	Timeout time.Duration
 	// Grace that Deliveries get to end when the subscription stops or pauses; default 10 s.
 	Grace time.Duration
+	// Whole: each transaction of the source is delivered all or nothing, in commit order: for a pipeline.Committer and
+	// OrderSource.
+	Whole bool
 	// Resolved is the shortest time between two leat.resolved events; 0 = none.
 	Resolved time.Duration
 	// Budget of batches held (read ahead, in flight, held back), in bytes; reading waits at it, so that
@@ -214,6 +217,9 @@ func (c Config) filled() (Config, error) {
 	}
 	if c.MaxInFlight < 0 || c.Batch.Events < 0 || c.Batch.Bytes < 0 || c.Batch.Wait < 0 || c.Retry.Attempts < 0 || c.Budget < 0 || c.Rate < 0 {
 		return c, fmt.Errorf("subscription %q: a limit is negative", c.Name)
+	}
+	if _, ok := c.Sink.(pipeline.Committer); c.Whole && (!ok || c.Order != OrderSource) {
+		return c, fmt.Errorf("subscription %q: whole transactions need their order and a sink that commits", c.Name)
 	}
 	_, ordered := c.Sink.(pipeline.Ordered)
 	def(&c.MaxInFlight, 64)

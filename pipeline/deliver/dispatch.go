@@ -64,7 +64,9 @@ func (d *delivery) recycle() {
 }
 
 // fits reports whether n more bytes may go with d; a first event always does.
-func (s *session) fits(d *delivery, n int) bool {
+func (s *session) fits(d *delivery, n int) bool { return s.room(d, n) || s.rounds(d, n) }
+
+func (s *session) room(d *delivery, n int) bool {
 	return d.Events == 0 || d.Events < s.most() && d.Bytes+n <= s.maxBytes
 }
 
@@ -114,7 +116,7 @@ func (s *session) sendAll(ctx context.Context, now time.Time) (waits bool) {
 	limit = s.besides(limit, ratio, now)
 	s.gentle = s.turn.entry.Gentle(now)
 	for s.pace.permits(now) {
-		if s.inflight >= limit {
+		if s.inflight >= limit || s.staged.busy {
 			s.throttled = until
 			s.wants(now)
 			return false
@@ -253,13 +255,14 @@ func (s *session) takeStream(d *delivery, now time.Time) {
 	if due := t.due(s.cfg); t.ready < s.most() && now.Before(due) {
 		return
 	}
-	for !t.empty() && (d.Events == 0 || d.Events < s.most()) {
+	full := false
+	for !t.empty() && (d.Events == 0 || d.Events < s.most() || s.cfg.Whole) {
 		it, r := t.peek()
-		if !it.special && !s.lanes.exclusive && len(s.held.keys) == 0 && s.sub.hold == nil {
+		if !full && !it.special && !s.lanes.exclusive && len(s.held.keys) == 0 && s.sub.hold == nil {
 			to := min(int(r.To), int(r.From)+s.most()) // no more can go at once
 			if n := s.sub.parks.free(it.batch.Events[r.From:to]); n > 0 {
 				r.To = r.From + uint32(n)
-				if !s.takeRun(d, it, r) {
+				if full = !s.takeRun(d, it, r); full && !s.cfg.Whole {
 					return
 				}
 				continue
@@ -320,7 +323,7 @@ func (s *session) takeRun(d *delivery, it *item, r pipeline.Run) bool {
 	to := r.From
 	for ; to < r.To; to++ {
 		n := eventBytes(&events[to])
-		if !s.fits(d, n) {
+		if !s.room(d, n) {
 			break
 		}
 		d.Events++
@@ -383,6 +386,9 @@ func (s *session) send(ctx context.Context, d *delivery, now time.Time) {
 		d.Reason = pipeline.ReasonReplay
 	case first < s.start.High:
 		d.Reason = pipeline.ReasonReclaim
+	}
+	if d.Aside = d.aside; s.cfg.Whole {
+		d.Ends = d.ends()
 	}
 	if s.cfg.Timeout > 0 {
 		d.Deadline = now.Add(s.cfg.Timeout)

@@ -270,7 +270,7 @@ func (s *session) takeUnit(d *delivery, u *unit, now time.Time) bool {
 func (s *session) takeKey(d *delivery, k *heldKey, mix bool) int {
 	n := 0
 	for _, e := range k.list {
-		if k.limit > 0 && n == k.limit || n > 0 && s.outage.On() || n > 0 && (s.waitsForPair(e) || k.waitsForPass(e)) {
+		if k.limit > 0 && n == k.limit || n > 0 && s.outage.On() && !s.cfg.Whole || n > 0 && (s.waitsForPair(e) || k.waitsForPass(e)) {
 			break
 		}
 		if s.sub.hold != nil {

@@ -89,7 +89,7 @@ func (s *session) verdict(d *delivery, failed *pipeline.DeliveryError) flow.Resu
 // no other's fault is taken for the endpoint's.
 func (s *session) most() int {
 	switch {
-	case s.outage.On():
+	case s.outage.On() && !s.cfg.Whole: // which says itself what is at fault
 		return 1
 	case s.gentle:
 		return min(asideSlice, s.cfg.Batch.Events)

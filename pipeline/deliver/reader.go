@@ -27,6 +27,7 @@ type item struct {
 	selected []pipeline.Run
 	// special: it holds barriers or key changes, which need a look at each event.
 	special bool
+	part    bool // its last transaction goes on in the next batch
 
 	before, after *item // in the session's list of live items
 }
@@ -154,7 +155,7 @@ func (r *reader) read(ctx context.Context) error {
 // hand makes an item of the batch, whose reference it takes over, and sends it.
 func (r *reader) hand(ctx context.Context, b *pipeline.Batch) error {
 	it := items.Get().(*item)
-	it.next = r.end(b)
+	it.next, it.part = r.end(b), partial(b)
 	r.fails = r.fails[:0]
 	meant := b.Meant(r.cfg.Name)
 	r.each(b, func(from, to int) {

@@ -129,7 +129,7 @@ func (r *runner) session(ctx context.Context) error {
 			return err
 		}
 		err = nil
-	case errors.As(err, &r.refused):
+	case errors.As(err, &r.refused), errors.Is(err, errUndone):
 		err = nil
 	}
 	if cmd != nil {

@@ -205,9 +205,9 @@ func (s *session) saveInterval() time.Duration {
 // cursor is the frontier as it is to be kept. What the cursor that this session began from says about
 // offsets that were not read again yet still holds.
 func (s *session) cursor() pipeline.Cursor {
-	low := s.front.Low()
+	low := s.low()
 	high := max(low, s.stream.pos, s.start.High)
-	pending := s.front.Pending(high, maxPending)
+	pending := s.pending(low, high)
 	pending = append(pending, clip(s.start.Pending, s.front.End(), high)...)
 	return pipeline.Cursor{Log: s.start.Log, Low: low, High: high, Pending: pending, Resolved: s.save.resolved, Worked: s.sub.worked}
 }

@@ -36,6 +36,7 @@ type session struct {
 	// suspected is since when that is only that.
 	suspected time.Time
 	turn      *turn
+	staged    staged
 	pass      *pass // nil: none
 	// passing counts Deliveries of the pass that are out; asideLast: the last one sent was one.
 	passing   int
@@ -75,7 +76,7 @@ func newSession(s *Subscription, cur pipeline.Cursor) *session {
 	return &session{
 		share: sh, sub: s, cfg: c, limiter: s.limiter, outage: &s.outage, number: s.number, start: cur, front: *frontier.New(cur.Low), maxBytes: c.Batch.Bytes,
 		budget: sh.budget(c.Budget), items: make(chan *item, 64), results: make(chan *delivery, c.MaxInFlight),
-		lanes: newLanes(c, ordered), stream: stream{pos: cur.Low}, held: newHeldKeys(), pace: newPace(c.Rate), turn: newTurn(c),
+		staged: staged{committed: make(chan error, 1)}, lanes: newLanes(c, ordered), stream: stream{pos: cur.Low}, held: newHeldKeys(), pace: newPace(c.Rate), turn: newTurn(c),
 	}
 }
 
@@ -100,6 +101,7 @@ func (s *session) run(ctx context.Context) (pipeline.Cursor, *command, error) {
 		s.leaveAll()
 		s.turn.place(s.cfg)
 		s.dispatch(sendCtx, now)
+		s.commitRest(sendCtx)
 		if s.stirred {
 			s.stirred = false
 			continue
@@ -118,6 +120,8 @@ func (s *session) run(ctx context.Context) (pipeline.Cursor, *command, error) {
 			s.returned(d, time.Now())
 		case err := <-s.save.saved:
 			s.save.noted(err)
+		case err := <-s.staged.committed:
+			s.isCommitted(err)
 		case <-timer.C:
 		case <-s.cfg.Throttle.wake():
 		case <-s.turn.entry.Wake():
@@ -180,6 +184,9 @@ func (s *session) drain() {
 
 func (s *session) arrived(it *item) {
 	s.save.dirty = true
+	if !it.part {
+		s.staged.closed = it.next
+	}
 	if it.left == 0 {
 		s.front.Skip(it.next)
 		if s.stream.empty() {
@@ -256,8 +263,10 @@ func (s *session) finish(abandon func()) {
 		d.Drain(true)
 		defer d.Drain(false)
 	}
-	for s.inflight > 0 {
+	for s.inflight > 0 || s.staged.busy {
 		select {
+		case err := <-s.staged.committed:
+			s.isCommitted(err)
 		case d := <-s.results:
 			s.returned(d, time.Now())
 		case it := <-s.items: // read again next time
@@ -272,6 +281,7 @@ func (s *session) finish(abandon func()) {
 // close saves the cursor and gives back all memory.
 func (s *session) close() (pipeline.Cursor, error) {
 	s.settleWindow(time.Now())
+	s.giveUp()
 	cur := s.cursor()
 	s.publish()
 	err := s.save.finish(cur)
@@ -303,7 +313,10 @@ func (s *session) publish() {
 	sub := s.sub
 	sub.mu.Lock()
 	st := &sub.status
-	st.Low, st.Read = s.front.Low(), s.front.End()
+	st.Low, st.Read = s.low(), s.front.End()
+	if s.staged.from > 0 {
+		st.Read = st.Low // the log has to keep it
+	}
 	st.InFlight, st.Open, st.Held, st.Buffered = s.inflight, s.open, len(s.held.keys), s.budget.used.Load()
 	st.Parked = sub.parks.len()
 	s.tellFlow(st)

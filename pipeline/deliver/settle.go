@@ -28,6 +28,12 @@ func (s *session) returned(d *delivery, now time.Time) {
 		}
 		d.err = failed
 	}
+	switch {
+	case failed == nil && s.cfg.Whole:
+		s.staged.returned(d)
+	case failed != nil && failed.Class == pipeline.Undone:
+		s.end, s.stopping = errUndone, true
+	}
 	s.learn(d, failed, now)
 	s.judge(d, failed, now)
 	s.report(d, failed, now)

@@ -30,6 +30,9 @@ func (s *Sink) Check(ctx context.Context, tables []*schemas.Table) (found []pipe
 	if errors.Is(err, kafka.TransactionalIDAuthorizationFailed) {
 		find("error", "transactional_id", fmt.Sprintf("the transactional id %s… may not be used", s.TransactionalID()), "allow the user Write and Describe on transactional ids that begin with "+s.TransactionalID())
 	}
+	if s.o.Whole.On {
+		s.checkWhole(ctx, find)
+	}
 	var topics []string
 	for _, t := range tables {
 		name, err := s.o.Topic.name(s.o.Source, s.o.Subscription, t)

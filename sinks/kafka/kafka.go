@@ -44,6 +44,7 @@ type Options struct {
 	// Tombstones: behind each delete goes a record of the same key without a value, for compacted topics.
 	Tombstones bool
 	Create     Create
+	Whole      Whole
 	SASL       SASL
 	TLS        *TLS
 	// Tables that the subscription may have events of, as far as they are known: their topics are told what is
@@ -83,6 +84,10 @@ type Sink struct {
 
 	lately atomic.Value // string: what went wrong last
 
+	turn   chan struct{} // is full while somebody has a transaction: Options.Whole
+	opened open
+	anew   atomic.Bool // Resume was called
+
 	mu       sync.Mutex
 	cursor   pipeline.Cursor
 	producer *producer        // nil: none is open
@@ -95,6 +100,7 @@ const (
 	headerOffset   = "leat-offset"   // its sequence
 	headerOp       = "leat-op"       // insert, update, …
 	headerProducer = "leat-producer" // the transactional id: whose record it is
+	headerAside    = "leat-aside"    // delivered beside the stream of whole transactions: tells nothing of what is before it
 	headerReplay   = "leat-replay"   // the job that it is a copy of
 	headerResolved = "leat-resolved" // of a resolved record: below that offset all is done
 )
@@ -104,7 +110,10 @@ func New(o Options) (*Sink, error) {
 	if o.Timeout <= 0 {
 		o.Timeout = 30 * time.Second
 	}
-	s := &Sink{o: o, kept: map[string]*kept{}, walks: map[string]walk{}, loads: make(chan *load, keptLoads)}
+	if o.Whole.Timeout <= 0 {
+		o.Whole.Timeout = 5 * time.Minute
+	}
+	s := &Sink{o: o, turn: make(chan struct{}, 1), kept: map[string]*kept{}, walks: map[string]walk{}, loads: make(chan *load, keptLoads)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.identify()
 	return s, s.dial()
@@ -116,6 +125,7 @@ func (s *Sink) Resume(c pipeline.Cursor) {
 	defer s.mu.Unlock()
 	s.cursor = c
 	s.cursor.Pending = nil // the caller's
+	s.anew.Store(true)
 	if s.producer != nil { // the next one sees how many partitions there are now
 		s.producer.fail(context.Canceled)
 	}
@@ -177,6 +187,9 @@ func (s *Sink) Deliver(ctx context.Context, d *pipeline.Delivery) (pipeline.Outc
 	}
 	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
+	if s.o.Whole.On {
+		return s.deliverWhole(ctx, d)
+	}
 	p, err := s.open(ctx)
 	if err != nil {
 		return nil, s.classify(ctx, err)
@@ -206,7 +219,9 @@ func (s *Sink) send(ctx context.Context, p *producer, l *load, waits func()) (pi
 		// Whether it is taken is not known now, and nothing of it may be sent behind the caller's back.
 		p.fail(ctx.Err())
 	}
-	p.told.Store(true)
+	if waits != nil { // of a Delivery
+		p.told.Store(true)
+	}
 	if p.err != nil && !errors.Is(p.err, context.Canceled) && !errors.Is(p.err, context.DeadlineExceeded) {
 		return nil, s.classify(ctx, p.err)
 	}

@@ -29,6 +29,7 @@ type lane struct {
 	// Of the goroutine that runs.
 	sequence int32
 	high     uint64 // the highest offset of ours in the partition
+	base     int64  // of whole transactions: next as it was when the last one was committed
 	next     int64  // Kafka's offset behind the last batch that was acked, or behind the tail as it was found
 	b        batch
 	taken    []taken
@@ -193,13 +194,17 @@ const requestTime = 30 * time.Second
 // the producer, as it is not known whether it was.
 func (l *lane) send() error {
 	p := l.p
-	l.b.sign(p.id, p.epoch, l.sequence, false)
+	id := ""
+	if p.s.o.Whole.On {
+		id = p.s.TransactionalID()
+	}
+	l.b.sign(p.id, p.epoch, l.sequence, id != "")
 	size := len(l.b.out)
 	wait := 20 * time.Millisecond
 	for {
 		ctx, cancel := context.WithTimeout(p.ctx, requestTime)
 		resp, err := p.s.client.RawProduce(ctx, &kafka.RawProduceRequest{
-			Topic: l.topic.name, Partition: l.partition, RequiredAcks: kafka.RequireAll,
+			Topic: l.topic.name, Partition: l.partition, RequiredAcks: kafka.RequireAll, TransactionalID: id,
 			RawRecords: protocol.RawRecordSet{Reader: framedReader(l.b.out)},
 		})
 		cancel()

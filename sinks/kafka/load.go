@@ -23,6 +23,8 @@ type load struct {
 	scratch  []byte
 	events   int
 	copies   bool          // of what was delivered before: sent whatever is there
+	whole    bool          // in transactions: nothing passes what fails
+	aside    bool          // beside the stream of those
 	finished chan struct{} // closed when no run is left
 
 	mu       sync.Mutex
@@ -39,6 +41,7 @@ func (s *Sink) load(p *producer, d *pipeline.Delivery) *load {
 		l = new(load)
 	}
 	l.copies = d.Replay != "" || d.Reason == pipeline.ReasonReplay
+	l.whole, l.aside = s.o.Whole.On, d.Aside
 	l.s, l.p, l.events, l.finished, l.open, l.outcomes, l.failed, l.route = s, p, d.Events, make(chan struct{}), 0, nil, nil, route{}
 	return l
 }
@@ -172,21 +175,38 @@ func (l *load) pack(ctx context.Context, d *pipeline.Delivery) error {
 	return d.Each(func(_ int, b *pipeline.Batch, i int, as pipeline.Op) error {
 		n++
 		ev := &b.Events[i]
-		if l.failed[ev.Hash] {
-			l.set(n, ev.Hash, pipeline.Outcome{Class: pipeline.Retry, Reason: reasonSuffix})
+		hash := l.hash(ev)
+		if l.failed[hash] {
+			l.set(n, hash, pipeline.Outcome{Class: pipeline.Retry, Reason: reasonSuffix})
 			return nil
 		}
 		if err := l.find(ctx, b.TableOf(i)); err != nil {
 			return err
 		}
-		if !l.copies && l.route.topic.delivered(uint64(b.Offset(i))) {
+		if !l.copies && l.delivered(uint64(b.Offset(i))) {
 			return nil
 		}
 		if err := l.event(w, d, n, b, i, as); err != nil {
-			return l.failure(n, ev.Hash, err)
+			return l.failure(n, hash, err)
 		}
 		return nil
 	})
+}
+
+// hash is what keeps its order: a key, of whole transactions all.
+func (l *load) hash(ev *pipeline.Event) uint64 {
+	if l.whole {
+		return 0
+	}
+	return ev.Hash
+}
+
+// delivered reports whether the event is there.
+func (l *load) delivered(offset uint64) bool {
+	if l.aside { // what was parked or a dead letter is not, whatever came behind it
+		return l.route.topic.has(offset)
+	}
+	return l.route.topic.delivered(offset)
 }
 
 // failure settles an event that cannot be sent; any other error is about the Delivery.
@@ -231,6 +251,11 @@ func (l *load) event(w *records.Writer, d *pipeline.Delivery, n int, b *pipeline
 	if err != nil {
 		return err
 	}
+	if l.whole {
+		if err := l.s.opened.wasRefused(uint64(b.Offset(i)), l.route.topic.name); err != nil {
+			return err
+		}
+	}
 	key, value := l.scratch[:max(rec.Key, 0)], l.scratch[max(rec.Key, 0):]
 	ev := &b.Events[i]
 	op := ev.Op
@@ -254,8 +279,8 @@ func (l *load) event(w *records.Writer, d *pipeline.Delivery, n int, b *pipeline
 	r.body = appendBytes(r.body, key, keyed)
 	r.body = appendBytes(r.body, value, true)
 	headers := len(r.body)
-	r.body = l.s.appendHeaders(r.body, op, uint64(b.Offset(i)), d.Replay)
-	made := record{end: uint32(len(r.body)), headers: uint32(headers), event: uint32(n), time: b.Txs[ev.Tx].Time / 1000, offset: uint64(b.Offset(i)), hash: ev.Hash}
+	r.body = l.s.appendHeaders(r.body, op, uint64(b.Offset(i)), d.Replay, l.whole && l.aside)
+	made := record{end: uint32(len(r.body)), headers: uint32(headers), event: uint32(n), time: b.Txs[ev.Tx].Time / 1000, offset: uint64(b.Offset(i)), hash: l.hash(ev)}
 	if most := l.route.topic.limit(); len(r.body)-from+batchHead+recordHead > most {
 		if err := l.fits(made, r.body[from:]); err != nil {
 			r.body = r.body[:from]
@@ -290,9 +315,12 @@ func (l *load) fits(alone record, body []byte) error {
 }
 
 // appendHeaders appends the count and the headers of a record.
-func (s *Sink) appendHeaders(dst []byte, op pipeline.Op, offset uint64, replay string) []byte {
+func (s *Sink) appendHeaders(dst []byte, op pipeline.Op, offset uint64, replay string, aside bool) []byte {
 	count := int64(5)
 	if replay != "" {
+		count++
+	}
+	if aside {
 		count++
 	}
 	dst = binary.AppendVarint(dst, count)
@@ -305,6 +333,9 @@ func (s *Sink) appendHeaders(dst []byte, op pipeline.Op, offset uint64, replay s
 	dst = appendHeader(dst, headerOffset, digits)
 	if replay != "" {
 		dst = appendHeader(dst, headerReplay, []byte(replay))
+	}
+	if aside {
+		dst = appendHeader(dst, headerAside, nil)
 	}
 	return dst
 }

@@ -37,6 +37,10 @@ type producer struct {
 	loadsMu sync.Mutex
 	loads   map[*load]struct{} // of Deliveries that did not return yet, or not with their outcomes
 
+	// Of who has Sink.turn: when the transaction that is open began, microseconds since 1970, 0: none is; what is in it.
+	begun atomic.Int64
+	in    map[*lane]bool
+
 	mu     sync.Mutex // held while a topic is attached
 	topics atomic.Pointer[map[string]*topic]
 	lanes  atomic.Int32
@@ -48,6 +52,8 @@ type topic struct {
 	lanes []*lane
 	// known are offsets that were delivered already, sorted.
 	known []uint64
+	// done: all that was delivered in whole transactions up to that offset is there.
+	done uint64
 	// maxBatch is how large a batch may be: 0 while that is not known. whole is what is put together at most.
 	maxBatch atomic.Int64
 	compact  atomic.Bool  // it takes no null keys
@@ -76,8 +82,11 @@ func (t *topic) learn(size int) {
 	}
 }
 
-// delivered reports whether the partitions' tails have the event.
-func (t *topic) delivered(offset uint64) bool {
+// delivered reports whether the event is there, by the partitions' tails or by the order of whole transactions.
+func (t *topic) delivered(offset uint64) bool { return offset <= t.done || t.has(offset) }
+
+// has reports whether the partitions' tails have the event.
+func (t *topic) has(offset uint64) bool {
 	if n := len(t.known); n == 0 || offset > t.known[n-1] {
 		return false
 	}
@@ -97,7 +106,7 @@ func (s *Sink) newProducer(ctx context.Context) (*producer, error) {
 	p := &producer{s: s, cursor: s.cursor, kept: maps.Clone(s.kept), broken: make(chan struct{}), loads: map[*load]struct{}{}}
 	p.topics.Store(&map[string]*topic{})
 	err := s.patiently(ctx, func() error {
-		resp, err := s.client.InitProducerID(ctx, &kafka.InitProducerIDRequest{TransactionalID: s.TransactionalID(), TransactionTimeoutMs: 60_000, ProducerID: -1, ProducerEpoch: -1})
+		resp, err := s.client.InitProducerID(ctx, &kafka.InitProducerIDRequest{TransactionalID: s.TransactionalID(), TransactionTimeoutMs: s.transactionTimeout(), ProducerID: -1, ProducerEpoch: -1})
 		if err == nil {
 			err = resp.Error
 		}
@@ -131,7 +140,7 @@ func (s *Sink) patiently(ctx context.Context, f func() error) error {
 // fail ends the producer; err nil: it was closed.
 func (p *producer) fail(err error) {
 	p.failing.Do(func() {
-		p.err = p.s.fenced(err)
+		p.err = p.aged(p.s.fenced(err))
 		p.cancel()
 		close(p.broken)
 	})
@@ -143,6 +152,7 @@ type kept struct {
 	next  []int64
 	high  []uint64
 	known []uint64
+	done  uint64
 }
 
 // end ends the producer and waits for what it runs; what it knows of its topics goes to the sink. Called with
@@ -151,11 +161,18 @@ func (p *producer) end() {
 	p.fail(context.Canceled)
 	p.wg.Wait()
 	for name, t := range *p.topics.Load() {
-		k := &kept{known: t.known}
+		k := &kept{known: t.known, done: t.done}
 		for _, l := range t.lanes {
-			k.next, k.high = append(k.next, l.next), append(k.high, l.high)
+			next := l.next
+			if p.s.o.Whole.On {
+				next = l.base // whether what follows was committed is seen there
+			}
+			k.next, k.high = append(k.next, next), append(k.high, l.high)
 		}
 		p.s.kept[name] = k
+	}
+	if p.s.o.Whole.On {
+		return
 	}
 	p.loadsMu.Lock()
 	defer p.loadsMu.Unlock()
@@ -207,7 +224,8 @@ func (p *producer) attach(ctx context.Context, name string) (*topic, error) {
 	}
 	t := &topic{name: name}
 	t.settings(ctx, p.s)
-	if err := p.fence(ctx, name, partitions); err != nil {
+	if p.begun.Load() != 0 { // its end is a marker too, and no other may come before it
+	} else if err := p.fence(ctx, name, partitions); err != nil {
 		if fenced, code := (*FencedError)(nil), kafka.Error(0); !errors.As(err, &fenced) && (!errors.As(err, &code) || transient(err)) {
 			// A transaction of ours may be open: when Kafka ends it for its age, that looks as if another had taken over.
 			p.fail(err)
@@ -218,7 +236,7 @@ func (p *producer) attach(ctx context.Context, name string) (*topic, error) {
 	if before == nil {
 		before = &kept{}
 	}
-	t.known = slices.Clone(before.known)
+	t.known, t.done = slices.Clone(before.known), before.done
 	for i := range partitions {
 		from, high := int64(-1), uint64(0)
 		if i < len(before.next) {
@@ -233,8 +251,8 @@ func (p *producer) attach(ctx context.Context, name string) (*topic, error) {
 		if err != nil {
 			return nil, err
 		}
-		t.known = append(t.known, seen.offsets...)
-		t.lanes = append(t.lanes, &lane{p: p, topic: t, partition: i, id: int(p.lanes.Add(1)) - 1, high: max(seen.high, high), next: end})
+		t.known, t.done = append(t.known, seen.offsets...), max(t.done, seen.done)
+		t.lanes = append(t.lanes, &lane{p: p, topic: t, partition: i, id: int(p.lanes.Add(1)) - 1, high: max(seen.high, high), next: end, base: end})
 	}
 	p.dropWalks(name, partitions)
 	slices.Sort(t.known)
@@ -249,34 +267,53 @@ func (p *producer) fence(ctx context.Context, name string, partitions int) error
 	for i := range all {
 		all[i].Partition = i
 	}
-	err := p.s.patiently(ctx, func() error {
-		resp, err := p.s.client.AddPartitionsToTxn(ctx, &kafka.AddPartitionsToTxnRequest{TransactionalID: p.s.TransactionalID(), ProducerID: int(p.id), ProducerEpoch: int(p.epoch),
-			Topics: map[string][]kafka.AddPartitionToTxn{name: all}})
-		if err != nil {
-			return err
-		}
-		for _, r := range resp.Topics[name] {
-			err = errors.Join(err, r.Error)
-		}
-		return err
-	})
+	err := p.add(ctx, map[string][]kafka.AddPartitionToTxn{name: all})
 	// The second time it says that the markers are written: until then the transaction is still being ended.
 	for range 2 {
 		if err != nil {
-			return fmt.Errorf("fence %s: %w", name, p.s.fenced(err))
+			break
 		}
-		err = p.s.patiently(ctx, func() error {
-			resp, err := p.s.client.EndTxn(ctx, &kafka.EndTxnRequest{TransactionalID: p.s.TransactionalID(), ProducerID: int(p.id), ProducerEpoch: int(p.epoch)})
-			if err == nil {
-				err = resp.Error
-			}
-			return err
-		})
+		err = p.endTxn(ctx, false)
 	}
 	if err != nil {
 		return fmt.Errorf("fence %s: %w", name, p.s.fenced(err))
 	}
 	return nil
+}
+
+// add adds partitions to the transaction.
+func (p *producer) add(ctx context.Context, all map[string][]kafka.AddPartitionToTxn) error {
+	return p.s.patiently(ctx, func() error {
+		resp, err := p.s.client.AddPartitionsToTxn(ctx, &kafka.AddPartitionsToTxnRequest{TransactionalID: p.s.TransactionalID(), ProducerID: int(p.id), ProducerEpoch: int(p.epoch), Topics: all})
+		if err != nil {
+			return err
+		}
+		for name := range all {
+			for _, r := range resp.Topics[name] {
+				err = errors.Join(err, r.Error)
+			}
+		}
+		return err
+	})
+}
+
+// endTxn ends the transaction.
+func (p *producer) endTxn(ctx context.Context, commit bool) error {
+	return p.s.patiently(ctx, func() error {
+		resp, err := p.s.client.EndTxn(ctx, &kafka.EndTxnRequest{TransactionalID: p.s.TransactionalID(), ProducerID: int(p.id), ProducerEpoch: int(p.epoch), Committed: commit})
+		if err == nil {
+			err = resp.Error
+		}
+		return err
+	})
+}
+
+// transactionTimeout is how long Kafka leaves a transaction open; milliseconds.
+func (s *Sink) transactionTimeout() int {
+	if s.o.Whole.On {
+		return int(s.o.Whole.Timeout.Milliseconds())
+	}
+	return 60_000
 }
 
 // fenced names who is to blame when Kafka says that the producer is not the newest of its transactional id.

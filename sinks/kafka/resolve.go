@@ -19,6 +19,16 @@ import (
 func (s *Sink) Resolve(ctx context.Context, o pipeline.Offset, t time.Time) error {
 	ctx, cancel := context.WithTimeout(ctx, s.o.Timeout)
 	defer cancel()
+	if s.o.Whole.On {
+		giveBack, err := s.take(ctx)
+		if err != nil {
+			return s.classify(ctx, err)
+		}
+		defer giveBack()
+		if s.opened.of != nil {
+			return errors.New("tell what is resolved: a transaction is open")
+		}
+	}
 	p, err := s.open(ctx)
 	if err != nil {
 		return s.classify(ctx, err)
@@ -41,9 +51,19 @@ func (s *Sink) Resolve(ctx context.Context, o pipeline.Offset, t time.Time) erro
 			r.records = append(r.records, record{end: uint32(len(r.body)), headers: uint32(headers), time: t.UnixMilli()})
 		}
 	}
+	if s.o.Whole.On {
+		if err := p.join(ctx, l); err != nil {
+			return s.classify(ctx, err)
+		}
+	}
 	out, err := s.send(ctx, p, l, nil)
 	if err == nil && out != nil {
 		err = errors.New("tell what is resolved: " + out[0].Reason)
+	}
+	if s.o.Whole.On && p.ctx.Err() == nil {
+		if end := p.finish(ctx, err == nil); end != nil {
+			return s.classify(ctx, end)
+		}
 	}
 	return err
 }

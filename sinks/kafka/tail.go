@@ -24,6 +24,9 @@ type tail struct {
 	// reaches: far enough back that nothing before it can be delivered again.
 	reaches bool
 	within  int // records of ours of batches below the cursor's High
+	// done: of whole transactions all up to that offset is there.
+	done uint64
+	transactions
 }
 
 // inFlight is how many records may have been on their way to one partition when a cursor was saved: beyond so many of
@@ -45,9 +48,9 @@ func (t *tail) batchSeen(offsets []uint64, high uint64) {
 }
 
 // read takes one batch and returns the offset behind its last record.
-func (t *tail) read(r protocol.RecordReader) (next int64, err error) {
+func (t *tail) read(r *protocol.RecordBatch) (next int64, err error) {
 	var offsets []uint64
-	var high uint64
+	var high, done uint64
 	found := false
 	for {
 		rec, err := r.ReadRecord()
@@ -64,10 +67,16 @@ func (t *tail) read(r protocol.RecordReader) (next int64, err error) {
 			high, found = max(high, h, o), true
 			if o > 0 && !isCopy(rec.Headers) { // the event of a copy may still be on its way
 				offsets = append(offsets, o)
+				if !has(rec.Headers, headerAside) {
+					done = max(done, o)
+				}
 			}
 		}
 	}
-	if found {
+	switch {
+	case found && r.Attributes.Transactional():
+		t.put(r.ProducerID, txBatch{offsets, high, done})
+	case found:
 		t.batchSeen(offsets, high)
 	}
 	return next, nil
@@ -81,8 +90,10 @@ func closeBytes(all ...protocol.Bytes) {
 	}
 }
 
-func isCopy(headers []protocol.Header) bool {
-	return slices.ContainsFunc(headers, func(h protocol.Header) bool { return h.Key == headerReplay })
+func isCopy(headers []protocol.Header) bool { return has(headers, headerReplay) }
+
+func has(headers []protocol.Header, name string) bool {
+	return slices.ContainsFunc(headers, func(h protocol.Header) bool { return h.Key == name })
 }
 
 // record reads the headers of one record.
@@ -164,18 +175,22 @@ func (p *producer) readTail(ctx context.Context, topicName string, partition int
 	}
 	if from >= 0 && from <= end { // else the topic is another
 		t = &tail{producer: p.s.TransactionalID(), cursor: p.cursor}
-		return t, end, p.readWindow(ctx, t, topicName, partition, max(from, first), end)
+		err := p.readWindow(ctx, t, topicName, partition, max(from, first), end)
+		t.decide(true)
+		return t, end, err
 	}
 	place := placeOf(topicName, partition)
 	w := p.walkOf(place, end)
 	read := func(from, to int64) error {
 		seen := w.tail
+		seen.begin()
 		seen.offsets = slices.Clip(seen.offsets) // a window counts as a whole
 		err := p.readWindow(ctx, &seen, topicName, partition, from, to)
 		if err != nil {
 			p.s.trouble(fmt.Errorf("looking in %s for what was delivered: %d records of %d so far, goes on from there", place, w.begun-w.at, w.begun-first))
 			return err
 		}
+		seen.decide(from >= w.end)
 		w.tail, w.at, w.end = seen, min(w.at, from), max(w.end, to)
 		p.keepWalk(place, w)
 		return nil
@@ -230,6 +245,9 @@ func (t *tail) batches(records protocol.RecordReader, to int64) (next int64, err
 	for _, r := range stream.Records {
 		switch b := r.(type) {
 		case *protocol.ControlBatch:
+			if err := t.marker(b); err != nil {
+				return 0, err
+			}
 			next = max(next, b.BaseOffset+1)
 		case *protocol.RecordBatch:
 			if b.BaseOffset >= to { // the window behind has it

@@ -22,7 +22,7 @@ func built(t *rapid.T, s *Sink, offsets []uint64, high uint64, c Compression, re
 		body := appendBytes(nil, []byte("k"), i%2 == 0)
 		body = appendBytes(body, bytes.Repeat([]byte("v"), i), true)
 		r := record{headers: uint32(len(body)), offset: o, time: int64(1000 - i)}
-		body = s.appendHeaders(body, pipeline.OpInsert, o, replay)
+		body = s.appendHeaders(body, pipeline.OpInsert, o, replay, false)
 		r.end = uint32(len(body))
 		b.add(&r, body)
 	}

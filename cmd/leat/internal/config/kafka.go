@@ -31,8 +31,12 @@ type Kafka struct {
 	Compression string `json:"compression" default:"lz4" enum:"none|gzip|snappy|lz4|zstd"`
 	// Behind each delete a record without a value, for compacted topics.
 	Tombstones bool `json:"tombstones" default:"true"`
-	// Each transaction of the source wholly in one transaction of Kafka.
+	// Each transaction of the source wholly in one transaction of Kafka, in commit order
+	// (order: source).
 	ExactlyOnce bool `json:"exactly_once" default:"false"`
+	// With exactly_once: after how long Kafka ends a transaction that is open, 10s to 1d,
+	// at most the brokers' transaction.max.timeout.ms.
+	TransactionTimeout Duration `json:"transaction_timeout" default:"5m" min:"10s" max:"24h"`
 	// The name by which a newer producer shuts out an older one. Default:
 	// leat-SUBSCRIPTION- and the first digits of the log's id.
 	TransactionalID string `json:"transactional_id" form:"transactional"`
@@ -110,9 +114,8 @@ func checkTransactional(s string) *yamltree.Problem {
 
 // kafka holds the rules over several fields.
 func (c *checker) kafka(path string, s *Subscription, k *Kafka) {
-	if k.ExactlyOnce && c.ok(path+".exactly_once") {
-		c.fail(path+".exactly_once", "leave it out: each event is produced once, also after a crash; only a reader may see a part of a transaction",
-			"%s.exactly_once: true is not supported by this version", path)
+	if sub := strings.TrimSuffix(path, ".deliver.kafka"); k.ExactlyOnce && s.Order == "none" && c.ok(path+".exactly_once") && c.ok(sub+".order") {
+		c.fail(sub+".order", "leave it out: whole transactions come in commit order", "%s.order: none does not go with exactly_once", sub)
 	}
 	if len(k.Brokers) == 0 && c.ok(path+".brokers") {
 		c.fail(path+".brokers", "name at least one, as [HOST:PORT]", "%s.brokers is an empty list", path)

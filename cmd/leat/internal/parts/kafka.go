@@ -22,6 +22,9 @@ func Kafka(name string, sub *config.Subscription, enc encode.Options, ids record
 	o := kafka.Options{Brokers: k.Brokers, Source: sub.Source, Subscription: name, Topic: topic, ID: k.TransactionalID,
 		Compression: kafka.Compressions[k.Compression], Tombstones: k.Tombstones, Timeout: k.Timeout.D(), Tables: tables,
 		Create: kafka.Create{Off: !k.Topics.Create, Partitions: defaulted(k.Topics.Partitions), Replicas: defaulted(k.Topics.Replicas), Config: k.Topics.Config}}
+	if k.ExactlyOnce {
+		o.Whole = kafka.Whole{On: true, Skip: sub.Exhausted == "skip", Timeout: k.TransactionTimeout.D()}
+	}
 	if s := k.SASL; s != nil {
 		o.SASL = kafka.SASL{Mechanism: s.Mechanism, User: s.Username, Password: s.Password.Reveal()}
 	}

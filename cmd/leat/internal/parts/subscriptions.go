@@ -54,6 +54,9 @@ func Subscription(cfg *config.Config, name string, form func(*schemas.Table) *ce
 		c.Timeout = d.Webhook.Timeout.D()
 	case d.Kafka != nil:
 		c.Timeout = d.Kafka.Timeout.D()
+		if d.Kafka.ExactlyOnce {
+			c.Order, c.Whole = deliver.OrderSource, true
+		}
 	}
 	if s := sub.Deliver.Search; s != nil {
 		c.Timeout = s.Timeout.D()
