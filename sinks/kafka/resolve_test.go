@@ -16,6 +16,7 @@ import (
 // What is resolved stands in each partition behind the events, also in topics that the process has not written to yet; it
 // is taken for no event.
 func TestResolve(t *testing.T) {
+	t.Parallel()
 	at := broker(t)
 	for name, c := range map[string]struct {
 		policy string
@@ -86,6 +87,7 @@ func resolved(t *testing.T, r *kgo.Record, format records.Format, compacted bool
 
 // Resolved records at the end of a partition hide no event before them from who looks what is there.
 func TestResolvedAtTheTail(t *testing.T) {
+	t.Parallel()
 	at := broker(t)
 	o := options(t, at)
 	first := newSink(t, o)

@@ -73,6 +73,7 @@ func want(t testing.TB, got [][]pipeline.Offset, ranges ...[2]int) {
 
 // A transaction over several Deliveries is one of Kafka's; what is committed without a Delivery is one as well.
 func TestWhole(t *testing.T) {
+	t.Parallel()
 	at := broker(t)
 	o := wholeOptions(t, at)
 	s := newSink(t, o)
@@ -107,6 +108,7 @@ func TestWhole(t *testing.T) {
 // What a process that is gone had committed does not come again, and what it had not comes; a process that was thought gone
 // writes nothing.
 func TestWholeGoesOn(t *testing.T) {
+	t.Parallel()
 	at := broker(t)
 	o := wholeOptions(t, at)
 	o.Create.Partitions = 1
@@ -142,6 +144,7 @@ func TestWholeGoesOn(t *testing.T) {
 
 // What one mode wrote the other one knows, without what was never committed.
 func TestWholeAndBack(t *testing.T) {
+	t.Parallel()
 	at := broker(t)
 	o := wholeOptions(t, at)
 	plain := o
@@ -172,6 +175,7 @@ func TestWholeAndBack(t *testing.T) {
 
 // An event that Kafka never takes holds its transaction, not those before it; or it is left out.
 func TestWholeRefused(t *testing.T) {
+	t.Parallel()
 	at := broker(t)
 	for _, skip := range []bool{false, true} {
 		t.Run(strconv.FormatBool(skip), func(t *testing.T) {
@@ -218,6 +222,7 @@ func TestWholeRefused(t *testing.T) {
 
 // A record that is found too large only when it is sent takes its transaction back; then it is known.
 func TestWholeRefusedLate(t *testing.T) {
+	t.Parallel()
 	at := broker(t)
 	o := wholeOptions(t, at)
 	o.Whole.Skip, o.Compression, o.Create.Config = true, None, map[string]string{"max.message.bytes": "3000"}
@@ -279,6 +284,7 @@ func TestWholeForTooLong(t *testing.T) {
 
 // Each request to Kafka hangs once: what is given up on comes again as a whole, not twice.
 func TestWholeGivenUp(t *testing.T) {
+	t.Parallel()
 	at := broker(t)
 	for name, share := range map[string]float64{"join": 0, "produce": 0.5, "commit": 0.999} { // of the bytes of a Delivery
 		t.Run(name, func(t *testing.T) {
