@@ -224,8 +224,7 @@ func (p *producer) attach(ctx context.Context, name string) (*topic, error) {
 	}
 	t := &topic{name: name}
 	t.settings(ctx, p.s)
-	if p.begun.Load() != 0 { // its end is a marker too, and no other may come before it
-	} else if err := p.fence(ctx, name, partitions); err != nil {
+	if err := p.fence(ctx, name, partitions); err != nil {
 		if fenced, code := (*FencedError)(nil), kafka.Error(0); !errors.As(err, &fenced) && (!errors.As(err, &code) || transient(err)) {
 			// A transaction of ours may be open: when Kafka ends it for its age, that looks as if another had taken over.
 			p.fail(err)
@@ -263,6 +262,9 @@ func (p *producer) attach(ctx context.Context, name string) (*topic, error) {
 // fence puts a marker of ours in each partition of the topic: an aborted transaction without records. Behind it the
 // partition's leader refuses batches of earlier epochs; a producer id alone would not be known there.
 func (p *producer) fence(ctx context.Context, name string, partitions int) error {
+	if p.begun.Load() != 0 { // within a transaction its end is the marker, and no other may come before
+		return nil
+	}
 	all := make([]kafka.AddPartitionToTxn, partitions)
 	for i := range all {
 		all[i].Partition = i
