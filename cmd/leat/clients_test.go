@@ -57,6 +57,7 @@ func TestClients(t *testing.T) {
 	})
 	lines := eventsOfEachKind(t, p, conn, filepath.Join(dir, "lines.jsonl"))
 	t.Run("CloudEvents", func(t *testing.T) { readByOthers(t, lines) })
+	t.Run("TypeScript", func(t *testing.T) { typed(t, dir, addr, lines) })
 }
 
 // kinds is a row of the table, as a program would have it.

@@ -166,3 +166,46 @@ func withNode(t *testing.T) (node, modules string) {
 	}
 	return node, modules
 }
+
+// typed compiles the events of the file against the types that leat schemas typescript prints: as literals, so that a
+// column or field too many is an error as one that is missing is.
+func typed(t *testing.T, dir, addr string, lines [][]byte) {
+	node, modules := withNode(t)
+	if node == "" {
+		return
+	}
+	types, code := leat(t, dir, "schemas", "typescript", "lines", "--addr", "http://"+addr)
+	if code != 0 {
+		t.Fatalf("leat schemas typescript ends with %d: %s", code, types)
+	}
+	text := "import type { AnyEvent } from \"./leat.js\";\n"
+	for i, line := range lines {
+		var e struct{ Subject, Dataschema string }
+		if err := json.Unmarshal(line, &e); err != nil {
+			t.Fatal(err)
+		}
+		version := e.Dataschema[strings.LastIndexByte(e.Dataschema, '/')+1:]
+		if e.Subject == "" || strings.Contains(types, "A row of "+e.Subject+", version "+version+".") { // of an older shape there are none
+			text += fmt.Sprintf("export const e%d: AnyEvent = %s;\n", i, line)
+		}
+	}
+	at := t.TempDir()
+	wrong := strings.Replace(text, `"words":"`, `"no_such_column":"`, 1)
+	for name, text := range map[string]string{"leat.ts": types, "events.ts": text, "wrong.ts": wrong} {
+		if err := os.WriteFile(filepath.Join(at, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tsc := func(file string) (string, error) {
+		cmd := exec.CommandContext(t.Context(), node, filepath.Join(modules, "typescript", "bin", "tsc"), "--noEmit", "--strict", "--target", "es2022", "--module", "nodenext", file)
+		cmd.Dir = at
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	if out, err := tsc("events.ts"); err != nil {
+		t.Errorf("%v\n%s\n%s", err, out, types[strings.Index(types, "/** A row of"):])
+	}
+	if out, err := tsc("wrong.ts"); err == nil || !strings.Contains(out, "no_such_column") {
+		t.Errorf("a column that does not exist passes: %v\n%s", err, out)
+	}
+}

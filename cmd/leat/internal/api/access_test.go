@@ -60,6 +60,7 @@ var allowed = map[string]string{
 	"Verify": "operate",
 	"Pull":   "search", "Receive": "search", "Ack": "search", "Extend": "search", "Fetch": "search",
 	"/v1/subscriptions/search/events":           "read operate search",
+	"/v1/subscriptions/search/types.ts":         "read operate search",
 	"/schemas/files/public.fi%2Eles%20%C3%BC/3": "read operate search other publish",
 	"/metrics": "read operate", "/healthz": "read operate search other publish wrong nobody", "/readyz": "read operate search other publish wrong nobody",
 	"/nothing": "read operate search other publish",

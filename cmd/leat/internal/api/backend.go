@@ -60,6 +60,8 @@ type Backend interface {
 	Ready() (ok bool, why []string)
 	// Schema returns a version of a table's shape, as events name it in dataschema. Immutable.
 	Schema(source, table string, version uint32) (*schemas.Table, bool)
+	// Types is a module of TypeScript with the types of what a subscription gets of each table, as it is now.
+	Types(ctx context.Context, subscription string) (string, error)
 }
 
 // EventsRequest asks for a view of a subscription's stream.

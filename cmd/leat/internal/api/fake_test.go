@@ -108,6 +108,10 @@ func (b *backend) Schema(source, table string, version uint32) (*schemas.Table, 
 	return t, source == "files" && table == t.Subject() && version == 3
 }
 
+func (b *backend) Types(ctx context.Context, subscription string) (string, error) {
+	return "types of " + subscription + "\n", b.call(ctx)
+}
+
 func filesTable() *schemas.Table {
 	t := &schemas.Table{Version: 3, Schema: "public", Name: "fi.les ü", Identity: []int{0}, Routing: []int{1}, Columns: []schemas.Column{
 		{Name: "id", Type: schemas.Type{Kind: schemas.KindInt, Bits: 64, Name: "bigint"}},

@@ -71,6 +71,7 @@ var routes = []route{
 	{path: reflectV1Alpha, need: needToken, shape: stream, rpc: true},
 
 	{path: "/v1/subscriptions/{name}/events", need: needView, shape: view, serve: func(s *Server) http.Handler { return http.HandlerFunc(s.events) }},
+	{path: "/v1/subscriptions/{name}/types.ts", need: needView, serve: func(s *Server) http.Handler { return http.HandlerFunc(s.types) }},
 	{path: "/schemas/{source}/{table}/{version}", need: needToken, serve: func(s *Server) http.Handler { return http.HandlerFunc(s.schema) }},
 	{path: "/registry/", need: needToken, clients: true, serve: func(s *Server) http.Handler { return s.o.Registry }},
 	{path: "/metrics", need: needRead, serve: func(s *Server) http.Handler { return s.o.Metrics }},

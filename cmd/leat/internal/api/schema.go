@@ -34,3 +34,13 @@ func (s *Server) schema(w http.ResponseWriter, r *http.Request) {
 	// Fails when the client is gone: there is nobody to tell.
 	_, _ = w.Write(doc)
 }
+
+// types answers with the types of a subscription's events for TypeScript.
+func (s *Server) types(w http.ResponseWriter, r *http.Request) {
+	text, err := s.o.Backend.Types(r.Context(), r.PathValue("name"))
+	if err != nil {
+		plain(w, kinds[kindOf(err)].status, err.Error()+"\n")
+		return
+	}
+	plain(w, http.StatusOK, text)
+}

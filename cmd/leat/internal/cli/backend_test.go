@@ -68,6 +68,13 @@ func newBackend() *backend {
 	}}
 }
 
+func (b *backend) Types(_ context.Context, name string) (string, error) {
+	if b.find(name) == nil {
+		return "", api.Errorf(api.NotFound, "no subscription %q", name)
+	}
+	return "export type AnyEvent = 1;\n", nil
+}
+
 func (b *backend) find(name string) *leatv1.SubscriptionStatus {
 	for _, s := range b.status.Subscriptions {
 		if s.Name == name {

@@ -111,7 +111,7 @@ var groups = []struct {
 	{"run", "The server:", []func(*shell.App) *cobra.Command{install.Run, install.Plan, install.Apply}},
 	{"look", "To look:", []func(*shell.App) *cobra.Command{status.Command, status.Top, events.Tail, events.Explain, parks.Parked, verify.Command, operate.Audit, logs.Command}},
 	{"act", "To act:", []func(*shell.App) *cobra.Command{operate.Pause, operate.Resume, operate.Throttle, parks.Redrive, parks.Discard, replays.Replay, replays.Backfill, replays.Jobs, operate.Seek, source, operate.Ranges, install.Backup}},
-	{"more", "More:", []func(*shell.App) *cobra.Command{install.Config, completionCommand, versionCommand}},
+	{"more", "More:", []func(*shell.App) *cobra.Command{install.Config, events.Schemas, completionCommand, versionCommand}},
 }
 
 // prepare gives a command and those below it what all of them have.

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/http"
@@ -35,6 +36,7 @@ type Server struct {
 	Base, Shown string
 	hasToken    bool
 	http        *http.Client
+	bearer      *bearer
 }
 
 // Close gives idle connections back.
@@ -65,8 +67,8 @@ func (a *App) Connect() (*Server, error) {
 		// A redirect would carry the token elsewhere.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
-	s.AdminServiceClient = leatv1connect.NewAdminServiceClient(s.http, s.Base,
-		connect.WithInterceptors(&bearer{token, "leat/" + a.Version}))
+	s.bearer = &bearer{token, "leat/" + a.Version}
+	s.AdminServiceClient = leatv1connect.NewAdminServiceClient(s.http, s.Base, connect.WithInterceptors(s.bearer))
 	return s, nil
 }
 
@@ -249,6 +251,36 @@ func CallWithin[Q, R any](ctx context.Context, d time.Duration, s *Server, doing
 	return r.Msg, nil
 }
 
+// Get returns the text at a path; doing names it, as in [Call].
+func (s *Server) Get(ctx context.Context, doing, path string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, s.Base+path, nil)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", doing, err)
+	}
+	s.bearer.set(r.Header)
+	answer, err := s.http.Do(r)
+	if err != nil {
+		return "", s.unreachable(doing, connect.NewError(connect.CodeUnavailable, err))
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	if err != nil {
+		return "", s.unreachable(doing, connect.NewError(connect.CodeUnavailable, err))
+	}
+	said := strings.TrimSpace(string(text))
+	switch answer.StatusCode {
+	case http.StatusOK:
+		return string(text), nil
+	case http.StatusUnauthorized:
+		return "", s.Failed(doing, connect.NewError(connect.CodeUnauthenticated, errors.New(said)))
+	case http.StatusForbidden:
+		return "", s.Failed(doing, connect.NewError(connect.CodePermissionDenied, errors.New(said)))
+	}
+	return "", fmt.Errorf("%s: %s", doing, said)
+}
+
 // Failed turns an error of a call into one for people.
 func (s *Server) Failed(doing string, err error) error {
 	var c *connect.Error
@@ -280,7 +312,7 @@ func (s *Server) Failed(doing string, err error) error {
 }
 
 // readOnly are the calls that the role read allows.
-var readOnly = []string{"status", "parked", "tail", "audit", "explain", "jobs", "ranges"}
+var readOnly = []string{"status", "parked", "tail", "audit", "explain", "jobs", "ranges", "schemas"}
 
 func roleHint(doing string, token bool) string {
 	if !token {
