@@ -65,14 +65,14 @@ func (s *Server) typed(o *encode.Options, t *schemas.Table) (typescript.Table, e
 		return out, err
 	}
 	for i := range view.Columns {
-		out.Row = append(out.Row, column(&view.Columns[i]))
+		out.Row = append(out.Row, asColumn(&view.Columns[i]))
 	}
 	for _, k := range view.Keys(t) {
-		out.Key = append(out.Key, column(k))
+		out.Key = append(out.Key, asColumn(k))
 	}
 	return out, nil
 }
 
-func column(c *encode.Column) typescript.Column {
+func asColumn(c *encode.Column) typescript.Column {
 	return typescript.Column{Name: c.Name, Type: c.Type, Nullable: c.Nullable}
 }
