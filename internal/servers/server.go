@@ -14,7 +14,7 @@
 // kill -9 of that process, elsewhere the next start does.
 //
 // The programs come from where their makers' packagers publish them: PostgreSQL through
-// github.com/fergusstrange/embedded-postgres, MySQL and MariaDB as Debian packages that are unpacked,
+// github.com/fergusstrange/embedded-postgres, MySQL, MariaDB, Valkey and NATS as Debian packages that are unpacked,
 // with their own C library, into the cache, Kafka, OpenSearch and a schema registry from Maven Central. Only those of
 // Debian need its apt; nothing needs root, and the last three need Java 17.
 // PostgreSQL refuses to run as root, so root's servers run as the user nobody.
@@ -47,6 +47,8 @@ const (
 	KindKafka      Kind = "kafka"
 	KindOpenSearch Kind = "opensearch"
 	KindRegistry   Kind = "registry"
+	KindValkey     Kind = "valkey"
+	KindNATS       Kind = "nats"
 )
 
 // ErrGiven is returned by what only works on a server that this package started.
@@ -67,7 +69,7 @@ type Server struct {
 	LogFile string
 	BinDir  string // its programs; run them through Command
 	Certs   *Certs // nil without TLS
-	// Listeners of a Kafka: addresses by what they speak.
+	// Listeners of a Kafka or a Valkey: addresses by what they speak.
 	Listeners map[string]string
 
 	tmpl   process.Launch

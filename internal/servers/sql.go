@@ -24,6 +24,10 @@ func (s *Server) ping(ctx context.Context) error {
 		return pingOpenSearch(ctx, s.URL)
 	case KindRegistry:
 		return pingRegistry(ctx, s.URL)
+	case KindValkey:
+		return pingValkey(ctx, local(s.Port), s.DataDir)
+	case KindNATS:
+		return pingNATS(ctx, local(s.Port), s.natsName())
 	}
 	dir, err := s.askMySQL(ctx, "select @@datadir")
 	if err == nil && filepath.Clean(dir) != s.DataDir {

@@ -161,6 +161,41 @@ func Registry(t testing.TB) *servers.Server {
 	return share(t, "registry", func() (*servers.Server, error) { return servers.Registry(context.Background(), say(t)) })
 }
 
+// Valkey returns a Valkey started with o and shared with all tests that ask for the same: a test uses streams of its own,
+// see Name.
+func Valkey(t testing.TB, o servers.ValkeyOptions) *servers.Server {
+	t.Helper()
+	o.Say = nil
+	return share(t, fmt.Sprintf("valkey %+v", o), func() (*servers.Server, error) {
+		o.Say = say(t)
+		return servers.Valkey(context.Background(), o)
+	})
+}
+
+// ExclusiveValkey is like ExclusivePostgres.
+func ExclusiveValkey(t testing.TB, o servers.ValkeyOptions) *servers.Server {
+	t.Helper()
+	o.Say = say(t)
+	return exclusive(t, func() (*servers.Server, error) { return servers.Valkey(t.Context(), o) })
+}
+
+// NATS is like Valkey.
+func NATS(t testing.TB, o servers.NATSOptions) *servers.Server {
+	t.Helper()
+	o.Say = nil
+	return share(t, fmt.Sprintf("nats %+v", o), func() (*servers.Server, error) {
+		o.Say = say(t)
+		return servers.NATS(context.Background(), o)
+	})
+}
+
+// ExclusiveNATS is like ExclusivePostgres.
+func ExclusiveNATS(t testing.TB, o servers.NATSOptions) *servers.Server {
+	t.Helper()
+	o.Say = say(t)
+	return exclusive(t, func() (*servers.Server, error) { return servers.NATS(t.Context(), o) })
+}
+
 // Name is unlike any other of this and of parallel test processes.
 func Name() string { return fmt.Sprintf("leat_%d_%d", os.Getpid(), lastSeq.Add(1)) }
 
