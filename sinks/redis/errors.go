@@ -21,6 +21,7 @@ var cures = []struct{ word, cure string }{
 	{"WRONGTYPE", "the name holds something else than a stream: rename that, or change deliver.redis.stream"},
 	{"MOVED", "the server is a node of a cluster: set deliver.redis.cluster: true"},
 	{"CROSSSLOT", "the server is a node of a cluster: set deliver.redis.cluster: true"},
+	{"This instance has cluster support disabled", "remove cluster: true from deliver.redis"},
 	{"READONLY", "the server is a replica: name the primary in deliver.redis.url"},
 	{"MISCONF", "Redis cannot save to its disk: see its log"},
 	{"NOREPLICAS", "fewer replicas answer than min-replicas-to-write asks for"},

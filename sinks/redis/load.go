@@ -36,7 +36,7 @@ type entry struct {
 }
 
 func newLoad(d *pipeline.Delivery) *load {
-	return &load{replay: d.Replay, copies: d.Replay != "" || d.Reason == pipeline.ReasonReplay, entries: make([]entry, 0, d.Events), done: make(chan struct{})}
+	return &load{replay: d.Replay, copies: d.Replay != "" || d.Reason == pipeline.ReasonReplay, entries: make([]entry, 0, d.Events), body: make([]byte, 0, d.Bytes+400*d.Events), done: make(chan struct{})}
 }
 
 // leave says that nobody waits for it any more; false: it has ended.

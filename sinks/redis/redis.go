@@ -103,12 +103,15 @@ func (quiet) Printf(context.Context, string, ...any) {}
 
 var quietOnce sync.Once
 
+// URLForm is how a URL looks.
+const URLForm = "redis://USER:PASSWORD@HOST:PORT/DATABASE, or rediss:// over TLS"
+
 // URLError says what is wrong with a URL, without its secrets.
 type URLError struct{ What string }
 
 // Error says how it should look.
 func (e *URLError) Error() string {
-	return e.What + ": want redis://USER:PASSWORD@HOST:PORT/DATABASE, or rediss:// over TLS"
+	return e.What + ": want " + URLForm
 }
 
 // parse reads a URL: default port 6379, database 0.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/url"
@@ -20,6 +21,7 @@ import (
 	"github.com/leat-cdc/leat/internal/servers/servertest"
 	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/pipeline/pipetest"
+	"github.com/leat-cdc/leat/schemas"
 )
 
 func TestRedisConforms(t *testing.T) {
@@ -107,9 +109,10 @@ func pour(t *testing.T, s func() *Sink, base pipeline.Offset, worker, workers, r
 			events = append(events, event{base + pipeline.Offset((r*12+n)*workers+worker), worker*10 + n%5})
 		}
 		d := deliveryOf(t, events...)
-		for try := 0; ; try++ {
+		all := testContext(t)
+		for {
 			d.Deadline = time.Now().Add(time.Minute)
-			ctx, cancel := context.WithCancel(testContext(t))
+			ctx, cancel := context.WithCancel(all)
 			if rand.IntN(8) == 0 { // somebody gives up
 				time.AfterFunc(time.Duration(rand.IntN(3000))*time.Microsecond, cancel)
 			}
@@ -118,7 +121,9 @@ func pour(t *testing.T, s func() *Sink, base pipeline.Offset, worker, workers, r
 			if err == nil && out == nil {
 				break
 			}
-			if try == 500 {
+			select {
+			case <-time.After(5 * time.Millisecond):
+			case <-all.Done():
 				t.Errorf("never taken: %v %v", out, err)
 				return
 			}
@@ -197,32 +202,22 @@ func TestKills(t *testing.T) {
 	}
 	resume(s)
 	current := func() *Sink { mu.Lock(); defer mu.Unlock(); return s }
-	ctx, stop := context.WithCancel(t.Context())
+	due := make(chan struct{}, workers*rounds)
 	var kills, all sync.WaitGroup
 	kills.Go(func() {
-		for n := 0; ctx.Err() == nil; n++ {
-			select {
-			case <-ctx.Done():
-				return
-			case <-time.After(30 * time.Millisecond):
-			}
-			if n%2 == 0 {
-				if err := v.Kill(); err == nil {
-					err = v.Restart(testContext(t))
-				} else {
+		server := false
+		for range due {
+			if server = !server; server {
+				if err := errors.Join(v.Kill(), v.Restart(testContext(t))); err != nil {
 					t.Error(err)
-					return
 				}
 				continue
 			}
-			mu.Lock()
-			old := s
-			mu.Unlock()
-			_ = old.Close()
+			_ = current().Close()
 			fresh, err := New(o)
 			if err != nil {
 				t.Error(err)
-				return
+				continue
 			}
 			mu.Lock()
 			s = fresh
@@ -230,6 +225,7 @@ func TestKills(t *testing.T) {
 			mu.Unlock()
 		}
 	})
+	taken := 0
 	for w := range workers {
 		all.Go(func() {
 			pour(t, current, 1000, w, workers, rounds, func(events []event) {
@@ -238,11 +234,14 @@ func TestKills(t *testing.T) {
 				for _, e := range events {
 					delete(open, e.offset)
 				}
+				if taken++; taken%9 == 0 {
+					due <- struct{}{}
+				}
 			})
 		})
 	}
 	all.Wait()
-	stop()
+	close(due)
 	kills.Wait()
 	defer s.Close()
 	onceInOrder(t, readAll(t, v, stream), workers*rounds*12)
@@ -438,4 +437,57 @@ func FuzzID(f *testing.F) {
 			}
 		}
 	})
+}
+
+// What leat check finds, as a user would see it.
+func TestCheck(t *testing.T) {
+	t.Parallel()
+	v := servertest.ExclusiveValkey(t, servers.ValkeyOptions{})
+	o, stream := options(t, v)
+	codes := func(o Options) string {
+		t.Helper()
+		var all []string
+		for _, f := range newSink(t, o).Check(testContext(t), []*schemas.Table{filesTable}) {
+			if f.What == "" || strings.Contains(f.What, "sec:ret") {
+				t.Error(f)
+			}
+			all = append(all, f.Level+" "+f.Code)
+		}
+		return strings.Join(all, ", ")
+	}
+	is := func(o Options, want string) {
+		t.Helper()
+		if got := codes(o); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+	o.MaxLen = 100
+	is(o, "")
+	if got := cli(t, v, "EXISTS", stream); got != "0" {
+		t.Error("the check made a stream")
+	}
+	o.MaxLen = 0
+	cli(t, v, "CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+	cli(t, v, "CONFIG", "SET", "appendonly", "no")
+	is(o, "warning redis_evicts, info redis_grows, warning redis_forgets")
+	cli(t, v, "CONFIG", "SET", "appendonly", "yes", "maxmemory-policy", "noeviction")
+	o.MaxLen = 100
+	cli(t, v, "SET", stream, "a text")
+	is(o, "error redis_stream")
+	cli(t, v, "DEL", stream)
+	cluster := o
+	cluster.Cluster = true
+	is(cluster, "error redis") // no node of one
+	cli(t, v, "ACL", "SETUSER", "reader", "on", ">sec:ret", "~*", "+xrevrange", "+xinfo")
+	as := o
+	as.URL = strings.Replace(o.URL, "//", "//reader:sec%3Aret@", 1)
+	is(as, "error redis_stream")
+	as.URL = strings.Replace(o.URL, "//", "//nobody:sec%3Aret@", 1)
+	is(as, "error redis")
+	cli(t, v, "REPLICAOF", "127.0.0.1", "1")
+	is(o, "error redis_replica")
+	if err := v.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	is(o, "warning unreachable")
 }

@@ -21,7 +21,11 @@ func checkKafka(ctx context.Context, cfg *config.Config, name, place string) []p
 		return []pipeline.Finding{finding("error", "kafka", place, err.Error(), "")}
 	}
 	defer sink.Close()
-	var tables []*schemas.Table
+	return placed(sink.Check(ctx, tablesOf(ctx, cfg, sub)), place)
+}
+
+// tablesOf are the names of the tables that the subscription gets, as far as the database tells them.
+func tablesOf(ctx context.Context, cfg *config.Config, sub *config.Subscription) (tables []*schemas.Table) {
 	if in, err := filter.ParseTables(sub.Tables); err == nil && cfg.Sources[sub.Source] != nil {
 		all, _ := parts.Tables(ctx, sub.Source, cfg.Sources[sub.Source]) // the source's check tells of an error
 		for _, t := range all {
@@ -30,7 +34,11 @@ func checkKafka(ctx context.Context, cfg *config.Config, name, place string) []p
 			}
 		}
 	}
-	found := sink.Check(ctx, tables)
+	return tables
+}
+
+// placed gives all findings one place.
+func placed(found []pipeline.Finding, place string) []pipeline.Finding {
 	for i := range found {
 		found[i].Place = place
 	}

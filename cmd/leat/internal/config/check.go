@@ -23,7 +23,7 @@ func (c *Config) derive() {
 		c.PublicURL = publicURL(c.Listen, c.TLS.Enabled())
 	}
 	for name, s := range c.Subscriptions {
-		if s == nil || s.Deliver.Kafka == nil && s.Deliver.Parquet == nil && s.Deliver.Table == nil {
+		if s == nil || !s.Deliver.large() {
 			continue
 		}
 		at := "subscriptions." + name

@@ -45,6 +45,9 @@ var forms = map[string]func(string) *yamltree.Problem{
 	"place":    checkPlace,
 	"target":   checkTarget,
 
+	"node":   checkNode,
+	"stream": checkStream,
+
 	"kafka_setting": checkKafkaSetting,
 	"transactional": checkTransactional,
 }

@@ -194,10 +194,13 @@ func oneTopic(topic string, globs []string) string {
 	return ""
 }
 
-// Defaults of batch for Kafka, where a large Delivery makes large batches.
+// Defaults of batch for Kafka and its like, where a large Delivery makes large batches.
 const (
 	kafkaEvents = 10_000
 	kafkaBytes  = 4 << 20
 	// kafkaInFlight of these keep encoding, sending and the brokers busy; more only costs memory.
 	kafkaInFlight = 4
 )
+
+// large reports whether they are the sink's.
+func (d Deliver) large() bool { return d.Kafka != nil || d.Redis != nil || d.Parquet != nil || d.Table != nil }

@@ -93,6 +93,10 @@ func (s Sinks) Open(cfg *config.Config, name string) func(context.Context) (pipe
 		return func(context.Context) (pipeline.Sink, error) {
 			return Kafka(name, sub, o, s.Schemas, s.tables(sub))
 		}
+	case d.Redis != nil:
+		return func(context.Context) (pipeline.Sink, error) {
+			return Redis(name, sub, o)
+		}
 	case d.Stdout != nil:
 		o.Separator = '\n'
 		return func(context.Context) (pipeline.Sink, error) {

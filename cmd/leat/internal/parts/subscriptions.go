@@ -57,6 +57,8 @@ func Subscription(cfg *config.Config, name string, form func(*schemas.Table) *ce
 		if d.Kafka.ExactlyOnce {
 			c.Order, c.Whole = deliver.OrderSource, true
 		}
+	case d.Redis != nil:
+		c.Timeout = d.Redis.Timeout.D()
 	}
 	if s := sub.Deliver.Search; s != nil {
 		c.Timeout = s.Timeout.D()
