@@ -203,4 +203,6 @@ const (
 )
 
 // large reports whether they are the sink's.
-func (d Deliver) large() bool { return d.Kafka != nil || d.Redis != nil || d.Parquet != nil || d.Table != nil }
+func (d Deliver) large() bool {
+	return d.Kafka != nil || d.Redis != nil || d.Parquet != nil || d.Table != nil
+}
