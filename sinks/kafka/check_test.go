@@ -4,12 +4,14 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/segmentio/kafka-go"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/leat-cdc/leat/internal/servers"
 	"github.com/leat-cdc/leat/internal/servers/servertest"
+	"github.com/leat-cdc/leat/pipeline"
 	"github.com/leat-cdc/leat/schemas"
 )
 
@@ -38,6 +40,8 @@ func TestCheck(t *testing.T) {
 			"no topic":     {func() Options { o := options(t, at); o.Create.Off = true; return o }(), "topic_missing"},
 			"too many":     {func() Options { o := options(t, at); o.Create.Replicas = 3; return o }(), "topic_create"},
 			"odd setting":  {func() Options { o := options(t, at); o.Create.Config = map[string]string{"nosuch": "1"}; return o }(), "topic_create"},
+			"whole":        {wholeOptions(t, at), ""},
+			"for too long": {func() Options { o := wholeOptions(t, at); o.Whole.Timeout = 24 * time.Hour; return o }(), "transaction_timeout"},
 			"small topics": {there, "max_message_bytes"},
 			"no rights":    {guest, "transactional_id topic"},
 		} {
@@ -58,6 +62,11 @@ func TestCheck(t *testing.T) {
 			})
 		}
 	})
+	long := wholeOptions(t, at)
+	long.Whole.Timeout = 24 * time.Hour
+	if e := whole(t, newSink(t, long), deliveryOf(t, 1000, inserts(1, 3)...)); e.Class != pipeline.Unavailable || !strings.Contains(e.Reason, maxTimeout) {
+		t.Error(e)
+	}
 	got := read(t, there.ID, kgo.SeedBrokers(at)).until(2)
 	if n, err := endOf(t, at, there.ID); len(got) != 2 || n != 3 || err != nil { // two records and a marker
 		t.Errorf("%d records, end %d, %v", len(got), n, err)

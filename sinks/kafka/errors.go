@@ -100,6 +100,8 @@ func (s *Sink) words(code kafka.Error, err error) string {
 		return fmt.Sprintf("not allowed to use the transactional id %s: allow the user Write and Describe on it", s.TransactionalID())
 	case kafka.ClusterAuthorizationFailed:
 		return "not allowed: " + s.mask(err) + "; allow the user IdempotentWrite on the cluster"
+	case kafka.InvalidTransactionTimeout:
+		return fmt.Sprintf("the brokers do not allow a transaction_timeout of %s: lower it, or raise their %s", s.o.Whole.Timeout, maxTimeout)
 	case kafka.InvalidReplicationFactor:
 		return s.mask(err) + ": set deliver.kafka.create.replicas to at most the number of brokers"
 	}

@@ -277,8 +277,9 @@ func TestWholeForTooLong(t *testing.T) {
 		}
 		s.Resume(pipeline.Cursor{Log: "x", Low: 1000, High: 1000})
 	}
-	s.Abort(context.Background())
-	deliver(t, s, part(t, 0, 10, true))
+	s.Abort(testContext(t))
+	o.Whole.Timeout = time.Minute
+	deliver(t, newSink(t, o), part(t, 0, 10, true))
 	want(t, groups(t, at, o.ID, 1009), [2]int{0, 10})
 }
 
