@@ -172,6 +172,22 @@ func (b *Batch) Bytes(s Span) []byte {
 	return b.Arena[s.Off : s.Off+s.Len : s.Off+s.Len]
 }
 
+// Room makes room for that many bytes more in the arena and that many events more, and an eighth beside where that takes
+// new memory; for the one who builds the batch.
+func (b *Batch) Room(bytes, events int) {
+	b.Arena, b.Events = room(b.Arena, bytes), room(b.Events, events)
+}
+
+// room is what slices.Grow would be if that did not clear what it adds, also memory that the system has just cleared.
+func room[T any](s []T, n int) []T {
+	if cap(s)-len(s) >= n {
+		return s
+	}
+	grown := make([]T, len(s), len(s)+n+n/8)
+	copy(grown, s)
+	return grown
+}
+
 // Put copies p into the arena and returns its span.
 func (b *Batch) Put(p []byte) Span {
 	off := len(b.Arena)

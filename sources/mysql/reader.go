@@ -133,12 +133,7 @@ func (r *reader) measure() { r.bytes, r.events = len(r.b.Arena), len(r.b.Events)
 // of all CPU time while the log's tail, not the pool, got the batches.
 func (r *reader) roomy() *pipeline.Batch {
 	b := pipeline.NewBatch()
-	if cap(b.Arena) < r.bytes {
-		b.Arena = make([]byte, 0, r.bytes+r.bytes/8)
-	}
-	if cap(b.Events) < r.events {
-		b.Events = make([]pipeline.Event, 0, r.events+r.events/8)
-	}
+	b.Room(r.bytes, r.events)
 	return b
 }
 

@@ -209,7 +209,7 @@ func (r *reader) image(sh *shape, present, row []byte) (pipeline.Span, error) {
 	b := r.b
 	off := len(b.Arena)
 	if need := 1 + len(present) + len(row); cap(b.Arena)-off < need {
-		b.Arena = slices.Grow(b.Arena, max(need, off)) // append alone grows by a quarter, and copies each time
+		b.Room(max(need, off), 0) // append alone grows by a quarter, and copies each time
 	}
 	switch {
 	case sh.trim != nil:

@@ -232,8 +232,7 @@ func (s *stream) rows(w *window) *pipeline.Batch {
 	if w.chunk == nil || len(w.chunk.Rows) == 0 {
 		return b
 	}
-	b.Arena = slices.Grow(b.Arena, min(len(w.chunk.Arena), batchBytes+batchBytes/8)+64)
-	b.Events = slices.Grow(b.Events, min(len(w.chunk.Rows), 8192))
+	b.Room(min(len(w.chunk.Arena), batchBytes)+64, min(len(w.chunk.Rows), 8192))
 	b.Tables = append(b.Tables, w.chunk.Shape)
 	b.Txs = append(b.Txs, pipeline.Tx{ID: pipeline.Nowhere, Position: b.PutString(s.position), Time: w.at.UnixMicro(), Ends: true})
 	return b

@@ -112,8 +112,7 @@ func (d *Decoder) fresh() {
 		bytes, events = len(d.cur.Arena), len(d.cur.Events)
 	}
 	d.cur = pipeline.NewBatch()
-	d.cur.Arena = slices.Grow(d.cur.Arena, bytes+bytes/8)
-	d.cur.Events = slices.Grow(d.cur.Events, events+events/8)
+	d.cur.Room(bytes, events)
 	d.curNumber++
 }
 

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/leat-cdc/leat/pipeline"
@@ -118,7 +117,7 @@ func (d *Decoder) row(kind byte, p []byte) error {
 	}
 	b, keep := d.cur, rel.shape.Keep
 	if most := len(old) + len(fresh); cap(b.Arena)-len(b.Arena) < most {
-		b.Arena = slices.Grow(b.Arena, max(most, len(b.Arena))) // append alone grows by a quarter, and copies each time
+		b.Room(max(most, len(b.Arena)), 0) // append alone grows by a quarter, and copies each time
 	}
 	before, after := pipeline.Nowhere, pipeline.Nowhere
 	if old != nil {
