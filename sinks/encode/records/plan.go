@@ -96,7 +96,7 @@ func (t *Topic) compile(ctx context.Context, table *schemas.Table) (*plan, error
 		return nil, &encode.EventError{Err: err}
 	}
 	row, keys := p.layout(view)
-	if err := t.e.codec.schemas(ctx, t, p, row, keys); err != nil {
+	if err := t.e.schemas.schemas(ctx, t, p, row, keys); err != nil {
 		return nil, err
 	}
 	return p, nil
@@ -105,7 +105,7 @@ func (t *Topic) compile(ctx context.Context, table *schemas.Table) (*plan, error
 // compileMessages makes the plan of logical messages.
 func (t *Topic) compileMessages(ctx context.Context) (*plan, error) {
 	p := &plan{form: &cell.Form{}}
-	return p, t.e.codec.messages(ctx, t, p)
+	return p, t.e.schemas.messages(ctx, t, p)
 }
 
 // columnError says which column of a key an error is about.

@@ -27,6 +27,8 @@ const (
 	Avro
 	// Protobuf: both are messages of a generated .proto file, framed likewise. Needs Options.Schemas.
 	Protobuf
+	// JSONSchema: as JSON, each with a JSON Schema's id before it. Needs Options.Schemas.
+	JSONSchema
 	// Debezium: the value is Debezium's change event as JSON without schemas, the key a JSON object of the identity.
 	Debezium
 )
@@ -66,18 +68,24 @@ type Encoder struct {
 	o       Options
 	json    *encode.Encoder // instead of a codec
 	codec   codec
+	schemas registrar // nil: there are none
 	writers sync.Pool
 
 	mu     sync.Mutex
 	topics map[string]*Topic
 }
 
-// codec is one typed format.
-type codec interface {
+// registrar knows the schemas of a format.
+type registrar interface {
 	// schemas registers what the plan needs and sets what its keys and values begin with.
 	schemas(ctx context.Context, t *Topic, p *plan, row *shape.Row, keys []shape.Field) error
 	// messages does the same for logical messages.
 	messages(ctx context.Context, t *Topic, p *plan) error
+}
+
+// codec is one typed format.
+type codec interface {
+	registrar
 	// transaction formats what is the same for all events of tx.
 	transaction(w *Writer, b *pipeline.Batch, tx *pipeline.Tx) error
 	key(w *Writer, dst []byte, op pipeline.Op) ([]byte, error)
@@ -115,22 +123,29 @@ func New(o Options) (*Encoder, error) {
 		e.codec = protobuf{}
 	case Debezium:
 		e.codec = debezium{}
+		e.schemas = e.codec
 		return e, nil
+	case JSONSchema:
+		e.json, e.schemas = encode.JSON(o.Options), jsonSchemas{}
 	default:
 		return nil, fmt.Errorf("records of format %d are not known to this version", o.Format)
 	}
 	if o.Schemas == nil {
 		return nil, errors.New("records with schemas need a registry")
 	}
+	if e.codec != nil {
+		e.schemas = e.codec
+	}
 	return e, nil
 }
 
 // ContentType of the values, as a header names it.
 func (e *Encoder) ContentType() string {
-	if e.json != nil {
-		return "application/cloudevents+json"
-	}
 	switch e.o.Format {
+	case JSON:
+		return "application/cloudevents+json"
+	case JSONSchema:
+		return "application/vnd.confluent.json"
 	case Protobuf:
 		return "application/vnd.confluent.protobuf"
 	case Debezium:

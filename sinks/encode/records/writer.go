@@ -81,7 +81,7 @@ func (w *Writer) Close() {
 // Delivery (a registry that is down, a schema that it refuses). Then dst is returned as it was.
 func (w *Writer) Append(dst []byte, t *Topic, b *pipeline.Batch, i int, as pipeline.Op) ([]byte, Record, error) {
 	start := len(dst)
-	if w.e.json != nil {
+	if w.e.schemas == nil {
 		out, key, err := w.e.json.AppendRecord(dst, b, i, as)
 		if err != nil {
 			return out, none, err
@@ -126,6 +126,9 @@ func (w *Writer) event(dst []byte, t *Topic, b *pipeline.Batch, i int, ev *pipel
 			return dst, -1, err
 		}
 		w.plan, w.table, w.topic = p, table, t
+	}
+	if w.e.json != nil {
+		return w.framed(dst, b, i, ev, op)
 	}
 	if w.batch != b || w.tx != int(ev.Tx) {
 		w.batch = nil

@@ -18,7 +18,7 @@ import (
 )
 
 // forms are the encodings that Confluent's clients read.
-var forms = []string{"avro", "protobuf"}
+var forms = []string{"avro", "protobuf", "json_schema"}
 
 // Confluent's own deserialisers read every type of the three databases from what we write to Kafka, with our registry and
 // with one elsewhere: rows before and after, what is absent, values that a type has no form for.
@@ -53,7 +53,7 @@ func everyKind(t *testing.T, python, dir, registry, elsewhere string) {
 	var args []string
 	for i := range list {
 		for _, form := range forms {
-			name := list[i].name + "-" + form
+			name := list[i].name + "-" + strings.TrimSuffix(form, "_schema")
 			yaml += fmt.Sprintf("  %s: {source: %s, deliver: {kafka: {brokers: ['%s'], topic: '%s.%s', encoding: %s}}}\n", name, list[i].name, at, topic, name, form)
 			args = append(args, fmt.Sprintf("%s.%s:%s:%d", topic, name, form, len(list[i].expect(form))))
 		}
@@ -89,7 +89,9 @@ func everyKind(t *testing.T, python, dir, registry, elsewhere string) {
 	}
 	for i := range list {
 		for _, form := range forms {
-			t.Run(list[i].name+"-"+form, func(t *testing.T) { list[i].compare(t, form, got[topic+"."+list[i].name+"-"+form]) })
+			t.Run(list[i].name+"-"+form, func(t *testing.T) {
+				list[i].compare(t, form, got[topic+"."+list[i].name+"-"+strings.TrimSuffix(form, "_schema")])
+			})
 		}
 	}
 }

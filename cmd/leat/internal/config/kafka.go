@@ -21,9 +21,10 @@ type Kafka struct {
 	// How topics that are missing are made.
 	Topics KafkaTopics `json:"topics"`
 	// Form of keys and values: json (CloudEvents structured); avro or protobuf, with
-	// the id of a schema in the registry before them; debezium (its change event as
-	// JSON without schemas).
-	Encoding string `json:"encoding" default:"json" enum:"json|avro|protobuf|debezium"`
+	// the id of a schema in the registry before them; json_schema (json, with the
+	// id of a JSON Schema before it); debezium (its change event as JSON without
+	// schemas).
+	Encoding string `json:"encoding" default:"json" enum:"json|avro|protobuf|json_schema|debezium"`
 	// Under which subject schemas are registered: topic (TOPIC-value), record (the
 	// name of the record, like public.files.Envelope) or topic_record.
 	Subject string `json:"subject" default:"topic" enum:"topic|record|topic_record"`

@@ -46,6 +46,6 @@ func defaulted(n int) int {
 }
 
 var (
-	formats  = map[string]records.Format{"json": records.JSON, "avro": records.Avro, "protobuf": records.Protobuf, "debezium": records.Debezium}
+	formats  = map[string]records.Format{"json": records.JSON, "avro": records.Avro, "protobuf": records.Protobuf, "json_schema": records.JSONSchema, "debezium": records.Debezium}
 	subjects = map[string]records.Subject{"topic": records.SubjectTopic, "record": records.SubjectRecord, "topic_record": records.SubjectTopicRecord}
 )

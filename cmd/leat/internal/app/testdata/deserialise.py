@@ -6,6 +6,7 @@ import base64, datetime, decimal, json, os, sys, uuid
 from confluent_kafka import Consumer
 from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroDeserializer
+from confluent_kafka.schema_registry.json_schema import JSONDeserializer
 from confluent_kafka.schema_registry.protobuf import ProtobufDeserializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, struct_pb2  # noqa: F401: what our files import
@@ -37,6 +38,8 @@ def first(topic, field, text):
 def deserialiser(topic, form, field):
     if form == "avro":
         return AvroDeserializer(client)
+    if form == "json_schema":
+        return JSONDeserializer(None, schema_registry_client=client)  # which holds what it reads against the schema
     kind, ask = message(topic, field)
     return ProtobufDeserializer(kind, {"use.deprecated.format": False}, ask)
 
@@ -70,6 +73,8 @@ for arg in sys.argv[4:]:
         for field, data in (("key", m.key()), ("value", m.value())):
             v = data and read[field](data, SerializationContext(topic, field))
             out[field] = MessageToDict(v, preserving_proto_field_name=True) if v is not None and form == "protobuf" else v
+        if form == "json_schema" and out["value"]:
+            out["value"] = out["value"]["data"]
         print(json.dumps(out, default=plain))
         seen += 1
     consumer.close()
