@@ -74,9 +74,10 @@ type Sink struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	loads  chan *load // that are free
-	log    string     // id of the log that the cursor is of
-	id     string     // the transactional id
-	heads  [8][]byte  // by op: the headers that are the same for all records
+	room   chan struct{}
+	log    string    // id of the log that the cursor is of
+	id     string    // the transactional id
+	heads  [8][]byte // by op: the headers that are the same for all records
 	idHead []byte
 
 	walksMu sync.Mutex
@@ -113,7 +114,7 @@ func New(o Options) (*Sink, error) {
 	if o.Whole.Timeout <= 0 {
 		o.Whole.Timeout = 5 * time.Minute
 	}
-	s := &Sink{o: o, turn: make(chan struct{}, 1), kept: map[string]*kept{}, walks: map[string]walk{}, loads: make(chan *load, keptLoads)}
+	s := &Sink{o: o, turn: make(chan struct{}, 1), kept: map[string]*kept{}, walks: map[string]walk{}, loads: make(chan *load, mostLoads), room: make(chan struct{}, mostLoads)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.identify()
 	return s, s.dial()
@@ -190,6 +191,10 @@ func (s *Sink) Deliver(ctx context.Context, d *pipeline.Delivery) (pipeline.Outc
 	if s.o.Whole.On {
 		return s.deliverWhole(ctx, d)
 	}
+	if err := s.enter(ctx, d.HandOver); err != nil {
+		return nil, s.classify(ctx, err)
+	}
+	defer s.leave()
 	p, err := s.open(ctx)
 	if err != nil {
 		return nil, s.classify(ctx, err)
@@ -200,6 +205,25 @@ func (s *Sink) Deliver(ctx context.Context, d *pipeline.Delivery) (pipeline.Outc
 	}
 	return s.send(ctx, p, l, d.HandOver)
 }
+
+// enter waits until fewer than mostLoads Deliveries are encoded and on their way, so that max_in_flight does not decide how
+// much memory that takes; waits is called when there is a wait. leave makes room for the next.
+func (s *Sink) enter(ctx context.Context, waits func()) error {
+	select {
+	case s.room <- struct{}{}:
+		return nil
+	default:
+	}
+	waits()
+	select {
+	case s.room <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (s *Sink) leave() { <-s.room }
 
 // send queues the load and waits for what becomes of it; waits, when set, is called once only that is left to do.
 func (s *Sink) send(ctx context.Context, p *producer, l *load, waits func()) (pipeline.Outcomes, error) {

@@ -62,9 +62,9 @@ func (l *load) free() {
 	}
 }
 
-// keptLoads are kept for the next Deliveries, each with at most keptBody bytes for a partition: fresh memory costs more
-// than what is written to it.
-const keptLoads, keptBody = 8, 16 << 20
+// mostLoads are there at once, and kept for the next Deliveries, each with at most keptBody bytes for a partition: fresh
+// memory costs more than what is written to it.
+const mostLoads, keptBody = 8, 16 << 20
 
 // runOf returns the run for a lane.
 func (l *load) runOf(lane *lane) *run {

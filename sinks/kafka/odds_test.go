@@ -223,3 +223,28 @@ func TestCloseWhileOpening(t *testing.T) {
 	}
 	h.letGo()
 }
+
+// Deliveries beyond those that may be on their way wait without memory, hand over meanwhile, and end nobody's producer.
+func TestDeliveriesWaitForRoom(t *testing.T) {
+	s, _ := packed(t)
+	for range mostLoads {
+		if err := s.enter(t.Context(), func() { t.Error("waits without need") }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	handed := false
+	d := wideDelivery(1)
+	d.Deadline, d.Handed = time.Now().Add(10*time.Millisecond), func() { handed = true }
+	var failed *pipeline.DeliveryError
+	if _, err := s.Deliver(t.Context(), d); !errors.As(err, &failed) || failed.Class != pipeline.Unavailable || !failed.TimedOut || !handed {
+		t.Errorf("%v, handed over: %t", err, handed)
+	}
+	d.Deadline = time.Time{}
+	s.leave()
+	if _, err := s.Deliver(t.Context(), d); !errors.As(err, &failed) || !strings.Contains(failed.Reason, "no broker can be reached") {
+		t.Error(err)
+	}
+	for len(s.room) > 0 {
+		s.leave()
+	}
+}
