@@ -169,6 +169,7 @@ func snapshots(t *testing.T, w *workload, source string, fill, other string) {
 		p.kill()
 		p = startLeat(t, bin, dir)
 	}
+	until(t, p, "an answer", func() bool { return strings.Contains(p.log(), `"message":"listening"`) })
 	ask(t, p, "the initial snapshot", func() bool { j := jobsOf(t, dir); return len(j) == 1 && j[0].State == "done" })
 	stop()
 	if err := <-done; err != nil {

@@ -50,7 +50,9 @@ func newSink(t *testing.T, o Options) *Sink {
 // settled waits until everything that was delivered stands in files.
 func settled(t *testing.T, s *Sink) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); ; {
+	look := time.NewTicker(5 * time.Millisecond)
+	defer look.Stop()
+	for deadline := time.Now().Add(time.Minute); ; <-look.C {
 		s.mu.Lock()
 		done, err := s.stage == nil && len(s.waiting) == 0, s.trouble
 		s.mu.Unlock()
@@ -60,7 +62,6 @@ func settled(t *testing.T, s *Sink) {
 		if time.Now().After(deadline) {
 			t.Fatalf("stages do not become files: %v", err)
 		}
-		time.Sleep(5 * time.Millisecond) // the disk's time
 	}
 }
 
@@ -333,7 +334,9 @@ func TestComplete(t *testing.T) {
 	if err := s.Resolve(t.Context(), 5000, time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) { // the disk's time
+	look := time.NewTicker(5 * time.Millisecond)
+	defer look.Stop()
+	for deadline := time.Now().Add(time.Minute); ; <-look.C {
 		if _, m := listed(t, s.store); m.Complete == 5000 && len(m.Files) == 0 && m.CompleteTime.Equal(time.Date(2026, 11, 21, 23, 59, 59, 0, time.UTC)) {
 			break
 		} else if time.Now().After(deadline) {

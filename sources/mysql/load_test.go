@@ -15,7 +15,9 @@ import (
 // load asks until ok, for what another session does shows with a delay.
 func load(t *testing.T, s *Source, ok func(pipeline.SourceLoad) bool) pipeline.SourceLoad {
 	t.Helper()
-	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+	look := time.NewTicker(20 * time.Millisecond)
+	defer look.Stop()
+	for deadline := time.Now().Add(patience); ; <-look.C {
 		l, err := s.Load(t.Context())
 		if err != nil {
 			t.Fatal(err)

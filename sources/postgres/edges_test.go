@@ -9,6 +9,7 @@ import (
 )
 
 func TestReplicaIdentities(t *testing.T) {
+	t.Parallel()
 	allVersions(t, func(t *testing.T, d *db) {
 		d.exec(
 			`create table def (id int primary key, v int, body text)`,
@@ -63,6 +64,7 @@ func TestReplicaIdentities(t *testing.T) {
 }
 
 func TestTransactions(t *testing.T) {
+	t.Parallel()
 	allVersions(t, func(t *testing.T, d *db) {
 		d.exec(`create table a (id int primary key)`, `create table b (id int primary key)`, `create unlogged table u (id int)`)
 		r := d.open(d.source(), pipeline.Position{})
@@ -88,6 +90,7 @@ func TestTransactions(t *testing.T) {
 }
 
 func TestSchemaChanges(t *testing.T) {
+	t.Parallel()
 	allVersions(t, func(t *testing.T, d *db) {
 		d.exec(`create table f (id int primary key, "Weird.Näme" int)`)
 		r := d.open(d.source(), pipeline.Position{})
@@ -111,6 +114,7 @@ func TestSchemaChanges(t *testing.T) {
 }
 
 func TestPartitions(t *testing.T) {
+	t.Parallel()
 	eachVersion(t, func(t *testing.T, d *db) {
 		d.exec(
 			`create table p (id int, at int, v text, primary key (id, at)) partition by range (at)`,
@@ -141,6 +145,7 @@ func TestPartitions(t *testing.T) {
 }
 
 func TestExcludedColumns(t *testing.T) {
+	t.Parallel()
 	eachVersion(t, func(t *testing.T, d *db) {
 		d.exec(
 			`create table users (id int primary key, password text, name text)`,
@@ -176,6 +181,7 @@ func TestExcludedColumns(t *testing.T) {
 }
 
 func TestLateTables(t *testing.T) {
+	t.Parallel()
 	eachVersion(t, func(t *testing.T, d *db) {
 		d.exec(`create table early (id int primary key)`)
 		s := d.source(func(c *Config) { c.Tables = []string{"public.*", "!public.tmp_*"} })
@@ -199,6 +205,7 @@ func TestLateTables(t *testing.T) {
 }
 
 func TestHugeTransaction(t *testing.T) {
+	t.Parallel()
 	eachVersion(t, func(t *testing.T, d *db) {
 		d.exec(`create table h (id int primary key, v text)`)
 		r := d.open(d.source(func(c *Config) { c.BatchBytes, c.BatchEvents = 4096, 1000 }), pipeline.Position{})
@@ -225,6 +232,7 @@ func TestHugeTransaction(t *testing.T) {
 
 // New labels of an enum are no event of the stream; the catalogue is watched for them.
 func TestEnumLabels(t *testing.T) {
+	t.Parallel()
 	eachVersion(t, func(t *testing.T, d *db) {
 		d.exec(`create type mood as enum ('sad')`, `create table f (id int primary key, m mood)`)
 		r := d.open(d.source(), pipeline.Position{})

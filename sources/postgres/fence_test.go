@@ -9,6 +9,7 @@ import (
 
 // TestFence: when a fence is passed, what was committed before it has come, also while others write and with no job.
 func TestFence(t *testing.T) {
+	t.Parallel()
 	d := newDB(t, versions[len(versions)-1])
 	d.exec(`create table files (id int primary key, v int)`, `create table mine (id int primary key)`)
 	c := d.copying(nil, snapshot.Config{}, "", pipeline.SnapshotJob{ID: "a1"})

@@ -137,7 +137,7 @@ func (d *db) open(s *Source, after pipeline.Position) *reading {
 	return &reading{t: d.t, stream: st, last: after, open: map[string][]partLine{}, tables: map[string]*schemas.Table{}}
 }
 
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // next takes one batch.
 func (r *reading) next() error {

@@ -134,7 +134,7 @@ func TestALockedTableJoinsLater(t *testing.T) {
 	d := newDB(t, 18)
 	d.exec(`create table f (id int primary key)`, `create table g (id int primary key)`)
 	only := func(tables ...string) *Source {
-		return d.source(func(c *Config) { c.Tables, c.LookupTimeout = tables, 400*time.Millisecond })
+		return d.source(func(c *Config) { c.Tables, c.LookupTimeout = tables, 3*time.Second })
 	}
 	r := d.open(only("public.f"), pipeline.Position{})
 	r.until(func() bool { return !r.last.Zero() })

@@ -16,7 +16,9 @@ import (
 // load asks until ok, for what another session does shows with a delay.
 func (d *db) load(s *Source, ok func(pipeline.SourceLoad) bool) pipeline.SourceLoad {
 	d.t.Helper()
-	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+	look := time.NewTicker(20 * time.Millisecond)
+	defer look.Stop()
+	for deadline := time.Now().Add(patience); ; <-look.C {
 		l, err := s.Load(d.t.Context())
 		if err != nil {
 			d.t.Fatal(err)
@@ -50,6 +52,7 @@ func (d *db) busy(n int) (end func()) {
 }
 
 func TestLoad(t *testing.T) {
+	t.Parallel()
 	eachVersion(t, func(t *testing.T, d *db) {
 		d.exec("create table files (id int primary key)", "create table signals (owner text, reason text, ratio real, until timestamptz)")
 		s := d.source(func(c *Config) { c.SignalTable = "public.signals" })
@@ -90,6 +93,7 @@ func TestLoad(t *testing.T) {
 // TestLoadWithLeastRights: the role of a source sees its slot; for the rest the finding names the GRANT, and it
 // cures.
 func TestLoadWithLeastRights(t *testing.T) {
+	t.Parallel()
 	eachVersion(t, func(t *testing.T, d *db) {
 		role := "reader_" + d.Name
 		d.exec(fmt.Sprintf("create role %s login replication password 'secret'", quote(role)), "create table signals (owner text, reason text, ratio real, until timestamptz)")

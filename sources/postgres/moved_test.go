@@ -9,6 +9,7 @@ import (
 
 // TestMovedRows: the WAL does not say that a table was renamed, or rows came with a partition.
 func TestMovedRows(t *testing.T) {
+	t.Parallel()
 	eachVersion(t, func(t *testing.T, d *db) {
 		d.exec(`create schema other`, `create table a (id int primary key, v text)`, `create table empty (id int primary key)`,
 			`create table p (id int, k int, primary key (id, k)) partition by list (k)`,

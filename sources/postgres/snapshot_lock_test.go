@@ -14,6 +14,7 @@ import (
 
 // What ALTER TABLE rewrites while a read waits for its lock is not read as empty; and nobody's lock holds a read for long.
 func TestSnapshotLocked(t *testing.T) {
+	t.Parallel()
 	eachVersion(t, func(t *testing.T, d *db) {
 		role := "some_" + d.Name // may read columns only, so that it may not lock
 		d.exec(`create role ` + role + ` login password 'pw'`)

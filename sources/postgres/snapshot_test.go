@@ -271,6 +271,7 @@ func report[V comparable](t *testing.T, have, want map[string]V) {
 
 // While others write, the snapshot of a table ends with the copy equal to the table.
 func TestSnapshotWhileWriting(t *testing.T) {
+	t.Parallel()
 	eachVersion(t, func(t *testing.T, d *db) {
 		d.exec(`create table files (id int primary key, v int, big text)`,
 			`alter table files alter big set storage external`,

@@ -7,6 +7,7 @@ import (
 )
 
 func TestInsertUpdateDelete(t *testing.T) {
+	t.Parallel()
 	allVersions(t, func(t *testing.T, d *db) {
 		d.exec(`create table files (id bigint primary key, path text, size int)`)
 		r := d.open(d.source(), pipeline.Position{})

@@ -52,6 +52,7 @@ func run(t *testing.T, c *pgx.Conn, statements ...string) {
 
 // A transaction that runs is read while it runs, others go on, and what it rolled back never happened.
 func TestRunningTransactions(t *testing.T) {
+	t.Parallel()
 	streaming(t, func(t *testing.T, d *db) {
 		d.exec(`create table f (id int primary key, v text)`)
 		r := d.open(d.source(), pipeline.Position{})
@@ -77,6 +78,7 @@ func TestRunningTransactions(t *testing.T) {
 // A prepared transaction comes once, when and where it commits, also when Leat or the server began again between; one
 // that is rolled back does not come.
 func TestPreparedTransactions(t *testing.T) {
+	t.Parallel()
 	streaming(t, func(t *testing.T, d *db) {
 		d.exec(`create table f (id int primary key, v text)`)
 		s := d.source()
@@ -132,6 +134,7 @@ func (d *db) reopened(s *Source, r *reading) *reading {
 // A transaction that makes the table it fills is read at its commit, others before it; then transactions are read
 // while they run again.
 func TestRunningMakesTables(t *testing.T) {
+	t.Parallel()
 	streaming(t, func(t *testing.T, d *db) {
 		d.exec(`create table f (id int primary key, v text)`, `create schema s`, `create publication all_of_it for all tables`)
 		s := d.source(func(c *Config) { c.Publication, c.Create = "all_of_it", true })
@@ -166,6 +169,7 @@ func TestRunningMakesTables(t *testing.T) {
 
 // A transaction that idles is left to the server when it is told to: it comes at its commit, others before it.
 func TestRunningIsLeftToTheServer(t *testing.T) {
+	t.Parallel()
 	streaming(t, func(t *testing.T, d *db) {
 		d.exec(`create table f (id int primary key, v text)`)
 		s := d.source()
@@ -206,6 +210,7 @@ func TestRunningIsLeftToTheServer(t *testing.T) {
 // Random transactions side by side, with savepoints, PREPARE and a stream that is opened again at any step: each commit
 // once, in order.
 func TestRunningHistories(t *testing.T) {
+	t.Parallel()
 	streaming(t, func(t *testing.T, d *db) {
 		d.exec(`create table f (id int primary key, v text)`)
 		s := d.source(func(c *Config) { c.BatchBytes, c.BatchEvents = 20_000, 300 })

@@ -36,7 +36,9 @@ func (d *db) refused(s *Source, after pipeline.Position, code string, class pipe
 // eventually polls until ok.
 func (d *db) eventually(what string, ok func() bool) {
 	d.t.Helper()
-	for end := time.Now().Add(patience); !ok(); {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(patience); !ok(); <-tick.C {
 		if time.Now().After(end) {
 			d.t.Fatal(what)
 		}
@@ -51,6 +53,7 @@ func (d *db) free() {
 }
 
 func TestSlotTroubles(t *testing.T) {
+	t.Parallel()
 	allVersions(t, func(t *testing.T, d *db) {
 		d.exec(`create table f (id int primary key)`)
 		s := d.source()
@@ -114,6 +117,7 @@ func TestSlotTroubles(t *testing.T) {
 
 // A slot whose WAL is gone is told from one that others invalidated.
 func TestSlotLost(t *testing.T) {
+	t.Parallel()
 	for _, v := range versions {
 		t.Run(fmt.Sprintf("postgres%d", v), func(t *testing.T) {
 			t.Parallel()
@@ -178,6 +182,7 @@ func has(list []pipeline.Finding, code string) bool {
 }
 
 func TestCheckNamesEverything(t *testing.T) {
+	t.Parallel()
 	eachVersion(t, func(t *testing.T, d *db) {
 		role := d.Name + "_role"
 		d.exec(
@@ -237,6 +242,7 @@ func (d *db) reassign(role string) {
 }
 
 func TestCheckFindsNothingWrong(t *testing.T) {
+	t.Parallel()
 	allVersions(t, func(t *testing.T, d *db) {
 		d.exec(`create table f (id int primary key)`)
 		for _, f := range d.source().Check(t.Context()) {
@@ -252,6 +258,7 @@ func TestCheckFindsNothingWrong(t *testing.T) {
 }
 
 func TestSettingsOfServer(t *testing.T) {
+	t.Parallel()
 	srv := servertest.Postgres(t, servers.PostgresOptions{Version: 17, Params: map[string]string{"wal_level": "replica", "synchronous_standby_names": "*", "wal_sender_timeout": "1s", "synchronous_commit": "local"}})
 	d := &db{Database: srv, t: t, version: 17}
 	list := d.source().Check(t.Context())
@@ -264,6 +271,7 @@ func TestSettingsOfServer(t *testing.T) {
 }
 
 func TestTLSAndPasswords(t *testing.T) {
+	t.Parallel()
 	const secret = "s3cr&t/w"
 	srv := servertest.ExclusivePostgres(t, servers.PostgresOptions{Version: 17, Password: secret, ClientCert: true})
 	d := &db{Database: &servertest.Database{Server: srv, Name: "leat_tls", URL: srv.URL}, t: t, version: 17}

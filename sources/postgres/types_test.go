@@ -96,6 +96,7 @@ func samples() []sample {
 // Every type travels: inserted, updated under FULL (both images), deleted; the text is what the database itself
 // says, and the decoded value, written back as text, is the same.
 func TestTypes(t *testing.T) {
+	t.Parallel()
 	allVersions(t, func(t *testing.T, d *db) {
 		d.exec(`create type mood as enum ('sad', 'ok, "fine"')`, `create domain small as int check (value < 10)`,
 			`create domain smaller as small`, `create type pair as (a int, b text)`, `create domain ints as int[]`)

@@ -116,7 +116,7 @@ def test_nack_and_a_long_work():
                     batch.ack()
                     continue
                 batch.nack(failed, "retry", "not now", delay=0.01)
-                threading.Event().wait(3)  # longer than the lease of two seconds
+                threading.Event().wait(5)  # longer than the lease of four seconds
                 rest = [e for e in batch if e is not failed]
                 assert not batch.revoked(rest[-1])
                 batch.ack()

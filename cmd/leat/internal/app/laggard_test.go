@@ -39,6 +39,8 @@ func TestALaggardIsAnnouncedThenExpired(t *testing.T) {
 	}
 	stage := func() *leatv1.Laggard { return in.subscription(t, "slow").Laggard }
 	risk, rows := &leatv1.Laggard{}, 0
+	look := time.NewTicker(100 * time.Millisecond) // the server looks once a second
+	defer look.Stop()
 	for l := stage(); l.GetStage() != "expired"; l = stage() {
 		if l.GetStage() == "at risk" {
 			risk = l
@@ -47,7 +49,7 @@ func TestALaggardIsAnnouncedThenExpired(t *testing.T) {
 		db.fill(t, rows+50)
 		rows += 100
 		h.waits(t, rows)
-		time.Sleep(100 * time.Millisecond) // the server looks once a second
+		<-look.C
 	}
 	if risk.GetTimeToLoss() == nil || risk.Policy != "hold" || !strings.Contains(risk.Why, "until retention removes") {
 		t.Errorf("not announced before it was lost: %v", risk)

@@ -36,7 +36,7 @@ func (n *narrowServer) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	} else if busy > n.most.Load() {
 		n.most.Store(busy)
 	}
-	time.Sleep(10 * time.Millisecond)
+	<-time.After(10 * time.Millisecond)
 	n.taken.Add(1)
 	w.WriteHeader(http.StatusNoContent)
 }
