@@ -40,8 +40,9 @@ func TestMain(m *testing.M) {
 
 const patience = time.Minute
 
+// within bounds a whole test that hangs.
 func within(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
 	t.Cleanup(cancel)
 	return ctx
 }

@@ -9,9 +9,12 @@ package servertest
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"net/http"
 	"os"
+	"runtime"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -46,6 +49,11 @@ var (
 // Main runs the tests, stops the servers and looks for leaked goroutines; it returns the process's
 // exit code.
 func Main(m *testing.M, leaks ...goleak.Option) int {
+	// Such tests wait for servers most of the time: twice as many side by side as others, unless -parallel says how many.
+	if err := flag.Set("test.parallel", strconv.Itoa(2*runtime.GOMAXPROCS(0))); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	code := m.Run()
 	if err := stopAll(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
