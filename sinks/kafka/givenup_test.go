@@ -55,6 +55,13 @@ func (h *hanging) wait(n int) {
 	}
 }
 
+// left is how many bytes still go through.
+func (h *hanging) left() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.free
+}
+
 // hang begins after that many bytes more; what it returns is closed when something hangs.
 func (h *hanging) hang(free int) chan struct{} {
 	h.mu.Lock()
