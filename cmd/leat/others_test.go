@@ -103,7 +103,7 @@ func readByOthers(t *testing.T, lines [][]byte) {
 	})
 	t.Run("Python", func(t *testing.T) {
 		if python := withPython(t); python != "" {
-			compare(t, exec.CommandContext(t.Context(), python, "testdata/events.py", file), want)
+			compare(t, exec.CommandContext(t.Context(), python, "testdata/cloudevents_sdk.py", file), want)
 		}
 	})
 	t.Run("JavaScript", func(t *testing.T) {
@@ -112,7 +112,7 @@ func readByOthers(t *testing.T, lines [][]byte) {
 			return
 		}
 		program := filepath.Join(filepath.Dir(file), "events.mjs")
-		text, err := os.ReadFile("testdata/events.mjs")
+		text, err := os.ReadFile("testdata/cloudevents_sdk.mjs")
 		if err := errors.Join(err, os.WriteFile(program, text, 0o600), os.Symlink(modules, filepath.Join(filepath.Dir(file), "node_modules"))); err != nil {
 			t.Fatal(err)
 		}

@@ -2,12 +2,9 @@ package kafka
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/binary"
 	"fmt"
 	"net"
-	"os"
 	"strings"
 	"time"
 
@@ -40,46 +37,9 @@ func (s SASL) mechanism() (sasl.Mechanism, error) {
 	return nil, fmt.Errorf("kafka: sasl mechanism %s is not known: %s", s.Mechanism, strings.Join(Mechanisms, ", "))
 }
 
-// TLS to the brokers. Files are PEM; empty: the system's authorities, no certificate.
-type TLS struct{ CA, Cert, Key string }
-
-func (t *TLS) config() (*tls.Config, error) {
-	if t == nil {
-		return nil, nil
-	}
-	c := &tls.Config{MinVersion: tls.VersionTLS12}
-	if t.CA != "" {
-		pem, err := os.ReadFile(t.CA)
-		if err != nil {
-			return nil, fmt.Errorf("kafka: read the authorities: %w", err)
-		}
-		if c.RootCAs = x509.NewCertPool(); !c.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("kafka: %s has no certificate in PEM", t.CA)
-		}
-	}
-	if t.Cert != "" {
-		load := func() (*tls.Certificate, error) {
-			cert, err := tls.LoadX509KeyPair(t.Cert, t.Key)
-			if err != nil {
-				return nil, fmt.Errorf("kafka: read the certificate: %w", err)
-			}
-			return &cert, nil
-		}
-		if _, err := load(); err != nil {
-			return nil, err
-		}
-		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return load() } // it may be renewed
-	}
-	return c, nil
-}
-
 // dial makes the client; it connects when the first request is made.
 func (s *Sink) dial() error {
 	mechanism, err := s.o.SASL.mechanism()
-	if err != nil {
-		return err
-	}
-	config, err := s.o.TLS.config()
 	if err != nil {
 		return err
 	}
@@ -87,7 +47,7 @@ func (s *Sink) dial() error {
 	if dial == nil {
 		dial = (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 15 * time.Second}).DialContext
 	}
-	t := &kafka.Transport{Dial: dial, DialTimeout: 15 * time.Second, MetadataTTL: 5 * time.Second, ClientID: "leat", TLS: config, SASL: mechanism, Context: s.ctx}
+	t := &kafka.Transport{Dial: dial, DialTimeout: 15 * time.Second, MetadataTTL: 5 * time.Second, ClientID: "leat", TLS: s.o.TLS, SASL: mechanism, Context: s.ctx}
 	s.client = &kafka.Client{Addr: kafka.TCP(s.o.Brokers...), Transport: t, Timeout: requestTime}
 	s.close = t.CloseIdleConnections
 	s.idHead = append(binary.AppendVarint(nil, int64(len(headerID))), headerID...)

@@ -12,6 +12,7 @@ package kafka
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
 	"strconv"
@@ -46,7 +47,7 @@ type Options struct {
 	Create     Create
 	Whole      Whole
 	SASL       SASL
-	TLS        *TLS
+	TLS        *tls.Config // nil: none
 	// Tables that the subscription may have events of, as far as they are known: their topics are told what is
 	// resolved. Nil: those of which an event came since the sink was opened.
 	Tables func() []*schemas.Table

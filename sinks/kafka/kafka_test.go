@@ -1,10 +1,13 @@
 package kafka
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -210,7 +213,9 @@ func TestWhoWeAre(t *testing.T) {
 	for name, change := range map[string]func(*Options){
 		"plain": user("PLAIN", servers.KafkaUser, servers.KafkaUser), "scram-256": user("SCRAM-SHA-256", servers.KafkaUser, servers.KafkaUser),
 		"scram-512": user("SCRAM-SHA-512", servers.KafkaUser, servers.KafkaUser),
-		"tls":       func(o *Options) { o.Brokers, o.TLS = []string{k.Listeners[servers.ListenerTLS]}, &TLS{CA: k.Certs.CA} },
+		"tls": func(o *Options) {
+			o.Brokers, o.TLS = []string{k.Listeners[servers.ListenerTLS]}, trusting(t, k.Certs.CA)
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -226,7 +231,7 @@ func TestWhoWeAre(t *testing.T) {
 	}{
 		"wrong password": {user("SCRAM-SHA-256", servers.KafkaUser, "geheim"), "credentials"},
 		"no rights":      {user("PLAIN", servers.KafkaGuest, servers.KafkaGuest), "transactional id"},
-		"no authority":   {func(o *Options) { o.Brokers, o.TLS = []string{k.Listeners[servers.ListenerTLS]}, &TLS{} }, "certificate"},
+		"no authority":   {func(o *Options) { o.Brokers, o.TLS = []string{k.Listeners[servers.ListenerTLS]}, &tls.Config{} }, "certificate"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -263,4 +268,18 @@ func TestUnavailable(t *testing.T) {
 		t.Fatal(err)
 	}
 	deliver(t, s, deliveryOf(t, 1000, inserts(1, 3)...))
+}
+
+// trusting is a configuration of TLS that trusts the authority of a file.
+func trusting(t *testing.T, ca string) *tls.Config {
+	t.Helper()
+	pem, err := os.ReadFile(ca)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &tls.Config{RootCAs: x509.NewCertPool(), MinVersion: tls.VersionTLS12}
+	if !c.RootCAs.AppendCertsFromPEM(pem) {
+		t.Fatalf("%s has no certificate", ca)
+	}
+	return c
 }

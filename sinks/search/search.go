@@ -11,6 +11,7 @@ package search
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"strings"
@@ -27,7 +28,7 @@ type Options struct {
 	// URL of a node, with user and password where it wants them; APIKey instead of them.
 	URL    string
 	APIKey string
-	TLS    TLS
+	TLS    *tls.Config // nil: the system's authorities
 	// Timeout of a request.
 	Timeout time.Duration
 	// Index names the alias of a table; {source}, {schema} and {table} stand for their names. Letters become lower case.

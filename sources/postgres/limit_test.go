@@ -85,7 +85,7 @@ func TestANewSlotMayWait(t *testing.T) {
 	d := newDB(t, 18)
 	d.exec(`create table f (id int primary key)`)
 	other := d.connect()
-	s := d.source(func(c *Config) { c.LookupTimeout = 1500 * time.Millisecond })
+	s := d.source(func(c *Config) { c.LookupTimeout = 5 * time.Second })
 	for _, end := range []string{"select pg_terminate_backend(pid)", ""} {
 		if _, err := other.Exec(t.Context(), "begin; insert into f values (1)"); err != nil {
 			t.Fatal(err)

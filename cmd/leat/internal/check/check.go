@@ -223,7 +223,11 @@ func checkWebhook(ctx context.Context, cfg *config.Config, place string, sub *co
 
 // checkSearch looks at the cluster and the indices of the subscription's tables.
 func checkSearch(ctx context.Context, cfg *config.Config, place string, sub *config.Subscription) []pipeline.Finding {
-	s, err := search.New(parts.Search(sub, form.Of))
+	o, err := parts.Search(sub, form.Of)
+	if err != nil {
+		return []pipeline.Finding{finding("error", "search", place, err.Error(), "")}
+	}
+	s, err := search.New(o)
 	if err != nil {
 		return []pipeline.Finding{finding("error", "search", place, err.Error(), "")}
 	}

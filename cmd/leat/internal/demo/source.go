@@ -112,6 +112,9 @@ func (p *place) start(ctx context.Context, mysql bool, say func(string)) (err er
 // existing rows are there before Leat starts, and no change touches them: its snapshot brings them.
 const existing = 1000
 
+// archived reports whether a row is one of them: their ids are negative.
+func archived(c *change) bool { return strings.HasPrefix(c.key, "-") }
+
 // fill makes the rows that exist before Leat starts.
 func (p *place) fill(ctx context.Context) error {
 	s, err := p.session(ctx)

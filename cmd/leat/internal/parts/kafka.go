@@ -28,8 +28,8 @@ func Kafka(name string, sub *config.Subscription, enc encode.Options, ids record
 	if s := k.SASL; s != nil {
 		o.SASL = kafka.SASL{Mechanism: s.Mechanism, User: s.Username, Password: s.Password.Reveal()}
 	}
-	if t := k.TLS; t != nil {
-		o.TLS = &kafka.TLS{CA: t.CA, Cert: t.Cert, Key: t.Key}
+	if o.TLS, err = clientTLS(k.TLS); err != nil {
+		return nil, err
 	}
 	if o.Encoder, err = records.New(records.Options{Options: enc, Format: formats[k.Encoding], Schemas: ids, Subject: subjects[k.Subject]}); err != nil {
 		return nil, err

@@ -70,7 +70,11 @@ func (s Sinks) Open(cfg *config.Config, name string) func(context.Context) (pipe
 		}
 	case d.Search != nil:
 		return func(context.Context) (pipeline.Sink, error) {
-			w, err := search.New(Search(sub, s.Form))
+			o, err := Search(sub, s.Form)
+			if err != nil {
+				return nil, err
+			}
+			w, err := search.New(o)
 			if err == nil && s.Searches != nil {
 				s.Searches(name, w)
 			}
@@ -163,14 +167,12 @@ func ParquetS3(d *config.Parquet) (o parquet.S3) {
 }
 
 // Search returns the options of a search sink.
-func Search(sub *config.Subscription, form func(*schemas.Table) *cell.Form) search.Options {
+func Search(sub *config.Subscription, form func(*schemas.Table) *cell.Form) (o search.Options, err error) {
 	d := sub.Deliver.Search
-	o := search.Options{URL: d.URL.Reveal(), APIKey: d.APIKey.Reveal(), Timeout: d.Timeout.D(), Index: d.Index, Soft: d.Deletes == "soft", Tombstones: d.GCDeletes.D(),
+	o = search.Options{URL: d.URL.Reveal(), APIKey: d.APIKey.Reveal(), Timeout: d.Timeout.D(), Index: d.Index, Soft: d.Deletes == "soft", Tombstones: d.GCDeletes.D(),
 		Shards: d.Shards, Replicas: d.Replicas, Encoding: Encoding(sub, "", form)}
-	if t := d.TLS; t != nil {
-		o.TLS = search.TLS{CA: t.CA, Cert: t.Cert, Key: t.Key}
-	}
-	return o
+	o.TLS, err = clientTLS(d.TLS)
+	return o, err
 }
 
 // TableSink returns the options of a table sink.
