@@ -64,6 +64,13 @@ func (s *Sink) deliverWhole(ctx context.Context, d *pipeline.Delivery) (pipeline
 		return nil, s.classify(ctx, err)
 	}
 	defer giveBack()
+	if d.Aside && s.opened.of != nil { // open or lost, which only who brought it is to be told
+		out := make(pipeline.Outcomes, d.Events)
+		for i := range out {
+			out[i] = pipeline.Outcome{Class: pipeline.Defer, Delay: time.Second, Reason: "a transaction is open"}
+		}
+		return out, nil
+	}
 	p, err := s.open(ctx)
 	if err != nil {
 		return nil, s.classify(ctx, err)
@@ -76,13 +83,6 @@ func (s *Sink) deliverWhole(ctx context.Context, d *pipeline.Delivery) (pipeline
 	if of := s.opened.of; of != nil && of != p {
 		s.opened.of = nil
 		return nil, s.undone(of)
-	}
-	if d.Aside && s.opened.of != nil {
-		out := make(pipeline.Outcomes, d.Events)
-		for i := range out {
-			out[i] = pipeline.Outcome{Class: pipeline.Defer, Delay: time.Second, Reason: "a transaction is open"}
-		}
-		return out, nil
 	}
 	l := s.load(p, d)
 	if err := l.pack(ctx, d); err != nil {

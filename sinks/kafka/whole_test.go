@@ -105,6 +105,41 @@ func TestWhole(t *testing.T) {
 	want(t, groups(t, at, o.ID, 1049), [2]int{0, 3}, [2]int{3, 43}, [2]int{43, 45}, [2]int{900, 901}, [2]int{45, 50})
 }
 
+// A Delivery beside the stream comes when Kafka has taken back half of a transaction: the stream is told all the same, by
+// its next Delivery or its Commit.
+func TestWholeLostBeside(t *testing.T) {
+	t.Parallel()
+	at := broker(t)
+	for _, commits := range []bool{false, true} {
+		t.Run(strconv.FormatBool(commits), func(t *testing.T) {
+			t.Parallel()
+			o := wholeOptions(t, at)
+			s := newSink(t, o)
+			deliver(t, s, part(t, 0, 5, false))
+			s.producer.fail(errors.New("a request was not answered"))
+			replay := part(t, 900, 901, true)
+			replay.Aside, replay.Reason, replay.Replay = true, pipeline.ReasonReplay, "job"
+			if out := deliver(t, s, replay); len(out) != 1 || out[0].Class != pipeline.Defer {
+				t.Errorf("beside what was lost: %v", out)
+			}
+			if commits {
+				if err := s.Commit(testContext(t)); err == nil {
+					t.Error("committed what was lost")
+				}
+			} else if e := whole(t, s, part(t, 5, 10, true)); e.Class != pipeline.Undone {
+				t.Error(e)
+			}
+			s.Resume(pipeline.Cursor{Log: "x", Low: 1000, High: 1000})
+			if out := deliver(t, s, replay); out != nil {
+				t.Error(out)
+			}
+			deliver(t, s, part(t, 0, 5, false))
+			deliver(t, s, part(t, 5, 10, true))
+			want(t, groups(t, at, o.ID, 1009), [2]int{900, 901}, [2]int{0, 10})
+		})
+	}
+}
+
 // What a process that is gone had committed does not come again, and what it had not comes; a process that was thought gone
 // writes nothing.
 func TestWholeGoesOn(t *testing.T) {
