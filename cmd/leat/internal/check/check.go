@@ -152,6 +152,8 @@ func checkSubscription(ctx context.Context, cfg *config.Config, name string) []p
 		found = append(found, checkKafka(ctx, cfg, name, place+".deliver.kafka")...)
 	case d.Redis != nil:
 		found = append(found, checkRedis(ctx, cfg, name, place+".deliver.redis")...)
+	case d.NATS != nil:
+		found = append(found, checkNATS(ctx, cfg, name, place+".deliver.nats")...)
 	case d.File != nil:
 		found = append(found, checkFolder(place+".deliver.file.path", filepath.Dir(d.File.Path))...)
 	}

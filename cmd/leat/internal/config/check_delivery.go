@@ -86,7 +86,7 @@ func (c *checker) deliver(path string, sub *Subscription) {
 	if n == nil || n.Kind != yamltree.KindMap && n.Kind != yamltree.KindNull {
 		return // reported already
 	}
-	const cure = "exactly one of: webhook, pull, kafka, redis, search, table, parquet, file, stdout; make one subscription for each"
+	const cure = "exactly one of: webhook, pull, kafka, redis, nats, search, table, parquet, file, stdout; make one subscription for each"
 	if len(n.Keys) > 1 {
 		c.doc.Fail(n.Keys[1], path, path+" names more than one way to deliver", cure)
 	}
@@ -101,6 +101,9 @@ func (c *checker) deliver(path string, sub *Subscription) {
 	}
 	if s.Redis != nil {
 		c.redis(path+".redis", sub, s.Redis)
+	}
+	if s.NATS != nil {
+		c.nats(path+".nats", sub, s.NATS)
 	}
 	if s.Search != nil {
 		c.search(path+".search", s.Search)

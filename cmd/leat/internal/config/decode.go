@@ -188,7 +188,8 @@ func (d *decoder) structure(n *yamltree.Node, path string, v reflect.Value) {
 var cures = map[string]string{
 	"password": "write password: ${NAME} or password: file:/run/secrets/NAME",
 	"secret":   "write secret: ${NAME} or secret: file:/run/secrets/NAME; leat init makes one",
-	"deliver":  "write deliver: {pull: {}}, or with one of webhook, kafka, redis, search, table, parquet, file, stdout",
+	"deliver":  "write deliver: {pull: {}}, or with one of webhook, kafka, redis, nats, search, table, parquet, file, stdout",
+	"stream":   "write stream: NAME, the name of a stream (nats stream ls)",
 	"source":   "write source: NAME, one of sources",
 }
 

@@ -48,6 +48,10 @@ var forms = map[string]func(string) *yamltree.Problem{
 	"node":   checkNode,
 	"stream": checkStream,
 
+	"nats_server": checkNATSServer,
+	"nats_stream": checkNATSStream,
+	"subject":     checkSubject,
+
 	"kafka_setting": checkKafkaSetting,
 	"transactional": checkTransactional,
 }

@@ -205,5 +205,5 @@ const (
 
 // large reports whether they are the sink's.
 func (d Deliver) large() bool {
-	return d.Kafka != nil || d.Redis != nil || d.Parquet != nil || d.Table != nil
+	return d.Kafka != nil || d.Redis != nil || d.NATS != nil || d.Parquet != nil || d.Table != nil
 }

@@ -18,7 +18,7 @@ import (
 // The comments of the structs are the schema's descriptions; so they are part
 // of the program.
 //
-//go:embed config.go source.go subscription.go kafka.go redis.go mapping.go parquet.go table.go
+//go:embed config.go source.go subscription.go kafka.go redis.go nats.go mapping.go parquet.go table.go
 var sources embed.FS
 
 const refPattern = `\$\{[A-Za-z_][A-Za-z0-9_]*(:-[^}]*)?\}`
@@ -50,7 +50,7 @@ func Schema() ([]byte, error) {
 // comments reads the doc comments of types and of fields, by "Type.Field".
 func comments() (map[string]string, error) {
 	out := map[string]string{}
-	for _, name := range []string{"config.go", "source.go", "subscription.go", "kafka.go", "redis.go", "mapping.go", "parquet.go", "table.go"} {
+	for _, name := range []string{"config.go", "source.go", "subscription.go", "kafka.go", "redis.go", "nats.go", "mapping.go", "parquet.go", "table.go"} {
 		src, err := sources.ReadFile(name)
 		if err != nil {
 			return nil, err

@@ -26,8 +26,8 @@ type Subscription struct {
 	// While CPU is short, critical, high, normal and low subscriptions get shares of
 	// 8 : 4 : 2 : 1 at least, each and all together.
 	Priority string `json:"priority" default:"normal" enum:"critical|high|normal|low"`
-	// How events get there. Exactly one of webhook, pull, kafka, redis, search, table, parquet,
-	// file, stdout.
+	// How events get there. Exactly one of webhook, pull, kafka, redis, nats, search, table,
+	// parquet, file, stdout.
 	Deliver Deliver `json:"deliver" need:"true"`
 	// How many events go in one delivery.
 	Batch Batch `json:"batch"`
@@ -66,6 +66,8 @@ type Deliver struct {
 	Kafka *Kafka `json:"kafka"`
 	// Entries in streams of Redis or Valkey.
 	Redis *Redis `json:"redis"`
+	// Messages in a stream of NATS JetStream.
+	NATS *NATS `json:"nats"`
 	// JSON lines on standard output.
 	Stdout *Stdout `json:"stdout"`
 }
@@ -81,6 +83,8 @@ func (d Deliver) Kind() string {
 		return "kafka"
 	case d.Redis != nil:
 		return "redis"
+	case d.NATS != nil:
+		return "nats"
 	case d.Search != nil:
 		return "search"
 	case d.Table != nil:
@@ -200,10 +204,10 @@ type Stdout struct{}
 // Batch bounds one delivery. What is reached first ends it.
 type Batch struct {
 	// Most events in one delivery, 1 to 100000. Default with kafka,
-	// redis, parquet and table: 10000.
+	// redis, nats, parquet and table: 10000.
 	Events int `json:"events" default:"100" min:"1" max:"100000"`
 	// Most bytes in one delivery, 1KiB to 64MiB; one larger event goes alone.
-	// Default with kafka, redis, parquet and table: 4MiB.
+	// Default with kafka, redis, nats, parquet and table: 4MiB.
 	Bytes Size `json:"bytes" default:"1MiB" min:"1KiB" max:"64MiB"`
 	// How long to wait for a delivery to fill, at most 1m.
 	Wait Duration `json:"wait" default:"0s" min:"0s" max:"1m"`

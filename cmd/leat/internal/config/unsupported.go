@@ -20,7 +20,7 @@ var unsupported = []struct {
 	warn   bool // accepted, since it does no harm, but said
 }{
 	{path: "log.backend", values: []string{"kafka"}, cure: "use disk"},
-	{path: "subscriptions.*.deliver.lambda", cure: "use webhook, pull, kafka, redis, search, table, parquet, file or stdout"},
+	{path: "subscriptions.*.deliver.lambda", cure: "use webhook, pull, kafka, redis, nats, search, table, parquet, file or stdout"},
 	{path: "tokens.*.roles.*", values: []string{"publish"}, cure: "the role allows nothing yet", warn: true},
 }
 

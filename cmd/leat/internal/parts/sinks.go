@@ -101,6 +101,10 @@ func (s Sinks) Open(cfg *config.Config, name string) func(context.Context) (pipe
 		return func(context.Context) (pipeline.Sink, error) {
 			return Redis(name, sub, o)
 		}
+	case d.NATS != nil:
+		return func(context.Context) (pipeline.Sink, error) {
+			return NATS(name, sub, o)
+		}
 	case d.Stdout != nil:
 		o.Separator = '\n'
 		return func(context.Context) (pipeline.Sink, error) {

@@ -59,6 +59,8 @@ func Subscription(cfg *config.Config, name string, form func(*schemas.Table) *ce
 		}
 	case d.Redis != nil:
 		c.Timeout = d.Redis.Timeout.D()
+	case d.NATS != nil:
+		c.Timeout = d.NATS.Timeout.D()
 	}
 	if s := sub.Deliver.Search; s != nil {
 		c.Timeout = s.Timeout.D()
