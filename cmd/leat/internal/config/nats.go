@@ -43,7 +43,7 @@ type NATSCreate struct {
 	// How long the stream keeps messages; 0s: for ever.
 	MaxAge Duration `json:"max_age" default:"0s" min:"0s" max:"87600h"`
 	// How much the stream keeps; 0: all.
-	MaxBytes Size `json:"max_bytes" default:"0" min:"0" max:"1PiB"`
+	MaxBytes Size `json:"max_bytes" default:"0" min:"0" max:"1024TiB"`
 	// Within which time the server drops what comes again, 1s to 1d.
 	Duplicates Duration `json:"duplicates" default:"2m" min:"1s" max:"24h"`
 }
