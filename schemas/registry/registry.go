@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/leat-cdc/leat/schemas/registry/compat"
 	"github.com/leat-cdc/leat/schemas/shape"
@@ -50,7 +51,12 @@ type Embedded struct {
 	byID     map[uint32]Version
 	ids      map[content]uint32
 	next     uint32
+	// stale: the store may hold more than we know.
+	stale bool
 }
+
+// putTime bounds the writing of a schema. Whoever asks for it may go away meanwhile: what was written counts.
+const putTime = 30 * time.Second
 
 type content struct {
 	format shape.Format
@@ -59,15 +65,34 @@ type content struct {
 
 // Open reads what the store has. mode is the compatibility of every subject.
 func Open(ctx context.Context, store Store, mode compat.Mode) (*Embedded, error) {
-	all, err := store.Schemas(ctx)
-	if err != nil {
+	e := &Embedded{store: store, judging: make(chan struct{}, 1), mode: mode}
+	if err := e.load(ctx); err != nil {
 		return nil, fmt.Errorf("read the schemas: %w", err)
 	}
-	e := &Embedded{store: store, judging: make(chan struct{}, 1), mode: mode, subjects: map[string][]Version{}, byID: map[uint32]Version{}, ids: map[content]uint32{}, next: 1}
+	return e, nil
+}
+
+// load takes what the store has in the place of what we know.
+func (e *Embedded) load(ctx context.Context) error {
+	all, err := e.store.Schemas(ctx)
+	if err != nil {
+		return err
+	}
+	first := map[uint32]Version{}
+	for _, v := range all {
+		f, ok := first[v.ID]
+		if !ok {
+			first[v.ID] = v
+		} else if f.Format != v.Format || f.Text != v.Text {
+			return fmt.Errorf("schema id %d stands for two schemas, version %d of %s and version %d of %s: restore the data folder from a backup (leat backup)",
+				v.ID, f.Version, f.Subject, v.Version, v.Subject)
+		}
+	}
+	e.subjects, e.byID, e.ids, e.next, e.stale = map[string][]Version{}, map[uint32]Version{}, map[content]uint32{}, 1, false
 	for _, v := range all {
 		e.add(v)
 	}
-	return e, nil
+	return nil
 }
 
 func (e *Embedded) add(v Version) {
@@ -98,6 +123,11 @@ func (e *Embedded) Mode() compat.Mode {
 func (e *Embedded) Register(ctx context.Context, subject string, f shape.Format, text string) (uint32, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.stale {
+		if err := e.load(ctx); err != nil {
+			return 0, fmt.Errorf("register a schema of %s: read the schemas again: %w", subject, err)
+		}
+	}
 	for _, v := range e.subjects[subject] {
 		if v.Format == f && v.Text == text {
 			return v.ID, nil
@@ -114,7 +144,10 @@ func (e *Embedded) Register(ctx context.Context, subject string, f shape.Format,
 		id = e.next
 	}
 	v := Version{Subject: subject, Version: len(e.subjects[subject]) + 1, ID: id, Format: f, Text: text}
-	if err := e.store.PutSchema(ctx, v); err != nil {
+	put, cancel := context.WithTimeout(context.WithoutCancel(ctx), putTime)
+	defer cancel()
+	if err := e.store.PutSchema(put, v); err != nil {
+		e.stale = true // it may be there all the same
 		return 0, fmt.Errorf("register a schema of %s: %w", subject, err)
 	}
 	e.add(v)

@@ -19,23 +19,23 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("internal/poll.runtime_pollWait"), goleak.IgnoreTopFunction("net/http.(*persistConn).writeLoop"))
+	goleak.VerifyTestMain(m)
 }
 
 // shelf is a store that may fail.
 type shelf struct {
 	all  []Version
 	fail error
+	kept bool // though it failed
 }
 
 func (s *shelf) Schemas(context.Context) ([]Version, error) { return s.all, nil }
 
-func (s *shelf) PutSchema(_ context.Context, v Version) error {
-	if s.fail != nil {
-		return s.fail
+func (s *shelf) PutSchema(ctx context.Context, v Version) error {
+	if s.fail == nil || s.kept {
+		s.all = append(s.all, v)
 	}
-	s.all = append(s.all, v)
-	return nil
+	return errors.Join(s.fail, ctx.Err())
 }
 
 const (
@@ -91,6 +91,34 @@ func TestEmbedded(t *testing.T) {
 	}
 	if got, _ := e.Versions(t.Context(), "a-value", shape.Avro); !slices.Equal(got, []string{one, two, text}) {
 		t.Error(got)
+	}
+}
+
+// A schema that was written though the store said no keeps its id for itself; whoever asked may be gone meanwhile.
+func TestIDsStandForOneSchema(t *testing.T) {
+	s := &shelf{}
+	e := open(t, s, compat.Backward)
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if id, err := e.Register(gone, "a", shape.Avro, one); id != 1 || err != nil {
+		t.Fatal(id, err)
+	}
+	s.fail, s.kept = context.DeadlineExceeded, true
+	if _, err := e.Register(t.Context(), "b", shape.Avro, two); err == nil {
+		t.Fatal("the error is not told")
+	}
+	s.fail, s.kept = nil, false
+	for subject, want := range map[string]uint32{"c": 3, "b": 2} {
+		if id, err := e.Register(t.Context(), subject, shape.Avro, map[string]string{"c": text, "b": two}[subject]); id != want || err != nil {
+			t.Errorf("%s: %d %v", subject, id, err)
+		}
+	}
+	if len(s.all) != 3 {
+		t.Error(s.all)
+	}
+	s.all = append(s.all, Version{Subject: "d", Version: 1, ID: 1, Format: shape.Avro, Text: two})
+	if _, err := Open(t.Context(), s, compat.Backward); err == nil || !strings.Contains(err.Error(), "id 1") {
+		t.Error("an id of two schemas is taken:", err)
 	}
 }
 
@@ -221,6 +249,7 @@ func elsewhere(t *testing.T, e *Embedded, calls *int) *Client {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(c.Close)
 	return c
 }
 
@@ -265,6 +294,7 @@ func TestClientOddAnswers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		defer c.Close()
 		if _, err := c.Register(t.Context(), "a", shape.Avro, one); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", body, err)
 		}
