@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -81,8 +82,11 @@ func TestKilledUnderLoadMariaDB(t *testing.T) {
 	killUnderLoad(t, &workload{driver: "mysql", dsn: mysqlDSN(t, db), table: db.Name + ".files",
 		create: "CREATE TABLE files (id bigint PRIMARY KEY, n bigint, path varchar(100))",
 		upsert: "INSERT INTO files VALUES (?, 1, 'new') ON DUPLICATE KEY UPDATE n = n + 1, path = 'changed'",
-		remove: "DELETE FROM files WHERE id = ?"}, "mysql: {url: '"+db.URL+"', server_id: 90001}\n    tables: ['"+db.Name+".files']")
+		remove: "DELETE FROM files WHERE id = ?"}, "mysql: {url: '"+db.URL+"', server_id: "+randomID()+"}\n    tables: ['"+db.Name+".files']")
 }
+
+// randomID is a server_id: several tests read one server at a time, some in other processes.
+func randomID() string { return strconv.Itoa(1<<20 + rand.IntN(1<<30)) }
 
 func mysqlDSN(t *testing.T, db *servertest.Database) string {
 	t.Helper()

@@ -29,18 +29,18 @@ type quarantine struct {
 func TestQuarantinesEndMariaDB(t *testing.T) {
 	t.Parallel()
 	db := servertest.MariaDB(t, servers.MySQLOptions{})
-	quarantinesEnd(t, mysqlQuarantine(t, db, 90003))
+	quarantinesEnd(t, mysqlQuarantine(t, db))
 }
 
 func TestQuarantinesEndMySQL(t *testing.T) {
 	t.Parallel()
 	db := servertest.MySQL(t, servers.MySQLOptions{})
-	quarantinesEnd(t, mysqlQuarantine(t, db, 90004))
+	quarantinesEnd(t, mysqlQuarantine(t, db))
 }
 
-func mysqlQuarantine(t *testing.T, db *servertest.Database, id int) *quarantine {
+func mysqlQuarantine(t *testing.T, db *servertest.Database) *quarantine {
 	q := &quarantine{conn: openSQL(t, "mysql", mysqlDSN(t, db), "CREATE TABLE torn (id bigint PRIMARY KEY, n bigint)", "CREATE TABLE hidden (id bigint PRIMARY KEY, n bigint)"),
-		schema: db.Name, source: fmt.Sprintf("mysql: {url: '%s', server_id: %d}", db.URL, id), bad: "    columns: {'" + db.Name + ".hidden': ['!id']}\n", code: "statement",
+		schema: db.Name, source: fmt.Sprintf("mysql: {url: '%s', server_id: %s}", db.URL, randomID()), bad: "    columns: {'" + db.Name + ".hidden': ['!id']}\n", code: "statement",
 		tear: []string{"INSERT INTO torn VALUES (1, 1)", "SET SESSION binlog_format = 'STATEMENT'", "INSERT INTO torn VALUES (2, 1)", "SET SESSION binlog_format = 'ROW'", "INSERT INTO torn VALUES (3, 1)"}}
 	q.conn.SetMaxOpenConns(1) // the format is a session's
 	return q
@@ -117,7 +117,7 @@ func quarantinesEnd(t *testing.T, q *quarantine) {
 func TestQuarantineAndPreparedTransactions(t *testing.T) {
 	t.Parallel()
 	db := servertest.MariaDB(t, servers.MySQLOptions{})
-	q := mysqlQuarantine(t, db, 90005)
+	q := mysqlQuarantine(t, db)
 	dir, to := t.TempDir(), newReplica(t)
 	writeConfig(t, dir, fmt.Sprintf("data: ./data\nlisten: %s\nsources:\n  files:\n    %s\n    tables: ['%s.*']\nsubscriptions:\n  torn: {source: files, %s}\n",
 		freeAddr(t), q.source, q.schema, to.deliver()))

@@ -306,6 +306,6 @@ func TestSnapshotsMariaDB(t *testing.T) {
 	snapshots(t, &workload{driver: "mysql", dsn: mysqlDSN(t, db), table: db.Name + ".files",
 		create: "CREATE TABLE files (id bigint PRIMARY KEY, n bigint, path varchar(100))",
 		upsert: "INSERT INTO files VALUES (?, 1, 'new') ON DUPLICATE KEY UPDATE n = n + 1, path = 'changed'",
-		remove: "DELETE FROM files WHERE id = ?"}, "mysql: {url: '"+db.URL+"', server_id: 90002}\n    tables: ['"+db.Name+".*']",
+		remove: "DELETE FROM files WHERE id = ?"}, "mysql: {url: '"+db.URL+"', server_id: "+randomID()+"}\n    tables: ['"+db.Name+".*']",
 		"INSERT INTO files SELECT seq, 1, 'old' FROM seq_300_to_6299", "CREATE TABLE gone (id bigint PRIMARY KEY, n bigint); INSERT INTO gone VALUES (1, 1)")
 }

@@ -189,7 +189,8 @@ var (
 )
 
 func portTaken(log string) bool {
-	return strings.Contains(log, "Address already in use") || strings.Contains(log, "another postmaster already running on port") ||
+	log = strings.ToLower(log)
+	return strings.Contains(log, "address already in use") || strings.Contains(log, "port number is too high") || strings.Contains(log, "another postmaster already running on port") ||
 		strings.Contains(log, "port is already in use") || strings.Contains(log, "already bound")
 }
 

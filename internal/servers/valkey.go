@@ -44,11 +44,15 @@ func Valkey(ctx context.Context, o ValkeyOptions) (*Server, error) {
 	s.tmpl = process.Launch{Clean: process.SignalTerm, Quick: os.Kill, Death: os.Kill}
 	var second error
 	err = s.firstStart(ctx, func(port int) {
-		var tls int
-		if tls, second = process.FreePort(); second != nil {
+		var tls, cluster int
+		if tls, second = process.FreePort(); second == nil {
+			cluster, second = process.FreePort()
+		}
+		if second != nil {
 			return
 		}
-		params["port"], params["tls-port"] = strconv.Itoa(port), strconv.Itoa(tls)
+		// By default the cluster's port is the other one and 10000, which is out of range for many free ports.
+		params["port"], params["tls-port"], params["cluster-port"] = strconv.Itoa(port), strconv.Itoa(tls), strconv.Itoa(cluster)
 		s.URL = fmt.Sprintf("redis://127.0.0.1:%d", port)
 		s.Listeners = map[string]string{ListenerPlain: local(port), ListenerTLS: local(tls)}
 		var args []string

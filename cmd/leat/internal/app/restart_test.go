@@ -2,6 +2,7 @@ package app
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"slices"
 	"strconv"
@@ -116,8 +117,8 @@ func TestMySQLFamily(t *testing.T) {
 				}
 			}
 			exec("CREATE TABLE " + db.Name + ".files (id bigint PRIMARY KEY, name varchar(40))")
-			yaml := fmt.Sprintf("%ssources:\n  files:\n    mysql: {url: '%s', server_id: 90002}\n    tables: ['%s.*']\nsubscriptions:\n  a: {source: files, deliver: {%s}}\n  b: {source: files, deliver: {pull: {}}}\n",
-				top, db.URL, db.Name, toHook(h))
+			yaml := fmt.Sprintf("%ssources:\n  files:\n    mysql: {url: '%s', server_id: %d}\n    tables: ['%s.*']\nsubscriptions:\n  a: {source: files, deliver: {%s}}\n  b: {source: files, deliver: {pull: {}}}\n",
+				top, db.URL, 1<<20+rand.IntN(1<<30), db.Name, toHook(h))
 			in := install(t, dir, yaml)
 			in.streaming(t, "files")
 			exec("INSERT INTO "+db.Name+".files VALUES (1, 'a'), (2, 'b')", "UPDATE "+db.Name+".files SET name = 'c' WHERE id = 1")

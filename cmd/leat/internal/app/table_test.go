@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"math/rand/v2"
 	"net/url"
 	"strings"
 	"testing"
@@ -164,7 +165,7 @@ func TestTableAcross(t *testing.T) {
 	}
 	in := install(t, t.TempDir(), strings.Replace(strings.Replace(db.yaml("a: {source: files, "+table(my.URL, my.Name)+"}", "b: {source: files, "+table(maria.URL, maria.Name)+"}",
 		"c: {source: shop, "+table(db.URL, "copies")+"}", "d: {source: shop, "+table(maria.URL, maria.Name)+"}"), "public.files", "public.*", 1),
-		"subscriptions:", fmt.Sprintf("  shop:\n    mysql: {url: '%s', server_id: 90029}\n    tables: ['%s.things']\nsubscriptions:", my.URL, my.Name), 1))
+		"subscriptions:", fmt.Sprintf("  shop:\n    mysql: {url: '%s', server_id: %d}\n    tables: ['%s.things']\nsubscriptions:", my.URL, 1<<20+rand.IntN(1<<30), my.Name), 1))
 	in.streaming(t, "files")
 	in.streaming(t, "shop")
 	db.exec(t, `INSERT INTO kinds VALUES ('a', 1.5, true, -9223372036854775808, 123456789012345678901234567890.123456789012345678901234567890, 1e-300, 'it''s \ ü', '\x00ff27', '{"b": [1, null]}', '2026-02-28', '23:59:59.999999',

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -166,7 +167,7 @@ func TestVerifyMySQLKeys(t *testing.T) {
 		}
 	}
 	exec("CREATE TABLE " + table + " (b bit(10), e enum('x','y'), s set('p','q'), n varchar(20) CHARACTER SET latin1, t timestamp(3), y year, v varbinary(9), d decimal(9,3), k time(2), u bigint unsigned, i int, PRIMARY KEY (b, e, s, n, t, y, v, d, k, u))")
-	in := install(t, t.TempDir(), fmt.Sprintf("%ssources:\n  files:\n    mysql: {url: '%s', server_id: 90017}\n    tables: ['%s.*']\nsubscriptions:\n  a: {source: files, deliver: {%s}}\n", top, db.URL, db.Name, toHook(h)))
+	in := install(t, t.TempDir(), fmt.Sprintf("%ssources:\n  files:\n    mysql: {url: '%s', server_id: %d}\n    tables: ['%s.*']\nsubscriptions:\n  a: {source: files, deliver: {%s}}\n", top, db.URL, 1<<20+rand.IntN(1<<30), db.Name, toHook(h)))
 	in.streaming(t, "files")
 	row := func(b int) string {
 		return fmt.Sprintf("(%d, 'y', 'p,q', 'it''s \\\\ ü', '2026-01-02 03:04:05.678', 2001, x'00ff27', -1.500, '-01:02:03.45', 18446744073709551615, 1)", b)
