@@ -176,7 +176,7 @@ func (s *Sink) connect(ctx context.Context) (*connection, error) {
 	return c, s.look(ctx, c)
 }
 
-// connected returns the connection, nil when there is none that is open; ready: nothing is to be looked at.
+// connected returns the connection, nil when there is none that is open; ready: nothing of the stream is in doubt.
 func (s *Sink) connected() (c *connection, ready bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -184,7 +184,7 @@ func (s *Sink) connected() (c *connection, ready bool) {
 		s.conn = nil
 		s.tail.looked = false // it may be another stream by now
 	}
-	return s.conn, s.conn != nil && s.tail.looked
+	return s.conn, s.conn != nil && s.tail.looked && s.tail.read
 }
 
 // stream asks for the stream, and makes it where that is wanted.

@@ -147,6 +147,32 @@ func TestOrderWhereMessagesAreGone(t *testing.T) {
 	}
 }
 
+// What a Delivery sent that ended without its answers is looked up, when the server has forgotten it.
+func TestLostAnswers(t *testing.T) {
+	t.Parallel()
+	v := servertest.NATS(t, servers.NATSOptions{})
+	o := options(t, v, briefly)
+	s := newSink(t, o)
+	deliver(t, s, event{9, 1})
+	floor, d := s.floor(), deliveryOf(t, at(1, 10, 11)...)
+	l := newLoad(d)
+	if err := s.pack(testContext(t), l, d); err != nil {
+		t.Fatal(err)
+	}
+	deliver(t, s, at(1, 10)...)
+	deliver(t, s, event{20, 2})
+	s.doubt(l, floor) // as if the answers of 10 and 11 were lost, of which one came there
+	forgotten(t, v, o)
+	deliver(t, s, at(1, 10, 11)...)
+	deliver(t, s, event{12, 1})
+	if got := offsetsOf(readAll(t, v, o)); !slices.Equal(got, []pipeline.Offset{9, 10, 20, 11, 12}) {
+		t.Error(got)
+	}
+	if len(s.tail.known)+len(s.tail.unsure) != 0 {
+		t.Errorf("%+v", s.tail)
+	}
+}
+
 // pour delivers events of keys of its own, Delivery by Delivery, each until it is taken.
 func pour(t *testing.T, s func() *Sink, base pipeline.Offset, worker, workers, rounds int, done func([]event)) {
 	for r := range rounds {
