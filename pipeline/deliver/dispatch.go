@@ -181,7 +181,7 @@ func (s *session) cut(aside bool, now time.Time) *delivery {
 
 // takeFresh gives d what has not been tried yet.
 func (s *session) takeFresh(d *delivery, now time.Time) {
-	if s.blocked > 0 {
+	if s.blocked > 0 || s.passes() {
 		return
 	}
 	s.takeSlots(d)

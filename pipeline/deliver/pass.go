@@ -61,7 +61,10 @@ type pass struct {
 	rounds  int
 	// handover: see pass; 0 = not yet.
 	handover pipeline.Offset
-	again    time.Time // when what failed is tried again
+	// least is the lowest handover: up to it a sink of whole transactions may have committed, before a crash, what lies
+	// about the keys' events, and would take them for done when they came live.
+	least pipeline.Offset
+	again time.Time // when what failed is tried again
 }
 
 // passed is what a round's reader sends: an item, that there was none up to an offset, or its end.
@@ -98,6 +101,9 @@ func newPass(s *session) *pass {
 	}
 	if p.fed == noOffset {
 		return nil
+	}
+	if s.cfg.Whole {
+		_, p.least = s.cfg.Log.Bounds()
 	}
 	p.front = *frontier.New(p.fed)
 	if s.cfg.Filter != nil {
@@ -153,13 +159,17 @@ func (s *session) stepPass(ctx context.Context, now time.Time) {
 		return
 	}
 	at := s.scanned()
+	early := at < p.least
 	switch {
-	case p.handover > 0 || p.fed >= at:
+	case p.handover > 0 || p.fed >= at && !early:
 		if !now.Before(p.again) {
 			s.endPass(now)
 		}
 		return
 	case at-p.fed <= s.sub.passTail || p.rounds >= passRounds:
+		if early || !s.between() {
+			return
+		}
 		p.handover = at
 	default:
 		p.rounds++
@@ -254,6 +264,9 @@ func (s *session) passArrived(in passed) {
 // is done, and what follows when it is.
 func (s *session) feed() {
 	p := s.pass
+	if p.left == 0 && !s.between() {
+		return
+	}
 	it, runs := p.rest.it, p.rest.it.runs // a run is one event
 	for n := p.rest.run; n < len(runs); n++ {
 		e := entry{it, runs[n].From, runs[n].As}

@@ -76,6 +76,23 @@ func (w *staged) returned(d *delivery) {
 	}
 }
 
+// between reports whether what a pass has may go: of whole transactions when none is at the sink or on its way there, as
+// those keep one order with all else, and what goes aside would wait for their ends, which would wait for it.
+func (s *session) between() bool {
+	if !s.cfg.Whole {
+		return true
+	}
+	for _, k := range s.held.keys {
+		if !k.aside {
+			return false
+		}
+	}
+	return s.staged.from == 0 && !s.staged.busy && s.inflight == 0
+}
+
+// passes reports whether the stream waits for the last round of a pass.
+func (s *session) passes() bool { return s.cfg.Whole && s.pass != nil && s.pass.handover > 0 }
+
 // low is the offset below which all is done, committed too.
 func (s *session) low() pipeline.Offset {
 	low := s.front.Low()

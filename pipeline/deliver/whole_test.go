@@ -26,6 +26,7 @@ type ledger struct {
 	open    []pipeline.Offset
 	commits [][]pipeline.Offset
 	done    pipeline.Offset // committed up to it
+	aside   []pipeline.Offset
 	wrong   string
 }
 
@@ -35,6 +36,13 @@ func (l *ledger) Deliver(ctx context.Context, d *pipeline.Delivery) (pipeline.Ou
 	defer l.mu.Unlock()
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
+	}
+	if d.Aside && (l.lost || len(l.open) > 0) {
+		out := make(pipeline.Outcomes, d.Events)
+		for i := range out {
+			out[i] = pipeline.Outcome{Class: pipeline.Defer, Delay: time.Second}
+		}
+		return out, nil
 	}
 	if l.lost {
 		l.lost = false
@@ -54,7 +62,17 @@ func (l *ledger) Deliver(ctx context.Context, d *pipeline.Delivery) (pipeline.Ou
 		}
 	}
 	_ = d.Each(func(i int, b *pipeline.Batch, ev int, _ pipeline.Op) error {
-		if o := b.Offset(ev); i < part && o > l.done {
+		o := b.Offset(ev)
+		switch {
+		case i >= part || slices.Contains(l.aside, o) || l.has(o):
+		case d.Aside:
+			if n := len(l.aside); n > 0 && o <= l.aside[n-1] || b.Events[ev].Hash != parkedHash {
+				l.wrong = fmt.Sprintf("%d goes aside behind %v", o, l.aside)
+			}
+			l.aside = append(l.aside, o)
+		case o <= l.done:
+			l.wrong = fmt.Sprintf("%d comes when all up to %d is committed", o, l.done)
+		default:
 			if n := len(l.open); n > 0 && o <= l.open[n-1] {
 				l.wrong = fmt.Sprintf("%d comes behind %d", o, l.open[n-1])
 			}
@@ -62,7 +80,7 @@ func (l *ledger) Deliver(ctx context.Context, d *pipeline.Delivery) (pipeline.Ou
 		}
 		return nil
 	})
-	if d.Ends && part == d.Events {
+	if d.Ends && !d.Aside && part == d.Events {
 		l.commit()
 	}
 	return out, nil
@@ -73,6 +91,11 @@ func (l *ledger) commit() {
 		l.commits, l.done = append(l.commits, l.open), l.open[n-1]
 	}
 	l.open = nil
+}
+
+// has reports whether the event is committed.
+func (l *ledger) has(o pipeline.Offset) bool {
+	return slices.ContainsFunc(l.commits, func(group []pipeline.Offset) bool { return slices.Contains(group, o) })
 }
 
 func (l *ledger) dice(n int) int {
@@ -175,7 +198,10 @@ func history(t *testing.T, l *pipetest.MemoryLog, r *rand.Rand) (wanted [][]pipe
 	return slices.DeleteFunc(wanted, func(tx []pipeline.Offset) bool { return len(tx) == 0 })
 }
 
-// Through trouble, pauses and crashes each transaction of the source is committed whole, once, in order.
+// parkedHash is of a key that was parked before transactions were to be whole.
+const parkedHash = 2
+
+// Through trouble, pauses, crashes and a redrive each transaction of the source is committed whole, once, in order.
 func TestWholeTransactions(t *testing.T) {
 	t.Parallel()
 	program, err := filter.Compile(filter.Options{Tables: []string{"public.files"}, Form: pipetest.PGForm})
@@ -189,13 +215,24 @@ func TestWholeTransactions(t *testing.T) {
 			sink := &ledger{rand: rand.New(rand.NewPCG(seed, 8)), trouble: seed%3 > 0}
 			c := config(l, m, sink)
 			c.Filter, c.Whole, c.Order, c.Batch.Events = program, true, OrderSource, 1+r.IntN(12)
+			if seed%2 > 0 {
+				m.putParks([]Park{{Subscription: "sub", Log: l.ID(), Space: table.KeySpace, Key: []byte("key-2"), Hash: parkedHash, From: first}})
+			}
 			sub := start(t, c)
 			wanted := history(t, l, r)
+			redrive := func() {
+				if _, err := sub.Redrive(context.Background(), nil); err != nil {
+					t.Fatal(err)
+				}
+			}
 			last := wanted[len(wanted)-1]
-			for deadline := time.Now().Add(time.Hour); sub.Status().Low <= last[len(last)-1]; {
+			for deadline := time.Now().Add(time.Hour); sub.Status().Low <= last[len(last)-1] || m.parked() > 0; {
 				time.Sleep(time.Duration(r.IntN(300)) * time.Millisecond)
 				if time.Now().After(deadline) {
 					t.Fatalf("seed %d: committed up to %d of %d: %+v", seed, sink.upTo(), last[len(last)-1], sub.Status())
+				}
+				if sub.Status().Low > last[len(last)-1] {
+					redrive()
 				}
 				switch r.IntN(12) {
 				case 0: // killed
@@ -207,6 +244,8 @@ func TestWholeTransactions(t *testing.T) {
 				case 1:
 					_ = sub.Pause(context.Background(), "a test")
 					_ = sub.Resume(context.Background())
+				case 2:
+					redrive()
 				}
 			}
 			sub.end()
@@ -220,6 +259,10 @@ func check(t *testing.T, seed uint64, sink *ledger, wanted [][]pipeline.Offset, 
 	if sink.wrong != "" {
 		t.Fatalf("seed %d: %s", seed, sink.wrong)
 	}
+	for i := range wanted { // what went aside is of none
+		wanted[i] = slices.DeleteFunc(wanted[i], func(o pipeline.Offset) bool { return slices.Contains(sink.aside, o) })
+	}
+	wanted = slices.DeleteFunc(wanted, func(tx []pipeline.Offset) bool { return len(tx) == 0 })
 	for _, group := range sink.commits {
 		for len(group) > 0 {
 			n := min(len(wanted[0]), len(group))
