@@ -28,11 +28,11 @@ type copying struct {
 	marks  int
 	tables map[string]map[string][]string // by subject, then key: cells
 	bag    map[string]map[string]int      // of tables without a key: how often each row is there
-	whole  map[string]bool                // of those: the snapshot began
+	read   map[string]int64               // of those: when the latest read was
 }
 
 func newCopying(t *testing.T) *copying {
-	return &copying{t: t, tables: map[string]map[string][]string{}, bag: map[string]map[string]int{}, whole: map[string]bool{}}
+	return &copying{t: t, tables: map[string]map[string][]string{}, bag: map[string]map[string]int{}, read: map[string]int64{}}
 }
 
 // row reads an image: its key, and the cells, "\x00" for absent ones.
@@ -102,9 +102,9 @@ func (c *copying) apply(b *pipeline.Batch, i int) {
 		key, row = c.row(t, b.Bytes(e.After))
 	}
 	if len(t.Identity) == 0 {
-		if e.Op == pipeline.OpSnapshot && !c.whole[t.Subject()] { // what came before stands in the snapshot
+		if at := b.Txs[0].Time; e.Op == pipeline.OpSnapshot && c.read[t.Subject()] != at { // what came before stands in the snapshot
 			clear(bag)
-			c.whole[t.Subject()] = true
+			c.read[t.Subject()] = at
 		}
 		if old != nil {
 			bag[fmt.Sprint(old)]--

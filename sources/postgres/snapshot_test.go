@@ -26,6 +26,7 @@ type copying struct {
 	// tables: by subject, then by the row's key, columns.
 	tables map[string]map[string]map[string]string
 	bag    map[string]map[string]int // of tables without a key: how often each row is there
+	read   map[string]int64          // when the latest read of a table was
 	rows   int
 	seen   map[string]int // marks of interest by state
 }
@@ -41,7 +42,7 @@ func (d *db) copying(change func(*Config), sc snapshot.Config, replica string, j
 		d.t.Fatal(err)
 	}
 	return &copying{t: d.t, src: snapshot.New(s, reader, sc), job: job,
-		tables: map[string]map[string]map[string]string{}, bag: map[string]map[string]int{}, seen: map[string]int{}}
+		tables: map[string]map[string]map[string]string{}, bag: map[string]map[string]int{}, read: map[string]int64{}, seen: map[string]int{}}
 }
 
 // open begins a stream where the last one ended; start has the job go on there.
@@ -84,11 +85,10 @@ func (c *copying) next() {
 			c.t.Fatal(err)
 		}
 	}
-	if b.Snapshot != nil { // a copy of a table without a key begins anew with the first rows of its read
-		for _, p := range b.Snapshot.Tables {
-			if p.Whole && len(b.Events) > 0 && p.Rows == uint64(len(b.Events)) && b.TableOf(0).Subject() == p.Table {
-				clear(c.bag[p.Table])
-			}
+	if b.Snapshot != nil && len(b.Events) > 0 { // a copy of a table without a key begins anew with each read, which has one time
+		if name, at := b.TableOf(0).Subject(), b.Txs[0].Time; at != c.read[name] {
+			c.read[name] = at
+			clear(c.bag[name])
 		}
 	}
 	for i := range b.Events {

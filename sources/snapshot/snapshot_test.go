@@ -37,7 +37,8 @@ type subscriber struct {
 	open   map[string][]func() error
 	waits  map[string]bool // transactions of open that are prepared
 	bag    map[string]int
-	read   bool // the table without a key is
+	read   bool  // the table without a key is
+	readAt int64 // when, or when what has come of it was
 	rows   int
 	end    pipeline.Position
 	mark   *pipeline.SnapshotMark
@@ -85,13 +86,8 @@ func (s *subscriber) take(b *pipeline.Batch) error {
 		delete(s.open, b.Open)
 		delete(s.waits, b.Open)
 	}
-	if b.Snapshot != nil { // a copy of a table without a key begins anew with the first rows of its read
-		for _, p := range b.Snapshot.Tables {
-			if p.Whole && p.Rows == uint64(len(b.Events)) && (len(b.Events) > 0 && b.TableOf(0).Subject() == p.Table || p.Rows == 0 && p.Done && !s.read) {
-				clear(s.bag)
-			}
-			s.read = s.read || p.Whole && p.Done
-		}
+	if b.Snapshot != nil {
+		s.beginAnew(b)
 	}
 	for _, f := range apply {
 		if err := f(); err != nil {
@@ -114,6 +110,21 @@ func (s *subscriber) take(b *pipeline.Batch) error {
 		s.end = b.End
 	}
 	return nil
+}
+
+// beginAnew empties the copy of the table without a key when a read of it begins. All rows of a read have one time. Marks
+// do not tell: a read that begins after a crash may bring first what the read before had brought by its last mark.
+func (s *subscriber) beginAnew(b *pipeline.Batch) {
+	if len(b.Events) > 0 && b.TableOf(0).Name == "bag" && b.Txs[0].Time != s.readAt {
+		s.readAt = b.Txs[0].Time
+		clear(s.bag)
+	}
+	for _, p := range b.Snapshot.Tables {
+		if p.Whole && p.Done && p.Rows == 0 && !s.read { // it was empty
+			clear(s.bag)
+		}
+		s.read = s.read || p.Whole && p.Done
+	}
 }
 
 // lost forgets what the source will send again.
