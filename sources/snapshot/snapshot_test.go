@@ -38,7 +38,7 @@ type subscriber struct {
 	waits  map[string]bool // transactions of open that are prepared
 	bag    map[string]int
 	read   bool  // the table without a key is
-	readAt int64 // when, or when what has come of it was
+	readAt int64 // when those of its rows that came last were
 	rows   int
 	end    pipeline.Position
 	mark   *pipeline.SnapshotMark
