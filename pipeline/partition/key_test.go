@@ -39,9 +39,13 @@ func TestIntegersKeepTheirOrder(t *testing.T) {
 		return cell.Value{Kind: schemas.KindInt, N: uint64(n.Int64())}
 	}
 	rapid.Check(t, func(rt *rapid.T) {
-		a, b := gen.Draw(rt, "a"), gen.Draw(rt, "b")
-		if got := bytes.Compare(enc(t, val(a), schemas.Type{}), enc(t, val(b), schemas.Type{})); got != a.Cmp(b) {
-			rt.Fatalf("%v vs %v: %d", a, b, got)
+		all := rapid.SliceOfN(gen, 8, 8).Draw(rt, "all") // every two: few pairs are near each other
+		for i, a := range all {
+			for _, b := range all[:i] {
+				if got := bytes.Compare(enc(t, val(a), schemas.Type{}), enc(t, val(b), schemas.Type{})); got != a.Cmp(b) {
+					rt.Fatalf("%v vs %v: %d", a, b, got)
+				}
+			}
 		}
 	})
 }
