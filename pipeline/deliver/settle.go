@@ -3,6 +3,7 @@ package deliver
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/leat-cdc/leat/pipeline"
@@ -233,12 +234,12 @@ func (d *delivery) failure(n int) *failure {
 	return f
 }
 
-// clipReason keeps a subscriber's words short.
+// clipReason keeps a subscriber's words short, and text.
 func clipReason(s string) string {
 	if len(s) > 400 {
-		return s[:400] + "…"
+		return strings.ToValidUTF8(s[:400], "") + "…"
 	}
-	return s
+	return strings.ToValidUTF8(s, "�")
 }
 
 // outstanding counts the events of a key that are out and have not settled: in d, and in the window.

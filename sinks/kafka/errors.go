@@ -117,7 +117,7 @@ func (s *Sink) mask(err error) string {
 		text = strings.ReplaceAll(text, p, "***")
 	}
 	if len(text) > 300 {
-		text = text[:300] + "…"
+		text = strings.ToValidUTF8(text[:300], "") + "…"
 	}
 	return text
 }

@@ -63,7 +63,7 @@ func (s *Sink) short(err error) string {
 		}
 	}
 	if len(text) > 300 {
-		text = text[:300] + "…"
+		text = strings.ToValidUTF8(text[:300], "") + "…"
 	}
 	return text
 }

@@ -2,6 +2,7 @@ package table
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -23,7 +24,8 @@ type plan struct {
 	to      []target.Column
 	raw     []bool
 	keys    int
-	walk    int // how many columns of an image are read
+	keyed   string // the names of the key's columns
+	walk    int    // how many columns of an image are read
 }
 
 // mostPlans that are kept: of so many table versions.
@@ -90,6 +92,9 @@ func (s *Sink) prepare(ctx context.Context, t *schemas.Table) (*plan, error) {
 	if p.keys = len(p.columns); p.keys == 0 {
 		return nil, noKey(t)
 	}
+	for i := range p.columns {
+		p.keyed += p.columns[i].Name + "\x00"
+	}
 	for _, c := range view.Columns {
 		if !slices.ContainsFunc(p.columns[:p.keys], func(k encode.Column) bool { return k.Index == c.Index }) {
 			p.columns = append(p.columns, c)
@@ -134,7 +139,7 @@ func (s *Sink) shape(ctx context.Context, p *plan) (*target.Shape, error) {
 			return nil, held("there is no table %s: make it, or let Leat do so with create: true", p.name)
 		}
 		if err := s.db.Create(ctx, p.name, p.fields(p.columns), s.o.Guard); err != nil {
-			return nil, fmt.Errorf("make %s: %w", p.name, err)
+			return nil, untouched("make", p.name, err)
 		}
 		if shape, err = s.db.Look(ctx, p.name); err != nil {
 			return nil, err
@@ -158,13 +163,22 @@ func (s *Sink) shape(ctx context.Context, p *plan) (*target.Shape, error) {
 			return nil, s.lacks(p, missing, guard)
 		}
 		if err := s.db.Add(ctx, p.name, p.fields(missing), guard); err != nil {
-			return nil, fmt.Errorf("add columns to %s: %w", p.name, err)
+			return nil, untouched("add columns to", p.name, err)
 		}
 		if shape, err = s.db.Look(ctx, p.name); err != nil {
 			return nil, err
 		}
 	}
 	return shape, p.fits(shape, s.o.Guard)
+}
+
+// untouched is the error of a table that could not be made or altered: whatever it is, no row is to blame.
+func untouched(verb string, name target.Name, err error) error {
+	var f *target.Fault
+	if errors.As(err, &f) && f.Kind != target.Changed {
+		return held("%s %s: %s", verb, name, f.Error())
+	}
+	return fmt.Errorf("%s %s: %w", verb, name, err)
 }
 
 // lacks is the error of a target without columns.
@@ -215,7 +229,7 @@ func (p *plan) fits(shape *target.Shape, guard string) error {
 			return nil
 		}
 	}
-	return held("%s has no primary key or unique index of just %s, so that no row could be found again: make one", p.name, strings.Join(keys, ", "))
+	return held("%s has no primary key or unique index of just %s (of columns that are NOT NULL), so that no row could be found again: make one", p.name, strings.Join(keys, ", "))
 }
 
 // bind gives each column its place in the target. What the server computes by itself is left out.

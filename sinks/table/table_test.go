@@ -311,6 +311,46 @@ func TestCopies(t *testing.T) {
 	})
 }
 
+// A key that changes within a Delivery: what was written by the old one is not lost, and the order is kept.
+func TestKeyOfOtherColumns(t *testing.T) {
+	each(t, func(t *testing.T, at *there) {
+		table := pipetest.FilesTable(servertest.Name())
+		other := *pipetest.FilesTable(table.Name)
+		other.Version, other.Identity = 2, []int{1}
+		other.Seal()
+		s := at.sink(t)
+		done(t, s, 1, put(table, "1", "9", "a"), put(table, "2", "5", "b"))
+		at.exec(t, "CREATE UNIQUE INDEX "+table.Name+"_n ON "+table.Name+" (namespace_id)")
+		if at.kind != "postgres" {
+			at.exec(t, "ALTER TABLE "+table.Name+" MODIFY namespace_id bigint NOT NULL")
+		}
+		gone := pipetest.Change{Op: pipeline.OpDelete, Table: &other, Before: pipetest.Row{pipetest.Absent, "5", pipetest.Absent}}
+		done(t, s, 10, put(table, "9", "7", "new"), put(&other, "1", "9", "last"), put(table, "2", "5", "c"), gone)
+		if have := at.files(t, table.Name); have != "1 9 last\n9 7 new" {
+			t.Fatal(have)
+		}
+	})
+}
+
+// A key that lets NULL in does not tell rows apart: one row would be overwritten by another.
+func TestKeyOfNulls(t *testing.T) {
+	each(t, func(t *testing.T, at *there) {
+		table := pipetest.FilesTable(servertest.Name())
+		at.exec(t, "CREATE TABLE "+table.Name+" (id bigint NULL UNIQUE, namespace_id bigint, path varchar(8) UNIQUE, leat_offset bigint NOT NULL DEFAULT 0)")
+		s := at.sink(t)
+		if at.kind != "postgres" {
+			if why := unavailable(t, s, 1, put(table, "1", "1", "a")); !strings.Contains(why, "NOT NULL") {
+				t.Error(why)
+			}
+			return
+		}
+		done(t, s, 1, put(table, "1", "1", "a"))
+		if have := refused(t, s, 2, put(table, "2", "1", "a")); !strings.HasPrefix(have, "retry") || at.files(t, table.Name) != "1 1 a" {
+			t.Error(have, at.files(t, table.Name))
+		}
+	})
+}
+
 // keyless tables cannot be upserted: each row says so.
 func TestNoKey(t *testing.T) {
 	each(t, func(t *testing.T, at *there) {

@@ -34,7 +34,8 @@ type work struct {
 	whole bool
 
 	items  []item
-	last   map[string]int // item of a key
+	last   map[string]int         // item of a key
+	keyed  map[target.Name]string // the columns of the keys among the items
 	out    pipeline.Outcomes
 	failed map[string]bool // keys with an event that failed
 	slab   [][]byte
@@ -57,7 +58,7 @@ func (w *work) fail(event int, o pipeline.Outcome) {
 
 // all writes the Delivery.
 func (w *work) all(ctx context.Context) error {
-	w.last, w.failed = map[string]int{}, map[string]bool{}
+	w.last, w.failed, w.keyed = map[string]int{}, map[string]bool{}, map[target.Name]string{}
 	err := w.d.Each(func(n int, b *pipeline.Batch, i int, as pipeline.Op) error {
 		op := b.Events[i].Op
 		if as != pipeline.OpNone {
@@ -82,6 +83,13 @@ func (w *work) all(ctx context.Context) error {
 			}
 			return w.empty(ctx, p, uint64(b.Offset(i)))
 		}
+		// What has another key since may be a row that stands among the items.
+		if was, ok := w.keyed[p.name]; ok && was != p.keyed {
+			if err := w.flush(ctx); err != nil {
+				return err
+			}
+		}
+		w.keyed[p.name] = p.keyed
 		return w.add(ctx, p, n, b, i, op)
 	})
 	if err != nil {
@@ -266,6 +274,7 @@ func (w *work) row(n int) [][]byte {
 func (w *work) keyOf(p *plan, cells [][]byte) string {
 	k := append([]byte(p.name.Schema), 0)
 	k = append(append(k, p.name.Table...), 0)
+	k = append(append(k, p.keyed...), 0)
 	for _, c := range cells[:p.keys] {
 		k = append(binary.AppendUvarint(k, uint64(len(c))), c...)
 	}

@@ -34,9 +34,9 @@ func (s *Server) Look(ctx context.Context, name target.Name) (*target.Shape, err
 			index, sh.Uniques = v[0].String, append(sh.Uniques, nil)
 		}
 		n := len(sh.Uniques) - 1
-		partial[n] = partial[n] || v[2].Valid || !v[1].Valid // of a part of the column, or of an expression
+		partial[n] = partial[n] || v[2].Valid || !v[1].Valid || v[3].String == "YES" // of a part of the column, of an expression, or it lets NULL in: see updates
 		sh.Uniques[n] = append(sh.Uniques[n], v[1].String)
-	}, "SELECT index_name, column_name, sub_part FROM information_schema.statistics WHERE table_schema = COALESCE(NULLIF(?, ''), DATABASE()) AND table_name = ? AND non_unique = 0 ORDER BY index_name, seq_in_index", name.Schema, name.Table)
+	}, "SELECT index_name, column_name, sub_part, nullable FROM information_schema.statistics WHERE table_schema = COALESCE(NULLIF(?, ''), DATABASE()) AND table_name = ? AND non_unique = 0 ORDER BY index_name, seq_in_index", name.Schema, name.Table)
 	for n := range partial {
 		if partial[n] {
 			sh.Uniques[n] = nil

@@ -38,6 +38,7 @@ func New(url string, timeout time.Duration) (*Server, error) {
 	if c.RuntimeParams["application_name"] == "" {
 		c.RuntimeParams["application_name"] = "leat"
 	}
+	c.RuntimeParams["client_encoding"] = "UTF8" // of the cells, whatever the database's is
 	// What runs out of time is cancelled on the server too: it would hold its locks.
 	c.BuildContextWatcherHandler = func(conn *pgconn.PgConn) ctxwatch.Handler {
 		return &pgconn.CancelRequestContextWatcherHandler{Conn: conn, DeadlineDelay: 2 * time.Second}

@@ -105,7 +105,11 @@ func (s *Server) Add(ctx context.Context, name target.Name, fields []target.Fiel
 	if guard != "" {
 		lines = append(lines, "ADD COLUMN IF NOT EXISTS "+guardColumn(guard))
 	}
-	return s.exec(ctx, "ALTER TABLE "+s.Quoted(name)+" "+strings.Join(lines, ", "))
+	// It locks out readers and writers while it waits for those before it: not for long. Both are one transaction.
+	return s.with(ctx, func(c *pgconn.PgConn) error {
+		_, err := c.Exec(ctx, "SET LOCAL lock_timeout = '2s'; ALTER TABLE "+s.Quoted(name)+" "+strings.Join(lines, ", ")).ReadAll()
+		return err
+	})
 }
 
 func tooLong(names ...string) error {
