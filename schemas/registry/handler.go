@@ -165,23 +165,38 @@ func (e *Embedded) showVersion(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return describe(v, r)
+	return e.describe(v, r)
 }
 
 // describe writes a version; a .proto file as a descriptor where the client asks for that.
-func describe(v Version, r *http.Request) (answer, error) {
+func (e *Embedded) describe(v Version, r *http.Request) (answer, error) {
 	a := answer{Subject: v.Subject, Version: v.Version, ID: v.ID, Type: v.Format, Schema: v.Text}
 	if v.Format == shape.Avro {
 		a.Type = ""
 	}
 	if v.Format == shape.Protobuf && r.URL.Query().Get("format") == "serialized" {
-		text, err := compat.SerializedProtobuf(v.Text)
+		text, err := e.serialize(v)
 		if err != nil {
 			return a, err
 		}
 		a.Schema = text
 	}
 	return a, nil
+}
+
+// serialize compiles each .proto file once: to ask often costs little.
+func (e *Embedded) serialize(v Version) (string, error) {
+	e.compiling.Lock()
+	defer e.compiling.Unlock()
+	if text, ok := e.compiled[v.ID]; ok {
+		return text, nil
+	}
+	text, err := compat.SerializedProtobuf(v.Text)
+	if err != nil {
+		return "", err
+	}
+	e.compiled[v.ID] = text
+	return text, nil
 }
 
 func (e *Embedded) showText(r *http.Request) (any, error) {
@@ -205,7 +220,7 @@ func (e *Embedded) showID(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	a, err := describe(v, r)
+	a, err := e.describe(v, r)
 	return answer{Type: a.Type, Schema: a.Schema}, err
 }
 
@@ -278,7 +293,7 @@ func (e *Embedded) lookUp(r *http.Request) (any, error) {
 	}
 	defer done()
 	if i := compat.Find(q.Type, q.Schema, texts); i >= 0 {
-		return describe(all[i], r)
+		return e.describe(all[i], r)
 	}
 	return nil, &refusal{codeNoSchema, "Schema not found."}
 }

@@ -45,6 +45,9 @@ type Embedded struct {
 	// judging is held while a schema from outside is read: whoever may ask takes this much of the CPU and no more.
 	judging chan struct{}
 
+	compiling sync.Mutex
+	compiled  map[uint32]string // descriptors of .proto files, by id
+
 	mu       sync.RWMutex
 	mode     compat.Mode
 	subjects map[string][]Version
@@ -65,7 +68,7 @@ type content struct {
 
 // Open reads what the store has. mode is the compatibility of every subject.
 func Open(ctx context.Context, store Store, mode compat.Mode) (*Embedded, error) {
-	e := &Embedded{store: store, judging: make(chan struct{}, 1), mode: mode}
+	e := &Embedded{store: store, judging: make(chan struct{}, 1), mode: mode, compiled: map[uint32]string{}}
 	if err := e.load(ctx); err != nil {
 		return nil, fmt.Errorf("read the schemas: %w", err)
 	}

@@ -3,6 +3,7 @@ package compat
 import (
 	"errors"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -85,6 +86,37 @@ func TestReads(t *testing.T) {
 		err := Reads(c.f, c.reader, c.writer)
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
+	}
+}
+
+// A short schema whose references multiply, one with many values and one nested deep come to an end; whatever refers to
+// itself reads itself.
+func TestJSONSchemasEnd(t *testing.T) {
+	twice := `{"anyOf":[{"$ref":"#"},{"$ref":"#"}]}`
+	chain := func(last string) string {
+		defs := []string{`"d40":` + last}
+		for i := range 40 {
+			next := `{"$ref":"#/$defs/d` + strconv.Itoa(i+1) + `"}`
+			defs = append(defs, `"d`+strconv.Itoa(i)+`":{"type":"object","properties":{"a":`+next+`,"b":`+next+`}}`)
+		}
+		return `{"$ref":"#/$defs/d0","$defs":{` + strings.Join(defs, ",") + `}}`
+	}
+	values := func(n int) string {
+		return `{"enum":[0` + strings.Repeat(",0", n) + `]}`
+	}
+	for _, c := range []struct{ reader, writer, want string }{
+		{twice, `{"type":"string"}`, "itself"},
+		{`{"type":"string"}`, twice, "itself"},
+		{twice, twice, ""},
+		{chain(`{"type":"number"}`), chain(`{"type":"integer"}`), ""},
+		{chain(`{"type":"integer"}`), chain(`{"type":"number"}`), "number"},
+		{values(10000), `{"enum":[0` + strings.Repeat(",1", 10000) + `]}`, "too much"},
+		{`{"items":` + strings.Repeat(`{"items":`, 5000) + `{}` + strings.Repeat("}", 5001), `{}`, "deeper"},
+	} {
+		err := Reads(shape.JSONSchema, c.reader, c.writer)
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%.60s reads %.60s: %v, want %q", c.reader, c.writer, err, c.want)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package compat
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -16,6 +17,9 @@ func jsonSchema(text string) (any, error) {
 	if err != nil {
 		return nil, fmt.Errorf("not JSON: %w", err)
 	}
+	if !flat(doc, maxNesting) {
+		return nil, fmt.Errorf("nested deeper than %d", maxNesting) // the compiler's time grows with its cube
+	}
 	c := jsonschema.NewCompiler()
 	c.UseLoader(noLoader{})
 	if err := c.AddResource("schema.json", doc); err != nil {
@@ -25,6 +29,28 @@ func jsonSchema(text string) (any, error) {
 		return nil, fmt.Errorf("not a JSON Schema: %w", err)
 	}
 	return doc, nil
+}
+
+// flat reports whether doc is nested at most so deep.
+func flat(doc any, most int) bool {
+	if most < 0 {
+		return false
+	}
+	switch d := doc.(type) {
+	case map[string]any:
+		for _, x := range d {
+			if !flat(x, most-1) {
+				return false
+			}
+		}
+	case []any:
+		for _, x := range d {
+			if !flat(x, most-1) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // noLoader keeps $ref from fetching anything.
@@ -43,15 +69,39 @@ func jsonReads(reader, writer string) error {
 	if err != nil {
 		return err
 	}
-	c := &jsonChecker{reader: r, writer: w}
+	if reflect.DeepEqual(r, w) {
+		return nil
+	}
+	c := &jsonChecker{reader: r, writer: w, left: mostWork, judged: map[pair]error{}}
 	return c.accepts(r, w, "$", 0)
 }
 
 // jsonChecker tells whether every document that the writer's schema allows is allowed by the reader's. Where it
 // cannot tell, it says no.
-type jsonChecker struct{ reader, writer any }
+type jsonChecker struct {
+	reader, writer any
+	// left is the work that may still be done: references make a short schema endless.
+	left int
+	// judged are the pairs that were looked at, also those that are being looked at: of these it says no.
+	judged map[pair]error
+}
 
-const maxNesting = 64
+// pair of schemas, by where they are.
+type pair struct{ reader, writer uintptr }
+
+const (
+	maxNesting = 64
+	mostWork   = 10_000_000 // about that many comparisons of small values
+	perStep    = 100
+)
+
+var errWork = errors.New("too much to be judged: schemas that refer to each other so often are not known to go together")
+
+// spend reports whether so much work may be done.
+func (c *jsonChecker) spend(n int) bool {
+	c.left -= n
+	return c.left >= 0
+}
 
 // ignored keywords say nothing of what is valid.
 var ignored = []string{"$schema", "$id", "$comment", "title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "$defs", "definitions",
@@ -64,11 +114,26 @@ func (c *jsonChecker) accepts(r, w any, at string, depth int) error {
 	if b, ok := r.(bool); ok && b || reflect.DeepEqual(w, false) {
 		return nil
 	}
-	rm, ok := resolve(r, c.reader)
-	wm, ok2 := resolve(w, c.writer)
+	if !c.spend(perStep) {
+		return fmt.Errorf("%s: %w", at, errWork)
+	}
+	rm, ok := c.resolve(r, c.reader)
+	wm, ok2 := c.resolve(w, c.writer)
 	if !ok || !ok2 {
 		return fmt.Errorf("%s: cannot be judged", at)
 	}
+	p := pair{reflect.ValueOf(rm).Pointer(), reflect.ValueOf(wm).Pointer()}
+	if err, known := c.judged[p]; known {
+		return err
+	}
+	c.judged[p] = fmt.Errorf("%s: refers to itself, which cannot be judged", at)
+	err := c.resolved(rm, wm, at, depth)
+	c.judged[p] = err
+	return err
+}
+
+// resolved is accepts of schemas that are no references.
+func (c *jsonChecker) resolved(rm, wm map[string]any, at string, depth int) error {
 	if reflect.DeepEqual(rm, wm) && !strings.Contains(fmt.Sprint(rm), "$ref") {
 		return nil
 	}
@@ -97,7 +162,7 @@ func (c *jsonChecker) accepts(r, w any, at string, depth int) error {
 			return first
 		}
 	}
-	if err := typesAccept(rm, wm, at); err != nil {
+	if err := c.typesAccept(rm, wm, at); err != nil {
 		return err
 	}
 	if err := boundsAccept(rm, wm, at); err != nil {
@@ -118,14 +183,17 @@ func (c *jsonChecker) accepts(r, w any, at string, depth int) error {
 	return nil
 }
 
+// What true and false stand for. They stay where they are, as pairs are known by that.
+var anything, nothing = map[string]any{}, map[string]any{"not": map[string]any{}}
+
 // resolve follows local references.
-func resolve(s, root any) (map[string]any, bool) {
+func (c *jsonChecker) resolve(s, root any) (map[string]any, bool) {
 	for range maxNesting {
 		if b, ok := s.(bool); ok {
 			if b {
-				return map[string]any{}, true
+				return anything, true
 			}
-			return map[string]any{"not": map[string]any{}}, true
+			return nothing, true
 		}
 		m, ok := s.(map[string]any)
 		if !ok {
@@ -136,7 +204,7 @@ func resolve(s, root any) (map[string]any, bool) {
 			return m, true
 		}
 		path, ok := strings.CutPrefix(ref, "#")
-		if !ok {
+		if !ok || !c.spend(perStep+len(path)) {
 			return nil, false
 		}
 		s = root
@@ -220,7 +288,7 @@ func enum(m map[string]any) []any {
 	return v
 }
 
-func typesAccept(r, w map[string]any, at string) error {
+func (c *jsonChecker) typesAccept(r, w map[string]any, at string) error {
 	rt := types(r)
 	for _, t := range types(w) {
 		if !has(rt, t) {
@@ -234,6 +302,9 @@ func typesAccept(r, w map[string]any, at string) error {
 	written := enum(w)
 	if written == nil {
 		return fmt.Errorf("%s: the reader takes few values, any may be written", at)
+	}
+	if !c.spend(len(allowed) * len(written)) {
+		return fmt.Errorf("%s: %w", at, errWork)
 	}
 	for _, v := range written {
 		if !slices.ContainsFunc(allowed, func(a any) bool { return reflect.DeepEqual(a, v) }) {
@@ -289,8 +360,12 @@ func (c *jsonChecker) objects(r, w map[string]any, at string, depth int) error {
 	}
 	required, _ := w["required"].([]any)
 	needs, _ := r["required"].([]any)
+	there := make(map[any]bool, len(required)) // of strings: the schema is valid
+	for _, name := range required {
+		there[name] = true
+	}
 	for _, name := range needs {
-		if !slices.Contains(required, name) {
+		if !there[name] {
 			return fmt.Errorf("%s: the reader requires %v, which may be missing in what is written", at, name)
 		}
 	}
