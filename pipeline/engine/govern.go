@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -85,7 +86,7 @@ func (g *governor) probe(ctx context.Context, p pipeline.Prober) {
 	g.g.Measured(l, g.verdict.Reading)
 	rows := make([]flow.Throttle, 0, len(l.Signals))
 	for _, s := range l.Signals {
-		rows = append(rows, flow.Throttle{Owner: s.Owner, Reason: s.Reason, Ratio: s.Ratio, Until: s.Until})
+		rows = append(rows, flow.Throttle{Owner: strings.ToValidUTF8(s.Owner, "\uFFFD"), Reason: strings.ToValidUTF8(s.Reason, "\uFFFD"), Ratio: s.Ratio, Until: s.Until})
 	}
 	g.signals.Replace(signalOwner, rows)
 }

@@ -6,12 +6,13 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"net/http"
-	neturl "net/url"
 	"os"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/leat-cdc/leat/cmd/leat/internal/config"
@@ -24,7 +25,7 @@ import (
 type Flags struct {
 	file, url string
 	asker     *asker
-	// refused is told why the URL's answers do not count, once for each reason.
+	// refused is told why the URL's answers do not count, once for each reason and at most once a minute.
 	refused func(why string)
 
 	mu    sync.Mutex
@@ -32,13 +33,18 @@ type Flags struct {
 	fromF []flow.Throttle
 	fromU []flow.Throttle
 	busy  bool
-	why   string // the answers do not count; empty: they do
+	// reading is the file's answer that is waited for; nil: none.
+	reading chan []flow.Throttle
+	told    string // why the URL's answers do not count, as it was told last; empty: they do
+	toldAt  time.Time
 }
 
 const (
 	flagEvery = time.Second
 	flagTime  = 3 * time.Second
 	flagBytes = 1 << 10
+	flagWait  = 100 * time.Millisecond // for the file: a disk that hangs does not stop whoever asks
+	tellEvery = time.Minute
 )
 
 // asker asks the flag URLs of a Set, with connections of its own.
@@ -81,7 +87,8 @@ func (a *asker) stop() {
 	a.client.CloseIdleConnections()
 }
 
-// Flags of a source; c may be nil. Refused is told, once for each reason, why what the URL answers does not count.
+// Flags of a source; c may be nil. Refused is told, once for each reason and at most once a minute, why what the URL
+// answers does not count.
 // Once the set is stopped no URL is asked.
 func (t *Set) Flags(c *config.SourceLoad, refused func(why string)) *Flags {
 	if c == nil {
@@ -97,33 +104,69 @@ func (f *Flags) Now() []flow.Throttle {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if time.Since(f.asked) >= flagEvery {
+	if due := time.Since(f.asked) >= flagEvery; due {
 		f.asked = time.Now()
-		if f.file != "" {
-			f.fromF = readFlag(f.file)
+		if f.file != "" && f.reading == nil {
+			f.readFile()
 		}
 		if f.url != "" && !f.busy {
 			f.busy = f.asker.begin(f.ask)
 		}
 	}
+	select {
+	case f.fromF = <-f.reading:
+		f.reading = nil
+	default:
+	}
 	return append(append([]flow.Throttle(nil), f.fromF...), f.fromU...)
+}
+
+// readFile reads the file. One that does not answer in time leaves what it said before until it does.
+func (f *Flags) readFile() {
+	answer := make(chan []flow.Throttle, 1)
+	go func() { answer <- readFlag(f.file) }()
+	late := time.NewTimer(flagWait)
+	defer late.Stop()
+	select {
+	case f.fromF = <-answer:
+	case <-late.C:
+		f.reading = answer
+	}
 }
 
 // readFlag: a file that is there throttles; one that cannot be read too, for somebody has put it there.
 func readFlag(path string) []flow.Throttle {
-	text, err := os.ReadFile(path)
+	text, err := readText(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case err != nil:
 		return []flow.Throttle{{Owner: "flag file " + path, Reason: "it cannot be read"}}
 	}
-	return []flow.Throttle{parseFlag("flag file "+path, string(text[:min(len(text), flagBytes)]))}
+	return []flow.Throttle{parseFlag("flag file "+path, string(text))}
 }
+
+// readText reads the beginning of a regular file; a pipe has no end.
+func readText(path string) ([]byte, error) {
+	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe would wait for who writes
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	if is, err := file.Stat(); err != nil {
+		return nil, err
+	} else if !is.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is no regular file", path)
+	}
+	return io.ReadAll(io.LimitReader(file, flagBytes))
+}
+
+// valid is text as status can show it: Protobuf sends no other.
+func valid(text string) string { return strings.ToValidUTF8(text, "\uFFFD") }
 
 // parseFlag reads "0.5 why"; a text that does not begin with a number from 0 to 1 is a reason alone.
 func parseFlag(owner, text string) flow.Throttle {
-	text = strings.Join(strings.Fields(text), " ")
+	text = strings.Join(strings.Fields(valid(text)), " ")
 	first, rest, _ := strings.Cut(text, " ")
 	if r, err := strconv.ParseFloat(first, 64); err == nil && r >= 0 && r <= 1 {
 		return flow.Throttle{Owner: owner, Ratio: r, Reason: rest}
@@ -139,20 +182,34 @@ func (f *Flags) ask() {
 	found, err := f.asker.ask(ctx, f.url)
 	f.mu.Lock()
 	f.busy = false
-	was := f.why
-	if f.why = ""; err != nil {
-		f.why = err.Error()
+	why := ""
+	if err != nil {
+		why = err.Error()
 	} else {
-		f.fromU = found
+		f.told, f.fromU = "", found
 		for i := range f.fromU {
 			f.fromU[i].Until = time.Now().Add(10 * flagEvery) // unless it says so again
 		}
 	}
-	is := f.why
-	f.mu.Unlock()
-	if is != "" && is != was && f.refused != nil && f.asker.ctx.Err() == nil {
-		f.refused(is)
+	tell := why != "" && why != f.told && time.Since(f.toldAt) >= tellEvery && f.refused != nil && f.asker.ctx.Err() == nil
+	if tell {
+		f.told, f.toldAt = why, time.Now()
 	}
+	f.mu.Unlock()
+	if tell {
+		f.refused(why)
+	}
+}
+
+// cause is the innermost error. The others hold the URL, and ports of ours that are others each time.
+func cause(err error) error {
+	if e := new(net.DNSError); errors.As(err, &e) {
+		return fmt.Errorf("the address of %s is not found", e.Name)
+	}
+	for next := err; next != nil; next = errors.Unwrap(next) {
+		err = next
+	}
+	return err
 }
 
 // ask asks once. The error, which holds no secrets, says why there is no answer that counts.
@@ -166,15 +223,12 @@ func (a *asker) ask(ctx context.Context, url string) (found []flow.Throttle, err
 	owner := "flag URL " + shown.String()
 	r, err := a.client.Do(req)
 	if err != nil {
-		if e := new(neturl.Error); errors.As(err, &e) {
-			err = e.Err // without the URL
-		}
-		return nil, fmt.Errorf("%s does not answer: %w", owner, err)
+		return nil, fmt.Errorf("%s does not answer: %w", owner, cause(err))
 	}
 	defer r.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(r.Body, flagBytes))
 	if err != nil {
-		return nil, fmt.Errorf("%s breaks off: %w", owner, err)
+		return nil, fmt.Errorf("%s breaks off: %w", owner, cause(err))
 	}
 	switch r.StatusCode {
 	case http.StatusOK:

@@ -129,7 +129,7 @@ func (t *Set) States(name string) []*leatv1.ThrottleState {
 }
 
 func stateOf(t flow.Throttle) *leatv1.ThrottleState {
-	p := &leatv1.ThrottleState{Ratio: t.Ratio, Reason: t.Reason, Owner: t.Owner}
+	p := &leatv1.ThrottleState{Ratio: t.Ratio, Reason: valid(t.Reason), Owner: valid(t.Owner)}
 	if !t.Until.IsZero() {
 		p.Until = timestamppb.New(t.Until)
 	}
