@@ -91,7 +91,7 @@ func New(addr string, o Options) (*Client, error) {
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 func loopback(host string) bool {
-	return host == "localhost" || host == "::1" || strings.HasPrefix(host, "127.")
+	return host == "localhost" || net.ParseIP(host).IsLoopback()
 }
 
 // backoff before the n-th try in a row, from 0.

@@ -256,6 +256,11 @@ func TestWhatIsUseless(t *testing.T) {
 			t.Errorf("%q: %v", url, err)
 		}
 	}
+	for _, host := range []string{"127.0.0.1.example.com", "127.example"} {
+		if _, err := client.New("http://"+host+":7070", client.Options{Token: "t0ken"}); err == nil {
+			t.Errorf("a token is sent to %s", host)
+		}
+	}
 	if _, err := client.New("http://leat.internal:7070", client.Options{Token: "t0ken"}); err == nil || strings.Contains(err.Error(), "t0ken") {
 		t.Errorf("a token in the clear: %v", err)
 	}

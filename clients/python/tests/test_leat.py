@@ -239,5 +239,6 @@ def test_what_is_useless_ends():
         with pytest.raises(leat.ConfigurationError) as e:
             leat.Client(url)
         assert "secret" not in str(e.value)
-    with pytest.raises(leat.ConfigurationError, match="https"):
-        leat.Client("http://leat.internal:7070", token="t")
+    for host in ("leat.internal", "127.0.0.1.example.com", "127.example"):
+        with pytest.raises(leat.ConfigurationError, match="https"):
+            leat.Client(f"http://{host}:7070", token="t")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import random
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -82,13 +83,20 @@ def backoff(tries: int) -> float:
     return min(0.1 * 2 ** min(tries, 10), 10.0) * random.uniform(0.5, 1.0)
 
 
+def _loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False  # a name, also one like 127.example
+
+
 def target(url: str, token: str | None) -> tuple[str, bool]:
     """What grpc calls the server at url, and whether it is TLS."""
     u = urlsplit(url)
     if u.scheme not in ("http", "https") or not u.hostname or u.username or u.path not in ("", "/"):
         raise ConfigurationError("the server's URL is to be http://HOST:PORT or https://HOST:PORT; a token belongs into token=")
     secure = u.scheme == "https"
-    if token and not secure and u.hostname != "localhost" and u.hostname != "::1" and not u.hostname.startswith("127."):
+    if token and not secure and not _loopback(u.hostname):
         raise ConfigurationError(f"a token is not sent over http:// to {u.hostname}, where others can read it: use https://")
     host = f"[{u.hostname}]" if ":" in u.hostname else u.hostname
     return f"{host}:{u.port or (443 if secure else 80)}", secure
