@@ -68,11 +68,36 @@ func (r Row) Scan(dst any) error {
 		if !ok {
 			continue
 		}
-		if err := assign(p.Elem().FieldByIndex(f.index), v); err != nil {
+		to, ok := inner(p.Elem(), f.index, v != nil)
+		if !ok {
+			if v == nil {
+				continue // into a part that is not there
+			}
+			return fmt.Errorf("leat: column %s into field %s: it is within a nil pointer to a type that is not exported: set the pointer before", f.column, f.name)
+		}
+		if err := assign(to, v); err != nil {
 			return fmt.Errorf("leat: column %s into field %s: %w", f.column, f.name, err)
 		}
 	}
 	return nil
+}
+
+// inner is the field at index; embedded pointers on its way that are nil are made when fill says so. An embedded type
+// that is not exported cannot be made.
+func inner(v reflect.Value, index []int, fill bool) (reflect.Value, bool) {
+	for i, n := range index {
+		if i > 0 && v.Kind() == reflect.Pointer {
+			if v.IsNil() {
+				if !fill || !v.CanSet() {
+					return v, false
+				}
+				v.Set(reflect.New(v.Type().Elem()))
+			}
+			v = v.Elem()
+		}
+		v = v.Field(n)
+	}
+	return v, true
 }
 
 type field struct {
