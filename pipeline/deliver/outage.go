@@ -71,6 +71,8 @@ func (s *session) verdict(d *delivery, failed *pipeline.DeliveryError) flow.Resu
 		return flow.Mute
 	case failed == nil && len(d.outcomes) > 0 && !slices.ContainsFunc(d.outcomes, func(o pipeline.Outcome) bool { return !deferred(o) }):
 		return flow.Mute // perhaps nothing was sent
+	case failed == nil && !d.aside && s.staged.from > 0:
+		return flow.Partly // what follows may fail again and again, and all of it come again each time
 	case failed == nil:
 		return flow.Worked
 	case failed.Class == pipeline.Retriable:

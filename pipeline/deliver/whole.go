@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/leat-cdc/leat/pipeline"
+	"github.com/leat-cdc/leat/pipeline/flow"
 )
 
 // staged is what a session knows of transactions that its sink takes as a whole (Config.Whole): Deliveries end with
@@ -138,6 +139,7 @@ func (s *session) isCommitted(err error) {
 		return
 	}
 	s.staged.from, s.save.dirty = 0, true
+	s.outage.Done(s.number, 0, flow.Worked, 0, "", time.Now())
 }
 
 // giveUp has the sink drop what it had not committed, so that nobody waits for it.

@@ -276,3 +276,53 @@ func check(t *testing.T, seed uint64, sink *ledger, wanted [][]pipeline.Offset, 
 		t.Fatalf("seed %d: the cursor is %+v, committed is %d, missing %v", seed, m.cursor("sub"), sink.done, wanted)
 	}
 }
+
+// halved takes the first part of a transaction, and the next ones not while it is away.
+type halved struct {
+	ledger
+	away   bool
+	starts int
+}
+
+func (h *halved) Deliver(ctx context.Context, d *pipeline.Delivery) (pipeline.Outcomes, error) {
+	h.mu.Lock()
+	if len(h.open) == 0 && !h.lost {
+		h.starts++
+	} else if h.away {
+		h.lost, h.open = !h.lost, nil
+		err := &pipeline.DeliveryError{Class: pipeline.Unavailable, Reason: "a partition has no leader"}
+		if !h.lost {
+			err.Class = pipeline.Undone
+		}
+		h.mu.Unlock()
+		return nil, err
+	}
+	h.mu.Unlock()
+	return h.ledger.Deliver(ctx, d)
+}
+
+// The start of a large transaction whose rest cannot be taken is brought less and less often; then all goes at once.
+func TestWholeBacksOff(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l, m := pipetest.NewMemoryLog("log", first), newMemory()
+		sink := &halved{ledger: ledger{rand: rand.New(rand.NewPCG(1, 8))}, away: true}
+		c := config(l, m, sink)
+		c.Whole, c.Order, c.Batch.Events = true, OrderSource, 2
+		sub := start(t, c)
+		appendTo(t, l, keys(make([]uint64, 100)...)...)
+		time.Sleep(time.Hour)
+		sink.mu.Lock()
+		starts := sink.starts
+		sink.away = false
+		sink.mu.Unlock()
+		if starts < 10 || starts > 80 {
+			t.Errorf("begun %d times in an hour", starts)
+		}
+		time.Sleep(4 * time.Minute)
+		if st := sub.Status(); st.Low != first+100 || st.State != StateRunning {
+			t.Errorf("%+v", st)
+		}
+		sub.end()
+	})
+}

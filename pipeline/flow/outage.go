@@ -30,6 +30,8 @@ const (
 	Away
 	// Mute says nothing: cut off by ourselves, or nothing was sent.
 	Mute
+	// Partly: it took a part of what counts as a whole only, so that the next part may go at once.
+	Partly
 )
 
 // Change is what a call changed.
@@ -161,9 +163,9 @@ func (o *Outage) Done(number, key uint64, r Result, retryAfter time.Duration, re
 	if r == Mute {
 		return Same
 	}
-	o.note(key, r != Worked, now)
+	o.note(key, r != Worked && r != Partly, now)
 	switch {
-	case r == Worked:
+	case r == Worked || r == Partly:
 		return Same
 	case r == Away:
 		o.begin(o.failing(now))
@@ -200,6 +202,11 @@ func (o *Outage) during(number uint64, r Result, retryAfter time.Duration, reaso
 	case r == Mute:
 		if mine && o.sure {
 			o.wait(0, now)
+		}
+		return Same
+	case r == Partly:
+		if mine {
+			o.until = time.Time{} // the outage has not ended, so its backoff goes on
 		}
 		return Same
 	case !o.sure:
