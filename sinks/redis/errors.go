@@ -14,7 +14,7 @@ import (
 
 // cures are what ends a refusal, by the word that the server's answer begins with.
 var cures = []struct{ word, cure string }{
-	{"OOM", "raise maxmemory, set deliver.redis.max_len, or let readers trim (XTRIM)"},
+	{"OOM", "raise maxmemory, or trim what was read (XTRIM)"},
 	{"WRONGPASS", "correct user and password in deliver.redis.url"},
 	{"NOAUTH", "give user and password in deliver.redis.url"},
 	{"NOPERM", "allow the user +xadd +xinfo +xrevrange +xsetid on the streams' names"},

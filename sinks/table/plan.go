@@ -221,6 +221,13 @@ func (p *plan) fits(shape *target.Shape, guard string) error {
 	if guard != "" && shape.Column(guard) == nil {
 		return held("%s has no column %s", p.name, guard)
 	}
+	for i := range p.columns[:p.keys] {
+		c := &p.columns[i]
+		word, _, _ := strings.Cut(c.Type.Name, "(")
+		if by := shape.Column(c.Name).Merges; by != "" && by != c.Type.Collation && word != "uuid" && (c.Type.Kind == schemas.KindText || c.Type.Kind == schemas.KindUnknown) {
+			return held("%s has the collation %s on %s, by which keys that differ in the source may be one row: give the column the collation utf8mb4_0900_bin (MariaDB: utf8mb4_nopad_bin), or the source's", p.name, by, c.Name)
+		}
+	}
 	slices.Sort(keys)
 	for _, u := range shape.Uniques {
 		u = slices.Clone(u)

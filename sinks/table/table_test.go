@@ -351,6 +351,48 @@ func TestKeyOfNulls(t *testing.T) {
 	})
 }
 
+// By the collation of the target's key, rows of the source may be one: they are not written.
+func TestKeysThatMerge(t *testing.T) {
+	for _, kind := range []string{"mysql", "mariadb"} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			at := reach(t, kind, kinds[kind](t))
+			table := *pipetest.FilesTable(servertest.Name())
+			table.Identity = []int{2}
+			table.Seal()
+			at.exec(t, "CREATE TABLE "+table.Name+" (id bigint, namespace_id bigint, path varchar(8) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci PRIMARY KEY, leat_offset bigint NOT NULL DEFAULT 0)")
+			s := at.sink(t)
+			if why := unavailable(t, s, 1, put(&table, "1", "1", "a")); !strings.Contains(why, "utf8mb4_general_ci on path") {
+				t.Error(why)
+			}
+			exact := map[string]string{"mysql": "utf8mb4_0900_bin", "mariadb": "utf8mb4_nopad_bin"}[kind]
+			at.exec(t, "ALTER TABLE "+table.Name+" MODIFY path varchar(8) CHARACTER SET utf8mb4 COLLATE "+exact)
+			done(t, s, 1, put(&table, "1", "1", "a"), put(&table, "2", "1", "A"), put(&table, "3", "1", "a "))
+			if have := at.rows(t, "SELECT COUNT(*) FROM "+table.Name); have != "3" {
+				t.Error(have)
+			}
+		})
+	}
+}
+
+// A trigger's text may have the row in it, whatever code it gives: it is not shown, and the other rows are written.
+func TestTriggersThatTalk(t *testing.T) {
+	each(t, func(t *testing.T, at *there) {
+		table := pipetest.FilesTable(servertest.Name())
+		at.exec(t, "CREATE TABLE "+table.Name+" (id bigint PRIMARY KEY, namespace_id bigint, path varchar(8), leat_offset bigint NOT NULL DEFAULT 0)")
+		if at.kind == "postgres" {
+			at.exec(t, "CREATE FUNCTION "+table.Name+"_f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.id = 2 THEN RAISE EXCEPTION 'no %', NEW.path USING ERRCODE = 'AB123'; END IF; RETURN NEW; END $$",
+				"CREATE TRIGGER t BEFORE INSERT OR UPDATE ON "+table.Name+" FOR EACH ROW EXECUTE FUNCTION "+table.Name+"_f()")
+		} else {
+			at.exec(t, "CREATE TRIGGER "+table.Name+"_t BEFORE INSERT ON "+table.Name+" FOR EACH ROW BEGIN IF NEW.id = 2 THEN SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = 31999, MESSAGE_TEXT = 'no hush'; END IF; END")
+		}
+		have := refused(t, at.sink(t), 1, put(table, "1", "1", "a"), put(table, "2", "1", "hush"), put(table, "3", "1", "c"))
+		if classes := strings.Split(have, "|"); len(classes) != 3 || classes[0] != "ok" || !strings.HasPrefix(classes[1], "fatal") || strings.Contains(have, "hush") || classes[2] != "ok" {
+			t.Error(have)
+		}
+	})
+}
+
 // keyless tables cannot be upserted: each row says so.
 func TestNoKey(t *testing.T) {
 	each(t, func(t *testing.T, at *there) {

@@ -180,7 +180,17 @@ func fault(ctx context.Context, err error) error {
 		}
 		return &target.Fault{Kind: target.Away, Text: target.Shorten(text), Err: err}
 	}
-	return &target.Fault{Kind: kindOf(e.Number), Code: fmt.Sprint(e.Number), Text: textOf(e)}
+	return &target.Fault{Kind: meant(e), Code: fmt.Sprint(e.Number), Text: textOf(e)}
+}
+
+// signalled: by a trigger, whatever number it gave; the servers' own errors have no such state.
+func signalled(e *mysql.MySQLError) bool { return string(e.SQLState[:]) == "45000" }
+
+func meant(e *mysql.MySQLError) target.Kind {
+	if signalled(e) {
+		return target.Unfit
+	}
+	return kindOf(e.Number)
 }
 
 // kindOf sorts the servers' codes. https://dev.mysql.com/doc/mysql-errors/9.0/en/server-error-reference.html,
@@ -224,11 +234,16 @@ var says = map[uint16]string{
 
 // textOf is a server's error without what it quotes of rows.
 func textOf(e *mysql.MySQLError) string {
+	if signalled(e) {
+		return says[1644]
+	}
 	text, known := says[e.Number]
 	if !known {
-		if text = e.Message; kindOf(e.Number) == target.Unfit {
-			text, _, _ = strings.Cut(text, "'")
-			text = strings.TrimRight(text, " :")
+		switch text = e.Message; kindOf(e.Number) {
+		case target.Unfit:
+			text = "a row does not fit"
+		case target.Unknown: // it may quote a row
+			text = "the target refuses the statement: see its log"
 		}
 	}
 	for _, at := range []struct {

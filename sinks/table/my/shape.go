@@ -23,8 +23,8 @@ import (
 func (s *Server) Look(ctx context.Context, name target.Name) (*target.Shape, error) {
 	sh := &target.Shape{}
 	err := s.each(ctx, func(v []sql.NullString) {
-		sh.Columns = append(sh.Columns, target.Column{Name: v[0].String, Type: strings.ToLower(v[1].String), Generated: v[2].String != ""})
-	}, "SELECT column_name, column_type, COALESCE(generation_expression, '') FROM information_schema.columns WHERE table_schema = COALESCE(NULLIF(?, ''), DATABASE()) AND table_name = ? ORDER BY ordinal_position", name.Schema, name.Table)
+		sh.Columns = append(sh.Columns, target.Column{Name: v[0].String, Type: strings.ToLower(v[1].String), Generated: v[2].String != "", Merges: merges(strings.ToLower(v[1].String), v[3].String)})
+	}, "SELECT column_name, column_type, COALESCE(generation_expression, ''), collation_name FROM information_schema.columns WHERE table_schema = COALESCE(NULLIF(?, ''), DATABASE()) AND table_name = ? ORDER BY ordinal_position", name.Schema, name.Table)
 	if err != nil || len(sh.Columns) == 0 {
 		return nil, err
 	}
@@ -174,6 +174,14 @@ func (s *Server) native(ctx context.Context, t *schemas.Type, mariadb bool) (nam
 		return t.Name + " CHARACTER SET utf8mb4 COLLATE " + exact(mariadb), true, nil
 	}
 	return t.Name + " CHARACTER SET " + charset + " COLLATE " + t.Collation, true, nil
+}
+
+// merges is the collation of a column, if texts that differ are equal by it: in case, accents or spaces at the end.
+func merges(typ, collation string) string {
+	if strings.HasPrefix(typ, "enum") || strings.HasPrefix(typ, "set") || strings.HasSuffix(collation, "_nopad_bin") || strings.HasSuffix(collation, "_0900_bin") {
+		return ""
+	}
+	return collation
 }
 
 // exact is the collation that holds no two texts equal.

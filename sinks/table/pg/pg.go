@@ -159,7 +159,19 @@ func fault(ctx context.Context, err error) error {
 	case !errors.As(err, &e):
 		return &target.Fault{Kind: target.Away, Text: target.Shorten("the connection was lost: " + err.Error()), Err: err}
 	}
-	return &target.Fault{Kind: kindOf(e.Code), Code: e.Code, Text: textOf(e)}
+	return &target.Fault{Kind: meant(e), Code: e.Code, Text: textOf(e)}
+}
+
+// raised: by a function of the target, in whatever language and with whatever code.
+func raised(e *pgconn.PgError) bool {
+	return strings.HasPrefix(e.Code, "P0") || strings.HasPrefix(e.File, "pl_") || strings.HasPrefix(e.File, "plpy") || strings.HasPrefix(e.File, "plperl") || strings.HasPrefix(e.File, "pltcl")
+}
+
+func meant(e *pgconn.PgError) target.Kind {
+	if kind := kindOf(e.Code); kind == target.Again || !raised(e) {
+		return kind
+	}
+	return target.Unfit
 }
 
 // kindOf sorts the server's codes. https://www.postgresql.org/docs/current/errcodes-appendix.html
@@ -191,8 +203,11 @@ func kindOf(code string) target.Kind {
 
 // textOf is a server's error without what it quotes of rows.
 func textOf(e *pgconn.PgError) string {
-	if strings.HasPrefix(e.Code, "P0") {
+	if raised(e) {
 		return "a trigger or function of the target refuses the row"
+	}
+	if kindOf(e.Code) == target.Unknown && e.Code != "57014" { // it may quote a row
+		return "the target refuses the statement: see its log"
 	}
 	text := e.Message
 	if c := e.Code[:min(2, len(e.Code))]; c == "22" || c == "23" || c == "44" || c == "21" {

@@ -30,6 +30,8 @@ type Column struct {
 	Type string
 	// Generated: the server computes it, nobody may write it.
 	Generated bool
+	// Merges is the collation, where that holds texts equal that differ; else empty.
+	Merges string
 }
 
 // Shape of a table as it is on the server.
