@@ -2,6 +2,8 @@ package config
 
 import (
 	"errors"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/leat-cdc/leat/cmd/leat/internal/config/yamltree"
@@ -70,6 +72,35 @@ func (c *checker) redis(path string, s *Subscription, r *Redis) {
 	}
 	c.tlsPair(path, r.TLS)
 	c.unresolved(path, s)
+	c.ownStream(path, s, r)
+}
+
+// ownStream refuses a stream that another subscription of the source writes too: entries are known by the offsets in
+// their ids, so each would take the other's for its own, and leave its events out.
+func (c *checker) ownStream(path string, s *Subscription, r *Redis) {
+	u := r.URL.Parsed()
+	if u == nil || strings.Contains(r.Stream, "{subscription}") || !c.ok(path+".url") || !c.ok(path+".stream") {
+		return
+	}
+	mine := strings.TrimSuffix(strings.TrimPrefix(path, "subscriptions."), ".deliver.redis")
+	for _, name := range slices.Sorted(maps.Keys(c.cfg.Subscriptions)) {
+		other := c.cfg.Subscriptions[name]
+		if name >= mine || other == nil || other.Source != s.Source || other.Deliver.Redis == nil || other.Deliver.Redis.Stream != r.Stream || apart(s.Tables, other.Tables) {
+			continue
+		}
+		if o := other.Deliver.Redis.URL.Parsed(); o != nil && o.Host == u.Host && strings.Trim(o.Path, "/") == strings.Trim(u.Path, "/") {
+			c.fail(path+".stream", "put {subscription} into one of them, or name it otherwise", "%s.stream is that of subscription %s too: each would take the other's entries for its own", path, name)
+			return
+		}
+	}
+}
+
+// apart reports whether two lists of tables surely have none in common: both are of names.
+func apart(a, b []string) bool {
+	named := func(all []string) bool {
+		return len(all) > 0 && !slices.ContainsFunc(all, func(t string) bool { return strings.ContainsAny(t, "*?!") })
+	}
+	return named(a) && named(b) && !slices.ContainsFunc(a, func(t string) bool { return slices.Contains(b, t) })
 }
 
 // tlsPair wants both or neither.

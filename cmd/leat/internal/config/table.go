@@ -1,6 +1,8 @@
 package config
 
 import (
+	"net"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -53,6 +55,9 @@ func (c *checker) table(path string, s *Subscription, t *Table) {
 			c.fail(p, "write it behind the host: …@HOST/DATABASE", "%s names no database", p)
 		}
 	}
+	if c.ok(p) && c.ok(path+".name") && c.itself(s, t) {
+		c.fail(path+".name", "name another database in url, or other tables: name: copies.{table}", "%s writes into the tables that its source reads: each change would come again without end", path)
+	}
 	sub := strings.TrimSuffix(path, ".deliver.table")
 	if s.Resolved > 0 && c.ok(sub+".resolved") {
 		c.fail(sub+".resolved", "remove it", "%s.resolved: there is no place in a table for leat.resolved events", sub)
@@ -60,4 +65,29 @@ func (c *checker) table(path string, s *Subscription, t *Table) {
 	if s.Order == "none" && c.ok(sub+".order") {
 		c.fail(sub+".order", "use key", "%s.order: none may leave a row as it was before its last change", sub)
 	}
+}
+
+// itself reports whether the target is the source, by their urls: what they do not show, as two names of one host, is
+// not seen here.
+func (c *checker) itself(s *Subscription, t *Table) bool {
+	src, to := c.cfg.Sources[s.Source], t.URL.Parsed()
+	if src == nil || to == nil || t.Name != "{schema}.{table}" && t.Name != "{table}" {
+		return false
+	}
+	at := func(u *url.URL, port string) string {
+		if p := u.Port(); p != "" {
+			port = p
+		}
+		return net.JoinHostPort(u.Hostname(), port)
+	}
+	postgres := strings.HasPrefix(to.Scheme, "postgres")
+	switch {
+	case postgres && src.Postgres != nil:
+		from := src.Postgres.URL.Parsed()
+		return from != nil && at(from, "5432") == at(to, "5432") && from.Path == to.Path
+	case !postgres && src.MySQL != nil:
+		from := src.MySQL.URL.Parsed()
+		return from != nil && at(from, "3306") == at(to, "3306") && t.Name == "{schema}.{table}"
+	}
+	return false
 }
