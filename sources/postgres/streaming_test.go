@@ -153,6 +153,9 @@ func TestRunningMakesTables(t *testing.T) {
 		for n := range 1500 {
 			want = append(want, fmt.Sprintf("insert public.f - {id=%d v=<100> w=7}", n+1))
 		}
+		// A commit that is read may not be seen in the catalogue yet: then what it says of g comes behind some rows.
+		r.until(func() bool { return slices.Contains(r.lines, want[len(want)-1]) })
+		r.lines = slices.DeleteFunc(r.lines, func(l string) bool { return l == "schema public.g" })
 		r.want(want...)
 		if g := r.tables["public.g"]; g == nil || len(g.Identity) != 1 {
 			t.Errorf("table g was read as %+v", g)
